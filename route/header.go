@@ -1,0 +1,135 @@
+package route
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// MessageKind tells what a header introduces.
+type MessageKind uint8
+
+const (
+	// Dispatch carries rows to an expert node: body = rows, gate weights, pairs.
+	Dispatch MessageKind = iota + 1
+	// Return carries an expert node's results: body = runs of rows, in the order
+	// of the dispatch's pairs.
+	Return
+	// Status says how many micro-batches an attention node has in flight from
+	// here on; 0 is idle. No body.
+	Status
+)
+
+// HeaderSize is the bytes of an encoded Header.
+const HeaderSize = 48
+
+// Header introduces a message between attention and expert nodes.
+type Header struct {
+	Kind       MessageKind
+	MicroBatch int
+	Layer      int
+	// Step is the attention node's, rising with each step of any micro-batch.
+	Step uint64
+	// Placement is the version by which the rows were split.
+	Placement uint64
+	Rows      int
+	Pairs     int
+	// InFlight is the attention node's micro-batches in flight.
+	InFlight int
+	// Compute is, on a Return, the nanoseconds that the experts computed.
+	Compute uint64
+}
+
+// limits of fields that a peer sends: larger values are not plausible.
+const (
+	maxMicroBatch = 1 << 12
+	maxLayer      = 1 << 16
+	maxRows       = 1 << 24
+)
+
+// Append encodes h at the end of b.
+func (h Header) Append(b []byte) []byte {
+	b = append(b, byte(h.Kind), 0)
+	b = binary.LittleEndian.AppendUint16(b, uint16(h.MicroBatch))
+	b = binary.LittleEndian.AppendUint32(b, uint32(h.Layer))
+	b = binary.LittleEndian.AppendUint64(b, h.Step)
+	b = binary.LittleEndian.AppendUint64(b, h.Placement)
+	b = binary.LittleEndian.AppendUint32(b, uint32(h.Rows))
+	b = binary.LittleEndian.AppendUint32(b, uint32(h.Pairs))
+	b = binary.LittleEndian.AppendUint32(b, uint32(h.InFlight))
+	b = binary.LittleEndian.AppendUint32(b, 0)
+	return binary.LittleEndian.AppendUint64(b, h.Compute)
+}
+
+// ParseHeader decodes what Append wrote.
+func ParseHeader(b []byte) (Header, error) {
+	if len(b) != HeaderSize {
+		return Header{}, fmt.Errorf("message header: %d bytes, want %d", len(b), HeaderSize)
+	}
+	if b[1] != 0 || binary.LittleEndian.Uint32(b[36:]) != 0 {
+		return Header{}, fmt.Errorf("message header: reserved bytes are not zero")
+	}
+	h := Header{
+		Kind:       MessageKind(b[0]),
+		MicroBatch: int(binary.LittleEndian.Uint16(b[2:])),
+		Layer:      int(binary.LittleEndian.Uint32(b[4:])),
+		Step:       binary.LittleEndian.Uint64(b[8:]),
+		Placement:  binary.LittleEndian.Uint64(b[16:]),
+		Rows:       int(binary.LittleEndian.Uint32(b[24:])),
+		Pairs:      int(binary.LittleEndian.Uint32(b[28:])),
+		InFlight:   int(binary.LittleEndian.Uint32(b[32:])),
+		Compute:    binary.LittleEndian.Uint64(b[40:]),
+	}
+	return h, h.check()
+}
+
+func (h Header) check() error {
+	if h.Kind < Dispatch || h.Kind > Status {
+		return fmt.Errorf("message header: kind %d is unknown", h.Kind)
+	}
+	for _, f := range []struct {
+		name       string
+		value, max int
+	}{
+		{"micro-batch", h.MicroBatch, maxMicroBatch},
+		{"layer", h.Layer, maxLayer},
+		{"rows", h.Rows, maxRows},
+		{"pairs", h.Pairs, maxRows},
+		{"in flight", h.InFlight, maxMicroBatch},
+	} {
+		if f.value > f.max {
+			return fmt.Errorf("message header: %s %d, the limit is %d", f.name, f.value, f.max)
+		}
+	}
+	if h.Compute > math.MaxInt64 {
+		return fmt.Errorf("message header: compute time %d ns is not plausible", h.Compute)
+	}
+	return nil
+}
+
+// pairSize is the bytes of an encoded pair: row and expert.
+const pairSize = 8
+
+// PairsSize is the bytes of n encoded pairs.
+func PairsSize(n int) int { return n * pairSize }
+
+// PutPairs encodes a packet's pairs into b, which has PairsSize bytes.
+func PutPairs(b []byte, p Packet) {
+	for i := range p.Row {
+		binary.LittleEndian.PutUint32(b[pairSize*i:], uint32(p.Row[i]))
+		binary.LittleEndian.PutUint32(b[pairSize*i+4:], uint32(p.Expert[i]))
+	}
+}
+
+// ReadPairs decodes n pairs into p, reusing its memory.
+func ReadPairs(p *Pairs, b []byte, rows, n int) error {
+	if len(b) != PairsSize(n) {
+		return fmt.Errorf("pairs of a message: %d bytes, want %d for %d pairs", len(b), PairsSize(n), n)
+	}
+	p.Rows, p.Row, p.Expert = rows, grow(p.Row, n), grow(p.Expert, n)
+	for i := range n {
+		p.Row[i] = int32(binary.LittleEndian.Uint32(b[pairSize*i:]))
+		p.Expert[i] = int32(binary.LittleEndian.Uint32(b[pairSize*i+4:]))
+	}
+	return nil
+}

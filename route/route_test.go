@@ -1,0 +1,160 @@
+package route
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// choicesOf encodes choices as kernel's TopK writes them.
+func choicesOf(c []int) []byte {
+	var b []byte
+	for _, e := range c {
+		b = binary.LittleEndian.AppendUint32(b, uint32(e))
+	}
+	return b
+}
+
+// draw makes a placement, some of whose experts live on several nodes, and the
+// choices of a micro-batch.
+func draw(t *rapid.T) (Placement, int, []int) {
+	experts := rapid.IntRange(1, 12).Draw(t, "experts")
+	p := Even(experts, rapid.IntRange(1, 6).Draw(t, "nodes"))
+	for e := range p.Of {
+		if n := rapid.IntRange(0, p.Nodes-1).Draw(t, "replica"); n != p.Of[e][0] && rapid.Bool().Draw(t, "replicate") {
+			p.Of[e] = append(p.Of[e], n)
+		}
+	}
+	k := rapid.IntRange(1, experts).Draw(t, "topK")
+	var choices []int
+	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+	for range rapid.IntRange(0, 20).Draw(t, "rows") {
+		choices = append(choices, rng.Perm(experts)[:k]...)
+	}
+	return p, k, choices
+}
+
+// TestEveryChoiceIsServedOnce sends random micro-batches of several senders
+// through split and group, and checks against the definition: each choice is
+// one grouped row, at an expert that its node holds, fed by the right row, and
+// its result comes back at the choice's place.
+func TestEveryChoiceIsServedOnce(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, k, choices := draw(t)
+		require.NoError(t, p.Validate())
+		senders := rapid.IntRange(1, 3).Draw(t, "senders")
+		rows := len(choices) / k
+		seen := make([]int, senders*len(choices))
+		for node := range p.Nodes {
+			var messages []Pairs
+			var packets []Packet
+			for range senders {
+				split, err := NewSplitter(p, k).Split(choicesOf(choices), rows)
+				require.NoError(t, err)
+				packets = append(packets, split[node])
+				messages = append(messages, roundTrip(t, split[node]))
+			}
+			checkNode(t, p.Experts(node), packets, messages, choices, k, seen)
+		}
+		for i, n := range seen {
+			require.Equal(t, 1, n, "choice %d", i)
+		}
+	})
+}
+
+func roundTrip(t *rapid.T, p Packet) Pairs {
+	b := make([]byte, PairsSize(len(p.Row)))
+	PutPairs(b, p)
+	var pairs Pairs
+	require.NoError(t, ReadPairs(&pairs, b, len(p.Rows), len(p.Row)))
+	return pairs
+}
+
+func checkNode(t *rapid.T, experts []int, packets []Packet, messages []Pairs, choices []int, k int, seen []int) {
+	grouper := NewGrouper(experts)
+	for m, pairs := range messages {
+		require.NoError(t, grouper.Check(pairs))
+		for i, row := range packets[m].Rows {
+			require.True(t, i == 0 || row > packets[m].Rows[i-1], "rows travel once and ascend")
+		}
+	}
+	g := grouper.Group(messages)
+	total := 0
+	for m, packet := range packets {
+		var results []int32
+		for _, run := range g.Runs[m] {
+			for r := range run.Rows {
+				results = append(results, int32(run.From+r))
+			}
+		}
+		require.Empty(t, cmp.Diff(g.Dst[m], results), "results return in the order of the pairs")
+		for i, choice := range packet.Choice {
+			require.EqualValues(t, choices[choice], packet.Expert[i])
+			require.Equal(t, choice/int32(k), packet.Rows[packet.Row[i]])
+			require.Equal(t, choices[choice], experts[expertOf(g.Offsets, g.Dst[m][i])])
+			seen[m*len(choices)+int(choice)]++
+		}
+		total += len(packet.Choice)
+	}
+	require.EqualValues(t, total, g.Offsets[len(experts)])
+}
+
+// expertOf finds the group of a grouped row, the slow way.
+func expertOf(offsets []int32, row int32) int {
+	for i := 1; i < len(offsets); i++ {
+		if row < offsets[i] {
+			return i - 1
+		}
+	}
+	return -1
+}
+
+func TestSplitRefusesBadChoices(t *testing.T) {
+	s := NewSplitter(Even(4, 2), 2)
+	_, err := s.Split(choicesOf([]int{0, 4}), 1)
+	require.ErrorContains(t, err, "row 0 chose expert 4 of 4")
+	_, err = s.Split(choicesOf([]int{0}), 1)
+	require.ErrorContains(t, err, "4 bytes of choices, want 8")
+}
+
+func TestCheckNamesThePair(t *testing.T) {
+	g := NewGrouper([]int{2, 3})
+	for want, p := range map[string]Pairs{
+		"pair 1: expert 4 is not on this node": {Rows: 1, Row: []int32{0, 0}, Expert: []int32{3, 4}},
+		"pair 0: row 1 of 1":                   {Rows: 1, Row: []int32{1}, Expert: []int32{3}},
+		"pair 1: expert 2 after expert 3":      {Rows: 1, Row: []int32{0, 0}, Expert: []int32{3, 2}},
+		"1 rows and 2 experts":                 {Rows: 1, Row: []int32{0}, Expert: []int32{3, 2}},
+	} {
+		require.ErrorContains(t, g.Check(p), want)
+	}
+}
+
+func TestEvenCoversAllExperts(t *testing.T) {
+	p := Even(7, 3)
+	require.NoError(t, p.Validate())
+	require.Equal(t, [][]int{{0, 1}, {2, 3}, {4, 5, 6}}, [][]int{p.Experts(0), p.Experts(1), p.Experts(2)})
+	require.Empty(t, Even(1, 3).Experts(0))
+	p.Of[3] = nil
+	require.ErrorContains(t, p.Validate(), "expert 3 is on no node")
+}
+
+func FuzzHeader(f *testing.F) {
+	whole := Header{Kind: Dispatch, MicroBatch: 2, Layer: 3, Step: 17, Placement: 1, Rows: 5, Pairs: 9, InFlight: 2}.Append(nil)
+	f.Add(whole)
+	f.Add(whole[:20])
+	f.Add(Header{Kind: Return, Compute: 1e6}.Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := ParseHeader(b)
+		if err != nil {
+			return
+		}
+		if again := h.Append(nil); !bytes.Equal(again, b) {
+			t.Fatalf("%x encodes as %x", b, again)
+		}
+	})
+}
