@@ -1,0 +1,145 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+)
+
+// CPUOptions says how a CPU device works; the zero value is the fastest of
+// everything on a pool of its own.
+type CPUOptions struct {
+	// ISA is the instruction set; Auto is the best that the machine has.
+	ISA ISA
+	// Threads bounds how many threads take part in one operation, the caller
+	// among them; 0 is all of the pool.
+	Threads int
+	// Pool does the work. One pool serves all devices of a process; nil makes
+	// one of Threads workers that Close ends.
+	Pool *Pool
+}
+
+// CPU is the device of host memory: operations have completed when they return,
+// and a Buffer's Bytes are always current. Large buffers lie outside Go's heap
+// and are lost unless they are freed.
+type CPU struct {
+	isa     ISA
+	threads int
+	pool    *Pool
+	ownPool bool
+	scratch scratch
+}
+
+// NewCPU returns a CPU device, or an error where the machine lacks the
+// instruction set.
+func NewCPU(o CPUOptions) (*CPU, error) {
+	isa, err := o.ISA.resolve()
+	if err != nil {
+		return nil, fmt.Errorf("cpu device: %w", err)
+	}
+	if o.Threads < 0 {
+		return nil, fmt.Errorf("cpu device: %d threads", o.Threads)
+	}
+	c := &CPU{isa: isa, threads: o.Threads, pool: o.Pool}
+	if c.pool == nil {
+		c.pool, c.ownPool = NewPool(o.Threads), true
+	}
+	if c.threads == 0 || c.threads > c.pool.Workers() {
+		c.threads = c.pool.Workers()
+	}
+	return c, nil
+}
+
+// Name describes the device: "cpu avx512, 2 threads".
+func (c *CPU) Name() string {
+	if c.threads == 1 {
+		return fmt.Sprintf("cpu %v, 1 thread", c.isa)
+	}
+	return fmt.Sprintf("cpu %v, %d threads", c.isa, c.threads)
+}
+
+// ISA is the instruction set in use.
+func (c *CPU) ISA() ISA { return c.isa }
+
+// Threads is how many threads take part in an operation at most.
+func (c *CPU) Threads() int { return c.threads }
+
+// Close ends the pool where the device made it.
+func (c *CPU) Close() error {
+	if c.ownPool {
+		c.pool.Close()
+	}
+	return nil
+}
+
+// Alloc returns n elements of zeroed memory, aligned to 64 bytes.
+func (c *CPU) Alloc(t DType, n int) (Buffer, error) {
+	if n < 0 {
+		return nil, fmt.Errorf("allocate %d elements of %v", n, t)
+	}
+	mem, err := allocate(n * t.Size())
+	if err != nil {
+		return nil, fmt.Errorf("allocate %d elements of %v: %w", n, t, err)
+	}
+	return &hostBuffer{dtype: t, n: n, mem: mem}, nil
+}
+
+// Free gives the memory back; the buffer must not be used again.
+func (c *CPU) Free(b Buffer) {
+	h, ok := b.(*hostBuffer)
+	if !ok {
+		panic(fmt.Sprintf("kernel: free: a %T is not memory of the CPU device", b))
+	}
+	h.mem.release()
+	h.mem = memory{}
+}
+
+// Load copies host bytes to elements off… of dst.
+func (c *CPU) Load(dst Buffer, off int, src []byte) {
+	mem := dst.Bytes()
+	at := off * dst.DType().Size()
+	if off < 0 || at+len(src) > len(mem) {
+		panic(fmt.Sprintf("kernel: load %d bytes at byte %d of a buffer of %d", len(src), at, len(mem)))
+	}
+	copy(mem[at:], src)
+}
+
+// Record returns an event that has completed.
+func (c *CPU) Record() Event { return completed{} }
+
+type completed struct{}
+
+func (completed) Wait(context.Context) error { return nil }
+
+// Vector loads a checkpoint's vector, widened to F32.
+func (c *CPU) Vector(t DType, data []byte) (Buffer, error) {
+	if t == I32 || len(data)%t.Size() != 0 {
+		return nil, fmt.Errorf("vector of %v from %d bytes: want f32, f16 or bf16, a whole number of elements", t, len(data))
+	}
+	b, err := c.Alloc(F32, len(data)/t.Size())
+	if err != nil {
+		return nil, fmt.Errorf("vector: %w", err)
+	}
+	widen(f32s(b), t, data)
+	return b, nil
+}
+
+// parallel runs fn over [0, n) in pieces of at least grain items, on as many
+// threads as the device may use. A piece should be worth some microseconds; fn
+// is called once, here, where the whole is no more than one piece.
+func (c *CPU) parallel(n, grain int, fn func(lo, hi int)) {
+	c.pool.Run(c.threads, n, grain, fn)
+}
+
+// scratch is memory that operations reuse. A device is used by one goroutine at
+// a time, so that there is one of it.
+type scratch struct {
+	packed []float32
+}
+
+// grow returns n floats, what they hold undefined.
+func (s *scratch) grow(n int) []float32 {
+	if cap(s.packed) < n {
+		s.packed = castSlice[float32](alignedBytes(4 * n))
+	}
+	return s.packed[:n]
+}

@@ -1,0 +1,8 @@
+//go:build amd64 || arm64
+
+package kernel
+
+// pause tells the processor that this thread spins.
+//
+//go:noescape
+func pause()

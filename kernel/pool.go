@@ -1,0 +1,239 @@
+package kernel
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Pool is the threads that share operations' work: one per process, whatever
+// the number of devices on it.
+//
+// A job is a range cut into chunks that a counter deals out. Its caller takes
+// chunks like everybody else, so it never waits for a helper that did not show
+// up, only for one that holds a chunk. Helpers look for jobs, spin for a short
+// while where they find none, and park. A hand-off to a spinning helper costs
+// less than a microsecond, to a parked one tens of them: fork and join decide
+// the speed of small operations. But a helper that spins on a core which
+// another node could use slows both down, so helpers park at once where as many
+// nodes are runnable as there are workers, and nobody wakes them then.
+type Pool struct {
+	workers  int
+	maySpin  bool
+	jobs     [poolSlots]paddedJob
+	posted   atomic.Uint32 // rises with each job posted; what spinning helpers watch
+	busy     atomic.Int32  // nodes between Enter and Leave
+	callers  atomic.Int32  // callers inside Run
+	spinning atomic.Int32
+	parked   atomic.Int32 // helpers that wait for a token of wake
+	wake     chan struct{}
+	done     chan struct{}
+	closing  sync.Once
+	helpers  sync.WaitGroup
+}
+
+const (
+	// poolSlots is how many jobs can be helped at once; callers beyond do their
+	// work themselves.
+	poolSlots = 32
+	// spinTime is how long an idle helper watches before it parks, and a caller
+	// before it sleeps on a helper's last chunk. It spans the gaps between the
+	// operations of a layer.
+	spinTime = 50 * time.Microsecond
+	// chunksPerThread cuts a job finer than its threads, so that one that starts
+	// late or is descheduled leaves its share to the others.
+	chunksPerThread = 8
+)
+
+// paddedJob keeps each slot on a cache line of its own.
+type paddedJob struct {
+	atomic.Pointer[job]
+	_ [cacheLine - 8]byte
+}
+
+// NewPool starts a pool of that many workers, the caller of Run among them:
+// workers-1 helpers. 0 means one per processor that Go may use.
+func NewPool(workers int) *Pool {
+	procs := runtime.GOMAXPROCS(0)
+	if workers <= 0 {
+		workers = procs
+	}
+	p := &Pool{
+		workers: workers,
+		maySpin: workers <= procs,
+		wake:    make(chan struct{}, workers),
+		done:    make(chan struct{}),
+	}
+	for range workers - 1 {
+		p.helpers.Go(p.help)
+	}
+	return p
+}
+
+// Workers is the number of threads that can work at once, the caller included.
+func (p *Pool) Workers() int { return p.workers }
+
+// Enter says that a node has work to do, whether or not inside Run, until it
+// calls Leave. While as many nodes are busy as there are workers, helpers stay
+// out of their way.
+func (p *Pool) Enter() { p.busy.Add(1) }
+
+// Leave ends what Enter began.
+func (p *Pool) Leave() { p.busy.Add(-1) }
+
+// Close ends the helpers and waits for them. Run still works, on its caller.
+func (p *Pool) Close() {
+	p.closing.Do(func() { close(p.done) })
+	p.helpers.Wait()
+}
+
+// Run calls fn for pieces that make up [0, n), each at least grain long but for
+// the last, on at most threads threads, and returns when all have returned. fn
+// runs on several threads at once.
+func (p *Pool) Run(threads, n, grain int, fn func(lo, hi int)) {
+	if n <= 0 {
+		return
+	}
+	threads = min(threads, p.workers)
+	chunk := max(grain, 1, (n+threads*chunksPerThread-1)/(max(threads, 1)*chunksPerThread))
+	if threads <= 1 || n <= chunk {
+		fn(0, n)
+		return
+	}
+	p.callers.Add(1)
+	j := newJob(threads-1, n, chunk, fn)
+	slot := p.post(j)
+	j.work()
+	if slot != nil {
+		slot.Store(nil)
+	}
+	j.wait()
+	p.callers.Add(-1)
+}
+
+// post offers a job to the helpers and wakes as many as it can use. It returns
+// nil where there is no room to offer it.
+func (p *Pool) post(j *job) *paddedJob {
+	idle := p.idleCores()
+	if idle <= 0 {
+		return nil
+	}
+	for i := range p.jobs {
+		slot := &p.jobs[i]
+		if slot.Load() == nil && slot.CompareAndSwap(nil, j) {
+			p.posted.Add(1)
+			p.wakeUp(min(idle, j.helpersWanted()) - int(p.spinning.Load()))
+			return slot
+		}
+	}
+	return nil
+}
+
+// idleCores is how many workers no runnable node needs.
+func (p *Pool) idleCores() int {
+	return p.workers - int(max(p.busy.Load(), p.callers.Load()))
+}
+
+// wakeUp hands out up to n tokens, one for each parked helper.
+func (p *Pool) wakeUp(n int) {
+	for ; n > 0 && p.unpark(); n-- {
+		p.wake <- struct{}{}
+	}
+}
+
+// unpark takes one helper off the count of the parked.
+func (p *Pool) unpark() bool {
+	for {
+		n := p.parked.Load()
+		if n <= 0 {
+			return false
+		}
+		if p.parked.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+}
+
+// help is a helper's life.
+func (p *Pool) help() {
+	for {
+		if p.helpOnce() {
+			continue
+		}
+		if p.spin() {
+			continue
+		}
+		if !p.park() {
+			return
+		}
+	}
+}
+
+// helpOnce works on the first job that has room for another thread.
+func (p *Pool) helpOnce() bool {
+	for i := range p.jobs {
+		if j := p.jobs[i].Load(); j != nil && j.join() {
+			j.work()
+			return true
+		}
+	}
+	return false
+}
+
+// spin watches for a new job for spinTime; false means that it is time to park.
+func (p *Pool) spin() bool {
+	if !p.maySpin {
+		return false
+	}
+	p.spinning.Add(1)
+	defer p.spinning.Add(-1)
+	seen := p.posted.Load()
+	for start := time.Now(); time.Since(start) < spinTime; {
+		if p.idleCores() <= 0 || p.isClosed() {
+			return false
+		}
+		for range 64 {
+			if p.posted.Load() != seen {
+				return true
+			}
+			pause()
+		}
+		runtime.Gosched() // others may need this processor
+	}
+	return false
+}
+
+// park sleeps until there may be a job; false means that the pool is closed.
+func (p *Pool) park() bool {
+	p.parked.Add(1)
+	// A job posted before the count rose saw nobody to wake: look again. Where
+	// somebody has counted on us meanwhile, their token is on its way.
+	if p.hasJob() && p.unpark() {
+		return true
+	}
+	select {
+	case <-p.wake:
+		return true
+	case <-p.done:
+		return false
+	}
+}
+
+func (p *Pool) hasJob() bool {
+	for i := range p.jobs {
+		if j := p.jobs[i].Load(); j != nil && j.open() {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Pool) isClosed() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}

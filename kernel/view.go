@@ -1,0 +1,92 @@
+package kernel
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// hostBuffer is the CPU device's Buffer.
+type hostBuffer struct {
+	dtype DType
+	n     int
+	mem   memory
+}
+
+func (b *hostBuffer) DType() DType  { return b.dtype }
+func (b *hostBuffer) Len() int      { return b.n }
+func (b *hostBuffer) Bytes() []byte { return b.mem.bytes }
+
+// host returns the CPU's own buffer, of the type that the operation needs.
+func host(b Buffer, want DType) *hostBuffer {
+	h, ok := b.(*hostBuffer)
+	if !ok {
+		panic(fmt.Sprintf("kernel: a %T is not memory of the CPU device", b))
+	}
+	if h.dtype != want {
+		panic(fmt.Sprintf("kernel: a buffer of %v, want %v", h.dtype, want))
+	}
+	return h
+}
+
+// f32s is an F32 buffer's elements.
+func f32s(b Buffer) []float32 { return elements[float32](host(b, F32)) }
+
+// i32s is an I32 buffer's elements.
+func i32s(b Buffer) []int32 { return elements[int32](host(b, I32)) }
+
+func elements[T float32 | int32](h *hostBuffer) []T {
+	return castSlice[T](h.mem.bytes)
+}
+
+// castSlice views bytes as elements of 2 or 4 bytes; the bytes must be aligned.
+func castSlice[T uint16 | float32 | int32 | uint32](b []byte) []T {
+	var t T
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(t)))
+}
+
+// matrix is a Mat whose memory has been looked up and checked once.
+type matrix struct {
+	data   []float32 // starts at row 0, column 0
+	rows   int
+	cols   int
+	stride int
+}
+
+// view checks that m lies inside its buffer and returns it as a matrix.
+func view(m Mat) matrix {
+	if m.Rows == 0 || m.Cols == 0 {
+		return matrix{rows: m.Rows, cols: m.Cols, stride: m.Stride}
+	}
+	data := f32s(m.Buf)
+	end := m.Off + (m.Rows-1)*m.Stride + m.Cols
+	if m.Off < 0 || m.Rows < 0 || m.Cols < 0 || (m.Rows > 1 && m.Stride < m.Cols) || end > len(data) {
+		panic(fmt.Sprintf("kernel: a view of %d rows of %d columns, stride %d, at element %d: the buffer has %d elements",
+			m.Rows, m.Cols, m.Stride, m.Off, len(data)))
+	}
+	return matrix{data: data[m.Off:end:end], rows: m.Rows, cols: m.Cols, stride: m.Stride}
+}
+
+// row is row r's columns.
+func (m matrix) row(r int) []float32 {
+	if m.cols == 0 {
+		return nil
+	}
+	at := r * m.stride
+	return m.data[at : at+m.cols : at+m.cols]
+}
+
+// rowRange is the matrix of rows lo to hi.
+func (m matrix) rowRange(lo, hi int) matrix {
+	m.rows = hi - lo
+	if m.cols > 0 && m.rows > 0 {
+		m.data = m.data[lo*m.stride:]
+	}
+	return m
+}
+
+// mustEqual panics where two sizes that have to agree do not.
+func mustEqual(op, what string, got, want int) {
+	if got != want {
+		panic(fmt.Sprintf("kernel: %s: %s %d, want %d", op, what, got, want))
+	}
+}
