@@ -1,0 +1,133 @@
+package cluster
+
+import (
+	"context"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var identity = Identity{Version: "v1", Model: "abc", Layers: 4, Experts: 8, TopK: 2, Numerics: "f32"}
+
+func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
+	r := NewRegistry(identity, 2, 1, time.Second)
+	now := time.Unix(0, 0)
+	join := func(role Role) Member {
+		m, err := r.Join(role, "tcp:x", identity, now)
+		require.NoError(t, err)
+		return m
+	}
+	e0, e1, a0 := join(Expert), join(Expert), join(Attention)
+	require.Equal(t, []int{0, 1, 0}, []int{e0.Place, e1.Place, a0.Place})
+	_, err := r.Join(Expert, "tcp:y", identity, now)
+	require.ErrorContains(t, err, "all 2 places of expert nodes are taken")
+	require.Equal(t, "no attention node is ready, 0 of 2 expert nodes are ready", r.View().Missing())
+	for _, m := range []Member{e0, e1, a0} {
+		require.NoError(t, r.Ready(m.ID, now))
+	}
+	require.Empty(t, r.View().Missing())
+
+	require.NoError(t, r.Heard(e1.ID, now.Add(time.Second)))
+	require.NoError(t, r.Heard(a0.ID, now.Add(time.Second)))
+	require.Equal(t, []string{e0.ID}, r.Expire(now.Add(1500*time.Millisecond)))
+	again := join(Expert)
+	require.Equal(t, e0.Place, again.Place, "the free place is filled")
+	require.NotEqual(t, e0.ID, again.ID)
+	require.Greater(t, again.Epoch, a0.Epoch)
+	require.Error(t, r.Ready(e0.ID, now))
+	require.False(t, r.Leave(e0.ID))
+}
+
+func TestIdentityMismatchNamesBothValues(t *testing.T) {
+	other := identity
+	other.Layers = 5
+	_, err := NewRegistry(identity, 1, 1, time.Second).Join(Attention, "tcp:x", other, time.Now())
+	require.ErrorContains(t, err, "layers: the cluster has 4, the node 5")
+}
+
+// front starts a front end and returns its address.
+func front(t *testing.T, timeout time.Duration) (*Server, string) {
+	s := NewServer(identity, 1, 1, timeout)
+	path, handler := s.Handler()
+	require.Equal(t, "/tandem.v1.Membership/", path)
+	web := httptest.NewUnstartedServer(handler)
+	web.Config.Protocols = Protocols()
+	web.Start()
+	ctx, cancel := context.WithCancel(t.Context())
+	var run sync.WaitGroup
+	run.Go(func() { s.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		run.Wait()
+		web.CloseClientConnections()
+		web.Close()
+	})
+	return s, web.URL
+}
+
+// until waits for a view that satisfies ok.
+func until(t *testing.T, s *Session, ok func(View) bool) View {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for {
+		v, err := s.Next(ctx)
+		require.NoError(t, err)
+		if ok(v) {
+			return v
+		}
+	}
+}
+
+func TestNodesJoinAndSeeEachOther(t *testing.T) {
+	server, url := front(t, time.Second)
+	client := NewHTTPClient(time.Second)
+	defer client.CloseIdleConnections()
+	a, err := Join(t.Context(), client, url, Attention, "tcp:a", identity, time.Second)
+	require.NoError(t, err)
+	defer a.Close()
+	e, err := Join(t.Context(), client, url, Expert, "tcp:e", identity, time.Second)
+	require.NoError(t, err)
+	require.NoError(t, a.Ready())
+	require.NoError(t, e.Ready())
+	v := until(t, a, func(v View) bool { return v.Missing() == "" })
+	require.Equal(t, "tcp:e", v.Of(Expert)[0].Addr)
+	e.Close()
+	until(t, a, func(v View) bool { return len(v.Of(Expert)) == 0 })
+	v, _ = server.View()
+	require.Len(t, v.Members, 1)
+}
+
+func TestRefusalSaysWhy(t *testing.T) {
+	_, url := front(t, time.Second)
+	client := NewHTTPClient(time.Second)
+	defer client.CloseIdleConnections()
+	other := identity
+	other.Model = "xyz"
+	_, err := Join(t.Context(), client, url, Expert, "tcp:e", other, time.Second)
+	require.ErrorContains(t, err, "model: the cluster has abc, the node xyz")
+	_, err = Join(t.Context(), client, url, "router", "tcp:e", identity, time.Second)
+	require.ErrorContains(t, err, `role "router"`)
+}
+
+// TestExpelledNodeFindsOut removes a member as a silent one is removed.
+func TestExpelledNodeFindsOut(t *testing.T) {
+	server, url := front(t, time.Second)
+	client := NewHTTPClient(time.Second)
+	defer client.CloseIdleConnections()
+	a, err := Join(t.Context(), client, url, Attention, "tcp:a", identity, time.Second)
+	require.NoError(t, err)
+	defer a.Close()
+	server.Expel(a.Self.ID)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for err == nil {
+		_, err = a.Next(ctx)
+	}
+	require.ErrorContains(t, err, "was removed")
+}

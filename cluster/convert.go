@@ -1,0 +1,46 @@
+package cluster
+
+import "github.com/tandem-moe/tandem/internal/tandemv1"
+
+func identityToProto(id Identity) *tandemv1.Identity {
+	return &tandemv1.Identity{
+		Version: id.Version, Model: id.Model, Numerics: id.Numerics,
+		Layers: int64(id.Layers), Experts: int64(id.Experts), TopK: int64(id.TopK),
+	}
+}
+
+func identityFromProto(p *tandemv1.Identity) Identity {
+	return Identity{
+		Version: p.GetVersion(), Model: p.GetModel(), Numerics: p.GetNumerics(),
+		Layers: int(p.GetLayers()), Experts: int(p.GetExperts()), TopK: int(p.GetTopK()),
+	}
+}
+
+func memberToProto(m Member) *tandemv1.Member {
+	return &tandemv1.Member{
+		Id: m.ID, Role: string(m.Role), Addr: m.Addr, Epoch: m.Epoch, Place: int64(m.Place), Ready: m.Ready,
+	}
+}
+
+func memberFromProto(p *tandemv1.Member) Member {
+	return Member{
+		ID: p.GetId(), Role: Role(p.GetRole()), Addr: p.GetAddr(),
+		Epoch: p.GetEpoch(), Place: int(p.GetPlace()), Ready: p.GetReady(),
+	}
+}
+
+func viewToProto(v View) *tandemv1.View {
+	p := &tandemv1.View{Version: v.Version, ExpertNodes: int64(v.ExpertNodes), MicroBatches: int64(v.MicroBatches)}
+	for _, m := range v.Members {
+		p.Members = append(p.Members, memberToProto(m))
+	}
+	return p
+}
+
+func viewFromProto(p *tandemv1.View) View {
+	v := View{Version: p.GetVersion(), ExpertNodes: int(p.GetExpertNodes()), MicroBatches: int(p.GetMicroBatches())}
+	for _, m := range p.GetMembers() {
+		v.Members = append(v.Members, memberFromProto(m))
+	}
+	return v
+}

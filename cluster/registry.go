@@ -1,0 +1,128 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Registry is the membership as a pure state machine: what happened goes in,
+// views come out. It has no clock: times are passed in.
+type Registry struct {
+	identity Identity
+	timeout  time.Duration
+	view     View
+	epoch    uint64
+	heard    map[string]time.Time
+	named    map[Role]int
+}
+
+// NewRegistry returns the registry of a cluster with the given number of expert
+// places. A member that is not heard of for timeout is removed.
+func NewRegistry(id Identity, expertNodes, microBatches int, timeout time.Duration) *Registry {
+	return &Registry{
+		identity: id,
+		timeout:  timeout,
+		view:     View{ExpertNodes: expertNodes, MicroBatches: microBatches},
+		heard:    map[string]time.Time{},
+		named:    map[Role]int{},
+	}
+}
+
+// View returns the current snapshot, which the caller owns.
+func (r *Registry) View() View {
+	v := r.view
+	v.Members = slices.Clone(v.Members)
+	return v
+}
+
+// Join admits a node, gives it an id, an epoch and a place, and returns it as a
+// member that is not ready yet.
+func (r *Registry) Join(role Role, addr string, node Identity, now time.Time) (Member, error) {
+	if err := r.identity.Match(node); err != nil {
+		return Member{}, fmt.Errorf("node at %s refused: %w", addr, err)
+	}
+	place, err := r.place(role)
+	if err != nil {
+		return Member{}, fmt.Errorf("node at %s refused: %w", addr, err)
+	}
+	r.epoch++
+	m := Member{ID: fmt.Sprintf("%s-%d", role, r.named[role]), Role: role, Addr: addr, Epoch: r.epoch, Place: place}
+	r.named[role]++
+	r.heard[m.ID] = now
+	r.view.Members = append(r.view.Members, m)
+	slices.SortFunc(r.view.Members, func(a, b Member) int {
+		return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Place, b.Place))
+	})
+	r.view.Version++
+	return m, nil
+}
+
+// place is the lowest free place of a role.
+func (r *Registry) place(role Role) (int, error) {
+	taken := map[int]bool{}
+	for _, m := range r.view.Of(role) {
+		taken[m.Place] = true
+	}
+	place := 0
+	for taken[place] {
+		place++
+	}
+	if role == Expert && place >= r.view.ExpertNodes {
+		return 0, fmt.Errorf("all %d places of expert nodes are taken", r.view.ExpertNodes)
+	}
+	return place, nil
+}
+
+// Ready marks a member's weights as loaded.
+func (r *Registry) Ready(id string, now time.Time) error {
+	i := r.find(id)
+	if i < 0 {
+		return fmt.Errorf("node %s is not a member", id)
+	}
+	r.heard[id] = now
+	if !r.view.Members[i].Ready {
+		r.view.Members[i].Ready = true
+		r.view.Version++
+	}
+	return nil
+}
+
+// Heard notes a sign of life.
+func (r *Registry) Heard(id string, now time.Time) error {
+	if r.find(id) < 0 {
+		return fmt.Errorf("node %s is not a member", id)
+	}
+	r.heard[id] = now
+	return nil
+}
+
+// Leave removes a member, and says whether it was one.
+func (r *Registry) Leave(id string) bool {
+	i := r.find(id)
+	if i < 0 {
+		return false
+	}
+	r.view.Members = slices.Delete(r.view.Members, i, i+1)
+	delete(r.heard, id)
+	r.view.Version++
+	return true
+}
+
+// Expire removes the members that have been silent for the timeout, and returns
+// their ids.
+func (r *Registry) Expire(now time.Time) []string {
+	var lost []string
+	for _, m := range r.View().Members {
+		if now.Sub(r.heard[m.ID]) > r.timeout {
+			lost = append(lost, m.ID)
+			r.Leave(m.ID)
+		}
+	}
+	return lost
+}
+
+func (r *Registry) find(id string) int {
+	return slices.IndexFunc(r.view.Members, func(m Member) bool { return m.ID == id })
+}

@@ -1,0 +1,192 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/tandem-moe/tandem/internal/tandemv1"
+)
+
+// Protocols are what a front end's listener speaks: HTTP/1 for clients of the
+// API, and HTTP/2 without TLS for nodes.
+func Protocols() *http.Protocols {
+	p := h2c()
+	p.SetHTTP1(true)
+	return p
+}
+
+func h2c() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
+// NewHTTPClient returns a client that speaks HTTP/2 without TLS, as the streams
+// between nodes and front end need.
+func NewHTTPClient(dialTimeout time.Duration) *http.Client {
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	return &http.Client{Transport: &http.Transport{
+		Protocols:       h2c(),
+		DialContext:     dialer.DialContext,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13},
+	}}
+}
+
+// Session is a node's membership: from its welcome until it leaves or one side
+// is lost.
+type Session struct {
+	// Self is the node as the cluster knows it.
+	Self Member
+
+	timeout time.Duration
+	cancel  context.CancelFunc
+	owned   sync.WaitGroup
+
+	sending sync.Mutex
+	stream  *connect.BidiStreamForClientSimple[tandemv1.JoinRequest, tandemv1.JoinResponse]
+
+	mu   sync.Mutex
+	view *View // the newest that Next has not returned
+	err  error
+	news chan struct{} // holds one token while there is something new
+}
+
+// Join asks the front end at url to admit a node. ctx bounds the whole session.
+// A refusal is an error that says why.
+func Join(ctx context.Context, client connect.HTTPClient, url string, role Role, addr string, id Identity, timeout time.Duration) (*Session, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &Session{timeout: timeout, cancel: cancel, news: make(chan struct{}, 1)}
+	messages, err := s.join(ctx, client, url, role, addr, id)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("joining %s: %w", url, err)
+	}
+	s.owned.Go(func() { s.beat(ctx) })
+	s.owned.Go(func() { s.listen(ctx, messages) })
+	return s, nil
+}
+
+func (s *Session) join(ctx context.Context, client connect.HTTPClient, url string, role Role, addr string, id Identity) (<-chan received[tandemv1.JoinResponse], error) {
+	var err error
+	s.stream, err = tandemv1.NewMembershipClient(client, url, connect.WithReadMaxBytes(MaxMessage)).Join(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Hello{
+		Hello: &tandemv1.Hello{Role: string(role), Addr: addr, Identity: identityToProto(id)},
+	}})
+	// A refusal shows as io.EOF here: the reason is in what the stream receives.
+	messages := read(ctx, s.stream.Receive)
+	m, receiveErr := s.receive(ctx, messages)
+	if receiveErr != nil {
+		return nil, receiveErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	welcome := m.GetWelcome()
+	if welcome == nil {
+		return nil, errors.New("the first message is not a welcome")
+	}
+	s.Self = memberFromProto(welcome.GetSelf())
+	s.set(viewFromProto(welcome.GetView()), nil)
+	return messages, nil
+}
+
+// Ready says that the node's weights are loaded.
+func (s *Session) Ready() error {
+	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Ready{Ready: &tandemv1.Ready{}}})
+}
+
+// Next waits for a view that it has not returned, and returns the newest; or the
+// error that ended the session: the front end is lost, or has removed the node.
+func (s *Session) Next(ctx context.Context) (View, error) {
+	select {
+	case <-s.news:
+	case <-ctx.Done():
+		return View{}, ctx.Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		s.news <- struct{}{} // an end stays an end
+		return View{}, s.err
+	}
+	v := *s.view
+	return v, nil
+}
+
+// Close leaves the cluster in an orderly way.
+func (s *Session) Close() {
+	_ = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Leave{Leave: &tandemv1.Leave{}}})
+	s.cancel()
+	s.owned.Wait()
+}
+
+// set keeps the newest view or the end for Next.
+func (s *Session) set(v View, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.view, s.err = &v, err
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+}
+
+// listen keeps what the front end says until one side is lost.
+func (s *Session) listen(ctx context.Context, messages <-chan received[tandemv1.JoinResponse]) {
+	for {
+		m, err := s.receive(ctx, messages)
+		if err != nil {
+			s.set(View{}, err)
+			return
+		}
+		if v := m.GetView(); v != nil {
+			s.set(viewFromProto(v), nil)
+		}
+	}
+}
+
+// receive waits for a message, no longer than a silent peer is tolerated.
+func (s *Session) receive(ctx context.Context, messages <-chan received[tandemv1.JoinResponse]) (*tandemv1.JoinResponse, error) {
+	timeout := time.NewTimer(s.timeout)
+	defer timeout.Stop()
+	select {
+	case m := <-messages:
+		return m.message, m.err
+	case <-timeout.C:
+		return nil, fmt.Errorf("nothing heard of the front end for %v", s.timeout)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *Session) send(m *tandemv1.JoinRequest) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	return s.stream.Send(m)
+}
+
+// beat tells the front end that the node lives.
+func (s *Session) beat(ctx context.Context) {
+	tick := time.NewTicker(s.timeout / beatsPerTimeout)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Beat{Beat: &tandemv1.Beat{}}}) != nil {
+			return
+		}
+	}
+}

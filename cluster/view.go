@@ -1,0 +1,139 @@
+// Package cluster owns who is there: the members of a cluster, with their part,
+// address, share of the experts and epoch, as versioned snapshots, and the
+// protocol by which nodes join a front end. It may not know models or how a
+// part computes.
+package cluster
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Role is the part of a layer that a node computes.
+type Role string
+
+// Roles.
+const (
+	Attention Role = "attention"
+	Expert    Role = "expert"
+)
+
+// ParseRole reads a role's name.
+func ParseRole(s string) (Role, error) {
+	switch r := Role(s); r {
+	case Attention, Expert:
+		return r, nil
+	}
+	return "", fmt.Errorf("role %q: want %q or %q", s, Attention, Expert)
+}
+
+// Identity is what all nodes of a cluster must agree on.
+type Identity struct {
+	// Version is the program's.
+	Version string
+	// Model is the hash of configuration and weights.
+	Model string
+	// Layers, Experts and TopK are the model's.
+	Layers, Experts, TopK int
+	// Numerics names the arithmetic: DESIGN.md, "Determinism is a feature".
+	Numerics string
+}
+
+// MismatchError is a node that does not fit the cluster.
+type MismatchError struct {
+	Field         string
+	Cluster, Node string
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("%s: the cluster has %s, the node %s", e.Field, e.Cluster, e.Node)
+}
+
+// Match compares a node's identity with the cluster's; the error is a
+// *MismatchError.
+func (id Identity) Match(node Identity) error {
+	for _, f := range []struct {
+		field         string
+		cluster, node any
+	}{
+		{"version", id.Version, node.Version},
+		{"layers", id.Layers, node.Layers},
+		{"experts", id.Experts, node.Experts},
+		{"top-k", id.TopK, node.TopK},
+		{"numerics", id.Numerics, node.Numerics},
+		{"model", id.Model, node.Model},
+	} {
+		if f.cluster != f.node {
+			return &MismatchError{Field: f.field, Cluster: fmt.Sprint(f.cluster), Node: fmt.Sprint(f.node)}
+		}
+	}
+	return nil
+}
+
+// Member is one node of a view.
+type Member struct {
+	// ID names the node; it is never given to another one.
+	ID   string
+	Role Role
+	// Addr is where its peers reach it, in m2n's words.
+	Addr string
+	// Epoch is the node's incarnation: a node that left and came back has a
+	// higher one, and frames of the older are dropped.
+	Epoch uint64
+	// Place is the node's place among those of its role: an expert node's place
+	// tells its experts.
+	Place int
+	// Ready: its weights are loaded.
+	Ready bool
+}
+
+// View is a snapshot of the cluster. Version rises with every change.
+type View struct {
+	Version uint64
+	// ExpertNodes is how many places the experts are spread over; MicroBatches
+	// how many each attention node has in flight.
+	ExpertNodes  int
+	MicroBatches int
+	Members      []Member
+}
+
+// Find returns the member with the given id.
+func (v View) Find(id string) (Member, bool) {
+	for _, m := range v.Members {
+		if m.ID == id {
+			return m, true
+		}
+	}
+	return Member{}, false
+}
+
+// Of returns the members of a role, by place.
+func (v View) Of(r Role) []Member {
+	var members []Member
+	for _, m := range v.Members {
+		if m.Role == r {
+			members = append(members, m)
+		}
+	}
+	return members
+}
+
+// Missing says in words which nodes are not there or not ready, or nothing
+// where the cluster can serve: all expert places are filled, and one attention
+// node at least.
+func (v View) Missing() string {
+	ready := map[Role]int{}
+	for _, m := range v.Members {
+		if m.Ready {
+			ready[m.Role]++
+		}
+	}
+	var missing []string
+	if n := ready[Attention]; n == 0 {
+		missing = append(missing, "no attention node is ready")
+	}
+	if n := ready[Expert]; n < v.ExpertNodes {
+		missing = append(missing, fmt.Sprintf("%d of %d expert nodes are ready", n, v.ExpertNodes))
+	}
+	return strings.Join(missing, ", ")
+}
