@@ -1,0 +1,135 @@
+package model
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+)
+
+// Family is a model's architecture, by the model_type of its config.json.
+type Family string
+
+// Families that are implemented.
+const (
+	Mixtral  Family = "mixtral"
+	Qwen3MoE Family = "qwen3_moe"
+	OLMoE    Family = "olmoe"
+)
+
+// Spec describes a mixture-of-experts transformer: pre-norm layers of attention
+// and SwiGLU with RMS norms. It is complete: whoever computes the model looks at
+// these fields and never at its family. A kind that comes later (sigmoid
+// routing, shared experts, sinks, layer norm, latent attention) is a new field
+// whose zero value means what is computed today.
+type Spec struct {
+	Family     Family
+	Vocabulary int
+	Hidden     int
+	// NormEps is added to the mean square in every RMS norm.
+	NormEps float64
+	// TiedHead says that the head's matrix is the embedding's.
+	TiedHead bool
+	// MaxPositions is the longest sequence in tokens, prompt and output.
+	MaxPositions int
+
+	Attention Attention
+	Rope      Rope
+	Router    Router
+	// ExpertIntermediate is the width of each expert, DenseIntermediate that of
+	// the MLP in layers without experts (0 where there are none).
+	ExpertIntermediate int
+	DenseIntermediate  int
+	Layers             []Layer
+
+	// BOS and EOS are token ids from config.json; generation_config.json may have
+	// others. Either may be empty.
+	BOS []int32
+	EOS []int32
+	// DType is the type that the configuration tells for the weights
+	// ("bfloat16"); each tensor's own counts. Empty where it is not told.
+	DType string
+}
+
+// Attention is grouped-query attention: Heads query heads share KVHeads key and
+// value heads, all of HeadDim. Scores are scaled by 1/√HeadDim.
+type Attention struct {
+	Heads, KVHeads, HeadDim int
+	QKNorm                  QKNorm
+	Bias                    Biases
+	// Clip limits queries (after their norm), keys (likewise) and values to
+	// [-Clip, Clip], before RoPE; 0 means off.
+	Clip float64
+}
+
+// QKNorm is the RMS norm of queries and keys between projection and RoPE.
+type QKNorm uint8
+
+// Kinds of QK norm.
+const (
+	NoQKNorm QKNorm = iota
+	// PerHead normalises each head with one weight of HeadDim elements.
+	PerHead
+	// WholeProjection normalises a row of all heads as one vector.
+	WholeProjection
+)
+
+// String returns the kind's name.
+func (k QKNorm) String() string {
+	switch k {
+	case NoQKNorm:
+		return "none"
+	case PerHead:
+		return "per head"
+	case WholeProjection:
+		return "whole projection"
+	}
+	return fmt.Sprintf("QKNorm(%d)", uint8(k))
+}
+
+// Biases says which of attention's projections have one.
+type Biases struct{ Q, K, V, O bool }
+
+// Router chooses TopK of Experts by the softmax of their scores over all
+// experts.
+type Router struct {
+	Experts, TopK int
+	// Normalize divides the chosen weights by their sum.
+	Normalize bool
+}
+
+// Layer is what may differ from layer to layer.
+type Layer struct {
+	// Window is the number of positions that a query sees, its own included; 0
+	// means all.
+	Window int
+	// Sparse says that the layer has a router and experts; otherwise one dense
+	// MLP of DenseIntermediate.
+	Sparse bool
+}
+
+// SparseLayers lists the layers with experts.
+func (s *Spec) SparseLayers() []int {
+	var list []int
+	for i, l := range s.Layers {
+		if l.Sparse {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// specVersion changes whenever two versions of this package could compute
+// differently from a Spec with the same JSON.
+const specVersion = "tandem spec 1\n"
+
+// Hash identifies the configuration: the SHA-256 of the Spec's canonical JSON
+// (fields in order of declaration, numbers in their shortest form). Two
+// config.json files that mean the same have the same hash, whatever their
+// style.
+func (s *Spec) Hash() [sha256.Size]byte {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(fmt.Sprintf("model: a Spec is always JSON: %v", err))
+	}
+	return sha256.Sum256(append([]byte(specVersion), text...))
+}

@@ -1,0 +1,187 @@
+package model
+
+import "fmt"
+
+// Ref names a weight in a checkpoint: a whole tensor, or a part of one that is
+// contiguous in row-major order. The zero Ref is a weight that the model does
+// not have.
+type Ref struct {
+	// Name and Whole are the tensor's name and shape in the file.
+	Name  string
+	Whole []int
+	// Shape is the weight's own: [out, in] of a matrix, [n] of a vector.
+	Shape []int
+	// Offset is the element of the tensor that the weight starts at.
+	Offset int64
+}
+
+// Present says whether the model has the weight.
+func (r Ref) Present() bool { return r.Name != "" }
+
+// Elements is the product of the weight's shape.
+func (r Ref) Elements() int64 { return elements(r.Shape) }
+
+func elements(shape []int) int64 {
+	n := int64(1)
+	for _, d := range shape {
+		n *= int64(d)
+	}
+	return n
+}
+
+// MLP is a SwiGLU: down(silu(gate(x)) · up(x)).
+type MLP struct {
+	Gate, Up Ref // [intermediate, hidden]
+	Down     Ref // [hidden, intermediate]
+}
+
+// LayerTensors are one layer's weights. Those that it does not have are absent:
+// biases, QK norms, the router and experts of a dense layer, the MLP of a sparse
+// one.
+type LayerTensors struct {
+	InputNorm, PostNorm        Ref // [hidden]
+	Q                          Ref // [heads·headDim, hidden]
+	K, V                       Ref // [kvHeads·headDim, hidden]
+	O                          Ref // [hidden, heads·headDim]
+	QBias, KBias, VBias, OBias Ref // [out]
+	QNorm, KNorm               Ref // [headDim], or [out] of the projection
+	Router                     Ref // [experts, hidden]
+	Dense                      MLP
+	Experts                    []MLP // by expert
+}
+
+// Catalogue is where a model's weights are in a checkpoint.
+type Catalogue struct {
+	Embedding Ref // [vocabulary, hidden]
+	FinalNorm Ref // [hidden]
+	Head      Ref // [vocabulary, hidden]; the embedding where they are tied
+	Layers    []LayerTensors
+}
+
+// names are the parts of a family's tensor names. A layout is a way to name a
+// sparse block: published checkpoints have one tensor per expert and matrix,
+// and what transformers 5 holds in memory (and may save) joins a layer's experts
+// in two tensors.
+type names struct{ layouts []layout }
+
+type layout struct {
+	block          string // of a layer: "mlp"
+	gate, up, down string // of an expert, where its matrices are apart
+	gateUp         string // [experts, 2·intermediate, hidden], gate first
+	downs          string // [experts, hidden, intermediate]
+}
+
+var (
+	apartLayout = layout{block: "mlp", gate: "gate_proj.weight", up: "up_proj.weight", down: "down_proj.weight"}
+	fusedLayout = layout{block: "mlp", gateUp: "gate_up_proj", downs: "down_proj"}
+
+	qwenNames    = names{[]layout{apartLayout, fusedLayout}}
+	mixtralNames = names{[]layout{
+		{block: "block_sparse_moe", gate: "w1.weight", up: "w3.weight", down: "w2.weight"},
+		fusedLayout,
+	}}
+)
+
+// expert names one expert's matrices; i and h are its widths.
+func (l layout) expert(prefix string, e, experts, i, h int) MLP {
+	p := prefix + l.block + ".experts."
+	if l.gateUp == "" {
+		p += fmt.Sprint(e) + "."
+		return MLP{Gate: whole(p+l.gate, i, h), Up: whole(p+l.up, i, h), Down: whole(p+l.down, h, i)}
+	}
+	joint, down := []int{experts, 2 * i, h}, []int{experts, h, i}
+	size := int64(i) * int64(h)
+	at := int64(e) * 2 * size
+	return MLP{
+		Gate: Ref{Name: p + l.gateUp, Whole: joint, Shape: []int{i, h}, Offset: at},
+		Up:   Ref{Name: p + l.gateUp, Whole: joint, Shape: []int{i, h}, Offset: at + size},
+		Down: Ref{Name: p + l.downs, Whole: down, Shape: []int{h, i}, Offset: int64(e) * size},
+	}
+}
+
+func whole(name string, shape ...int) Ref { return Ref{Name: name, Whole: shape, Shape: shape} }
+
+// Catalogue names the model's weights. has says whether the checkpoint holds a
+// tensor; it decides between layouts. It is an error where no layout fits; other
+// missing tensors are found when they are read, or by [Catalogue.Check].
+func (s *Spec) Catalogue(has func(name string) bool) (*Catalogue, error) {
+	l, err := s.layout(has)
+	if err != nil {
+		return nil, err
+	}
+	c := &Catalogue{
+		Embedding: whole("model.embed_tokens.weight", s.Vocabulary, s.Hidden),
+		FinalNorm: whole("model.norm.weight", s.Hidden),
+		Head:      whole("lm_head.weight", s.Vocabulary, s.Hidden),
+		Layers:    make([]LayerTensors, len(s.Layers)),
+	}
+	if s.TiedHead {
+		c.Head = c.Embedding
+	}
+	for i := range c.Layers {
+		c.Layers[i] = s.layerTensors(l, i)
+	}
+	return c, nil
+}
+
+// layout finds the first one whose router and first expert are there.
+func (s *Spec) layout(has func(string) bool) (layout, error) {
+	var tried []string
+	first := s.SparseLayers()[0]
+	for _, l := range families[s.Family].names.layouts {
+		t := l.expert(layerPrefix(first), 0, s.Router.Experts, s.ExpertIntermediate, s.Hidden)
+		if has(t.Down.Name) {
+			return l, nil
+		}
+		tried = append(tried, t.Down.Name)
+	}
+	return layout{}, fmt.Errorf("the checkpoint has no experts under a name known for %s: none of %q is there", s.Family, tried)
+}
+
+func layerPrefix(i int) string { return fmt.Sprintf("model.layers.%d.", i) }
+
+func (s *Spec) layerTensors(l layout, i int) LayerTensors {
+	p := layerPrefix(i)
+	t := LayerTensors{
+		InputNorm: whole(p+"input_layernorm.weight", s.Hidden),
+		PostNorm:  whole(p+"post_attention_layernorm.weight", s.Hidden),
+	}
+	s.attentionTensors(p+"self_attn.", &t)
+	if !s.Layers[i].Sparse {
+		d := s.DenseIntermediate
+		t.Dense = MLP{
+			Gate: whole(p+"mlp.gate_proj.weight", d, s.Hidden),
+			Up:   whole(p+"mlp.up_proj.weight", d, s.Hidden),
+			Down: whole(p+"mlp.down_proj.weight", s.Hidden, d),
+		}
+		return t
+	}
+	t.Router = whole(p+l.block+".gate.weight", s.Router.Experts, s.Hidden)
+	t.Experts = make([]MLP, s.Router.Experts)
+	for e := range t.Experts {
+		t.Experts[e] = l.expert(p, e, s.Router.Experts, s.ExpertIntermediate, s.Hidden)
+	}
+	return t
+}
+
+func (s *Spec) attentionTensors(p string, t *LayerTensors) {
+	a := s.Attention
+	q, kv := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
+	t.Q, t.QBias = projection(p+"q_proj", q, s.Hidden, a.Bias.Q)
+	t.K, t.KBias = projection(p+"k_proj", kv, s.Hidden, a.Bias.K)
+	t.V, t.VBias = projection(p+"v_proj", kv, s.Hidden, a.Bias.V)
+	t.O, t.OBias = projection(p+"o_proj", s.Hidden, q, a.Bias.O)
+	switch a.QKNorm {
+	case PerHead:
+		t.QNorm, t.KNorm = whole(p+"q_norm.weight", a.HeadDim), whole(p+"k_norm.weight", a.HeadDim)
+	case WholeProjection:
+		t.QNorm, t.KNorm = whole(p+"q_norm.weight", q), whole(p+"k_norm.weight", kv)
+	}
+}
+
+func projection(name string, out, in int, bias bool) (w, b Ref) {
+	if bias {
+		b = whole(name+".bias", out)
+	}
+	return whole(name+".weight", out, in), b
+}
