@@ -1,0 +1,314 @@
+package checkpoint
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"sort"
+	"strings"
+)
+
+const (
+	// lengthBytes is the size of the header's length.
+	lengthBytes = 8
+	// maxHeader bounds a header, as the format's own implementation does.
+	maxHeader = 100_000_000
+	// maxRank bounds a shape.
+	maxRank = 8
+	// metadataKey is the one name in a header that is no tensor.
+	metadataKey = "__metadata__"
+)
+
+// FormatError is a file that breaks the format, or that disagrees with another.
+type FormatError struct {
+	File string
+	// Tensor is empty where the trouble is not one tensor's.
+	Tensor string
+	// Offset is the byte of the file where the trouble is.
+	Offset int64
+	Reason string
+}
+
+func (e *FormatError) Error() string {
+	if e.Tensor == "" {
+		return fmt.Sprintf("%s: %s (at byte %d)", e.File, e.Reason, e.Offset)
+	}
+	return fmt.Sprintf("%s: tensor %q: %s (at byte %d)", e.File, e.Tensor, e.Reason, e.Offset)
+}
+
+// entry is a tensor in a header. begin and end are offsets into the data.
+type entry struct {
+	name       string
+	dtype      DType
+	shape      []int
+	begin, end int64
+}
+
+// header is what a file holds. Entries are in the order of their data.
+type header struct {
+	// data is the offset of the data in the file.
+	data     int64
+	entries  []entry
+	metadata map[string]string
+}
+
+// parseHeader reads and validates the header of a file of size bytes whose
+// beginning is file: at least the header itself, where it is whole.
+func parseHeader(name string, file []byte, size int64) (*header, error) {
+	p := &headerParser{file: name}
+	text, err := p.frame(file, size)
+	if err != nil {
+		return nil, err
+	}
+	h := &header{data: lengthBytes + int64(len(text))}
+	if err := p.object(text, h); err != nil {
+		return nil, err
+	}
+	sort.Slice(h.entries, func(i, j int) bool { return before(h.entries[i], h.entries[j]) })
+	if err := h.cover(name, size); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// before orders entries by data; an empty tensor comes before the one that
+// starts where it does.
+func before(a, b entry) bool {
+	if a.begin != b.begin {
+		return a.begin < b.begin
+	}
+	if a.end != b.end {
+		return a.end < b.end
+	}
+	return a.name < b.name
+}
+
+// headerParser makes errors that name the file.
+type headerParser struct{ file string }
+
+func (p *headerParser) fail(tensor string, at int64, format string, args ...any) error {
+	return &FormatError{File: p.file, Tensor: tensor, Offset: at, Reason: fmt.Sprintf(format, args...)}
+}
+
+// frame returns the header's JSON.
+func (p *headerParser) frame(file []byte, size int64) ([]byte, error) {
+	if len(file) < lengthBytes {
+		return nil, p.fail("", 0, "the file has %d bytes, too few for a header's length", size)
+	}
+	n := binary.LittleEndian.Uint64(file)
+	if n > maxHeader {
+		return nil, p.fail("", 0, "the header's length is %d, the limit is %d: this is no safetensors file", n, maxHeader)
+	}
+	if n > uint64(len(file)-lengthBytes) {
+		return nil, p.fail("", lengthBytes, "the header's length is %d, and %d bytes follow it: the file is truncated", n, size-lengthBytes)
+	}
+	return file[lengthBytes : lengthBytes+n], nil
+}
+
+// object reads {"name": tensor, …}. Names must differ.
+func (p *headerParser) object(text []byte, h *header) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	at := func() int64 { return lengthBytes + d.InputOffset() }
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return p.fail("", lengthBytes, "the header is not a JSON object")
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return p.fail("", at(), "the header's JSON is broken: %v", err)
+		}
+		if seen[name] {
+			return p.fail(name, at(), "the name is given twice")
+		}
+		seen[name] = true
+		if err := p.member(d, h, name, at()); err != nil {
+			return err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return p.fail("", at(), "the header's JSON does not end")
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return p.fail("", at(), "something follows the header's JSON")
+	}
+	return nil
+}
+
+// member reads one value of the header.
+func (p *headerParser) member(d *json.Decoder, h *header, name string, at int64) error {
+	if name == metadataKey {
+		if err := d.Decode(&h.metadata); err != nil {
+			return p.fail("", at, "%s does not map strings to strings: %v", metadataKey, err)
+		}
+		return nil
+	}
+	e, err := p.tensor(d, name, at)
+	h.entries = append(h.entries, e)
+	return err
+}
+
+// tensorJSON is a tensor in the header; a field that is missing stays nil.
+type tensorJSON struct {
+	DType   *DType  `json:"dtype"`
+	Shape   []int64 `json:"shape"`
+	Offsets []int64 `json:"data_offsets"`
+}
+
+func (p *headerParser) tensor(d *json.Decoder, name string, at int64) (entry, error) {
+	var raw json.RawMessage
+	if err := d.Decode(&raw); err != nil {
+		return entry{}, p.fail(name, at, "the header's JSON is broken: %v", err)
+	}
+	if reason := strictFields(raw, "dtype", "shape", "data_offsets"); reason != "" {
+		return entry{}, p.fail(name, at, "%s", reason)
+	}
+	var j tensorJSON
+	if err := json.Unmarshal(raw, &j); err != nil {
+		return entry{}, p.fail(name, at, "is not described as a tensor: %v", err)
+	}
+	if j.DType == nil || j.Shape == nil || len(j.Offsets) != 2 {
+		return entry{}, p.fail(name, at, "dtype, shape and two data_offsets must be given")
+	}
+	e := entry{name: name, dtype: *j.DType, begin: j.Offsets[0], end: j.Offsets[1]}
+	return e, p.size(&e, j.Shape, at)
+}
+
+// strictFields says what is wrong with an object that has not exactly these
+// fields, once each: encoding/json takes the last of several, in any case.
+func strictFields(raw []byte, want ...string) string {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return "is not a JSON object"
+	}
+	var got []string
+	for d.More() {
+		t, _ := d.Token()
+		name, _ := t.(string)
+		if !slices.Contains(want, name) {
+			return fmt.Sprintf("has a field %.40q, which the format does not know", name)
+		}
+		if slices.Contains(got, name) {
+			return fmt.Sprintf("has the field %q twice", name)
+		}
+		got = append(got, name)
+		var skip json.RawMessage
+		if d.Decode(&skip) != nil {
+			return "is broken JSON"
+		}
+	}
+	return ""
+}
+
+// size sets the entry's shape and compares it with its bytes.
+func (p *headerParser) size(e *entry, shape []int64, at int64) error {
+	width, known := bits[e.dtype]
+	if !known {
+		return p.fail(e.name, at, "the type %.20q is not known", string(e.dtype))
+	}
+	if len(shape) > maxRank {
+		return p.fail(e.name, at, "the shape has %d dimensions, the limit is %d", len(shape), maxRank)
+	}
+	total, ok := product(shape, width)
+	if !ok {
+		return p.fail(e.name, at, "the shape %v is negative or too large", shape)
+	}
+	if e.begin < 0 || e.end < e.begin || e.end-e.begin != (total+7)/8 {
+		return p.fail(e.name, at, "the data_offsets are [%d, %d], and %s of shape %v needs %d bytes", e.begin, e.end, e.dtype, shape, (total+7)/8)
+	}
+	e.shape = make([]int, len(shape))
+	for i, n := range shape {
+		e.shape[i] = int(n)
+	}
+	return nil
+}
+
+// product multiplies a shape and the bits of an element; false where it
+// overflows or a dimension is negative.
+func product(shape []int64, n int64) (int64, bool) {
+	if slices.ContainsFunc(shape, func(d int64) bool { return d < 0 || d > math.MaxInt32 }) {
+		return 0, false
+	}
+	if slices.Contains(shape, 0) {
+		return 0, true
+	}
+	for _, d := range shape {
+		if n > (math.MaxInt64-7)/d {
+			return 0, false
+		}
+		n *= d
+	}
+	return n, true
+}
+
+// cover checks that the tensors, in order, are exactly the data.
+func (h *header) cover(file string, size int64) error {
+	p := &headerParser{file: file}
+	have, next := size-h.data, int64(0)
+	for i, e := range h.entries {
+		switch {
+		case e.begin < next:
+			return p.fail(e.name, h.data+e.begin, "overlaps tensor %q, which ends at byte %d", h.entries[i-1].name, h.data+next)
+		case e.begin > next:
+			return p.fail(e.name, h.data+next, "%d bytes before it belong to no tensor", e.begin-next)
+		case e.end > have:
+			return p.fail(e.name, h.data+e.begin, "ends at byte %d, and the file has %d: it is truncated", h.data+e.end, size)
+		}
+		next = e.end
+	}
+	if next != have {
+		return p.fail("", h.data+next, "%d bytes follow the last tensor", have-next)
+	}
+	return nil
+}
+
+// encodeHeader writes a header with its length, padded with spaces so that the
+// data starts at a multiple of 8.
+func encodeHeader(entries []entry, metadata map[string]string) ([]byte, error) {
+	var b strings.Builder
+	put := func(lead, key string, value any) error {
+		k, _ := json.Marshal(key)
+		v, err := json.Marshal(value)
+		b.WriteString(lead)
+		b.Write(k)
+		b.WriteByte(':')
+		b.Write(v)
+		return err
+	}
+	lead := "{"
+	if metadata != nil {
+		if err := put(lead, metadataKey, metadata); err != nil {
+			return nil, err
+		}
+		lead = ","
+	}
+	for _, e := range entries {
+		if err := put(lead, e.name, encodeTensor(e)); err != nil {
+			return nil, err
+		}
+		lead = ","
+	}
+	if lead == "{" {
+		b.WriteString(lead)
+	}
+	b.WriteByte('}')
+	for b.Len()%8 != 0 {
+		b.WriteByte(' ')
+	}
+	out := binary.LittleEndian.AppendUint64(nil, uint64(b.Len()))
+	return append(out, b.String()...), nil
+}
+
+func encodeTensor(e entry) tensorJSON {
+	shape := make([]int64, len(e.shape))
+	for i, n := range e.shape {
+		shape[i] = int64(n)
+	}
+	return tensorJSON{DType: &e.dtype, Shape: shape, Offsets: []int64{e.begin, e.end}}
+}
