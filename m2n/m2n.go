@@ -8,6 +8,21 @@
 // used. The receiver polls one [Completion] per message, reads the spans where
 // they lie, and releases them, which returns the credit to the sender. A peer
 // that is lost is an error on that pair alone, within [Config.PeerTimeout].
+//
+// # What is promised
+//
+//   - Messages of a pair arrive in the order of their posts, each once.
+//   - Every message that Post accepted is reported Sent exactly once. Until then
+//     its spans are the transport's; then they are the poster's again. Sent has
+//     an Err where the pair failed before the message was known to be out.
+//   - At most Slots messages per pair and direction are with the receiver,
+//     received and not yet released; the others wait with the sender, whose
+//     queue is bounded.
+//   - A pair that fails is reported Lost once, at both ends, and nothing of it
+//     is received after that. No other pair is touched.
+//   - Post never blocks; every wait of the library itself is bounded.
+//
+// Docs and pictures are in docs/m2n.md.
 package m2n
 
 import (
@@ -16,7 +31,9 @@ import (
 )
 
 // Event is what a message may wait for before its bytes are read: the work on a
-// device that produces them.
+// device that produces them. It is first asked with a context that has already
+// ended, so as to learn without waiting whether it has completed: it should
+// return nil then where it has.
 type Event interface {
 	Wait(ctx context.Context) error
 }
@@ -38,9 +55,9 @@ type Span struct {
 // Bytes returns the memory of the span.
 func (s Span) Bytes() []byte { return s.Region.Bytes[s.Off : s.Off+s.Len] }
 
-// Message is what Post sends. Header is opaque and copied; the spans are read
-// after Ready, where it is not nil, and belong to the transport until the
-// message's Sent completion.
+// Message is what Post sends. Header is opaque and copied, and so is the list of
+// spans; the memory of the spans is read after Ready, where it is not nil, and
+// belongs to the transport until the message's Sent completion.
 type Message struct {
 	Header []byte
 	Body   []Span
@@ -53,12 +70,27 @@ type Kind uint8
 const (
 	// Received: a message has arrived; its spans are the receiver's until Release.
 	Received Kind = iota
-	// Sent: a posted message's spans may be reused; Token says which.
+	// Sent: a posted message's spans may be reused; Token says which. In process
+	// it comes when the receiver releases, over TCP when the last byte is with
+	// the kernel. Err is set where the pair failed first.
 	Sent
-	// Lost: the pair has failed; Err says why. Later posts to the peer fail until
-	// SetPeer names it again, with a higher epoch.
+	// Lost: the pair has failed; Err is a *LostError that says why. Later posts to
+	// the peer fail until SetPeer names it again, with a higher epoch.
 	Lost
 )
+
+// String returns the kind's name.
+func (k Kind) String() string {
+	switch k {
+	case Received:
+		return "received"
+	case Sent:
+		return "sent"
+	case Lost:
+		return "lost"
+	}
+	return "unknown"
+}
 
 // Completion is one report of an endpoint.
 type Completion struct {
@@ -67,14 +99,21 @@ type Completion struct {
 	Token  uint64 // Sent: what Post returned
 	Header []byte // Received
 	Body   []Span // Received: the sender's partition, in the receiver's reach
-	Err    error  // Lost
+	Err    error  // Lost, and Sent of a message that may not have arrived
 	// Posted is when the sender posted the message, where both share a clock
 	// (one process), else when its first byte arrived.
 	Posted time.Time
 	// Arrived is when the last byte was there.
 	Arrived time.Time
 
-	release func()
+	pair *pair   // Received, Sent, Lost: the pair at this end
+	held receipt // Received: what Release gives back
+}
+
+// receipt is what a receiver holds of a message until it releases it.
+type receipt interface {
+	// release gives it back; a second call does nothing.
+	release()
 }
 
 // Config is what an endpoint needs to know.
@@ -83,19 +122,36 @@ type Config struct {
 	// older epoch of a peer are dropped and counted.
 	ID    string
 	Epoch uint64
+	// Network is where inproc: addresses are looked up; nil means that the
+	// endpoint has no peers in its own process.
+	Network *Network
 	// Alloc makes receive memory of n bytes, once per connected peer (Slots slots
-	// of SlotBytes each); nil means ordinary memory. Not used in process, where
-	// a receiver reads the sender's spans.
+	// of SlotBytes each, rounded up to 64); nil means ordinary memory. Free gets
+	// it back once the pair is lost and its last message released; it may be nil.
+	// Neither is used in process, where a receiver reads the sender's spans.
 	Alloc func(n int) (*Region, error)
-	// SlotBytes bounds the body of one message; Slots is the credit of one pair:
-	// the messages in flight, received and not yet released.
+	Free  func(*Region)
+	// SlotBytes bounds the body of one message that this endpoint receives
+	// (default 1 MiB); Slots is the credit that it gives each peer: the messages
+	// in flight, received and not yet released (default 8). With the defaults
+	// each peer connected by TCP costs 8 MiB.
 	SlotBytes int
 	Slots     int
-	// HeaderBytes bounds a header. Default 64 KiB.
+	// HeaderBytes bounds a received header. Default 64 KiB.
 	HeaderBytes int
+	// Queue bounds the messages per pair that were posted and whose Sent has not
+	// been polled. Default 4·Slots + 64.
+	Queue int
 	// PeerTimeout bounds how long a silent or stuck peer stays undetected.
-	// Default 2 s.
+	// Default 2 s: a stopped process is Lost between 2.0 and 2.3 s later.
 	PeerTimeout time.Duration
-	// DialTimeout bounds a connection attempt. Default 2 s.
+	// DialTimeout bounds making a connection, retries and the wait for the peer's
+	// SetPeer included. Default 2 s.
 	DialTimeout time.Duration
+	// ReadyTimeout bounds the wait for a message's Ready event. Default 1 min.
+	ReadyTimeout time.Duration
+	// SpinFor is how long Poll looks again and again before it parks. Parking
+	// costs a wake-up of some 20 µs across cores; spinning costs a core. Default
+	// 0: park at once.
+	SpinFor time.Duration
 }

@@ -1,0 +1,474 @@
+package m2n
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Endpoint is one member of the mesh. Its methods may be called from any
+// goroutine, but Poll and TryPoll by one at a time.
+type Endpoint struct {
+	cfg     Config
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	running owned
+	done    *completions
+	tokens  atomic.Uint64
+
+	mu      sync.RWMutex
+	closing bool
+	pairs   map[string]*pair
+	counts  map[string]*counters
+	changed bell // rung when a peer is named
+	bound   []string
+}
+
+// NewEndpoint makes an endpoint that knows no peers and listens nowhere.
+func NewEndpoint(cfg Config) (*Endpoint, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	e := &Endpoint{cfg: cfg, done: newCompletions(), pairs: make(map[string]*pair), counts: make(map[string]*counters)}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	return e, nil
+}
+
+// complete fills in the defaults and refuses what cannot work.
+func (c Config) complete() (Config, error) {
+	if c.ID == "" {
+		return c, errors.New("m2n: Config.ID is empty")
+	}
+	setDefault(&c.SlotBytes, 1<<20)
+	setDefault(&c.Slots, 8)
+	setDefault(&c.HeaderBytes, 64<<10)
+	setDefault(&c.Queue, 4*c.Slots+64)
+	setDefault(&c.PeerTimeout, 2*time.Second)
+	setDefault(&c.DialTimeout, 2*time.Second)
+	setDefault(&c.ReadyTimeout, time.Minute)
+	return c, c.check()
+}
+
+func setDefault[T int | time.Duration](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+// maxBytes bounds SlotBytes and HeaderBytes: lengths on the wire have 32 bits.
+const maxBytes = 1 << 31
+
+func (c Config) check() error {
+	for _, f := range []struct {
+		name     string
+		v, limit int
+	}{
+		{"SlotBytes", c.SlotBytes, maxBytes - 1}, {"Slots", c.Slots, 1 << 16},
+		{"HeaderBytes", c.HeaderBytes, maxBytes - 1}, {"Queue", c.Queue, 1 << 24},
+		{"PeerTimeout", int(c.PeerTimeout), int(time.Hour)}, {"DialTimeout", int(c.DialTimeout), int(time.Hour)},
+		{"ReadyTimeout", int(c.ReadyTimeout), int(24 * time.Hour)},
+	} {
+		if f.v < 1 || f.v > f.limit {
+			return fmt.Errorf("m2n: Config.%s is %d, want 1 to %d", f.name, f.v, f.limit)
+		}
+	}
+	return nil
+}
+
+// Register makes memory known to the endpoint, so that messages can point into
+// it. user is the owner's handle of it.
+func (e *Endpoint) Register(mem []byte, user any) *Region {
+	return &Region{Bytes: mem, User: user}
+}
+
+// Listen accepts peers at an address and returns the address as bound:
+//
+//	inproc:NAME     in Config.Network, for endpoints of the same process
+//	tcp:HOST:PORT   port 0 takes a free one
+//
+// An endpoint may listen at several.
+func (e *Endpoint) Listen(ctx context.Context, addr string) (string, error) {
+	scheme, rest, err := splitAddr(addr)
+	if err != nil {
+		return "", err
+	}
+	if err := e.alive(); err != nil {
+		return "", err
+	}
+	switch scheme {
+	case "inproc":
+		return addr, e.bindInproc(rest)
+	default:
+		return "", fmt.Errorf("m2n: listening at %q: no transport %q", addr, scheme)
+	}
+}
+
+// splitAddr takes an address apart: "tcp:127.0.0.1:80" is tcp and 127.0.0.1:80.
+func splitAddr(addr string) (scheme, rest string, err error) {
+	scheme, rest, ok := strings.Cut(addr, ":")
+	if !ok || rest == "" || scheme != "inproc" && scheme != "tcp" {
+		return "", "", fmt.Errorf("m2n: address %q is neither inproc:NAME nor tcp:HOST:PORT", addr)
+	}
+	return scheme, rest, nil
+}
+
+func (e *Endpoint) alive() error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closing {
+		return ErrClosed
+	}
+	return nil
+}
+
+// SetPeer says who a peer is: the address at which it listens ("" where it only
+// dials) and its epoch. Naming it again is free. A higher epoch is a new
+// incarnation: the older pair is closed and its frames are dropped; a lower one
+// is old news and ignored. Errors: an address of no known form, the endpoint's
+// own id, a closed endpoint.
+func (e *Endpoint) SetPeer(id, addr string, epoch uint64) error {
+	if id == e.cfg.ID || id == "" {
+		return fmt.Errorf("m2n: endpoint %q cannot be its own peer, nor one without a name", e.cfg.ID)
+	}
+	if addr != "" {
+		if _, _, err := splitAddr(addr); err != nil {
+			return fmt.Errorf("peer %q: %w", id, err)
+		}
+	}
+	old, err := e.name(id, addr, epoch)
+	if old != nil {
+		old.abandon(fmt.Errorf("%w (%d, was %d)", ErrReplaced, epoch, old.epoch))
+	}
+	return err
+}
+
+// name records the peer and returns the pair that it replaces.
+func (e *Endpoint) name(id, addr string, epoch uint64) (*pair, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return nil, ErrClosed
+	}
+	old := e.pairs[id]
+	if old != nil && epoch <= old.epoch {
+		old.readdress(addr, epoch)
+		return nil, nil
+	}
+	c := e.counts[id]
+	if c == nil {
+		c = new(counters)
+		e.counts[id] = c
+	}
+	e.pairs[id] = newPair(e, id, addr, epoch, c)
+	e.changed.ring()
+	return old, nil
+}
+
+// readdress changes where a pair that has not dialled yet will dial.
+func (p *pair) readdress(addr string, epoch uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if epoch == p.epoch && p.phase == idle {
+		p.addr = addr
+	}
+}
+
+// abandon takes the pair down by our own will: what was received of it and not
+// yet polled is dropped.
+func (p *pair) abandon(cause error) {
+	p.over.Store(true)
+	p.fail(cause)
+}
+
+// RemovePeer forgets a peer, its pair and its counters.
+func (e *Endpoint) RemovePeer(id string) {
+	e.mu.Lock()
+	p := e.pairs[id]
+	delete(e.pairs, id)
+	delete(e.counts, id)
+	e.mu.Unlock()
+	if p != nil {
+		p.abandon(ErrRemoved)
+	}
+}
+
+// Post queues a message to a peer and returns the token of its Sent completion.
+// It never blocks. Errors, by errors.Is: ErrUnknownPeer, *LostError, ErrQueueFull,
+// ErrTooLarge, ErrClosed; and a span outside of its region.
+func (e *Endpoint) Post(peer string, m Message) (uint64, error) {
+	p, err := e.peer(peer)
+	if err != nil {
+		return 0, err
+	}
+	bytes, err := bodyBytes(m.Body)
+	if err != nil {
+		return 0, fmt.Errorf("post to peer %q: %w", peer, err)
+	}
+	o := &outgoing{
+		pair: p, token: e.tokens.Add(1), header: slices.Clone(m.Header), body: slices.Clone(m.Body),
+		bytes: bytes, ready: m.Ready, posted: time.Now(),
+	}
+	return o.token, p.post(o)
+}
+
+func (e *Endpoint) peer(id string) (*pair, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closing {
+		return nil, fmt.Errorf("post to peer %q: %w", id, ErrClosed)
+	}
+	p := e.pairs[id]
+	if p == nil {
+		return nil, fmt.Errorf("post to peer %q: %w", id, ErrUnknownPeer)
+	}
+	return p, nil
+}
+
+// maxSpans bounds the list of one message: 64 Ki rows.
+const maxSpans = 1 << 16
+
+// bodyBytes checks the spans and adds their lengths.
+func bodyBytes(body []Span) (int, error) {
+	if len(body) > maxSpans {
+		return 0, fmt.Errorf("%w: %d spans, the limit is %d", ErrTooLarge, len(body), maxSpans)
+	}
+	n := 0
+	for i, s := range body {
+		if s.Region == nil {
+			return 0, fmt.Errorf("span %d has no region", i)
+		}
+		if s.Off < 0 || s.Len < 0 || s.Off > len(s.Region.Bytes)-s.Len {
+			return 0, fmt.Errorf("span %d (offset %d, length %d) is outside of its region of %d bytes",
+				i, s.Off, s.Len, len(s.Region.Bytes))
+		}
+		n += s.Len
+	}
+	return n, nil
+}
+
+// Poll returns the next completion, waiting for one until ctx ends. After Close
+// it returns what is left and then ErrClosed.
+func (e *Endpoint) Poll(ctx context.Context) (Completion, error) {
+	for {
+		if c, ok := e.TryPoll(); ok {
+			return c, nil
+		}
+		if err := e.done.wait(ctx, e.cfg.SpinFor); err != nil {
+			return Completion{}, err
+		}
+	}
+}
+
+// TryPoll returns the next completion, if there is one.
+func (e *Endpoint) TryPoll() (Completion, bool) {
+	for {
+		c, ok := e.done.pop()
+		if !ok || c.account() {
+			return c, ok
+		}
+	}
+}
+
+// account notes that the consumer sees c; false where it must not, because the
+// pair is over.
+func (c *Completion) account() bool {
+	switch c.Kind {
+	case Received:
+		if c.pair.over.Load() {
+			c.pair.counters.droppedOld.Add(1)
+			c.held.release()
+			return false
+		}
+	case Sent:
+		c.pair.open.Add(-1)
+	case Lost:
+		c.pair.over.Store(true)
+	}
+	return true
+}
+
+// Release gives a Received completion's spans back, and with them the credit to
+// the sender. Releasing twice, or another kind of completion, does nothing.
+func (e *Endpoint) Release(c Completion) {
+	if c.held != nil {
+		c.held.release()
+	}
+}
+
+// Stats returns what is known of each peer, by id.
+func (e *Endpoint) Stats() []PeerStats {
+	var all []PeerStats
+	for _, p := range e.allPairs() {
+		all = append(all, p.stats())
+	}
+	slices.SortFunc(all, func(a, b PeerStats) int { return strings.Compare(a.Peer, b.Peer) })
+	return all
+}
+
+func (e *Endpoint) allPairs() []*pair {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	all := make([]*pair, 0, len(e.pairs))
+	for _, p := range e.pairs {
+		all = append(all, p)
+	}
+	return all
+}
+
+// Close ends the endpoint in order: posts are refused, what was posted gets
+// PeerTimeout (or until ctx ends, where that is sooner) to be sent, then the
+// peers are told and report Lost with ErrClosed. The error tells what was not
+// sent, or, in process, is still being read by a peer.
+func (e *Endpoint) Close(ctx context.Context) error {
+	if !e.beginClose() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.PeerTimeout)
+	defer cancel()
+	var errs []error
+	for _, p := range e.allPairs() {
+		errs = append(errs, p.drain(ctx))
+	}
+	for _, p := range e.allPairs() {
+		p.fail(ErrClosed)
+	}
+	e.cancel()
+	errs = append(errs, e.running.wait(e.cfg.PeerTimeout))
+	e.done.close()
+	return errors.Join(errs...)
+}
+
+// spawn runs f on a goroutine that Close waits for. After Close it does nothing:
+// whatever f would do, the pairs are down.
+func (e *Endpoint) spawn(f func()) { e.running.spawn(f) }
+
+func (e *Endpoint) beginClose() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return false
+	}
+	e.closing = true
+	for _, name := range e.bound {
+		e.cfg.Network.unbind(name, e)
+	}
+	e.changed.ring()
+	return true
+}
+
+// hello is what the end that dials says of the pair.
+type hello struct {
+	From, To           string
+	FromEpoch, ToEpoch uint64
+}
+
+// refusal is the reason of an endpoint that does not want a connection.
+// Temporary where another attempt may succeed.
+type refusal struct {
+	Reason    string
+	Temporary bool
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("%v: %s", ErrRefused, r.Reason) }
+func (r *refusal) Unwrap() error { return ErrRefused }
+
+// meant checks that a hello is for this incarnation.
+func (e *Endpoint) meant(h hello) error {
+	switch {
+	case h.To != e.cfg.ID:
+		return &refusal{Reason: fmt.Sprintf("the peer wanted is %q, this is %q", h.To, e.cfg.ID)}
+	case h.ToEpoch != e.cfg.Epoch:
+		return &refusal{
+			Reason:    fmt.Sprintf("the epoch wanted of %q is %d, this is %d", h.To, h.ToEpoch, e.cfg.Epoch),
+			Temporary: h.ToEpoch > e.cfg.Epoch, // this incarnation may give way to the next
+		}
+	}
+	return nil
+}
+
+// pairFor finds the pair that a hello is about. Ends start in any order: one that
+// is not named yet, or only with an older epoch, is waited for until ctx ends.
+func (e *Endpoint) pairFor(ctx context.Context, h hello) (*pair, error) {
+	if err := e.meant(h); err != nil {
+		return nil, err
+	}
+	for {
+		p, changed, err := e.lookup(h)
+		if p != nil {
+			return p, nil
+		}
+		if changed == nil {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// lookup returns the pair, or the error for now; changed is nil where it is final.
+func (e *Endpoint) lookup(h hello) (p *pair, changed <-chan struct{}, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p = e.pairs[h.From]
+	switch {
+	case e.closing:
+		return nil, nil, &refusal{Reason: fmt.Sprintf("%q is closed", e.cfg.ID), Temporary: true}
+	case p == nil:
+		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q (epoch %d) is not known to %q", h.From, h.FromEpoch, e.cfg.ID)}
+	case p.epoch < h.FromEpoch:
+		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
+	case p.epoch > h.FromEpoch:
+		p.counters.droppedOld.Add(1)
+		return nil, nil, &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
+	}
+	return p, nil, nil
+}
+
+// connect raises the pair by dialling addr, or returns when it is up by the
+// peer's doing.
+func (e *Endpoint) connect(ctx context.Context, p *pair, addr string) error {
+	if addr == "" {
+		<-ctx.Done() // the peer has to dial
+		return fmt.Errorf("it did not connect within %v", e.cfg.DialTimeout)
+	}
+	scheme, rest, err := splitAddr(addr)
+	if err != nil {
+		return err
+	}
+	return e.persist(ctx, func(ctx context.Context) error {
+		switch scheme {
+		case "inproc":
+			return e.dialInproc(ctx, p, rest)
+		default:
+			return &refusal{Reason: "no transport " + scheme}
+		}
+	})
+}
+
+// persist tries again, with growing pauses, until ctx ends or the peer refuses
+// for good: ends start in any order.
+func (e *Endpoint) persist(ctx context.Context, try func(context.Context) error) error {
+	pause := time.Millisecond
+	for {
+		err := try(ctx)
+		var r *refusal
+		if err == nil || errors.As(err, &r) && !r.Temporary || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+		pause = min(2*pause, 100*time.Millisecond)
+	}
+}

@@ -1,0 +1,160 @@
+package m2n
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Network is where the endpoints of one process find each other.
+type Network struct {
+	mu      sync.Mutex
+	names   map[string]*Endpoint
+	changed bell
+}
+
+// NewNetwork returns a network without endpoints.
+func NewNetwork() *Network { return &Network{names: make(map[string]*Endpoint)} }
+
+func (n *Network) bind(name string, e *Endpoint) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if other := n.names[name]; other != nil {
+		return fmt.Errorf("m2n: inproc:%s is taken by endpoint %q (epoch %d)", name, other.cfg.ID, other.cfg.Epoch)
+	}
+	n.names[name] = e
+	n.changed.ring()
+	return nil
+}
+
+func (n *Network) unbind(name string, e *Endpoint) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.names[name] == e {
+		delete(n.names, name)
+	}
+}
+
+// find waits for an endpoint of that name until ctx ends.
+func (n *Network) find(ctx context.Context, name string) (*Endpoint, error) {
+	for {
+		n.mu.Lock()
+		e, changed := n.names[name], n.changed.next()
+		n.mu.Unlock()
+		if e != nil {
+			return e, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no endpoint listens there: %w", ctx.Err())
+		}
+	}
+}
+
+func (e *Endpoint) bindInproc(name string) error {
+	if e.cfg.Network == nil {
+		return fmt.Errorf("m2n: listening at inproc:%s: Config.Network is nil", name)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return ErrClosed
+	}
+	if err := e.cfg.Network.bind(name, e); err != nil {
+		return err
+	}
+	e.bound = append(e.bound, name)
+	return nil
+}
+
+func (e *Endpoint) dialInproc(ctx context.Context, p *pair, name string) error {
+	if e.cfg.Network == nil {
+		return &refusal{Reason: "Config.Network is nil"}
+	}
+	remote, err := e.cfg.Network.find(ctx, name)
+	if err != nil {
+		return err
+	}
+	q, err := remote.pairFor(ctx, hello{From: e.cfg.ID, FromEpoch: e.cfg.Epoch, To: p.id, ToEpoch: p.epoch})
+	if err != nil {
+		return err
+	}
+	if err := join(p, q); err != nil {
+		return err
+	}
+	p.begin()
+	q.begin()
+	return nil
+}
+
+// join raises both ends of a pair in one process. When both dial, the first one
+// here has done it for both.
+func join(p, q *pair) error {
+	first, second := p, q
+	if q.ep.cfg.ID < p.ep.cfg.ID {
+		first, second = q, p
+	}
+	first.mu.Lock()
+	defer first.mu.Unlock()
+	second.mu.Lock()
+	defer second.mu.Unlock()
+	switch {
+	case p.phase == down:
+		return p.cause
+	case q.phase == down:
+		return &refusal{Reason: fmt.Sprintf("the pair was lost there: %v", q.cause)}
+	case p.phase == up:
+		return nil
+	case q.phase == up:
+		return &refusal{Reason: "the pair is up there already", Temporary: true}
+	}
+	p.raise(&inprocLink{here: p, there: q}, q.ep.limits())
+	q.raise(&inprocLink{here: q, there: p}, p.ep.limits())
+	return nil
+}
+
+func (e *Endpoint) limits() limits {
+	return limits{slots: e.cfg.Slots, slotBytes: e.cfg.SlotBytes, headerBytes: e.cfg.HeaderBytes}
+}
+
+// inprocLink hands messages over without copying: the receiver reads the
+// sender's spans, and its release is what completes the sending.
+type inprocLink struct{ here, there *pair }
+
+func (l *inprocLink) transport() int { return inproc }
+
+// wake delivers at once, on the goroutine that made it possible: there is no
+// hand-off but the one to the receiver's Poll.
+func (l *inprocLink) wake() {
+	for o := l.here.next(); o != nil; o = l.here.next() {
+		l.deliver(o)
+	}
+}
+
+func (l *inprocLink) deliver(o *outgoing) {
+	n := len(o.header) + o.bytes
+	l.here.counters.sent[inproc].add(n)
+	l.there.counters.received[inproc].add(n)
+	l.there.ep.done.push(Completion{
+		Kind: Received, Peer: l.there.id, Header: o.header, Body: o.body,
+		Posted: o.posted, Arrived: o.taken, pair: l.there, held: o,
+	})
+}
+
+// end takes the other end down too.
+func (l *inprocLink) end(cause error) { l.there.fail(told(cause)) }
+
+// release is the receiver's: the sender has its spans and its credit again.
+func (o *outgoing) release() {
+	if o.released.Swap(true) {
+		return
+	}
+	p := o.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counters.wireTime.add(time.Since(o.taken))
+	p.sent(o, nil)
+	p.grant(1)
+}

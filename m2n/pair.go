@@ -1,0 +1,400 @@
+package m2n
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// phase is where a pair is in its life. It only moves forward:
+//
+//	idle ──first post──▶ connecting ──▶ up ──▶ down
+//	  └───────peer dials───────────────▲
+type phase uint8
+
+const (
+	idle phase = iota
+	connecting
+	up
+	down
+)
+
+var phaseNames = [...]string{idle: "idle", connecting: "connecting", up: "up", down: "lost"}
+
+// link is a transport's share of one pair, at one end.
+type link interface {
+	// transport tells the counters' index.
+	transport() int
+	// wake tells that pair.next may have a message. It is called with pair.mu held
+	// and does not block.
+	wake()
+	// end tells that the pair is down, once and without the lock: say goodbye to
+	// the peer where that is possible, and let go of everything.
+	end(cause error)
+}
+
+// limits are what the receiving end of a pair takes.
+type limits struct {
+	slots, slotBytes, headerBytes int
+}
+
+// outgoing is a message on its way.
+type outgoing struct {
+	pair   *pair
+	token  uint64
+	header []byte
+	body   []Span
+	bytes  int // of the body
+	ready  Event
+	posted time.Time
+
+	waited   bool      // for a credit
+	taken    time.Time // when the transport took it
+	released atomic.Bool
+}
+
+// pair is this end of the connection with one incarnation of a peer: the queue
+// of what is to be sent, the credit that the peer gave, and the link.
+//
+// Lock order: pair.mu of two pairs in the order of their owners' ids, then
+// completions.mu. Endpoint.mu is never held together with them.
+type pair struct {
+	ep       *Endpoint
+	id       string // the peer's
+	epoch    uint64 // the peer's
+	counters *counters
+	ctx      context.Context // ends when the pair goes down
+	cancel   context.CancelFunc
+	open     atomic.Int64 // messages whose Sent has not been polled
+	over     atomic.Bool  // nothing of this pair is to be received any more
+
+	mu       sync.Mutex
+	addr     string
+	phase    phase
+	cause    error // of being down
+	limits   limits
+	credit   int
+	link     link
+	queue    ring[*outgoing]
+	asking   bool          // a goroutine waits for the first message's event
+	writing  bool          // the link reads spans of messages it took
+	reported bool          // Lost has been reported
+	pending  int           // messages accepted, Sent not yet pushed
+	drained  chan struct{} // closed when pending is 0, where Close waits for it
+	settled  bell          // rung when the phase changes
+}
+
+func newPair(e *Endpoint, id, addr string, epoch uint64, c *counters) *pair {
+	p := &pair{ep: e, id: id, addr: addr, epoch: epoch, counters: c}
+	p.ctx, p.cancel = context.WithCancel(e.ctx)
+	return p
+}
+
+// post queues a message and, if it is the pair's first, connects.
+func (p *pair) post(o *outgoing) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.admit(o); err != nil {
+		return err
+	}
+	p.pending++
+	p.queue.push(o)
+	switch p.phase {
+	case idle:
+		p.phase = connecting
+		p.ep.spawn(p.dial)
+	case up:
+		p.link.wake()
+	}
+	return nil
+}
+
+// admit checks what can be checked now. The receiver's limits are known once the
+// pair is up; what was queued before is checked then.
+func (p *pair) admit(o *outgoing) error {
+	if p.phase == down {
+		return p.lostError()
+	}
+	if p.phase == up {
+		if err := p.limits.check(o); err != nil {
+			return fmt.Errorf("post to peer %q: %w", p.id, err)
+		}
+	}
+	if n := p.open.Add(1); n > int64(p.ep.cfg.Queue) {
+		p.open.Add(-1)
+		return fmt.Errorf("post to peer %q: %w: %d messages wait for their completion, the limit is %d",
+			p.id, ErrQueueFull, n-1, p.ep.cfg.Queue)
+	}
+	return nil
+}
+
+func (l limits) check(o *outgoing) error {
+	if o.bytes > l.slotBytes {
+		return fmt.Errorf("%w: the body has %d bytes, the peer's slot %d", ErrTooLarge, o.bytes, l.slotBytes)
+	}
+	if len(o.header) > l.headerBytes {
+		return fmt.Errorf("%w: the header has %d bytes, the peer takes %d", ErrTooLarge, len(o.header), l.headerBytes)
+	}
+	return nil
+}
+
+func (p *pair) lostError() *LostError {
+	return &LostError{Peer: p.id, Epoch: p.epoch, Cause: p.cause}
+}
+
+// next takes the first queued message, where it is ready and has a credit; nil
+// where there is none. The caller holds mu.
+func (p *pair) next() *outgoing {
+	if p.phase != up || p.queue.len() == 0 {
+		return nil
+	}
+	o := p.queue.front()
+	if !p.isReady(o) {
+		return nil
+	}
+	if p.credit == 0 {
+		p.noteWait(o)
+		return nil
+	}
+	p.credit--
+	p.queue.pop()
+	o.taken = time.Now()
+	p.counters.queueTime.add(o.taken.Sub(o.posted))
+	return o
+}
+
+func (p *pair) noteWait(o *outgoing) {
+	if !o.waited {
+		o.waited = true
+		p.counters.creditWaits.Add(1)
+	}
+}
+
+// ended is a context that is over: an event asked with it does not wait.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// isReady asks the message's event; where it has not completed a goroutine waits
+// for it and wakes the link, so that nobody else does.
+func (p *pair) isReady(o *outgoing) bool {
+	if o.ready == nil {
+		return true
+	}
+	if p.asking {
+		return false
+	}
+	if o.ready.Wait(ended) == nil {
+		o.ready = nil
+		return true
+	}
+	p.asking = true
+	p.ep.spawn(func() { p.awaitReady(o) })
+	return false
+}
+
+func (p *pair) awaitReady(o *outgoing) {
+	ctx, cancel := context.WithTimeout(p.ctx, p.ep.cfg.ReadyTimeout)
+	defer cancel()
+	if err := o.ready.Wait(ctx); err != nil {
+		p.fail(fmt.Errorf("waiting for the event of message %d: %w", o.token, err))
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o.ready = nil
+	p.asking = false
+	if p.phase == up {
+		p.link.wake()
+	}
+}
+
+// grant adds n to the credit. The caller holds mu.
+func (p *pair) grant(n int) {
+	p.credit += n
+	if p.phase == up && p.queue.len() > 0 {
+		p.link.wake()
+	}
+}
+
+// sent reports a message's spans as free. The caller holds mu.
+func (p *pair) sent(o *outgoing, err error) {
+	p.pending--
+	p.ep.done.push(Completion{Kind: Sent, Peer: p.id, Token: o.token, Err: err, Posted: o.posted, Arrived: time.Now(), pair: p})
+	if p.pending == 0 && p.drained != nil {
+		close(p.drained)
+		p.drained = nil
+	}
+}
+
+// raise makes the pair up. The caller holds mu and has checked the phase.
+func (p *pair) raise(l link, lim limits) {
+	p.phase = up
+	p.link = l
+	p.limits = lim
+	p.credit = lim.slots
+	p.counters.connects.Add(1)
+	p.settled.ring()
+}
+
+// begin checks what was queued before the pair was up, and sends it.
+func (p *pair) begin() {
+	if err := p.checkQueued(); err != nil {
+		p.fail(err)
+	}
+}
+
+func (p *pair) checkQueued() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.queue.len() {
+		if err := p.limits.check(p.queue.at(i)); err != nil {
+			return err
+		}
+	}
+	if p.phase == up {
+		p.link.wake()
+	}
+	return nil
+}
+
+// fail takes the pair down, once.
+func (p *pair) fail(cause error) {
+	p.mu.Lock()
+	if p.phase == down {
+		p.mu.Unlock()
+		return
+	}
+	used := p.phase != idle
+	p.phase, p.cause = down, cause
+	p.reported = !used // of a pair that never was there is nothing to tell
+	l := p.link
+	p.cancel()
+	p.settled.ring()
+	p.report()
+	p.mu.Unlock()
+	if l != nil {
+		l.end(cause)
+	}
+}
+
+// report tells the endpoint of the loss as soon as no span of this end is being
+// read: by the one who fails the pair, or by the link when its write has ended.
+// The caller holds mu.
+func (p *pair) report() {
+	if p.phase != down || p.writing || p.reported {
+		return
+	}
+	p.reported = true
+	err := p.lostError()
+	for o, ok := p.queue.pop(); ok; o, ok = p.queue.pop() {
+		p.sent(o, err)
+	}
+	p.counters.losses.Add(1)
+	p.ep.done.push(Completion{Kind: Lost, Peer: p.id, Err: err, Arrived: time.Now(), pair: p})
+}
+
+// drain waits until every accepted message has been reported.
+func (p *pair) drain(ctx context.Context) error {
+	p.mu.Lock()
+	if p.pending == 0 {
+		p.mu.Unlock()
+		return nil
+	}
+	if p.drained == nil {
+		p.drained = make(chan struct{})
+	}
+	done := p.drained
+	p.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return fmt.Errorf("peer %q: %d messages are not out: %w", p.id, p.pending, ctx.Err())
+	}
+}
+
+// dial connects the pair from this side, unless the peer is faster.
+func (p *pair) dial() {
+	ctx, cancel := context.WithTimeout(p.ctx, p.ep.cfg.DialTimeout)
+	defer cancel()
+	p.mu.Lock()
+	addr := p.addr
+	p.mu.Unlock()
+	err := p.ep.connect(ctx, p, addr)
+	if err != nil {
+		p.dialFailed(fmt.Errorf("connecting to %s: %w", orNone(addr), err))
+	}
+}
+
+// dialFailed takes the pair down unless the peer has connected it meanwhile.
+func (p *pair) dialFailed(err error) {
+	p.mu.Lock()
+	connected := p.phase == up
+	p.mu.Unlock()
+	if !connected {
+		p.fail(err)
+	}
+}
+
+func orNone(addr string) string {
+	if addr == "" {
+		return "a peer without address"
+	}
+	return addr
+}
+
+func (p *pair) stats() PeerStats {
+	s := p.counters.snapshot()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Peer, s.Epoch, s.State = p.id, p.epoch, phaseNames[p.phase]
+	s.Queued = p.queue.len()
+	if p.phase == up {
+		s.Credit, s.Transport = p.credit, transportNames[p.link.transport()]
+	}
+	return s
+}
+
+// causeOf names the sentinel that a loss is told to the peer with.
+func causeOf(err error) error {
+	for _, known := range []error{ErrClosed, ErrReplaced, ErrRemoved, ErrSilent, ErrBadFrame, ErrTooLarge} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return nil
+}
+
+// told is the cause at the other end of a pair that failed for err.
+func told(err error) error {
+	if c := causeOf(err); c != nil {
+		return fmt.Errorf("%w, says the peer", c)
+	}
+	return fmt.Errorf("the peer gave up: %v", err)
+}
+
+// bell wakes all who wait for a change. Its owner's lock guards it.
+type bell struct{ ch chan struct{} }
+
+// next is closed at the next ring.
+func (b *bell) next() <-chan struct{} {
+	if b.ch == nil {
+		b.ch = make(chan struct{})
+	}
+	return b.ch
+}
+
+func (b *bell) ring() {
+	if b.ch != nil {
+		close(b.ch)
+		b.ch = nil
+	}
+}
