@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"sync"
 )
 
 // CPUOptions says how a CPU device works; the zero value is the fastest of
@@ -27,6 +28,7 @@ type CPU struct {
 	pool    *Pool
 	ownPool bool
 	scratch scratch
+	tiles   sync.Pool // of *tile
 }
 
 // NewCPU returns a CPU device, or an error where the machine lacks the
@@ -40,6 +42,7 @@ func NewCPU(o CPUOptions) (*CPU, error) {
 		return nil, fmt.Errorf("cpu device: %d threads", o.Threads)
 	}
 	c := &CPU{isa: isa, threads: o.Threads, pool: o.Pool}
+	c.tiles.New = func() any { return new(tile) }
 	if c.pool == nil {
 		c.pool, c.ownPool = NewPool(o.Threads), true
 	}
