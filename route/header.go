@@ -3,7 +3,6 @@ package route
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 )
 
 // MessageKind tells what a header introduces.
@@ -15,13 +14,16 @@ const (
 	// Return carries an expert node's results: body = runs of rows, in the order
 	// of the dispatch's pairs.
 	Return
-	// Status says how many micro-batches an attention node has in flight from
-	// here on; 0 is idle. No body.
+	// Status says which micro-batches an attention node has in flight from here
+	// on; none is idle. No body.
 	Status
 )
 
+// MaxMicroBatches bounds the micro-batches of an attention node.
+const MaxMicroBatches = 64
+
 // HeaderSize is the bytes of an encoded Header.
-const HeaderSize = 48
+const HeaderSize = 40 // 8 + 8 + 8 + 4 + 4 + 8
 
 // Header introduces a message between attention and expert nodes.
 type Header struct {
@@ -34,15 +36,14 @@ type Header struct {
 	Placement uint64
 	Rows      int
 	Pairs     int
-	// InFlight is the attention node's micro-batches in flight.
-	InFlight int
-	// Compute is, on a Return, the nanoseconds that the experts computed.
-	Compute uint64
+	// InFlight has bit i set where the attention node's micro-batch i is in
+	// flight.
+	InFlight uint64
 }
 
 // limits of fields that a peer sends: larger values are not plausible.
 const (
-	maxMicroBatch = 1 << 12
+	maxMicroBatch = MaxMicroBatches - 1
 	maxLayer      = 1 << 16
 	maxRows       = 1 << 24
 )
@@ -56,9 +57,7 @@ func (h Header) Append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, h.Placement)
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.Rows))
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.Pairs))
-	b = binary.LittleEndian.AppendUint32(b, uint32(h.InFlight))
-	b = binary.LittleEndian.AppendUint32(b, 0)
-	return binary.LittleEndian.AppendUint64(b, h.Compute)
+	return binary.LittleEndian.AppendUint64(b, h.InFlight)
 }
 
 // ParseHeader decodes what Append wrote.
@@ -66,8 +65,8 @@ func ParseHeader(b []byte) (Header, error) {
 	if len(b) != HeaderSize {
 		return Header{}, fmt.Errorf("message header: %d bytes, want %d", len(b), HeaderSize)
 	}
-	if b[1] != 0 || binary.LittleEndian.Uint32(b[36:]) != 0 {
-		return Header{}, fmt.Errorf("message header: reserved bytes are not zero")
+	if b[1] != 0 {
+		return Header{}, fmt.Errorf("message header: reserved byte %d, want 0", b[1])
 	}
 	h := Header{
 		Kind:       MessageKind(b[0]),
@@ -77,8 +76,7 @@ func ParseHeader(b []byte) (Header, error) {
 		Placement:  binary.LittleEndian.Uint64(b[16:]),
 		Rows:       int(binary.LittleEndian.Uint32(b[24:])),
 		Pairs:      int(binary.LittleEndian.Uint32(b[28:])),
-		InFlight:   int(binary.LittleEndian.Uint32(b[32:])),
-		Compute:    binary.LittleEndian.Uint64(b[40:]),
+		InFlight:   binary.LittleEndian.Uint64(b[32:]),
 	}
 	return h, h.check()
 }
@@ -95,14 +93,10 @@ func (h Header) check() error {
 		{"layer", h.Layer, maxLayer},
 		{"rows", h.Rows, maxRows},
 		{"pairs", h.Pairs, maxRows},
-		{"in flight", h.InFlight, maxMicroBatch},
 	} {
 		if f.value > f.max {
 			return fmt.Errorf("message header: %s %d, the limit is %d", f.name, f.value, f.max)
 		}
-	}
-	if h.Compute > math.MaxInt64 {
-		return fmt.Errorf("message header: compute time %d ns is not plausible", h.Compute)
 	}
 	return nil
 }

@@ -147,7 +147,7 @@ func FuzzHeader(f *testing.F) {
 	whole := Header{Kind: Dispatch, MicroBatch: 2, Layer: 3, Step: 17, Placement: 1, Rows: 5, Pairs: 9, InFlight: 2}.Append(nil)
 	f.Add(whole)
 	f.Add(whole[:20])
-	f.Add(Header{Kind: Return, Compute: 1e6}.Append(nil))
+	f.Add(Header{Kind: Return, Step: 1e6}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseHeader(b)
 		if err != nil {
