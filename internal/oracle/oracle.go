@@ -1,5 +1,5 @@
-// Package oracle finds the outputs of other implementations that tests agree
-// with. It may not know what is in them.
+// Package oracle owns the outputs of other implementations that tests agree
+// with: it finds and reads them. It may not know how they are computed here.
 package oracle
 
 import (
@@ -14,17 +14,28 @@ import (
 // TANDEM_ORACLE names a folder that is not there.
 func Dir(t testing.TB) string {
 	t.Helper()
-	if dir := os.Getenv("TANDEM_ORACLE"); dir != "" {
-		if _, err := os.Stat(dir); err != nil {
-			t.Fatalf("TANDEM_ORACLE: %v", err)
-		}
-		return dir
-	}
-	dir := filepath.Join(Root(), "..", "shared", "oracle")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no oracle: neither TANDEM_ORACLE nor %s", dir)
+	dir, ok := find(t)
+	if !ok {
+		t.Skipf("no oracle: neither TANDEM_ORACLE nor %s", beside())
 	}
 	return dir
+}
+
+func beside() string { return filepath.Join(Root(), "..", "shared", "oracle") }
+
+// find is Dir without skipping.
+func find(t testing.TB) (string, bool) {
+	t.Helper()
+	dir, named := os.LookupEnv("TANDEM_ORACLE")
+	named = named && dir != ""
+	if !named {
+		dir = beside()
+	}
+	_, err := os.Stat(dir)
+	if named && err != nil {
+		t.Fatalf("TANDEM_ORACLE: %v", err)
+	}
+	return dir, err == nil
 }
 
 // Root is the module's root.
