@@ -1,0 +1,139 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A body that is too large is read on for a while, and thrown away, so that a
+// client that sends all before it reads anything sees the answer.
+const (
+	drainBytes = 256 << 20
+	drainTime  = 10 * time.Second
+)
+
+// body reads a request's JSON. It never holds more than the limit.
+func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, func(), error) {
+	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
+		return nil, nil, err
+	}
+	control := http.NewResponseController(w)
+	deadline := time.Now().Add(s.cfg.Limits.ReadBody)
+	_ = control.SetReadDeadline(deadline)                       // not every writer has one: tests' do not
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }() // the wait for the client's leaving has no end
+	if r.ContentLength > s.cfg.Limits.Body {
+		return nil, nil, s.tooLarge(r, control)
+	}
+	lease := &lease{budget: s.bodies}
+	data, err := lease.read(io.LimitReader(r.Body, s.cfg.Limits.Body+1))
+	if err == nil && int64(len(data)) > s.cfg.Limits.Body {
+		err = s.tooLarge(r, control)
+	}
+	if err != nil {
+		lease.end()
+		return nil, nil, bodyError(err)
+	}
+	return data, lease.end, nil
+}
+
+// checkMediaType accepts JSON, and a request that does not say. (A browser does
+// not send JSON to another site without asking it.)
+func checkMediaType(header string) error {
+	kind, _, err := mime.ParseMediaType(header)
+	if header == "" || err == nil && kind == "application/json" {
+		return nil
+	}
+	return &Error{
+		Status: http.StatusUnsupportedMediaType, Type: "invalid_request_error", Code: "unsupported_media_type",
+		Message: "the header Content-Type must be application/json, and is " + header,
+	}
+}
+
+func (s *Server) tooLarge(r *http.Request, control *http.ResponseController) error {
+	if !strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+		_ = control.SetReadDeadline(time.Now().Add(drainTime))
+		_, _ = io.CopyN(io.Discard, r.Body, drainBytes)
+	}
+	return &Error{
+		Status: http.StatusRequestEntityTooLarge, Type: "invalid_request_error", Code: "request_too_large",
+		Message: "the body is larger than the limit of " + bytesText(s.cfg.Limits.Body),
+	}
+}
+
+func bodyError(err error) error {
+	var own *Error
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return &Error{
+			Status: http.StatusRequestTimeout, Type: "invalid_request_error", Code: "request_timeout",
+			Message: "the body did not arrive in time",
+		}
+	default:
+		return invalid("", "the body could not be read: %v", err)
+	}
+}
+
+// budget bounds the memory of all bodies being read or held.
+type budget struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// lease is one body's share.
+type lease struct {
+	budget *budget
+	held   int64
+}
+
+func (l *lease) take(n int64) error {
+	if l.budget.used.Add(n) > l.budget.limit {
+		l.budget.used.Add(-n)
+		return &Error{
+			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "rate_limit_exceeded",
+			Message:    "the bodies of the requests being read are larger than the limit of " + bytesText(l.budget.limit) + " together",
+			RetryAfter: time.Second,
+		}
+	}
+	l.held += n
+	return nil
+}
+
+func (l *lease) end() {
+	l.budget.used.Add(-l.held)
+	l.held = 0
+}
+
+// read reads all, and pays for its buffer as that grows.
+func (l *lease) read(from io.Reader) ([]byte, error) {
+	const first = 4 << 10
+	if err := l.take(first); err != nil {
+		return nil, err
+	}
+	buffer := bytes.NewBuffer(make([]byte, 0, first))
+	for {
+		if buffer.Available() == 0 {
+			size := int64(buffer.Cap())
+			if err := l.take(size); err != nil {
+				return nil, err
+			}
+			buffer.Grow(int(size))
+		}
+		n, err := from.Read(buffer.AvailableBuffer()[:buffer.Available()])
+		buffer.Write(buffer.AvailableBuffer()[:n])
+		if err == io.EOF {
+			return buffer.Bytes(), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/tandem-moe/tandem/serve/completion"
+)
+
+// chat answers /v1/chat/completions.
+func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
+	body, release, err := s.body(w, r)
+	if err != nil {
+		return err
+	}
+	defer release() // messages are parts of the body
+	request, err := ParseChat(body)
+	if err != nil {
+		return err
+	}
+	if err := s.checkModel(request.Model); err != nil {
+		return err
+	}
+	job, asked, err := s.chatJob(request)
+	if err != nil {
+		return err
+	}
+	object := "chat.completion"
+	if request.Stream {
+		object = "chat.completion.chunk"
+	}
+	job.envelope = s.envelope(w, r, "chatcmpl-", object, &request.Sampling)
+	return s.run(w, r.Context(), asked, &request.Sampling, job)
+}
+
+// render is the conversation as the model reads it.
+func (s *Server) render(c *Conversation) (string, error) {
+	if s.cfg.Template == nil {
+		return "", &Error{
+			Status: http.StatusBadRequest, Type: "invalid_request_error", Param: "messages", Code: "no_chat_template",
+			Message: "the model " + s.cfg.Models[0] + " has no chat template: use /v1/completions",
+		}
+	}
+	messages := make([]Raw, len(c.Messages))
+	for i, m := range c.Messages {
+		if m.Role == "developer" && s.cfg.MapDeveloper {
+			m.as("system")
+		}
+		messages[i] = m.raw
+	}
+	in := TemplateInput{
+		Messages: array(messages), Kwargs: c.TemplateKwargs,
+		AddGenerationPrompt: c.generationPrompt(),
+	}
+	if len(c.Tools) > 0 {
+		in.Tools = array(c.Tools)
+	}
+	text, err := s.cfg.Template.Render(in)
+	if err != nil {
+		return "", invalid("messages", "the model's chat template refuses the conversation: %v", err)
+	}
+	if c.ContinueFinalMessage {
+		return openFinal(text, c.Messages[len(c.Messages)-1].Content)
+	}
+	return text, nil
+}
+
+// as changes the message's role.
+func (m *Message) as(role string) {
+	var out Raw
+	_ = rewrite(&out, m.raw, "role", func([]byte) ([]byte, error) { return quote(role), nil })
+	m.Role, m.raw = role, out
+}
+
+// openFinal cuts a rendered conversation behind its last message, so that the
+// model goes on with that; as Hugging Face's continue_final_message.
+func openFinal(text, final string) (string, error) {
+	trimmed := strings.TrimSpace(final)
+	at := strings.LastIndex(text, trimmed)
+	if at < 0 || trimmed == "" {
+		return "", invalid("continue_final_message", "continue_final_message: the chat template changes the last message, so that it cannot be found")
+	}
+	if left := strings.TrimLeft(final, " \t\r\n"); strings.HasPrefix(text[at:], left) {
+		return text[:at+len(left)], nil
+	}
+	return text[:at+len(trimmed)], nil
+}
+
+// chatJob is a job of /v1/chat/completions.
+type chatJob struct {
+	envelope
+	request *ChatRequest
+	naming  naming
+	ids     []int32
+	started []bool
+}
+
+// chatJob prepares a request of /v1/chat/completions.
+func (s *Server) chatJob(r *ChatRequest) (*chatJob, completion.Request, error) {
+	asked, err := s.base(&r.Sampling)
+	if err != nil {
+		return nil, asked, err
+	}
+	ids, err := s.chatIDs(&r.Conversation, r.AddSpecialTokens)
+	if err != nil {
+		return nil, asked, err
+	}
+	asked.Prompts = [][]int32{ids}
+	asked.MaxTokens = s.chatBudget(r, len(ids))
+	if r.Logprobs {
+		asked.Logprobs = r.TopLogprobs
+	}
+	return &chatJob{
+		request: r, ids: ids, naming: naming{s.cfg.Service.Tokenizer(), r.ReturnTokensAsTokenIDs},
+		started: make([]bool, asked.N),
+	}, asked, nil
+}
+
+// chatIDs are a conversation's tokens. Templates write special tokens
+// themselves; more are added only where the client asks.
+func (s *Server) chatIDs(c *Conversation, addSpecial *bool) ([]int32, error) {
+	text, err := s.render(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.cfg.Service.Tokenizer().Encode(text, first(false, addSpecial)), nil
+}
+
+// chatBudget is the output's bound: the client's, the checkpoint's as far as it
+// fits, or what fits.
+func (s *Server) chatBudget(r *ChatRequest, prompt int) int {
+	if r.MaxTokens != nil {
+		return *r.MaxTokens
+	}
+	room := s.cfg.Service.Context() - prompt
+	if d := s.cfg.Defaults.MaxTokens; d != nil && *d < room {
+		return *d
+	}
+	return completion.Fit
+}
+
+func (j *chatJob) whole(choices []completion.Choice, u Raw) any {
+	answer := ChatCompletion{envelope: j.envelope, Choices: make([]ChatChoice, len(choices)), Usage: u}
+	if j.request.ReturnTokenIDs {
+		answer.PromptTokenIDs = j.ids
+	}
+	for i := range choices {
+		d := &choices[i].Delta
+		answer.Choices[i] = ChatChoice{
+			Index: i, Message: ChatMessage{Role: "assistant", Content: d.Text}, Logprobs: j.logprobs(d),
+			FinishReason: finishReason(d), StopReason: stopReason(d, j.request.StopTokenIDs),
+			TokenIDs: tokenIDsOf(d.Tokens, j.request.ReturnTokenIDs),
+		}
+	}
+	return answer
+}
+
+// chunks are a delta's events: a choice begins with one that names the role.
+func (j *chatJob) chunks(d *completion.Delta, u Raw) []any {
+	var out []any
+	if !j.started[d.Choice] {
+		j.started[d.Choice] = true
+		opening := j.chunk(ChatChunkChoice{Index: d.Choice, Delta: ChatDelta{Role: "assistant", Content: new(string)}}, u)
+		if j.request.ReturnTokenIDs {
+			opening.PromptTokenIDs = j.ids
+		}
+		out = append(out, opening)
+	}
+	choice := ChatChunkChoice{
+		Index: d.Choice, Logprobs: j.logprobs(d),
+		FinishReason: finishReason(d), StopReason: stopReason(d, j.request.StopTokenIDs),
+		TokenIDs: tokenIDsOf(d.Tokens, j.request.ReturnTokenIDs),
+	}
+	if d.Text != "" {
+		choice.Delta.Content = &d.Text
+	}
+	return append(out, j.chunk(choice, u))
+}
+
+func (j *chatJob) chunk(c ChatChunkChoice, u Raw) ChatChunk {
+	return ChatChunk{envelope: j.envelope, Choices: []ChatChunkChoice{c}, Usage: u}
+}
+
+func (j *chatJob) usage(u Raw) any {
+	return ChatChunk{envelope: j.envelope, Choices: []ChatChunkChoice{}, Usage: u}
+}
+
+func (j *chatJob) logprobs(d *completion.Delta) *ChatLogprobs {
+	if !j.request.Logprobs {
+		return nil
+	}
+	return j.naming.chatLogprobs(d.Tokens, j.request.TopLogprobs)
+}

@@ -1,0 +1,388 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// ChatRequest is the body of /v1/chat/completions.
+type ChatRequest struct {
+	Sampling
+	Conversation
+	Logprobs    bool   `json:"logprobs,omitempty"`
+	TopLogprobs int    `json:"top_logprobs,omitempty"`
+	ToolChoice  string `json:"tool_choice,omitempty"`
+}
+
+// Conversation is what a chat template renders.
+type Conversation struct {
+	Messages             []Message `json:"messages"`
+	Tools                []Raw     `json:"tools,omitempty"`
+	TemplateKwargs       Raw       `json:"chat_template_kwargs,omitempty"`
+	AddGenerationPrompt  *bool     `json:"add_generation_prompt,omitempty"`
+	ContinueFinalMessage bool      `json:"continue_final_message,omitempty"`
+}
+
+// Raw is JSON as it stood in the request, its fields in the client's order.
+type Raw = json.RawMessage
+
+// Message is one message, for a template: an object with its fields in the
+// client's order, whose content is a string.
+type Message struct {
+	Role    string
+	Content string
+	raw     []byte
+}
+
+// MarshalJSON writes the message as a template sees it.
+func (m Message) MarshalJSON() ([]byte, error) { return m.raw, nil }
+
+// NewMessage makes a message of a role and a text.
+func NewMessage(role, content string) Message {
+	m := Message{Role: role, Content: content}
+	m.raw = fmt.Appendf(nil, `{"role":%s,"content":%s}`, quote(role), quote(content))
+	return m
+}
+
+// ParseChat reads the body of /v1/chat/completions. Errors are *Error.
+func ParseChat(body []byte) (*ChatRequest, error) {
+	const parsing = "tool calls are not parsed; leave tool_choice out or send \"none\": tools are then rendered into the prompt, and the text that the model writes is returned as it stands"
+	var r ChatRequest
+	var maxTokens, maxCompletion *int
+	err := parse(body, r.common().with(r.Conversation.fields()).with(fields{
+		"max_tokens":            optional(whole(1, math.MaxInt32), &maxTokens),
+		"max_completion_tokens": optional(whole(1, math.MaxInt32), &maxCompletion),
+		"logprobs":              boolean(&r.Logprobs),
+		"top_logprobs":          whole(0, maxLogprobs)(&r.TopLogprobs),
+		"tool_choice":           toolChoice(parsing, &r.ToolChoice),
+		"parallel_tool_calls":   only(parsing, "true"),
+		"functions":             refused("use tools"),
+		"function_call":         refused("use tools"),
+		"modalities":            only("only text is generated", `["text"]`),
+		"audio":                 refused("only text is generated"),
+		"prediction":            refused("predicted outputs are not implemented"),
+		"reasoning_effort":      refused("if the model's template knows it, send it in chat_template_kwargs"),
+		"include_reasoning":     only("reasoning is not parsed: it is part of the content", "true"),
+		"verbosity":             refused("not implemented"),
+		"web_search_options":    refused("there is no web search"),
+		"echo":                  only("not implemented for chat", "false"),
+		"return_prompt_text":    only("not implemented", "false"),
+	}))
+	if err != nil {
+		return nil, err
+	}
+	if maxTokens != nil && maxCompletion != nil && *maxTokens != *maxCompletion {
+		return nil, invalid("max_tokens", "max_tokens is %d and max_completion_tokens is %d: give one", *maxTokens, *maxCompletion)
+	}
+	if r.MaxTokens = maxCompletion; maxCompletion == nil {
+		r.MaxTokens = maxTokens
+	}
+	return &r, r.check()
+}
+
+func (r *ChatRequest) check() error {
+	if r.TopLogprobs > 0 && !r.Logprobs {
+		return invalid("top_logprobs", "top_logprobs needs logprobs: true")
+	}
+	if err := r.Conversation.check(); err != nil {
+		return err
+	}
+	return r.Sampling.check()
+}
+
+func (c *Conversation) fields() fields {
+	return fields{
+		"messages":               list(messageRule, maxMessages)(&c.Messages),
+		"tools":                  list(toolRule, maxTools)(&c.Tools),
+		"chat_template_kwargs":   objectRule(&c.TemplateKwargs),
+		"add_generation_prompt":  optional(boolean, &c.AddGenerationPrompt),
+		"continue_final_message": boolean(&c.ContinueFinalMessage),
+		"chat_template":          refused("the model's own template is used"),
+		"documents":              refused("put documents into the messages, or into chat_template_kwargs where the template knows them"),
+		"mm_processor_kwargs":    refused("only text is understood"),
+		"media_io_kwargs":        refused("only text is understood"),
+	}
+}
+
+func (c *Conversation) check() error {
+	if len(c.Messages) == 0 {
+		return invalid("messages", "messages is missing or empty")
+	}
+	if c.ContinueFinalMessage && c.AddGenerationPrompt != nil && *c.AddGenerationPrompt {
+		return invalid("continue_final_message", "continue_final_message and add_generation_prompt exclude each other")
+	}
+	return nil
+}
+
+// generationPrompt says whether the template is to open the model's turn.
+func (c *Conversation) generationPrompt() bool {
+	if c.AddGenerationPrompt != nil {
+		return *c.AddGenerationPrompt
+	}
+	return !c.ContinueFinalMessage
+}
+
+// toolChoice accepts what needs no parsing of the model's output.
+func toolChoice(reason string, into *string) rule {
+	return func(name string, raw []byte) error {
+		if err := only(reason, `"none"`)(name, raw); err != nil {
+			return err
+		}
+		return text(into)(name, raw)
+	}
+}
+
+var roles = []string{"system", "developer", "user", "assistant", "tool"}
+
+// messageRule takes a message, and keeps it as a template sees it.
+func messageRule(into *Message) rule {
+	return func(name string, raw []byte) error {
+		var (
+			m    message
+			kept []member
+		)
+		known := m.fields()
+		if raw[0] != '{' {
+			return wrongType(name, "an object", raw)
+		}
+		err := eachMember(raw, func(f member) error {
+			if err := known.decode(name, fmt.Appendf(nil, "{%s:%s}", quote(f.key), f.raw)); err != nil {
+				return err
+			}
+			if value := m.rendered(f); value != nil {
+				kept = append(kept, member{f.key, value})
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := m.check(name); err != nil {
+			return err
+		}
+		*into = Message{Role: m.role, Content: m.content, raw: object(kept)}
+		return nil
+	}
+}
+
+// message is a message being read.
+type message struct {
+	role, content string
+	hasContent    bool
+	toolCalls     []byte
+	other         string
+}
+
+func (m *message) fields() fields {
+	return fields{
+		"role":              roleRule(&m.role),
+		"content":           m.contentRule,
+		"tool_calls":        m.toolCallsRule,
+		"name":              text(&m.other),
+		"tool_call_id":      text(&m.other),
+		"reasoning_content": text(&m.other),
+		"reasoning":         text(&m.other),
+		"thinking":          text(&m.other),
+		"refusal":           refused("messages with a refusal are not implemented"),
+		"annotations":       harmless,
+		"audio":             refused("only text is understood"),
+		"function_call":     refused("use tool_calls"),
+	}
+}
+
+// rendered is what a template sees of a field; nil: nothing.
+func (m *message) rendered(f member) []byte {
+	switch {
+	case f.key == "content":
+		return quote(m.content)
+	case isNull(f.raw) || f.key == "annotations":
+		return nil
+	case f.key == "tool_calls":
+		return m.toolCalls
+	default:
+		return f.raw
+	}
+}
+
+func (m *message) check(name string) error {
+	if m.role == "" {
+		return invalid(join(name, "role"), "%s.role is missing", name)
+	}
+	if !m.hasContent && m.role != "assistant" {
+		return invalid(join(name, "content"), "%s.content is missing", name)
+	}
+	if m.toolCalls != nil && m.role != "assistant" {
+		return invalid(join(name, "tool_calls"), "%s.tool_calls belongs to role assistant, not %s", name, m.role)
+	}
+	return nil
+}
+
+func roleRule(into *string) rule {
+	return func(name string, raw []byte) error {
+		if err := text(into)(name, raw); err != nil {
+			return err
+		}
+		if !slices.Contains(roles, *into) {
+			return invalid(name, "%s must be one of %s, and is %s", name, strings.Join(roles, ", "), short(raw))
+		}
+		return nil
+	}
+}
+
+// contentRule takes a string or a list of parts of text. Parts are joined with
+// line breaks, as vLLM does it.
+func (m *message) contentRule(name string, raw []byte) error {
+	m.hasContent = true
+	if raw[0] == '"' {
+		m.content = unquote(raw)
+		return nil
+	}
+	if raw[0] != '[' {
+		return wrongType(name, "a string or a list of parts", raw)
+	}
+	var parts []string
+	if err := list(partRule, maxMessages)(&parts)(name, raw); err != nil {
+		return err
+	}
+	m.content = strings.Join(parts, "\n")
+	return nil
+}
+
+// partRule takes {"type": "text", "text": …}.
+func partRule(into *string) rule {
+	return func(name string, raw []byte) error {
+		if raw[0] != '{' {
+			return wrongType(name, "an object", raw)
+		}
+		if kind := typeOf(raw); kind != "text" {
+			return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is", kind))
+		}
+		var kind string
+		return fields{"type": text(&kind), "text": text(into)}.decode(name, raw)
+	}
+}
+
+// typeOf is an object's field "type", where that is a string.
+func typeOf(raw []byte) (kind string) {
+	_ = eachMember(raw, func(m member) error {
+		if m.key == "type" && m.raw[0] == '"' {
+			kind = unquote(m.raw)
+		}
+		return nil
+	})
+	return kind
+}
+
+// toolCallsRule takes the calls of an earlier answer. Arguments, which OpenAI
+// has as a string of JSON, become an object, which templates expect.
+func (m *message) toolCallsRule(name string, raw []byte) error {
+	var calls []Raw
+	if err := list(toolCallRule, maxTools)(&calls)(name, raw); err != nil {
+		return err
+	}
+	m.toolCalls = array(calls)
+	return nil
+}
+
+func toolCallRule(into *Raw) rule {
+	return func(name string, raw []byte) error {
+		if raw[0] != '{' {
+			return wrongType(name, "an object", raw)
+		}
+		return rewrite(into, raw, "function", func(function []byte) ([]byte, error) {
+			if function[0] != '{' {
+				return nil, wrongType(join(name, "function"), "an object", function)
+			}
+			var out Raw
+			err := rewrite(&out, function, "arguments", func(arguments []byte) ([]byte, error) {
+				return argumentsOf(name+".function.arguments", arguments)
+			})
+			return out, err
+		})
+	}
+}
+
+// rewrite copies an object with one field's value changed.
+func rewrite(into *Raw, raw []byte, key string, change func([]byte) ([]byte, error)) error {
+	var kept []member
+	err := eachMember(raw, func(m member) error {
+		if m.key == key {
+			value, err := change(m.raw)
+			if err != nil {
+				return err
+			}
+			m.raw = value
+		}
+		kept = append(kept, m)
+		return nil
+	})
+	*into = object(kept)
+	return err
+}
+
+func argumentsOf(name string, raw []byte) ([]byte, error) {
+	if raw[0] == '{' {
+		return raw, nil
+	}
+	if raw[0] != '"' {
+		return nil, wrongType(name, "a string of JSON", raw)
+	}
+	document := []byte(strings.TrimSpace(unquote(raw)))
+	if len(document) == 0 {
+		return []byte("{}"), nil
+	}
+	if err := checkJSON(document); err != nil || document[0] != '{' {
+		return nil, invalid(name, "%s must be a JSON object in a string, and is %s", name, short(raw))
+	}
+	return document, nil
+}
+
+// toolRule takes a tool, as it stands.
+func toolRule(into *Raw) rule {
+	return func(name string, raw []byte) error {
+		if raw[0] != '{' {
+			return wrongType(name, "an object", raw)
+		}
+		if kind := typeOf(raw); kind != "function" {
+			return unsupported(join(name, "type"), fmt.Sprintf("tools of type %q are not understood; only \"function\" is", kind))
+		}
+		return objectRule(into)(name, raw)
+	}
+}
+
+func objectRule(into *Raw) rule {
+	return func(name string, raw []byte) error {
+		if raw[0] != '{' {
+			return wrongType(name, "an object", raw)
+		}
+		*into = raw
+		return nil
+	}
+}
+
+// object writes fields as JSON.
+func object(fields []member) []byte {
+	out := []byte{'{'}
+	for i, f := range fields {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(append(append(out, quote(f.key)...), ':'), f.raw...)
+	}
+	return append(out, '}')
+}
+
+// array writes a list.
+func array(values []Raw) []byte {
+	out := []byte{'['}
+	for i, v := range values {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, v...)
+	}
+	return append(out, ']')
+}

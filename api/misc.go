@@ -1,0 +1,67 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// model describes the model, with vLLM's max_model_len.
+type modelCard struct {
+	ID          string `json:"id"`
+	Object      string `json:"object"`
+	Created     int64  `json:"created"`
+	OwnedBy     string `json:"owned_by"`
+	MaxModelLen int    `json:"max_model_len"`
+}
+
+func (s *Server) card(name string) modelCard {
+	return modelCard{
+		ID: name, Object: "model", Created: s.cfg.Created.Unix(), OwnedBy: "tandem",
+		MaxModelLen: s.cfg.Service.Context(),
+	}
+}
+
+func (s *Server) models(w http.ResponseWriter, _ *http.Request) error {
+	cards := make([]modelCard, len(s.cfg.Models))
+	for i, name := range s.cfg.Models {
+		cards[i] = s.card(name)
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Object string      `json:"object"`
+		Data   []modelCard `json:"data"`
+	}{"list", cards})
+	return nil
+}
+
+func (s *Server) model(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("id")
+	if err := s.checkModel(name); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, s.card(s.modelName(name)))
+	return nil
+}
+
+// health is 200 while requests are served.
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
+	if s.gate.shutting() {
+		return notReady("the server is shutting down")
+	}
+	if err := s.cfg.Ready(); err != nil {
+		return notReady(err.Error())
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	return nil
+}
+
+func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, map[string]string{"version": s.cfg.Version})
+	return nil
+}
+
+func bytesText(n int64) string {
+	if n%(1<<20) == 0 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

@@ -1,0 +1,106 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Serve answers requests on a listener until ctx ends, and then drains: running
+// requests finish within the grace, new ones are answered with 503, and so is
+// /health. What still runs after the grace is cancelled. The listener is closed.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	base, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	server := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: s.cfg.Limits.Header,
+		IdleTimeout:       s.cfg.Limits.Idle,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return base },
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(newLimited(listener, s.cfg.Limits.Connections)) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving HTTP on %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	s.drain()
+	stop(notReady("the server is shutting down"))
+	err := s.shutdown(server)
+	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
+
+// drain waits for running requests, up to the grace.
+func (s *Server) drain() {
+	timer := time.NewTimer(s.cfg.Limits.Grace)
+	defer timer.Stop()
+	select {
+	case <-s.gate.shut():
+	case <-timer.C:
+	}
+}
+
+// shutdown closes connections, and gives cancelled requests a moment to say so.
+func (s *Server) shutdown(server *http.Server) error {
+	const moment = 2 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), moment)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		return server.Close()
+	}
+	return nil
+}
+
+// limited is a listener that accepts no more while it has its fill of
+// connections.
+type limited struct {
+	net.Listener
+	places chan struct{}
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newLimited(l net.Listener, most int) *limited {
+	return &limited{Listener: l, places: make(chan struct{}, most), closed: make(chan struct{})}
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.places <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		<-l.places
+		return nil, err
+	}
+	return &placed{Conn: conn, leave: sync.OnceFunc(func() { <-l.places })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// placed is a connection that gives its place back.
+type placed struct {
+	net.Conn
+	leave func()
+}
+
+func (p *placed) Close() error {
+	defer p.leave()
+	return p.Conn.Close()
+}

@@ -1,0 +1,342 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/hex"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tandem-moe/tandem/serve/completion"
+)
+
+// Template renders a conversation to the text that the model continues.
+type Template interface {
+	// Render returns an error for a conversation that the template refuses.
+	Render(TemplateInput) (string, error)
+}
+
+// TemplateInput are a template's variables. JSON values have their fields in the
+// client's order.
+type TemplateInput struct {
+	// Messages is a list of objects whose "content" is a string.
+	Messages Raw
+	// Tools is a list of objects, and Kwargs an object of further variables; nil:
+	// none.
+	Tools, Kwargs       Raw
+	AddGenerationPrompt bool
+}
+
+// Defaults are the checkpoint's own sampling parameters
+// (generation_config.json); nil: it has none.
+type Defaults struct {
+	Temperature       *float64
+	TopK              *int
+	TopP              *float64
+	MinP              *float64
+	RepetitionPenalty *float64
+	// MaxTokens bounds the output of a chat request that does not bound it.
+	MaxTokens *int
+}
+
+// Config is what a server is made of.
+type Config struct {
+	// Models are the names under which the model is served; the first is its
+	// own.
+	Models []string
+	// Created is when the model was made or loaded.
+	Created time.Time
+	// Fingerprint names what an answer depends on beside the request: weights and
+	// numerics. Empty: it is left out.
+	Fingerprint string
+	// Version is Tandem's.
+	Version string
+	// Service completes prompts.
+	Service *completion.Service
+	// Template renders chats. Nil: the model has none, and chat is refused.
+	Template Template
+	// MapDeveloper renders the role developer as system, for a template that
+	// does not know it.
+	MapDeveloper bool
+	Defaults     Defaults
+	// Ready returns why requests cannot be served now, nil where they can. Nil:
+	// always.
+	Ready func() error
+	// Metrics serves /metrics. Nil: there is none.
+	Metrics http.Handler
+	// APIKeys are accepted as bearer tokens; none: no key is needed.
+	APIKeys []string
+
+	Limits Limits
+
+	// Log gets what an operator should see. Nil: nothing.
+	Log *slog.Logger
+	// Now and NewID are the clock and the source of request ids. Nil: the
+	// machine's clock, and random ids.
+	Now   func() time.Time
+	NewID func() string
+}
+
+// Limits bound what clients can make a server hold. A zero is replaced by the
+// default that its comment names.
+type Limits struct {
+	// Body is the largest request body, in bytes: 16 MiB.
+	Body int64
+	// Bodies is the sum over all requests being read, in bytes: 256 MiB. A
+	// request beyond it is answered with 429.
+	Bodies int64
+	// Request is the longest that a request may take: 10 minutes.
+	Request time.Duration
+	// Header and ReadBody are how long a client may take to send each: 10 s and
+	// 60 s.
+	Header, ReadBody time.Duration
+	// Write is how long a client may take to read a piece of an answer: 30 s.
+	Write time.Duration
+	// Idle is how long a connection may wait for its next request: 2 minutes.
+	Idle time.Duration
+	// Connections is how many there may be at once: 4096. Further ones wait to be
+	// accepted.
+	Connections int
+	// Grace is how long running requests may take once the server is told to
+	// stop: 30 s.
+	Grace time.Duration
+}
+
+func (l *Limits) fill() {
+	for _, d := range []struct {
+		into     *time.Duration
+		standard time.Duration
+	}{
+		{&l.Request, 10 * time.Minute}, {&l.Header, 10 * time.Second}, {&l.ReadBody, time.Minute},
+		{&l.Write, 30 * time.Second}, {&l.Idle, 2 * time.Minute}, {&l.Grace, 30 * time.Second},
+	} {
+		if *d.into == 0 {
+			*d.into = d.standard
+		}
+	}
+	if l.Body == 0 {
+		l.Body = 16 << 20
+	}
+	if l.Bodies == 0 {
+		l.Bodies = 256 << 20
+	}
+	if l.Connections == 0 {
+		l.Connections = 4096
+	}
+}
+
+// Server answers HTTP requests. It is an http.Handler.
+type Server struct {
+	cfg    Config
+	mux    *http.ServeMux
+	gate   *gate
+	bodies *budget
+}
+
+// NewServer makes a server.
+func NewServer(cfg Config) *Server {
+	cfg.Limits.fill()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.NewID == nil {
+		cfg.NewID = newID
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func() error { return nil }
+	}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}}
+	s.routes()
+	return s
+}
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// handler answers a request, or returns the error to answer it with; after the
+// first byte of an answer it returns nil.
+type handler func(http.ResponseWriter, *http.Request) error
+
+func (s *Server) routes() {
+	s.handle("POST", "/v1/completions", s.guarded(s.completions))
+	s.handle("POST", "/v1/chat/completions", s.guarded(s.chat))
+	s.handle("POST", "/tokenize", s.guarded(s.tokenize))
+	s.handle("POST", "/detokenize", s.guarded(s.detokenize))
+	s.handle("GET", "/v1/models", s.authorised(s.models))
+	s.handle("GET", "/v1/models/{id...}", s.authorised(s.model))
+	s.handle("GET", "/health", s.health)
+	s.handle("GET", "/version", s.version)
+	if s.cfg.Metrics != nil {
+		s.handle("GET", "/metrics", func(w http.ResponseWriter, r *http.Request) error {
+			s.cfg.Metrics.ServeHTTP(w, r)
+			return nil
+		})
+	}
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, &Error{
+			Status: http.StatusNotFound, Type: "invalid_request_error", Code: "not_found",
+			Message: "there is no " + r.URL.Path + " here",
+		})
+	})
+}
+
+// handle answers a path, and other methods than its own with 405.
+func (s *Server) handle(method, path string, h handler) {
+	s.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != method && (method != "GET" || r.Method != "HEAD") {
+			w.Header().Set("Allow", method)
+			writeError(w, &Error{
+				Status: http.StatusMethodNotAllowed, Type: "invalid_request_error", Code: "method_not_allowed",
+				Message: r.URL.Path + " takes " + method + ", not " + r.Method,
+			})
+			return
+		}
+		if err := h(w, r); err != nil {
+			s.fail(w, r, err)
+		}
+	})
+}
+
+// fail answers with an error.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := asError(err)
+	if e.Status >= 500 {
+		s.cfg.Log.Warn("request failed", "path", r.URL.Path, "status", e.Status, "error", err)
+	}
+	writeError(w, e)
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a := &answer{ResponseWriter: w}
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(a, r, p)
+		}
+	}()
+	s.mux.ServeHTTP(a, r)
+}
+
+// panicked answers a request that broke an invariant of ours; where its answer
+// has begun, the connection closes.
+func (s *Server) panicked(a *answer, r *http.Request, p any) {
+	if p != http.ErrAbortHandler {
+		s.cfg.Log.Error("panic", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	}
+	if a.begun || p == http.ErrAbortHandler {
+		panic(http.ErrAbortHandler)
+	}
+	writeError(a, &Error{Status: http.StatusInternalServerError, Type: "server_error", Message: "internal error"})
+}
+
+// answer is a ResponseWriter that knows whether it has been used.
+type answer struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (a *answer) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// authorised asks for an API key where the server has any.
+func (s *Server) authorised(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if len(s.cfg.APIKeys) > 0 && !s.knownKey(r.Header.Get("Authorization")) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			return &Error{
+				Status: http.StatusUnauthorized, Type: "invalid_request_error", Code: "invalid_api_key",
+				Message: "a valid API key is needed, as the header Authorization: Bearer KEY",
+			}
+		}
+		return h(w, r)
+	}
+}
+
+// knownKey compares in a time that does not tell how much of a key is right.
+func (s *Server) knownKey(header string) bool {
+	scheme, key, _ := strings.Cut(header, " ")
+	known := 0
+	for _, k := range s.cfg.APIKeys {
+		known |= subtle.ConstantTimeCompare([]byte(k), []byte(key))
+	}
+	return known == 1 && strings.EqualFold(scheme, "Bearer")
+}
+
+// guarded adds to authorised what routes that do work need: they are refused
+// while the server drains or is not ready, and end in time.
+func (s *Server) guarded(h handler) handler {
+	return s.authorised(func(w http.ResponseWriter, r *http.Request) error {
+		if !s.gate.enter() {
+			w.Header().Set("Connection", "close")
+			return notReady("the server is shutting down")
+		}
+		defer s.gate.leave()
+		if err := s.cfg.Ready(); err != nil {
+			return notReady(err.Error())
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Limits.Request)
+		defer cancel()
+		return h(w, r.WithContext(ctx))
+	})
+}
+
+// checkModel refuses a model that is not served here. An empty name is the
+// server's own model, as vLLM has it.
+func (s *Server) checkModel(name string) error {
+	if name == "" || slices.Contains(s.cfg.Models, name) {
+		return nil
+	}
+	return &Error{
+		Status: http.StatusNotFound, Type: "invalid_request_error", Param: "model", Code: "model_not_found",
+		Message: "the model `" + name + "` does not exist here",
+	}
+}
+
+// modelName is what an answer says.
+func (s *Server) modelName(asked string) string {
+	if asked == "" {
+		return s.cfg.Models[0]
+	}
+	return asked
+}
+
+// requestID is the request's own id, its header's, or a new one.
+func (s *Server) requestID(r *http.Request, asked string) string {
+	if asked != "" {
+		return asked
+	}
+	if id := r.Header.Get("X-Request-Id"); validID(id) {
+		return id
+	}
+	return s.cfg.NewID()
+}
+
+func (s *Server) envelope(w http.ResponseWriter, r *http.Request, prefix, object string, asked *Sampling) envelope {
+	id := s.requestID(r, asked.RequestID)
+	w.Header().Set("X-Request-Id", id)
+	return envelope{
+		ID: prefix + id, Object: object, Created: s.cfg.Now().Unix(),
+		Model: s.modelName(asked.Model), SystemFingerprint: s.cfg.Fingerprint,
+	}
+}

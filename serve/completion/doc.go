@@ -1,0 +1,12 @@
+// Package completion owns text on top of an engine of tokens: prompts of text
+// or ids become sequences, and their tokens become streamed text, with stop
+// strings, several choices, log-probabilities and usage. It may not know HTTP
+// or JSON, nor how an engine computes.
+//
+// The life of a completion:
+//
+//	Request → one sequence per prompt and choice → serve.Engine
+//	serve.Event → decoder (text, stop strings) → Delta → caller
+//
+// The decoder is pure: events in, deltas out.
+package completion

@@ -1,0 +1,128 @@
+package completion
+
+import (
+	"fmt"
+
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/sample"
+)
+
+// Fit asks for as many output tokens as fit behind the prompt.
+const Fit = -1
+
+// Request asks for N continuations of each prompt.
+type Request struct {
+	// Prompts are lists of token ids; each has at least one.
+	Prompts [][]int32
+	// N is the number of choices per prompt. They share a seed and differ in
+	// their choice index, so that choice 0 is what N = 1 gives.
+	N int
+	// MaxTokens bounds each output, or is Fit. 0 evaluates the prompt only.
+	MaxTokens int
+	// MinTokens come before any stop string or id ends an output.
+	MinTokens int
+	// Stop are strings that end an output and are not part of its text.
+	Stop []string
+	// StopIDs are ids that end an output; the model's end-of-sequence ids are
+	// among them unless IgnoreEOS.
+	StopIDs   []int32
+	IgnoreEOS bool
+	// IncludeStop makes the stop string, or the stop token's text, part of the
+	// text.
+	IncludeStop bool
+	// SkipSpecial leaves special tokens out of the text.
+	SkipSpecial bool
+	// Sampling's Seed counts only where Seeded; else one is drawn per prompt. Its
+	// Choice is set here.
+	Sampling sample.Params
+	Seeded   bool
+	// Logprobs and PromptLogprobs are as in serve.Request: −1 means none.
+	Logprobs       int
+	PromptLogprobs int
+}
+
+// LengthError is a prompt, or a prompt and the output asked for, that is longer
+// than the model's context.
+type LengthError struct {
+	// Prompt and Output are in tokens; Output is 0 where the prompt alone is too
+	// long.
+	Prompt, Output int
+	Limit          int
+}
+
+func (e *LengthError) Error() string {
+	if e.Output == 0 {
+		return fmt.Sprintf("the maximum context length is %d tokens, and the prompt has %d: shorten it", e.Limit, e.Prompt)
+	}
+	return fmt.Sprintf("the maximum context length is %d tokens, and %d were requested: %d in the prompt and %d for the completion",
+		e.Limit, e.Prompt+e.Output, e.Prompt, e.Output)
+}
+
+// contextLimit is the most tokens that a sequence may have.
+func contextLimit(l serve.Limits) int {
+	if l.CacheTokens > 0 {
+		return min(l.MaxModelLen, l.CacheTokens)
+	}
+	return l.MaxModelLen
+}
+
+// validate checks what does not depend on a single prompt.
+func (r *Request) validate(l serve.Limits) error {
+	switch {
+	case len(r.Prompts) == 0:
+		return &serve.InvalidError{Field: "Prompt", Reason: "there is none"}
+	case r.N < 1:
+		return &serve.InvalidError{Field: "N", Reason: fmt.Sprintf("%d is less than 1", r.N)}
+	case r.MaxTokens < Fit:
+		return &serve.InvalidError{Field: "MaxTokens", Reason: fmt.Sprintf("%d is negative", r.MaxTokens)}
+	}
+	for _, s := range r.Stop {
+		if s == "" {
+			return &serve.InvalidError{Field: "Stop", Reason: "a stop string is empty"}
+		}
+	}
+	for i, p := range r.Prompts {
+		if err := validatePrompt(p, l.Vocabulary); err != nil {
+			return &serve.InvalidError{Field: "Prompt", Reason: describePrompt(i, len(r.Prompts)) + err.Error()}
+		}
+	}
+	return nil
+}
+
+func describePrompt(i, of int) string {
+	if of == 1 {
+		return ""
+	}
+	return fmt.Sprintf("prompt %d: ", i)
+}
+
+func validatePrompt(p []int32, vocabulary int) error {
+	if len(p) == 0 {
+		return fmt.Errorf("has no tokens; at least one is needed")
+	}
+	for i, id := range p {
+		if id < 0 || int(id) >= vocabulary {
+			return fmt.Errorf("token id %d at position %d is outside the vocabulary of %d", id, i, vocabulary)
+		}
+	}
+	return nil
+}
+
+// budget is the number of output tokens that a prompt may have.
+func (r *Request) budget(prompt int, l serve.Limits) (int, error) {
+	limit := contextLimit(l)
+	least := min(1, max(r.MaxTokens, 0))
+	if r.MaxTokens == Fit {
+		least = 1
+	}
+	if prompt+least > limit {
+		return 0, &LengthError{Prompt: prompt, Limit: limit}
+	}
+	if r.MaxTokens == Fit {
+		return limit - prompt, nil
+	}
+	if prompt+r.MaxTokens > limit {
+		return 0, &LengthError{Prompt: prompt, Output: r.MaxTokens, Limit: limit}
+	}
+	return r.MaxTokens, nil
+}

@@ -1,0 +1,143 @@
+package completion
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/tandem-moe/tandem/serve"
+)
+
+// Usage counts tokens.
+type Usage struct {
+	// Prompt counts each prompt once, whatever the number of choices. Cached is
+	// how many of them a cached prefix saved.
+	Prompt, Cached int
+	// Completion counts the output of every choice, tokens that ended it
+	// included.
+	Completion int
+}
+
+// Run is a request being served. Next and Close belong to one goroutine.
+type Run struct {
+	service *Service
+	ctx     context.Context
+	cancel  context.CancelFunc
+	usage   Usage
+
+	waiting []*sequence
+	running int
+	// lone is the only sequence: it is read directly. Several are read by a
+	// goroutine each, which sends to arrivals.
+	lone     *sequence
+	arrivals chan arrival
+	readers  sync.WaitGroup
+}
+
+// arrival is what a sequence's reader sends: a delta, or its end.
+type arrival struct {
+	delta Delta
+	err   error
+}
+
+func newRun(ctx context.Context, s *Service, sequences []*sequence) *Run {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &Run{service: s, ctx: ctx, cancel: cancel, waiting: sequences}
+	if len(sequences) == 1 {
+		r.lone = sequences[0]
+	} else {
+		r.arrivals = make(chan arrival)
+	}
+	return r
+}
+
+// fill hands waiting sequences to the engine while the window has room. A full
+// queue is an error only where none of ours is in it: else the rest goes in when
+// one of ours has left.
+func (r *Run) fill() error {
+	for len(r.waiting) > 0 && r.running < r.service.cfg.Window {
+		s := r.waiting[0]
+		err := s.submit(r.ctx, r.service.cfg.Engine, r.service.cfg.Observe)
+		var busy *serve.BusyError
+		if errors.As(err, &busy) && r.running > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r.waiting = r.waiting[1:]
+		r.running++
+		if r.lone == nil {
+			r.readers.Go(func() { r.read(s) })
+		}
+	}
+	return nil
+}
+
+// read passes a sequence's deltas on until it ends or the run does.
+func (r *Run) read(s *sequence) {
+	defer s.close()
+	for {
+		delta, err := s.next(r.ctx)
+		select {
+		case r.arrivals <- arrival{delta, err}:
+		case <-r.ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Next returns the next delta of any choice, and io.EOF when all have ended. An
+// error of one sequence ends the run.
+func (r *Run) Next() (Delta, error) {
+	for r.running > 0 {
+		delta, err := r.arrival()
+		if err == nil {
+			r.count(delta)
+			return delta, nil
+		}
+		if err != io.EOF {
+			return Delta{}, err
+		}
+		r.running--
+		if err := r.fill(); err != nil {
+			return Delta{}, err
+		}
+	}
+	return Delta{}, io.EOF
+}
+
+func (r *Run) arrival() (Delta, error) {
+	if r.lone != nil {
+		return r.lone.next(r.ctx)
+	}
+	select {
+	case a := <-r.arrivals:
+		return a.delta, a.err
+	case <-r.ctx.Done():
+		return Delta{}, r.ctx.Err()
+	}
+}
+
+func (r *Run) count(d Delta) {
+	r.usage.Completion += len(d.Tokens)
+	if d.Choice == 0 {
+		r.usage.Cached += d.CachedTokens
+	}
+}
+
+// Usage counts what Next has returned so far.
+func (r *Run) Usage() Usage { return r.usage }
+
+// Close cancels what still runs, and waits for the readers.
+func (r *Run) Close() {
+	r.cancel()
+	r.readers.Wait()
+	if r.lone != nil {
+		r.lone.close()
+	}
+}

@@ -1,0 +1,109 @@
+package completion
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/tandem-moe/tandem/serve"
+)
+
+// Config is what a Service is made of.
+type Config struct {
+	Engine    serve.Engine
+	Tokenizer Tokenizer
+	// EOS are the model's end-of-sequence ids.
+	EOS []int32
+	// Observe is told of each admitted sequence and the length of its prompt, in
+	// tokens. Nil: nobody looks.
+	Observe func(promptTokens int) SequenceObserver
+	// Seed draws a seed for a request that has none. Nil: at random.
+	Seed func() uint64
+	// Window is how many sequences of one request may be with the engine at once;
+	// 64 where it is 0. A request of more sequences than the engine's queue holds
+	// is served all the same.
+	Window int
+}
+
+// Service completes prompts. It is safe for concurrent use.
+type Service struct {
+	cfg Config
+}
+
+// New makes a service.
+func New(cfg Config) *Service {
+	if cfg.Observe == nil {
+		cfg.Observe = func(int) SequenceObserver { return ignorant{} }
+	}
+	if cfg.Seed == nil {
+		cfg.Seed = rand.Uint64
+	}
+	if cfg.Window == 0 {
+		cfg.Window = 64
+	}
+	return &Service{cfg: cfg}
+}
+
+// Tokenizer is the service's.
+func (s *Service) Tokenizer() Tokenizer { return s.cfg.Tokenizer }
+
+// Limits are the engine's.
+func (s *Service) Limits() serve.Limits { return s.cfg.Engine.Limits() }
+
+// Context is the most tokens that a prompt and its output may have together.
+func (s *Service) Context() int { return contextLimit(s.Limits()) }
+
+// Start validates a request and hands its first sequence to the engine. Errors:
+// *serve.InvalidError, *LengthError and those of serve.Engine's Submit. The
+// caller closes the run. ctx ends the whole run.
+func (s *Service) Start(ctx context.Context, r Request) (*Run, error) {
+	if err := r.validate(s.Limits()); err != nil {
+		return nil, err
+	}
+	sequences, err := s.sequences(&r)
+	if err != nil {
+		return nil, err
+	}
+	run := newRun(ctx, s, sequences)
+	for _, p := range r.Prompts {
+		run.usage.Prompt += len(p)
+	}
+	if err := run.fill(); err != nil {
+		run.Close()
+		return nil, err
+	}
+	return run, nil
+}
+
+// sequences are the request's, prompt by prompt.
+func (s *Service) sequences(r *Request) ([]*sequence, error) {
+	stopIDs := r.StopIDs
+	if !r.IgnoreEOS {
+		stopIDs = slices.Concat(stopIDs, s.cfg.EOS)
+	}
+	var all []*sequence
+	for i, prompt := range r.Prompts {
+		budget, err := r.budget(len(prompt), s.Limits())
+		if err != nil {
+			return nil, err
+		}
+		sampling := r.Sampling
+		if !r.Seeded {
+			sampling.Seed = s.cfg.Seed()
+		}
+		for choice := range r.N {
+			sampling.Choice = uint32(choice)
+			all = append(all, &sequence{
+				prompt: i, choice: choice, skipSpecial: r.SkipSpecial,
+				tokenizer: s.cfg.Tokenizer,
+				decoder:   newDecoder(s.cfg.Tokenizer, r, stopIDs),
+				request: serve.Request{
+					Prompt: prompt, MaxTokens: budget, MinTokens: r.MinTokens,
+					StopIDs: stopIDs, Sampling: sampling,
+					Logprobs: r.Logprobs, PromptLogprobs: r.PromptLogprobs,
+				},
+			})
+		}
+	}
+	return all, nil
+}

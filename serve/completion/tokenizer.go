@@ -1,0 +1,26 @@
+package completion
+
+// Tokenizer turns text into tokens and back.
+type Tokenizer interface {
+	// Encode returns the text's ids; special adds what the tokenizer's
+	// post-processor adds (a beginning-of-sequence token, say).
+	Encode(text string, special bool) []int32
+	// Decode returns the ids' text; skipSpecial leaves special tokens out.
+	Decode(ids []int32, skipSpecial bool) string
+	// NewStream decodes ids one at a time.
+	NewStream(skipSpecial bool) TextStream
+	// TokenBytes is the text that a token stands for in the middle of a text. It
+	// need not be valid UTF-8 by itself.
+	TokenBytes(id int32) []byte
+	// VocabSize is one more than the largest id.
+	VocabSize() int
+}
+
+// TextStream decodes a sequence of ids. The concatenation of what it returns is
+// what Decode returns for all of them.
+type TextStream interface {
+	// Push returns the text that the id completes; incomplete UTF-8 is kept back.
+	Push(id int32) string
+	// Flush returns what is left, incomplete UTF-8 as U+FFFD.
+	Flush() string
+}
