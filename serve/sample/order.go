@@ -1,0 +1,97 @@
+package sample
+
+import "math"
+
+// Candidates are ordered by logit, best first, ties to the lower id. An orderKey
+// is a candidate's place in this order as a number: the lower the better. Its
+// upper half is the logit's bits, flipped so that they fall as the logit rises;
+// its lower half is the id, which makes keys distinct.
+type orderKey = uint64
+
+func keyOf(logit float32, id int) orderKey {
+	if logit == 0 {
+		logit = 0 // −0 ties with +0
+	}
+	b := math.Float32bits(logit)
+	if b>>31 == 0 {
+		b = ^b &^ (1 << 31)
+	}
+	return uint64(b)<<32 | uint64(uint32(id))
+}
+
+func tokenOf(k orderKey) int32 { return int32(uint32(k)) }
+
+func logitOf(k orderKey) float32 {
+	b := uint32(k >> 32)
+	if b>>31 == 0 {
+		b = ^b &^ (1 << 31)
+	}
+	return math.Float32frombits(b)
+}
+
+// digitBits is what one round of selection looks at: 2048 sums stay in the first
+// level of the cache.
+const digitBits = 11
+
+// selector finds how far a prefix of the order reaches, without sorting: a radix
+// selection from the top digit down, which follows the one bucket in which the
+// sum of weights crosses the target. Weights are whole numbers, so that sums do
+// not depend on the order of addition.
+type selector struct {
+	sums    [1 << digitBits]uint64
+	keys    []orderKey
+	weights []uint64
+}
+
+// cut returns the last key of the shortest prefix whose weights reach the
+// target, which lies between 1 and their sum. Nil weights count one per key. It
+// reads each key once, and those that share its upper digits once more per
+// digit.
+func (s *selector) cut(keys []orderKey, weights []uint64, target uint64) orderKey {
+	for shift := 64 - digitBits; ; shift = max(shift-digitBits, 0) {
+		bucket, before := s.crossing(keys, weights, shift, target)
+		target -= before
+		keys, weights = s.narrow(keys, weights, shift, bucket)
+		if len(keys) == 1 {
+			return keys[0]
+		}
+	}
+}
+
+// crossing returns the bucket in which the running sum reaches the target, and
+// the sum before it.
+func (s *selector) crossing(keys []orderKey, weights []uint64, shift int, target uint64) (bucket, before uint64) {
+	clear(s.sums[:])
+	for i, k := range keys {
+		w := uint64(1)
+		if weights != nil {
+			w = weights[i]
+		}
+		s.sums[digit(k, shift)] += w
+	}
+	for before+s.sums[bucket] < target {
+		before += s.sums[bucket]
+		bucket++
+	}
+	return bucket, before
+}
+
+// narrow copies a bucket's keys, with their weights.
+func (s *selector) narrow(keys []orderKey, weights []uint64, shift int, bucket uint64) ([]orderKey, []uint64) {
+	s.keys, s.weights = s.keys[:0], s.weights[:0]
+	for i, k := range keys {
+		if digit(k, shift) != bucket {
+			continue
+		}
+		s.keys = append(s.keys, k)
+		if weights != nil {
+			s.weights = append(s.weights, weights[i])
+		}
+	}
+	if weights == nil {
+		return s.keys, nil
+	}
+	return s.keys, s.weights
+}
+
+func digit(k orderKey, shift int) uint64 { return k >> shift & (1<<digitBits - 1) }
