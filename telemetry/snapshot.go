@@ -1,0 +1,73 @@
+// Package telemetry owns what Tandem tells of itself: its metrics, under vLLM's
+// names where the meaning is the same. It may not know engines or HTTP routes:
+// what an engine counts comes as a Snapshot, and what requests go through as
+// calls.
+package telemetry
+
+import "github.com/tandem-moe/tandem/telemetry/histogram"
+
+// Source tells what an engine has counted; it is asked at each scrape.
+type Source interface{ Snapshot() Snapshot }
+
+// Snapshot is an engine's state and its counts since it started. Counts never
+// fall.
+type Snapshot struct {
+	// Running and Waiting are sequences.
+	Running, Waiting int
+	// CacheTokens and CacheUsed are the KV cache of all attention nodes, in
+	// tokens.
+	CacheTokens, CacheUsed int
+	// PrefixQueries and PrefixHits are prompt tokens looked up in the prefix
+	// cache, and found there.
+	PrefixQueries, PrefixHits uint64
+	Preemptions               uint64
+	// Attention, Expert and Communication are seconds per micro-batch and layer:
+	// T_a and T_e are computing alone, T_c from posting to completion.
+	Attention, Expert, Communication histogram.Snapshot
+	// RowsPerExpert is the rows of one expert in one grouped GEMM.
+	RowsPerExpert histogram.Snapshot
+	Gathers       Gathers
+	Pools         []Pool
+	Peers         []Peer
+}
+
+// Gathers counts what expert nodes wait for and run.
+type Gathers struct {
+	// EndedBy counts gathers by what ended them: "complete", "linger", ….
+	EndedBy map[string]uint64
+	// Calls are runs of a layer's experts, Messages what their rows arrived in.
+	Calls, Messages, Rows uint64
+}
+
+// Aggregation is rows per expert call ÷ rows per message: how many attention
+// nodes' rows meet in a call. 0 where there was no call.
+func (g Gathers) Aggregation() float64 {
+	if g.Calls == 0 {
+		return 0
+	}
+	return float64(g.Messages) / float64(g.Calls)
+}
+
+// Pool is the attention or the expert nodes: the seconds in which they computed,
+// and those in which they could have, summed over nodes.
+type Pool struct {
+	Name       string
+	Nodes      int
+	Busy, Wall float64
+}
+
+// Bubble is 1 − busy/wall: the share of time that the pool stood idle.
+func (p Pool) Bubble() float64 {
+	if p.Wall == 0 {
+		return 0
+	}
+	return 1 - p.Busy/p.Wall
+}
+
+// Peer is one direction of a pair of nodes, as m2n sees it.
+type Peer struct {
+	Name string
+	// Latency is the seconds from posting a message to its completion.
+	Latency         histogram.Snapshot
+	Messages, Bytes uint64
+}
