@@ -18,28 +18,38 @@ const (
 	drainTime  = 10 * time.Second
 )
 
+// readBody reads and parses a request's JSON. What it returns may be parts of the
+// body.
+func readBody[T any](s *Server, w http.ResponseWriter, r *http.Request, parse func([]byte) (T, error)) (request T, err error) {
+	lease := &lease{budget: s.bodies}
+	defer lease.end()
+	data, err := s.body(w, r, lease)
+	if err != nil {
+		return request, err
+	}
+	return parse(data)
+}
+
 // body reads a request's JSON. It never holds more than the limit.
-func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, func(), error) {
+func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]byte, error) {
 	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	control := http.NewResponseController(w)
 	deadline := time.Now().Add(s.cfg.Limits.ReadBody)
 	_ = control.SetReadDeadline(deadline)                       // not every writer has one: tests' do not
 	defer func() { _ = control.SetReadDeadline(time.Time{}) }() // the wait for the client's leaving has no end
 	if r.ContentLength > s.cfg.Limits.Body {
-		return nil, nil, s.tooLarge(r, control)
+		return nil, s.tooLarge(r, control)
 	}
-	lease := &lease{budget: s.bodies}
 	data, err := lease.read(io.LimitReader(r.Body, s.cfg.Limits.Body+1))
 	if err == nil && int64(len(data)) > s.cfg.Limits.Body {
 		err = s.tooLarge(r, control)
 	}
 	if err != nil {
-		lease.end()
-		return nil, nil, bodyError(err)
+		return nil, bodyError(err)
 	}
-	return data, lease.end, nil
+	return data, nil
 }
 
 // checkMediaType accepts JSON, and a request that does not say. (A browser does

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"math"
 	"net/http"
 	"strings"
 
@@ -9,12 +10,7 @@ import (
 
 // chat answers /v1/chat/completions.
 func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := s.body(w, r)
-	if err != nil {
-		return err
-	}
-	defer release() // messages are parts of the body
-	request, err := ParseChat(body)
+	request, err := readBody(s, w, r, ParseChat)
 	if err != nil {
 		return err
 	}
@@ -30,7 +26,19 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
 		object = "chat.completion.chunk"
 	}
 	job.envelope = s.envelope(w, r, "chatcmpl-", object, &request.Sampling)
-	return s.run(w, r.Context(), asked, &request.Sampling, job)
+	return aboutMessages(s.run(w, r.Context(), asked, &request.Sampling, job))
+}
+
+// aboutMessages names the field of a chat that its prompt comes from.
+func aboutMessages(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := *asError(err)
+	if e.Param == "prompt" {
+		e.Param = "messages"
+	}
+	return &e
 }
 
 // render is the conversation as the model reads it.
@@ -106,10 +114,11 @@ func (s *Server) chatJob(r *ChatRequest) (*chatJob, completion.Request, error) {
 		return nil, asked, err
 	}
 	asked.Prompts = [][]int32{ids}
-	asked.MaxTokens = s.chatBudget(r, len(ids))
+	asked.MaxTokens, asked.Clip = s.chatBudget(r)
 	if r.Logprobs {
 		asked.Logprobs = r.TopLogprobs
 	}
+	r.Conversation = Conversation{} // it is part of the body, which is not held while the model writes
 	return &chatJob{
 		request: r, ids: ids, naming: naming{s.cfg.Service.Tokenizer(), r.ReturnTokensAsTokenIDs},
 		started: make([]bool, asked.N),
@@ -126,17 +135,13 @@ func (s *Server) chatIDs(c *Conversation, addSpecial *bool) ([]int32, error) {
 	return s.cfg.Service.Tokenizer().Encode(text, first(false, addSpecial)), nil
 }
 
-// chatBudget is the output's bound: the client's, the checkpoint's as far as it
-// fits, or what fits.
-func (s *Server) chatBudget(r *ChatRequest, prompt int) int {
+// chatBudget is the output's bound: the client's, which must fit, or the
+// checkpoint's or none, cut to what fits.
+func (s *Server) chatBudget(r *ChatRequest) (tokens int, clip bool) {
 	if r.MaxTokens != nil {
-		return *r.MaxTokens
+		return *r.MaxTokens, false
 	}
-	room := s.cfg.Service.Context() - prompt
-	if d := s.cfg.Defaults.MaxTokens; d != nil && *d < room {
-		return *d
-	}
-	return completion.Fit
+	return first(math.MaxInt32, s.cfg.Defaults.MaxNewTokens), true
 }
 
 func (j *chatJob) whole(choices []completion.Choice, u Raw) any {

@@ -149,7 +149,7 @@ func messageRule(into *Message) rule {
 			return wrongType(name, "an object", raw)
 		}
 		err := eachMember(raw, func(f member) error {
-			if err := known.decode(name, fmt.Appendf(nil, "{%s:%s}", quote(f.key), f.raw)); err != nil {
+			if err := known.take(name, f); err != nil {
 				return err
 			}
 			if value := m.rendered(f); value != nil {
@@ -162,6 +162,9 @@ func messageRule(into *Message) rule {
 		}
 		if err := m.check(name); err != nil {
 			return err
+		}
+		if !slices.ContainsFunc(kept, func(f member) bool { return f.key == "content" }) {
+			kept = append(kept, member{"content", quote("")})
 		}
 		*into = Message{Role: m.role, Content: m.content, raw: object(kept)}
 		return nil
@@ -193,7 +196,8 @@ func (m *message) fields() fields {
 	}
 }
 
-// rendered is what a template sees of a field; nil: nothing.
+// rendered is what a template sees of a field; nil: nothing. A message without
+// content has an empty one.
 func (m *message) rendered(f member) []byte {
 	switch {
 	case f.key == "content":

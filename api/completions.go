@@ -14,12 +14,7 @@ const defaultMaxTokens = 16
 
 // completions answers /v1/completions.
 func (s *Server) completions(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := s.body(w, r)
-	if err != nil {
-		return err
-	}
-	request, err := ParseCompletion(body)
-	release()
+	request, err := readBody(s, w, r, ParseCompletion)
 	if err != nil {
 		return err
 	}
@@ -65,7 +60,7 @@ func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completio
 // stream sends a run's deltas. Once the first has gone out, an error is an event,
 // after which the connection closes without [DONE].
 func (s *Server) stream(w http.ResponseWriter, ctx context.Context, run *completion.Run, r *Sampling, j job) error {
-	events := s.events(w)
+	events := newEventStream(w)
 	for {
 		d, err := run.Next()
 		if err == io.EOF {
@@ -121,7 +116,7 @@ func (s *Server) textJob(r *CompletionRequest) (*textJob, completion.Request, er
 		ids = append(ids, tokenizer.Encode(text, first(true, r.AddSpecialTokens)))
 	}
 	asked.Prompts = ids
-	asked.MaxTokens = first(defaultMaxTokens, r.MaxTokens)
+	asked.MaxTokens, asked.Clip = first(defaultMaxTokens, r.MaxTokens), r.MaxTokens == nil
 	if r.Logprobs != nil {
 		asked.Logprobs = *r.Logprobs
 	}

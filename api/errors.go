@@ -1,12 +1,14 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tandem-moe/tandem/serve"
@@ -96,7 +98,8 @@ func asError(err error) *Error {
 		e.Code = "context_length_exceeded"
 		return e
 	case errors.As(err, &bad):
-		return invalid(fieldName(bad.Field), "%s: %s", fieldName(bad.Field), bad.Reason)
+		name := fieldName(bad.Field)
+		return invalid(name, "%s: %s", cmp.Or(name, bad.Field), bad.Reason)
 	case errors.As(err, &busy):
 		return &Error{
 			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "rate_limit_exceeded",
@@ -126,17 +129,9 @@ func lengthParam(e *completion.LengthError) string {
 }
 
 // fieldName is the API's name of an engine's field: "Sampling.TopP" is "top_p".
+// Empty: it has none.
 func fieldName(field string) string {
-	for i := len(field) - 1; i >= 0; i-- {
-		if field[i] == '.' {
-			field = field[i+1:]
-			break
-		}
-	}
-	if name, ok := engineFields[field]; ok {
-		return name
-	}
-	return field
+	return engineFields[field[strings.LastIndexByte(field, '.')+1:]]
 }
 
 func notReady(reason string) *Error {

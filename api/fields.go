@@ -20,19 +20,22 @@ func (f fields) decode(path string, raw []byte) error {
 	if raw[0] != '{' {
 		return wrongType(path, "an object", raw)
 	}
-	return eachMember(raw, func(m member) error {
-		name := join(path, m.key)
-		rule, ok := f[m.key]
-		if !ok {
-			e := invalid(name, "unknown field: %s", name)
-			e.Code = "unknown_parameter"
-			return e
-		}
-		if isNull(m.raw) {
-			return nil
-		}
-		return rule(name, m.raw)
-	})
+	return eachMember(raw, func(m member) error { return f.take(path, m) })
+}
+
+// take applies the rule of one field.
+func (f fields) take(path string, m member) error {
+	name := join(path, m.key)
+	rule, ok := f[m.key]
+	if !ok {
+		e := invalid(name, "unknown field: %s", name)
+		e.Code = "unknown_parameter"
+		return e
+	}
+	if isNull(m.raw) {
+		return nil
+	}
+	return rule(name, m.raw)
 }
 
 func join(path, key string) string {
@@ -177,14 +180,6 @@ func tokenIDs(into *[]int32) rule {
 		})
 		*into = ids
 		return err
-	}
-}
-
-// stored keeps the value as it stands.
-func stored(into *[]byte) rule {
-	return func(_ string, raw []byte) error {
-		*into = raw
-		return nil
 	}
 }
 

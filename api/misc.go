@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// model describes the model, with vLLM's max_model_len.
+// modelCard describes the model, with vLLM's max_model_len.
 type modelCard struct {
 	ID          string `json:"id"`
 	Object      string `json:"object"`
@@ -21,6 +21,7 @@ func (s *Server) card(name string) modelCard {
 	}
 }
 
+// models answers /v1/models.
 func (s *Server) models(w http.ResponseWriter, _ *http.Request) error {
 	cards := make([]modelCard, len(s.cfg.Models))
 	for i, name := range s.cfg.Models {
@@ -33,7 +34,8 @@ func (s *Server) models(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-func (s *Server) model(w http.ResponseWriter, r *http.Request) error {
+// modelByName answers /v1/models/{id}.
+func (s *Server) modelByName(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("id")
 	if err := s.checkModel(name); err != nil {
 		return err

@@ -12,6 +12,9 @@ import (
 // over OpenAI's defaults.
 func (s *Server) sampling(r *Sampling) (sample.Params, error) {
 	d := s.cfg.Defaults
+	if d.DoSample != nil && !*d.DoSample {
+		d.Temperature = new(float64) // greedy
+	}
 	p := sample.Params{
 		Temperature:       first(1, r.Temperature, d.Temperature),
 		TopK:              max(0, first(0, r.TopK, d.TopK)),
@@ -36,12 +39,7 @@ func (s *Server) sampling(r *Sampling) (sample.Params, error) {
 		}
 		p.LogitBias[int32(id)] = bias
 	}
-	for _, id := range r.StopTokenIDs {
-		if id < 0 || int(id) >= vocabulary {
-			return p, invalid("stop_token_ids", "stop_token_ids: token id %d is outside the vocabulary of %d", id, vocabulary)
-		}
-	}
-	return p, nil
+	return p, s.checkIDs("stop_token_ids", r.StopTokenIDs)
 }
 
 // first is the first value that is given.

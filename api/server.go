@@ -7,11 +7,11 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/serve/completion"
 )
 
@@ -30,18 +30,6 @@ type TemplateInput struct {
 	// none.
 	Tools, Kwargs       Raw
 	AddGenerationPrompt bool
-}
-
-// Defaults are the checkpoint's own sampling parameters
-// (generation_config.json); nil: it has none.
-type Defaults struct {
-	Temperature       *float64
-	TopK              *int
-	TopP              *float64
-	MinP              *float64
-	RepetitionPenalty *float64
-	// MaxTokens bounds the output of a chat request that does not bound it.
-	MaxTokens *int
 }
 
 // Config is what a server is made of.
@@ -63,7 +51,9 @@ type Config struct {
 	// MapDeveloper renders the role developer as system, for a template that
 	// does not know it.
 	MapDeveloper bool
-	Defaults     Defaults
+	// Defaults are the checkpoint's own, for what a request does not say. As
+	// with vLLM, they stand in for OpenAI's.
+	Defaults model.GenerationDefaults
 	// Ready returns why requests cannot be served now, nil where they can. Nil:
 	// always.
 	Ready func() error
@@ -85,7 +75,7 @@ type Config struct {
 // Limits bound what clients can make a server hold. A zero is replaced by the
 // default that its comment names.
 type Limits struct {
-	// Body is the largest request body, in bytes: 16 MiB.
+	// Body is the largest request body, in bytes: 8 MiB.
 	Body int64
 	// Bodies is the sum over all requests being read, in bytes: 256 MiB. A
 	// request beyond it is answered with 429.
@@ -95,7 +85,7 @@ type Limits struct {
 	// Header and ReadBody are how long a client may take to send each: 10 s and
 	// 60 s.
 	Header, ReadBody time.Duration
-	// Write is how long a client may take to read a piece of an answer: 30 s.
+	// Write is how long a client may take to read 64 KiB of an answer: 30 s.
 	Write time.Duration
 	// Idle is how long a connection may wait for its next request: 2 minutes.
 	Idle time.Duration
@@ -120,7 +110,7 @@ func (l *Limits) fill() {
 		}
 	}
 	if l.Body == 0 {
-		l.Body = 16 << 20
+		l.Body = 8 << 20
 	}
 	if l.Bodies == 0 {
 		l.Bodies = 256 << 20
@@ -174,7 +164,7 @@ func (s *Server) routes() {
 	s.handle("POST", "/tokenize", s.guarded(s.tokenize))
 	s.handle("POST", "/detokenize", s.guarded(s.detokenize))
 	s.handle("GET", "/v1/models", s.authorised(s.models))
-	s.handle("GET", "/v1/models/{id...}", s.authorised(s.model))
+	s.handle("GET", "/v1/models/{id...}", s.authorised(s.modelByName))
 	s.handle("GET", "/health", s.health)
 	s.handle("GET", "/version", s.version)
 	if s.cfg.Metrics != nil {
@@ -216,48 +206,6 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	writeError(w, e)
 }
-
-// ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a := &answer{ResponseWriter: w}
-	defer func() {
-		if p := recover(); p != nil {
-			s.panicked(a, r, p)
-		}
-	}()
-	s.mux.ServeHTTP(a, r)
-}
-
-// panicked answers a request that broke an invariant of ours; where its answer
-// has begun, the connection closes.
-func (s *Server) panicked(a *answer, r *http.Request, p any) {
-	if p != http.ErrAbortHandler {
-		s.cfg.Log.Error("panic", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-	}
-	if a.begun || p == http.ErrAbortHandler {
-		panic(http.ErrAbortHandler)
-	}
-	writeError(a, &Error{Status: http.StatusInternalServerError, Type: "server_error", Message: "internal error"})
-}
-
-// answer is a ResponseWriter that knows whether it has been used.
-type answer struct {
-	http.ResponseWriter
-	begun bool
-}
-
-func (a *answer) WriteHeader(status int) {
-	a.begun = true
-	a.ResponseWriter.WriteHeader(status)
-}
-
-func (a *answer) Write(b []byte) (int, error) {
-	a.begun = true
-	return a.ResponseWriter.Write(b)
-}
-
-// Unwrap is for http.ResponseController.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // authorised asks for an API key where the server has any.
 func (s *Server) authorised(h handler) handler {

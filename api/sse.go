@@ -1,24 +1,20 @@
 package api
 
-import (
-	"net/http"
-	"time"
-)
+import "net/http"
 
 // eventStream writes server-sent events. Its header goes out with the first, so
 // that an error before that is an answer of its own.
 type eventStream struct {
-	w        http.ResponseWriter
-	control  *http.ResponseController
-	patience time.Duration
-	begun    bool
+	w       http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
 }
 
-func (s *Server) events(w http.ResponseWriter) *eventStream {
-	return &eventStream{w: w, control: http.NewResponseController(w), patience: s.cfg.Limits.Write}
+func newEventStream(w http.ResponseWriter) *eventStream {
+	return &eventStream{w: w, control: http.NewResponseController(w)}
 }
 
-// send writes one event; a client that does not read it in time is gone.
+// send writes one event. An error: the client has gone, or does not read.
 func (e *eventStream) send(v any) error { return e.data(encode(v)) }
 
 func (e *eventStream) data(data []byte) error {
@@ -30,7 +26,6 @@ func (e *eventStream) data(data []byte) error {
 		h.Set("X-Accel-Buffering", "no")
 		e.w.WriteHeader(http.StatusOK)
 	}
-	_ = e.control.SetWriteDeadline(time.Now().Add(e.patience)) // not every writer has one: tests' do not
 	event := append(append([]byte("data: "), data...), "\n\n"...)
 	if _, err := e.w.Write(event); err != nil {
 		return err

@@ -37,12 +37,7 @@ func ParseTokenize(body []byte) (*TokenizeRequest, error) {
 
 // tokenize answers /tokenize.
 func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := s.body(w, r)
-	if err != nil {
-		return err
-	}
-	defer release()
-	request, err := ParseTokenize(body)
+	request, err := readBody(s, w, r, ParseTokenize)
 	if err != nil {
 		return err
 	}
@@ -89,29 +84,47 @@ func (s *Server) pieces(ids []int32) []string {
 	return out
 }
 
+// DetokenizeRequest is the body of /detokenize.
+type DetokenizeRequest struct {
+	Model  string  `json:"model,omitempty"`
+	Tokens []int32 `json:"tokens"`
+}
+
+// ParseDetokenize reads the body of /detokenize. Errors are *Error.
+func ParseDetokenize(body []byte) (*DetokenizeRequest, error) {
+	var r DetokenizeRequest
+	if err := parse(body, fields{"model": text(&r.Model), "tokens": tokenIDs(&r.Tokens)}); err != nil {
+		return nil, err
+	}
+	if r.Tokens == nil {
+		return nil, invalid("tokens", "tokens is missing")
+	}
+	return &r, nil
+}
+
 // detokenize answers /detokenize.
 func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := s.body(w, r)
+	request, err := readBody(s, w, r, ParseDetokenize)
 	if err != nil {
 		return err
 	}
-	defer release()
-	var model string
-	var ids []int32
-	if err := parse(body, fields{"model": text(&model), "tokens": tokenIDs(&ids)}); err != nil {
+	if err := s.checkModel(request.Model); err != nil {
 		return err
 	}
-	if err := s.checkModel(model); err != nil {
+	if err := s.checkIDs("tokens", request.Tokens); err != nil {
 		return err
 	}
-	if ids == nil {
-		return invalid("tokens", "tokens is missing")
-	}
+	writeJSON(w, http.StatusOK, map[string]string{"prompt": s.cfg.Service.Tokenizer().Decode(request.Tokens, false)})
+	return nil
+}
+
+// checkIDs refuses ids that are no tokens.
+func (s *Server) checkIDs(name string, ids []int32) error {
+	vocabulary := s.cfg.Service.Limits().Vocabulary
 	for i, id := range ids {
-		if vocabulary := s.cfg.Service.Limits().Vocabulary; id < 0 || int(id) >= vocabulary {
-			return invalid("tokens", "tokens[%d] is %d, outside the vocabulary of %d", i, id, vocabulary)
+		if id < 0 || int(id) >= vocabulary {
+			return invalid(name, "%s[%d] is %d, outside the vocabulary of %d", name, i, id, vocabulary)
 		}
 	}
-	writeJSON(w, http.StatusOK, map[string]string{"prompt": s.cfg.Service.Tokenizer().Decode(ids, false)})
 	return nil
 }

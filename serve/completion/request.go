@@ -7,9 +7,6 @@ import (
 	"github.com/tandem-moe/tandem/serve/sample"
 )
 
-// Fit asks for as many output tokens as fit behind the prompt.
-const Fit = -1
-
 // Request asks for N continuations of each prompt.
 type Request struct {
 	// Prompts are lists of token ids; each has at least one.
@@ -17,8 +14,10 @@ type Request struct {
 	// N is the number of choices per prompt. They share a seed and differ in
 	// their choice index, so that choice 0 is what N = 1 gives.
 	N int
-	// MaxTokens bounds each output, or is Fit. 0 evaluates the prompt only.
+	// MaxTokens bounds each output; 0 evaluates the prompt only. Clip cuts it to
+	// what fits behind the prompt, instead of refusing what does not.
 	MaxTokens int
+	Clip      bool
 	// MinTokens come before any stop string or id ends an output.
 	MinTokens int
 	// Stop are strings that end an output and are not part of its text.
@@ -73,7 +72,7 @@ func (r *Request) validate(l serve.Limits) error {
 		return &serve.InvalidError{Field: "Prompt", Reason: "there is none"}
 	case r.N < 1:
 		return &serve.InvalidError{Field: "N", Reason: fmt.Sprintf("%d is less than 1", r.N)}
-	case r.MaxTokens < Fit:
+	case r.MaxTokens < 0:
 		return &serve.InvalidError{Field: "MaxTokens", Reason: fmt.Sprintf("%d is negative", r.MaxTokens)}
 	}
 	for _, s := range r.Stop {
@@ -111,18 +110,14 @@ func validatePrompt(p []int32, vocabulary int) error {
 // budget is the number of output tokens that a prompt may have.
 func (r *Request) budget(prompt int, l serve.Limits) (int, error) {
 	limit := contextLimit(l)
-	least := min(1, max(r.MaxTokens, 0))
-	if r.MaxTokens == Fit {
-		least = 1
-	}
-	if prompt+least > limit {
+	if prompt+min(1, r.MaxTokens) > limit {
 		return 0, &LengthError{Prompt: prompt, Limit: limit}
 	}
-	if r.MaxTokens == Fit {
-		return limit - prompt, nil
+	if prompt+r.MaxTokens <= limit {
+		return r.MaxTokens, nil
 	}
-	if prompt+r.MaxTokens > limit {
+	if !r.Clip {
 		return 0, &LengthError{Prompt: prompt, Output: r.MaxTokens, Limit: limit}
 	}
-	return r.MaxTokens, nil
+	return limit - prompt, nil
 }
