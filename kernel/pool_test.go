@@ -1,0 +1,150 @@
+package kernel
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// newPool is a pool that the test's end closes.
+func newPool(t testing.TB, workers int) *Pool {
+	p := NewPool(workers)
+	t.Cleanup(p.Close)
+	return p
+}
+
+// requireOnce runs a job and checks that each item was done exactly once.
+func requireOnce(t *testing.T, p *Pool, threads, n, grain int) {
+	t.Helper()
+	done := make([]atomic.Int32, n)
+	p.Run(threads, n, grain, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			done[i].Add(1)
+		}
+	})
+	for i := range done {
+		require.Equal(t, int32(1), done[i].Load(), "item %d of %d, %d threads, grain %d", i, n, threads, grain)
+	}
+}
+
+func TestRunDoesEachItemOnce(t *testing.T) {
+	r := newRand(t, 1)
+	for _, workers := range threadCounts {
+		p := newPool(t, workers)
+		for range 300 {
+			requireOnce(t, p, 1+r.IntN(6), r.IntN(1000), r.IntN(50))
+		}
+	}
+}
+
+// Callers share the helpers, more of them than there are places for jobs, and
+// jobs within jobs among them.
+func TestRunFromManyCallers(t *testing.T) {
+	p := newPool(t, 3)
+	var callers sync.WaitGroup
+	for range 2 * poolSlots {
+		callers.Go(func() {
+			for range 20 {
+				requireOnce(t, p, 3, 200, 7)
+			}
+		})
+	}
+	callers.Wait()
+	p.Run(3, 8, 1, func(lo, hi int) { requireOnce(t, p, 3, 40, 3) })
+}
+
+// An operation must not use more threads than its device may.
+func TestRunBoundsItsThreads(t *testing.T) {
+	p := newPool(t, 4)
+	for range 50 {
+		var inside, most atomic.Int32
+		p.Run(2, 64, 1, func(lo, hi int) {
+			n := inside.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			runtime.Gosched()
+			inside.Add(-1)
+		})
+		require.LessOrEqual(t, most.Load(), int32(2))
+	}
+}
+
+// A caller never waits for a helper that did not come, only for a chunk that
+// one holds.
+func TestRunDoesNotNeedItsHelpers(t *testing.T) {
+	p := newPool(t, 2)
+	hold, held := make(chan struct{}), make(chan struct{})
+	var first sync.WaitGroup
+	first.Go(func() { // both the caller and the helper are stuck in this job
+		var stuck atomic.Int32
+		p.Run(2, 2, 1, func(lo, hi int) {
+			if stuck.Add(1) == 2 {
+				close(held)
+			}
+			<-hold
+		})
+	})
+	<-held
+	requireOnce(t, p, 2, 100, 1)
+	close(hold)
+	first.Wait()
+}
+
+// The caller sleeps, rather than spin, where a helper's last chunk is long.
+func TestRunWaitsForALongChunk(t *testing.T) {
+	p := newPool(t, 2)
+	var mine, theirs atomic.Bool
+	p.Run(2, 2, 1, func(lo, hi int) {
+		if mine.CompareAndSwap(false, true) {
+			for !theirs.Load() {
+				runtime.Gosched()
+			}
+			return
+		}
+		theirs.Store(true)
+		time.Sleep(20 * spinTime)
+	})
+	require.True(t, theirs.Load())
+}
+
+// Where as many nodes are runnable as there are cores, nobody calls helpers
+// away from them, and the helpers park.
+func TestHelpersStayOutOfTheWayOfBusyNodes(t *testing.T) {
+	p := newPool(t, 2)
+	p.Enter()
+	p.Enter()
+	require.Eventually(t, func() bool { return p.parked.Load() == 1 && p.spinning.Load() == 0 }, 5*time.Second, time.Millisecond)
+	p.Run(2, 100, 1, func(lo, hi int) { require.Equal(t, int32(1), p.parked.Load()) })
+	p.Leave()
+	p.Leave()
+	requireOnce(t, p, 2, 100, 1)
+}
+
+func TestRunAfterClose(t *testing.T) {
+	p := NewPool(3)
+	p.Close()
+	p.Close()
+	requireOnce(t, p, 3, 100, 1)
+}
+
+func TestDevicesShareAPool(t *testing.T) {
+	p := newPool(t, 2)
+	c, err := NewCPU(CPUOptions{Pool: p, Threads: 7})
+	require.NoError(t, err)
+	require.Equal(t, 2, c.Threads(), "more threads than the pool has workers")
+	require.NoError(t, c.Close())
+	requireOnce(t, p, 2, 100, 1)
+}
+
+// BenchmarkHandOff is the cost of a job of two pieces that take no time, to a
+// helper that spins.
+func BenchmarkHandOff(b *testing.B) {
+	p := newPool(b, 2)
+	for b.Loop() {
+		p.Run(2, 2, 1, func(lo, hi int) {})
+	}
+}

@@ -1,0 +1,34 @@
+// Command asmgen writes package kernel's assembly for amd64. It owns the
+// instructions; what they compute is defined by the portable versions in
+// package kernel.
+//
+// Every kernel exists for AVX2 and AVX-512 and is vectorised over outputs, so
+// that both give the bits of the portable version.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/mmcloughlin/avo/build"
+)
+
+// families are the files that can be generated.
+var families = map[string]func(){
+	"gemm":     gemm,
+	"roofline": roofline,
+}
+
+func main() {
+	name := flag.String("family", "", "which kernels to write")
+	flag.Parse()
+	write, ok := families[*name]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "asmgen: no family %q\n", *name)
+		os.Exit(2)
+	}
+	build.ConstraintExpr("amd64")
+	write()
+	build.Generate()
+}
