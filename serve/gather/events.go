@@ -5,9 +5,6 @@ import (
 	"time"
 )
 
-// maxMicroBatches bounds what a node may claim to have in flight.
-const maxMicroBatches = 1024
-
 // Joined adds an attention node, idle.
 func (g *Gather) Joined(name string) error {
 	if g.nodes[name] != nil {
@@ -40,27 +37,15 @@ func (g *Gather) Lost(name string, now time.Duration) Actions {
 	return out
 }
 
-// Busy says that the node has begun a step with m micro-batches. Those of its
-// last step that are still under way end as they would.
-func (g *Gather) Busy(name string, m int, now time.Duration) (Actions, error) {
+// Busy says which of the node's micro-batches are in flight from now on, bit i
+// standing for micro-batch i: those of which a message is to come or is here. No
+// bits is an idle node.
+func (g *Gather) Busy(name string, set uint64, now time.Duration) (Actions, error) {
 	n := g.nodes[name]
 	if n == nil {
-		return Actions{}, fmt.Errorf("gather: node %s is busy and has not joined", name)
+		return Actions{}, fmt.Errorf("gather: node %s has not joined and has micro-batches %b in flight", name, set)
 	}
-	if m < 1 || m > maxMicroBatches {
-		return Actions{}, fmt.Errorf("gather: node %s is busy with %d micro-batches, want 1 to %d", name, m, maxMicroBatches)
-	}
-	n.resize(m)
-	return g.decide(now), nil
-}
-
-// Idle says that the node will send nothing until it is busy again.
-func (g *Gather) Idle(name string, now time.Duration) (Actions, error) {
-	n := g.nodes[name]
-	if n == nil {
-		return Actions{}, fmt.Errorf("gather: node %s is idle and has not joined", name)
-	}
-	n.resize(0)
+	n.inFlight(set)
 	return g.decide(now), nil
 }
 
@@ -78,10 +63,10 @@ func (g *Gather) Arrive(m Message, now time.Duration) (Actions, error) {
 	if b.state == here {
 		drop = g.remove(b.at, m)
 	}
-	if b.state == away && b.inStep && m.Step == b.step && (at > 0 || len(g.groups) == 1) {
+	if b.known && m.Step == b.step { // not the first of a step: that takes longer
 		n.pace.add(g.now - b.returned)
 	}
-	*b = batch{state: here, at: at, step: m.Step, known: true, inStep: true}
+	*b = batch{state: here, at: at, step: m.Step, known: true}
 	n.late, n.heard = false, g.now
 	g.groups[at] = append(g.groups[at], waiting{Message: m, arrived: g.now})
 	out := g.decide(now)
@@ -102,7 +87,16 @@ func (g *Gather) check(m Message) (*node, int, error) {
 	if m.Rows < 0 {
 		return nil, 0, fmt.Errorf("%d rows", m.Rows)
 	}
-	return n, at, n.accept(m, at)
+	due, err := n.due(m)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case due == len(g.groups):
+		return nil, 0, fmt.Errorf("the micro-batch has ended step %d", m.Step)
+	case due != at:
+		return nil, 0, fmt.Errorf("the micro-batch is due at layer %d", g.cfg.Layers[due])
+	}
+	return n, at, nil
 }
 
 // remove takes the waiting message of m's micro-batch out of a group.
@@ -120,7 +114,8 @@ func (g *Gather) remove(at int, m Message) []Message {
 // call does no harm.
 func (g *Gather) Timer(now time.Duration) Actions { return g.decide(now) }
 
-// Done says that the run has ended and its messages are answered.
+// Done says that the run has ended and its messages are answered. What arrived
+// during the run should be told first: it decides what runs next.
 func (g *Gather) Done(now time.Duration) Actions {
 	if g.running == nil {
 		panic("gather: Done without a run")
@@ -144,10 +139,8 @@ func (g *Gather) answered(n *node, m Message) {
 		return
 	}
 	b.state, b.returned = away, g.now
-	if b.at++; b.at == len(g.groups) {
-		b.at, b.inStep = 0, false
-	}
-	if n.busy == 0 || m.MicroBatch >= n.busy && !b.inStep {
+	b.at++
+	if !n.has(m.MicroBatch) {
 		b.state = gone
 	}
 }

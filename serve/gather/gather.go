@@ -7,10 +7,11 @@
 // Per step, micro-batch and sparse layer an attention node sends every expert
 // node exactly one message, zero rows included, and has each answered before
 // that micro-batch goes on. At the boundaries of its steps it says whether it is
-// busy, with how many micro-batches, or idle. So at any time the expert node
-// knows, for each micro-batch in flight, the one layer that it will ask for
-// next: the micro-batch's position. A position is a place on a circle: after the
-// last sparse layer comes the first one of the next step.
+// busy, with which micro-batches, or idle. So at any time the expert node knows,
+// for each micro-batch in flight, the one layer that it will ask for next: the
+// micro-batch's position. A position is a place on a circle: the sparse layers,
+// then the place between two steps (head, sampling, batching), then the first
+// sparse layer again.
 //
 // Messages of one layer may be joined into one call, whatever their node, step
 // or micro-batch, since a row's result depends on that row alone. Joining is
@@ -151,7 +152,7 @@ type Actions struct {
 // any origin. It is not safe for concurrent use.
 type Gather struct {
 	cfg     Config
-	ordinal map[int]int // sparse layer → its place on the circle
+	ordinal map[int]int // sparse layer → its place on the circle, from 0
 	nodes   map[string]*node
 	order   []*node // by name, so that nothing depends on a map's order
 	// groups holds, for each place, the messages that wait, oldest first.

@@ -2,17 +2,23 @@ package gather
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 )
 
+// maxMicroBatches is how many micro-batches a node can have: Busy's set has a bit
+// for each.
+const maxMicroBatches = 64
+
 // node is what is known of an attention node.
 type node struct {
 	name string
-	// busy is the number of micro-batches of its step, 0 where it is idle.
-	busy int
-	// batches are the micro-batches in flight. One beyond busy is the rest of an
-	// earlier step and goes when that ends.
+	// set has a bit for each micro-batch that the node said is in flight; 0 is an
+	// idle node.
+	set uint64
+	// batches are the micro-batches seen so far, by number. One that is not in
+	// the set and not gone goes once it is answered.
 	batches []batch
 	// pace holds the last gaps between an answer and the next message.
 	pace window
@@ -32,58 +38,54 @@ const (
 	running              // its message is in the run
 )
 
-// batch is a micro-batch in flight.
+// batch is a micro-batch.
 type batch struct {
 	state state
-	// at is the position: the place of the layer that it asks for, or will.
+	// at is its place on the circle: that of the layer it asks for or will ask
+	// for, or the one after the last layer, where it is between two steps.
 	at int
 	// step is the last step seen, where any was.
 	step  uint64
 	known bool
-	// inStep tells that step goes on at position at; else a new step begins.
-	inStep bool
 	// returned is when it was answered.
 	returned time.Duration
 }
 
-// resize makes the node expect m micro-batches: new ones begin at the first
-// layer, surplus ones go now or when their step ends.
-func (n *node) resize(m int) {
-	n.busy = m
-	for len(n.batches) < m {
+// inFlight takes the node's word on which micro-batches are in flight: new ones
+// begin before the first layer, missing ones go, at once or when answered.
+func (n *node) inFlight(set uint64) {
+	n.set = set
+	for len(n.batches) < bits.Len64(set) {
 		n.batches = append(n.batches, batch{})
 	}
 	for i := range n.batches {
 		b := &n.batches[i]
-		switch {
-		case i < m && b.state == gone:
-			b.state, b.at, b.inStep = away, 0, false
-		case i >= m && b.state == away && (m == 0 || !b.inStep):
+		switch in := n.has(i); {
+		case in && b.state == gone:
+			b.state, b.at = away, 0
+		case !in && b.state == away:
 			b.state = gone
 		}
 	}
 }
 
-// accept checks that the node may send m now, for the layer at place at.
-func (n *node) accept(m Message, at int) error {
-	if m.MicroBatch < 0 || m.MicroBatch >= len(n.batches) || n.batches[m.MicroBatch].state == gone {
-		return fmt.Errorf("micro-batch %d is not in flight, the node is busy with %d", m.MicroBatch, n.busy)
+func (n *node) has(batch int) bool { return batch < maxMicroBatches && n.set>>batch&1 == 1 }
+
+// due returns the place that the node's message of a step must be for.
+func (n *node) due(m Message) (int, error) {
+	if m.MicroBatch < 0 || !n.has(m.MicroBatch) {
+		return 0, fmt.Errorf("micro-batch %d is not in flight, the set of those is %b", m.MicroBatch, n.set)
 	}
 	b := &n.batches[m.MicroBatch]
-	if b.known && (m.Step < b.step || m.Step == b.step && !b.inStep) {
-		return fmt.Errorf("step %d after step %d", m.Step, b.step)
+	switch {
+	case !b.known || m.Step > b.step:
+		return 0, nil
+	case m.Step < b.step:
+		return 0, fmt.Errorf("step %d after step %d", m.Step, b.step)
+	case b.state != away:
+		return 0, fmt.Errorf("the micro-batch's last message was not answered")
 	}
-	want := 0
-	if b.inStep && m.Step == b.step {
-		want = b.at
-		if b.state != away {
-			return fmt.Errorf("the micro-batch's last message was not answered")
-		}
-	}
-	if at != want {
-		return fmt.Errorf("it is for place %d of the sparse layers, want %d", at, want)
-	}
-	return nil
+	return b.at, nil
 }
 
 // paceRatio is how many times slower a node may be for another to wait for it.
@@ -97,7 +99,7 @@ func (n *node) keepsPaceWith(other *node) bool {
 }
 
 // window holds the last five durations. Its median follows a change after three
-// and ignores an outlier.
+// and ignores two outliers.
 type window struct {
 	last [5]time.Duration
 	n    int
@@ -108,11 +110,11 @@ func (w *window) add(d time.Duration) {
 	w.n++
 }
 
-// median returns 0 before the first duration.
+// median returns 0 before the third duration.
 func (w *window) median() time.Duration {
 	sorted := w.last
 	n := min(w.n, len(sorted))
-	if n == 0 {
+	if n < 3 {
 		return 0
 	}
 	slices.Sort(sorted[:n])

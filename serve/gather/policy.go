@@ -74,7 +74,7 @@ func rows(group []waiting) int {
 // holdsAll reports whether every busy node has a message in the group.
 func (g *Gather) holdsAll(group []waiting) bool {
 	for _, n := range g.order {
-		if n.busy > 0 && !holds(group, n) {
+		if n.set != 0 && !holds(group, n) {
 			return false
 		}
 	}
@@ -111,7 +111,7 @@ func (g *Gather) eachAwaited(at int, f func(*node)) {
 
 // peers reports whether n counts among those who wait for each other with first.
 func (g *Gather) peers(first, n *node) bool {
-	return n == first || n.busy > 0 && !n.late && n.keepsPaceWith(first)
+	return n == first || n.set != 0 && !n.late && n.keepsPaceWith(first)
 }
 
 // toCome reports whether a micro-batch of the node is behind or at a place.
@@ -124,10 +124,14 @@ func (g *Gather) toCome(n *node, at, rear int) bool {
 	return false
 }
 
+// places is the size of the circle: the sparse layers, and the place between
+// two steps.
+func (g *Gather) places() int { return len(g.groups) + 1 }
+
 // distance counts places on the circle from one to another, forwards.
 func (g *Gather) distance(from, to int) int {
 	if to < from {
-		to += len(g.groups)
+		to += g.places()
 	}
 	return to - from
 }
@@ -135,7 +139,7 @@ func (g *Gather) distance(from, to int) int {
 // rear is the place of the micro-batches furthest behind, among a node's peers:
 // the first after the largest empty arc; of equal ones, the lowest.
 func (g *Gather) rear(first *node) int {
-	taken := make([]bool, len(g.groups))
+	taken := make([]bool, g.places())
 	for _, n := range g.order {
 		if !g.peers(first, n) {
 			continue
@@ -199,7 +203,7 @@ func (g *Gather) linger(n *node) time.Duration {
 func (g *Gather) busyNodes() int {
 	count := 0
 	for _, n := range g.order {
-		if n.busy > 0 {
+		if n.set != 0 {
 			count++
 		}
 	}

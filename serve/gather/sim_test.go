@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,19 +40,29 @@ type simAttention struct {
 	idle      time.Duration
 	idleEvery int
 
-	step, layer, mb int
-	answers         []int // of each micro-batch, how many experts are still to answer
-	working, over   bool
-	finished        time.Duration
+	// free lets each micro-batch begin its next step by itself; else all of them
+	// begin and end a step together, in turn.
+	free bool
+
+	step          int // the last begun
+	turn          int
+	set           uint64
+	batches       []simBatch
+	ready         []int // micro-batches to work on, in the order they became so
+	working, over bool
+	idling        bool
+	finished      time.Duration
+}
+
+// simBatch is a micro-batch in a step.
+type simBatch struct {
+	step, layer int
+	answers     int // how many experts are still to answer
 }
 
 type simExpert struct {
 	*Gather
 	fixed, perRow time.Duration
-	timer         time.Duration
-	// begun and waits serve the assertion that waiting is bounded.
-	idleSince time.Duration
-	free      bool
 }
 
 type event struct {
@@ -102,69 +113,106 @@ func (w *world) run() {
 		e.do()
 	}
 	for _, a := range w.attention {
-		require.True(w.t, a.over, "%s stopped in step %d, layer %d, micro-batch %d", a.name, a.step, a.layer, a.mb)
+		require.True(w.t, a.over, "%s stopped in step %d: %+v", a.name, a.step, a.batches)
 	}
 }
 
-// begin starts a node's next step.
+// begin starts a node's next step: of all its micro-batches, or, where they run
+// freely, of one after the other.
 func (w *world) begin(a *simAttention) {
-	a.step++
-	a.layer, a.mb, a.answers = 0, 0, make([]int, a.m)
-	for _, e := range w.experts {
-		w.act(e)(e.Busy(a.name, a.m, w.now))
+	a.idling = false
+	a.batches = make([]simBatch, a.m)
+	a.ready = nil
+	for i := range a.batches {
+		a.beginBatch(i)
 	}
+	w.tell(a, 1<<a.m-1)
 	w.work(a)
 }
 
-// work does the node's next piece of work where it can.
-func (w *world) work(a *simAttention) {
-	if a.working || a.over || a.answers == nil || a.answers[a.mb] > 0 {
-		return
+func (a *simAttention) beginBatch(i int) {
+	if a.free || i == 0 {
+		a.step++
 	}
-	a.working = true
-	if a.layer == w.layers {
-		w.after(w.vary(a.head), func() { a.working = false; w.headDone(a) })
-		return
-	}
-	w.after(w.vary(a.time), func() { a.working = false; w.send(a) })
+	a.batches[i] = simBatch{step: a.step}
+	a.ready = append(a.ready, i)
 }
 
-func (w *world) send(a *simAttention) {
-	m := Message{Node: a.name, Step: uint64(a.step), MicroBatch: a.mb, Layer: a.layer, Rows: a.rows, Tag: a}
-	a.answers[a.mb] = len(w.experts)
+func (w *world) tell(a *simAttention, set uint64) {
+	a.set = set
+	for _, e := range w.experts {
+		w.act(e)(e.Busy(a.name, set, w.now))
+	}
+}
+
+// work does the node's next piece of work where it can. A strict node takes its
+// micro-batches in turn, whichever is ready first; a free one as they come.
+func (w *world) work(a *simAttention) {
+	if a.working || len(a.ready) == 0 {
+		return
+	}
+	at := 0
+	if !a.free {
+		if at = slices.Index(a.ready, a.turn); at < 0 {
+			return
+		}
+		a.turn = (a.turn + 1) % a.m
+	}
+	i := a.ready[at]
+	a.ready = slices.Delete(a.ready, at, at+1)
+	a.working = true
+	d, then := a.time, w.send
+	if a.batches[i].layer == w.layers {
+		d, then = a.head, w.headDone
+	}
+	w.after(w.vary(d), func() {
+		a.working = false
+		then(a, i)
+		w.work(a)
+	})
+}
+
+func (w *world) send(a *simAttention, i int) {
+	b := &a.batches[i]
+	m := Message{Node: a.name, Step: uint64(b.step), MicroBatch: i, Layer: b.layer, Rows: a.rows, Tag: a}
+	b.answers = len(w.experts)
 	for _, e := range w.experts {
 		w.after(w.vary(w.network), func() { w.act(e)(e.Arrive(m, w.now)) })
 	}
-	w.next(a)
-	w.work(a)
 }
 
-func (w *world) next(a *simAttention) {
-	if a.mb++; a.mb == a.m {
-		a.mb = 0
-		a.layer++
-	}
-}
-
-func (w *world) headDone(a *simAttention) {
-	if w.next(a); a.layer == w.layers {
+func (w *world) answer(m Message) {
+	a := m.Tag.(*simAttention)
+	b := &a.batches[m.MicroBatch]
+	if b.answers--; b.answers == 0 {
+		b.layer++
+		a.ready = append(a.ready, m.MicroBatch)
 		w.work(a)
-		return
 	}
-	a.answers = nil
+}
+
+// headDone ends a micro-batch's step.
+func (w *world) headDone(a *simAttention, i int) {
+	a.over = a.step >= a.steps
 	pause := time.Duration(0)
-	if a.over = a.step == a.steps; a.over {
-		a.finished = w.now
-	} else if a.idleEvery > 0 && a.step%a.idleEvery == 0 {
+	if a.idleEvery > 0 && a.step%a.idleEvery == 0 {
+		a.idling = true
 		pause = w.vary(a.idle)
 	}
-	if a.over || pause > 0 {
-		for _, e := range w.experts {
-			w.act(e)(e.Idle(a.name, w.now))
-		}
-	}
-	if !a.over {
+	switch last := a.set == 1<<i; {
+	case a.free && !a.over && !a.idling:
+		a.beginBatch(i)
+	case a.free && !last: // over or pausing: let the others end
+		w.tell(a, a.set&^(1<<i))
+	case !a.free && i < a.m-1:
+	case a.over:
+		a.finished = w.now
+		w.tell(a, 0)
+	case pause > 0:
+		w.tell(a, 0)
 		w.after(pause, func() { w.begin(a) })
+	default:
+		w.begin(a)
 	}
 }
 
@@ -198,12 +246,6 @@ func (w *world) start(e *simExpert, run *Run) {
 		}
 		w.act(e)(out, nil)
 	})
-}
-
-func (w *world) answer(m Message) {
-	a := m.Tag.(*simAttention)
-	a.answers[m.MicroBatch]--
-	w.work(a)
 }
 
 // add makes count like nodes, that start within a spread.
