@@ -2,7 +2,6 @@ package model
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -58,6 +57,9 @@ func ParseSpec(data []byte) (*Spec, error) {
 	o := parseObject(ConfigFile, "", data, &err)
 	if err != nil {
 		return nil, err
+	}
+	if !o.has("model_type") {
+		return nil, o.problem("model_type", "is missing")
 	}
 	f, ok := families[Family(o.text("model_type", ""))]
 	if !ok {
@@ -131,7 +133,7 @@ func common(o *object, fam Family, d defaults) *Spec {
 		Family:       fam,
 		Vocabulary:   o.integer("vocab_size", nil, 1, maxSize),
 		Hidden:       o.integer("hidden_size", nil, 1, maxSize),
-		NormEps:      o.positive("rms_norm_eps", d.normEps),
+		NormEps:      o.positive("rms_norm_eps", d.normEps, 1),
 		TiedHead:     o.boolean("tie_word_embeddings", false),
 		MaxPositions: o.integer("max_position_embeddings", &d.maxPositions, 1, maxSize),
 		Attention:    heads(o, d),
@@ -246,7 +248,7 @@ var harmless = strings.Fields(`
 	use_cache attn_implementation _attn_implementation _attn_implementation_autoset _experts_implementation
 	output_attentions output_hidden_states return_dict torchscript use_bfloat16 tf_legacy_loss
 	chunk_size_feed_forward id2label label2id num_labels problem_type task_specific_params tokenizer_class prefix
-	finetuning_task pad_token_id sep_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id
+	finetuning_task pad_token_id sep_token_id cls_token_id model_max_length decoder_start_token_id forced_bos_token_id forced_eos_token_id
 	max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p
 	typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
 	num_return_sequences output_scores return_dict_in_generate remove_invalid_values
@@ -273,11 +275,4 @@ func unknown(name string) string {
 		return "quantised checkpoints are not implemented; use one with f32, f16 or bf16 weights"
 	}
 	return "this field is not known here and might change the model's output; remove it where it does not"
-}
-
-// IsFieldError says whether err is about a field of a configuration, and which.
-func IsFieldError(err error) (*FieldError, bool) {
-	var e *FieldError
-	ok := errors.As(err, &e)
-	return e, ok
 }

@@ -79,12 +79,13 @@ func parseOLMoE(o *object) *Spec {
 	s := common(o, OLMoE, defaults{normEps: 1e-5, ropeTheta: 1e4, maxPositions: 4096})
 	s.Attention.QKNorm = WholeProjection
 	s.biases(o)
-	s.Attention.Clip = o.positive("clip_qkv", 0)
+	s.Attention.Clip = o.positive("clip_qkv", 0, largestNumber)
 	s.Router.Normalize = o.boolean("norm_topk_prob", false)
 	s.ExpertIntermediate = o.integer("intermediate_size", nil, 1, maxSize)
 	if d := s.Hidden / s.Attention.Heads; s.Attention.HeadDim != d {
 		o.fail("head_dim", "this family's heads are hidden_size / num_attention_heads = %d wide", d)
 	}
+	o.must("sliding_window", "null")
 	s.windows(o, 0)
 	return s
 }

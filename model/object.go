@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"sort"
 	"strconv"
+	"strings"
 )
 
 // FieldError is a field of a configuration file that cannot be used.
@@ -80,7 +80,7 @@ func (o *object) scan(data []byte) error {
 func (o *object) syntax(d *json.Decoder, err error, what string) error {
 	at := o.file
 	if o.prefix != "" {
-		at += ": " + o.prefix
+		at += ": " + strings.TrimSuffix(o.prefix, ".")
 	}
 	if err == nil {
 		return fmt.Errorf("%s: %s (at byte %d)", at, what, d.InputOffset())
@@ -103,8 +103,12 @@ func (o *object) problem(name, format string, args ...any) error {
 	return &FieldError{File: o.file, Field: o.prefix + name, Value: shorten(o.fields[name]), Reason: fmt.Sprintf(format, args...)}
 }
 
-// fail keeps a problem.
-func (o *object) fail(name, format string, args ...any) { o.keep(o.problem(name, format, args...)) }
+// fail keeps a problem. It costs nothing after the first: a list may have many.
+func (o *object) fail(name, format string, args ...any) {
+	if *o.err == nil {
+		*o.err = o.problem(name, format, args...)
+	}
+}
 
 const longestValue = 60
 
@@ -158,24 +162,43 @@ func (o *object) integer(name string, def *int, lo, hi int) int {
 	return n
 }
 
-// number reads a finite number; a missing field is def.
+// largestNumber bounds numbers that are no counts, far above any in use, so that
+// what is computed from them stays finite.
+const largestNumber = 1e12
+
+// number reads a finite number; a missing field is def. There is no negative
+// zero, so that equal values have equal text.
 func (o *object) number(name string, def float64) float64 {
 	raw := o.take(name)
 	if raw == nil {
 		return def
 	}
 	var x float64
-	if json.Unmarshal(raw, &x) != nil || math.IsInf(x, 0) || math.IsNaN(x) {
-		o.fail(name, "is not a number")
+	if json.Unmarshal(raw, &x) != nil {
+		o.fail(name, "is not a number that fits in 64 bits")
+	}
+	if x == 0 {
+		return 0
 	}
 	return x
 }
 
-// positive reads a number above zero; a missing field is def.
-func (o *object) positive(name string, def float64) float64 {
+// between reads a number from lo to hi; a missing field is def.
+func (o *object) between(name string, def, lo, hi float64) float64 {
 	x := o.number(name, def)
-	if o.has(name) && x <= 0 {
-		o.fail(name, "is not above 0")
+	if o.has(name) && (x < lo || x > hi) {
+		o.fail(name, "is not from %g to %g", lo, hi)
+		return def
+	}
+	return x
+}
+
+// positive reads a number above zero and up to hi; a missing field is def.
+func (o *object) positive(name string, def, hi float64) float64 {
+	x := o.number(name, def)
+	if o.has(name) && (x <= 0 || x > hi) {
+		o.fail(name, "is not above 0 and at most %g", hi)
+		return def
 	}
 	return x
 }
@@ -238,7 +261,7 @@ func (o *object) ids(name string, vocabulary int) []int32 {
 	if json.Unmarshal(raw, &list) != nil {
 		o.fail(name, "is not a token id or a list of them")
 	}
-	ids := make([]int32, 0, len(list))
+	var ids []int32
 	for _, id := range list {
 		if id < 0 || id >= int64(vocabulary) {
 			o.fail(name, "%d is not in the vocabulary of %d", id, vocabulary)

@@ -2,7 +2,7 @@ package model
 
 import (
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 )
 
@@ -44,9 +44,12 @@ func (c *Catalogue) Refs(r Role) ([]Ref, error) {
 		if l.Experts == nil {
 			continue
 		}
-		for _, e := range r.Experts {
+		for j, e := range r.Experts {
 			if e < 0 || e >= len(l.Experts) {
 				return nil, fmt.Errorf("layer %d has no expert %d: it has %d", i, e, len(l.Experts))
+			}
+			if slices.Contains(r.Experts[:j], e) {
+				return nil, fmt.Errorf("expert %d is given twice", e)
 			}
 			list = append(list, l.Experts[e].refs()...)
 		}
@@ -86,7 +89,7 @@ func (c *Catalogue) Check(shapes map[string][]int) error {
 		if !ok {
 			return fmt.Errorf("the checkpoint has no tensor %s, of shape %v", r.Name, r.Whole)
 		}
-		if fmt.Sprint(shape) != fmt.Sprint(r.Whole) {
+		if !slices.Equal(shape, r.Whole) {
 			return fmt.Errorf("tensor %s has shape %v, and the configuration says %v", r.Name, shape, r.Whole)
 		}
 	}
@@ -117,6 +120,6 @@ func unused(shapes map[string][]int, used map[string]bool) error {
 	if len(extra) == 0 {
 		return nil
 	}
-	sort.Strings(extra)
+	slices.Sort(extra)
 	return fmt.Errorf("the checkpoint has %d tensors that the configuration does not account for, %s the first", len(extra), extra[0])
 }

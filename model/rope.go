@@ -40,10 +40,6 @@ type Rope struct {
 	LowFreqFactor, HighFreqFactor float64
 }
 
-// largestRopeNumber bounds the numbers of a rope rule, far above any in use, so
-// that no frequency overflows.
-const largestRopeNumber = 1e12
-
 // parseRope reads rope_parameters, or rope_theta and rope_scaling, as
 // transformers' RotaryEmbeddingConfigMixin does, and returns the rule with the
 // longest sequence that it allows.
@@ -114,17 +110,16 @@ func ropeType(p *object) RopeType {
 }
 
 func ropeTheta(o, p *object, def float64) float64 {
-	outer := o.positive("rope_theta", def)
-	theta := p.positive("rope_theta", outer)
+	outer := o.positive("rope_theta", def, largestNumber)
+	theta := p.positive("rope_theta", outer, largestNumber)
 	if o.has("rope_theta") && theta != outer {
 		p.fail("rope_theta", "rope_theta outside is %v; only one of them can count", outer)
 	}
-	if theta <= 1 || theta > largestRopeNumber {
-		q := o
+	if theta <= 1 {
 		if p.has("rope_theta") {
-			q = p
+			o = p
 		}
-		q.fail("rope_theta", "is not above 1 and at most %g", float64(largestRopeNumber))
+		o.fail("rope_theta", "is not above 1")
 	}
 	return theta
 }
@@ -134,17 +129,7 @@ func (o *object) factor() float64 {
 	if !o.has("factor") {
 		o.fail("factor", "is missing")
 	}
-	return o.between("factor", 1, 1, largestRopeNumber)
-}
-
-// between reads a number from lo to hi; a missing field is def.
-func (o *object) between(name string, def, lo, hi float64) float64 {
-	x := o.number(name, def)
-	if o.has(name) && (x < lo || x > hi) {
-		o.fail(name, "is not from %g to %g", lo, hi)
-		return def
-	}
-	return x
+	return o.between("factor", 1, 1, largestNumber)
 }
 
 // originalPositions reads the context before the stretch. Like transformers, the
@@ -169,12 +154,14 @@ func (r *Rope) yarn(p *object, original, maxPositions int) {
 	r.Factor = float64(maxPositions) / float64(r.OriginalPositions)
 	if p.take("factor") != nil {
 		r.Factor = p.factor()
+	} else if r.Factor < 1 {
+		p.fail("original_max_position_embeddings", "is above max_position_embeddings = %d", maxPositions)
 	}
-	r.AttentionFactor = p.positive("attention_factor", 0)
-	r.MScale = p.between("mscale", 0, 0, largestRopeNumber)
-	r.MScaleAllDim = p.between("mscale_all_dim", 0, 0, largestRopeNumber)
-	r.BetaFast = orDefault(p.between("beta_fast", 32, 0, largestRopeNumber), 32)
-	r.BetaSlow = orDefault(p.between("beta_slow", 1, 0, largestRopeNumber), 1)
+	r.AttentionFactor = p.positive("attention_factor", 0, largestNumber)
+	r.MScale = p.between("mscale", 0, 0, largestNumber)
+	r.MScaleAllDim = p.between("mscale_all_dim", 0, 0, largestNumber)
+	r.BetaFast = orDefault(p.between("beta_fast", 32, 0, largestNumber), 32)
+	r.BetaSlow = orDefault(p.between("beta_slow", 1, 0, largestNumber), 1)
 	r.Truncate = p.boolean("truncate", true)
 	if r.BetaFast < r.BetaSlow {
 		p.fail("beta_fast", "is below beta_slow, %g", r.BetaSlow)
@@ -199,7 +186,7 @@ func (r *Rope) llama3(p *object, original, maxPositions int) {
 		if !p.has(f.name) {
 			p.fail(f.name, "is missing")
 		}
-		*f.to = p.positive(f.name, 1)
+		*f.to = p.positive(f.name, 1, largestNumber)
 	}
 	if r.HighFreqFactor <= r.LowFreqFactor {
 		p.fail("high_freq_factor", "is not above low_freq_factor, %g", r.LowFreqFactor)

@@ -46,8 +46,9 @@ type Spec struct {
 	BOS []int32
 	EOS []int32
 	// DType is the type that the configuration tells for the weights
-	// ("bfloat16"); each tensor's own counts. Empty where it is not told.
-	DType string
+	// ("bfloat16"), for people: each tensor's own counts. Empty where it is not
+	// told; no part of the hash.
+	DType string `json:"-"`
 }
 
 // Attention is grouped-query attention: Heads query heads share KVHeads key and
