@@ -89,11 +89,3 @@ func rowKernel(isa ISA, t DType, k int, a *float32, b *byte, stride int, acc *fl
 		rowAVX2F16(k, a, b, stride, acc)
 	}
 }
-
-func packPanel(_ ISA, t DType, in int, panel []byte, rows *[panelWidth][]byte) {
-	packPanelPortable(t, in, panel, rows)
-}
-
-func addRow(_ ISA, dst, a, b []float32) { addRowPortable(dst, a, b) }
-
-func scaleRow(_ ISA, x []float32, s float32) { scaleRowPortable(x, s) }

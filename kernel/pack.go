@@ -174,12 +174,13 @@ func floatBytes(f []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(f))), 4*len(f))
 }
 
-// packPanel transposes panelWidth rows of in elements to a panel. This is the
-// slow obvious version: any instruction set's moves the same bits.
-func packPanelPortable(t DType, in int, panel []byte, rows *[panelWidth][]byte) {
+// packPanelPortable transposes elements from … in-1 of panelWidth rows to a
+// panel. This is the slow obvious version: any instruction set's moves the same
+// bits.
+func packPanelPortable(t DType, from, in int, panel []byte, rows *[panelWidth][]byte) {
 	const block = 16 // inner indices at a time: a cache line of each row
 	size := t.Size()
-	for lo := 0; lo < in; lo += block {
+	for lo := from; lo < in; lo += block {
 		hi := min(lo+block, in)
 		for c, row := range rows {
 			at := columnAt(t, c)

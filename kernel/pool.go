@@ -10,9 +10,9 @@ import (
 // Pool is the threads that share operations' work: one per process, whatever
 // the number of devices on it.
 //
-// A job is a range cut into chunks that a counter deals out. Its caller takes
-// chunks like everybody else, so it never waits for a helper that did not show
-// up, only for one that holds a chunk. Helpers look for jobs, spin for a short
+// A job is a range that a counter deals out in pieces. Its caller takes pieces
+// like everybody else, so it never waits for a helper that did not show up, only
+// for one that holds a piece. Helpers look for jobs, spin for a short
 // while where they find none, and park. A hand-off to a spinning helper costs
 // less than a microsecond, to a parked one tens of them: fork and join decide
 // the speed of small operations. But a helper that spins on a core which
@@ -38,12 +38,12 @@ const (
 	// work themselves.
 	poolSlots = 32
 	// spinTime is how long an idle helper watches before it parks, and a caller
-	// before it sleeps on a helper's last chunk. It spans the gaps between the
+	// before it sleeps on a helper's last piece. It spans the gaps between the
 	// operations of a layer.
 	spinTime = 50 * time.Microsecond
-	// chunksPerThread cuts a job finer than its threads, so that one that starts
+	// sharesPerThread cuts a job finer than its threads, so that one that starts
 	// late or is descheduled leaves its share to the others.
-	chunksPerThread = 8
+	sharesPerThread = 4
 )
 
 // paddedJob keeps each slot on a cache line of its own.
@@ -95,14 +95,13 @@ func (p *Pool) Run(threads, n, grain int, fn func(lo, hi int)) {
 	if n <= 0 {
 		return
 	}
-	threads = min(threads, p.workers)
-	chunk := max(grain, 1, (n+threads*chunksPerThread-1)/(max(threads, 1)*chunksPerThread))
-	if threads <= 1 || n <= chunk {
+	threads, grain = min(threads, p.workers), max(grain, 1)
+	if threads <= 1 || n <= grain {
 		fn(0, n)
 		return
 	}
 	p.callers.Add(1)
-	j := newJob(threads-1, n, chunk, fn)
+	j := newJob(threads, n, grain, fn)
 	slot := p.post(j)
 	j.work()
 	if slot != nil {

@@ -73,7 +73,7 @@ func TestRunBoundsItsThreads(t *testing.T) {
 	}
 }
 
-// A caller never waits for a helper that did not come, only for a chunk that
+// A caller never waits for a helper that did not come, only for a piece that
 // one holds.
 func TestRunDoesNotNeedItsHelpers(t *testing.T) {
 	p := newPool(t, 2)
@@ -94,8 +94,8 @@ func TestRunDoesNotNeedItsHelpers(t *testing.T) {
 	first.Wait()
 }
 
-// The caller sleeps, rather than spin, where a helper's last chunk is long.
-func TestRunWaitsForALongChunk(t *testing.T) {
+// The caller sleeps, rather than spin, where a helper's last piece is long.
+func TestRunWaitsForALongPiece(t *testing.T) {
 	p := newPool(t, 2)
 	var mine, theirs atomic.Bool
 	p.Run(2, 2, 1, func(lo, hi int) {

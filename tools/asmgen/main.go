@@ -17,7 +17,9 @@ import (
 // families are the files that can be generated.
 var families = map[string]func(){
 	"gemm":     gemm,
+	"pack":     pack,
 	"roofline": roofline,
+	"rows":     rows,
 }
 
 func main() {

@@ -16,7 +16,7 @@ func multiplyRow(_ ISA, t DType, panels int, a []float32, b []byte, acc []float3
 func panelsAtOnce(ISA) int { return 1 }
 
 func packPanel(_ ISA, t DType, in int, panel []byte, rows *[panelWidth][]byte) {
-	packPanelPortable(t, in, panel, rows)
+	packPanelPortable(t, 0, in, panel, rows)
 }
 
 func addRow(_ ISA, dst, a, b []float32) { addRowPortable(dst, a, b) }
