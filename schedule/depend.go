@@ -101,10 +101,14 @@ func (s *Schedule) any(f func(Action) bool) bool {
 // their data-parallel index.
 func manyToMany(a, b stage) bool { return a.part == Experts || b.part == Experts }
 
-// checkPeers makes sure that where rows stay with their index, there is one.
+// checkPeers makes sure that where rows stay with their index, there is one. In
+// training nothing goes from the head to the next step's first layer.
 func (x *index) checkPeers() error {
 	for k := range x.chain {
-		next := x.after(k)
+		next := (k + 1) % len(x.chain)
+		if next == 0 && x.backward {
+			break
+		}
 		a, b := x.chain[k], x.chain[next]
 		if !manyToMany(a, b) && len(x.owners[k]) != len(x.owners[next]) {
 			return fmt.Errorf("schedule %s: %d ranks own %v and %d own %v, and rows stay with their index between them",
@@ -113,9 +117,6 @@ func (x *index) checkPeers() error {
 	}
 	return nil
 }
-
-// after is the next stop of a row; after the head it begins again.
-func (x *index) after(k int) int { return (k + 1) % len(x.chain) }
 
 // needs lists what must have ended before rank r may begin a, which it owns.
 func (x *index) needs(r int, a Action) []place {

@@ -18,11 +18,15 @@ const (
 
 // Grid prints the lists side by side: one row an index, one column a rank.
 func (s *Schedule) Grid() string {
-	rows := 0
+	return s.grid(box{0, s.longest(), 0, len(s.Ranks)}, nil)
+}
+
+func (s *Schedule) longest() int {
+	n := 0
 	for _, r := range s.Ranks {
-		rows = max(rows, len(r.Actions))
+		n = max(n, len(r.Actions))
 	}
-	return s.grid(box{0, rows, 0, len(s.Ranks)}, nil)
+	return n
 }
 
 // window prints the grid around the first cell, with all cells marked.
@@ -35,7 +39,8 @@ func (s *Schedule) window(marked []Cell) string {
 		}
 	}
 	b.bottom = min(b.bottom, b.top+8*windowRows)
-	b.top, b.bottom = max(b.top-windowRows, 0), b.bottom+windowRows
+	b.bottom = max(b.bottom, min(b.bottom+windowRows, s.longest()))
+	b.top = max(b.top-windowRows, 0)
 	b.left, b.right = max(b.left, 0), min(b.right, len(s.Ranks))
 	return s.grid(b, marked)
 }

@@ -57,13 +57,13 @@ func DryRun(s *Schedule, durations func(Action) time.Duration, transfer time.Dur
 			return nil, err
 		}
 	}
-	return x.play(func(a Action) int64 { return int64(durations(a)) }, transfer)
+	return x.play(durations, transfer)
 }
 
 // play runs every list as far as it goes, over and over, until all have ended
 // or none moves. Ranks run in order and wait for all they need, so the outcome
 // does not depend on the order in which they are visited.
-func (x *index) play(durations func(Action) int64, transfer time.Duration) (*Timeline, error) {
+func (x *index) play(durations func(Action) time.Duration, transfer time.Duration) (*Timeline, error) {
 	p := player{index: x, transfer: transfer}
 	for _, r := range x.s.Ranks {
 		p.ends = append(p.ends, make(map[Action]time.Duration, len(r.Actions)))
@@ -72,7 +72,14 @@ func (x *index) play(durations func(Action) int64, transfer time.Duration) (*Tim
 	for moved := true; moved; {
 		moved = false
 		for r := range x.s.Ranks {
-			for p.advance(r, durations) {
+			for {
+				more, err := p.advance(r, durations)
+				if err != nil {
+					return nil, err
+				}
+				if !more {
+					break
+				}
 				moved = true
 			}
 		}
@@ -94,27 +101,39 @@ type player struct {
 }
 
 // advance runs rank r's next action where it may begin.
-func (p *player) advance(r int, durations func(Action) int64) bool {
-	a, start, ok := p.next(r)
+func (p *player) advance(r int, durations func(Action) time.Duration) (bool, error) {
+	a, start, ok := p.begin(r)
 	if !ok {
-		return false
+		return false, nil
+	}
+	d := durations(a)
+	if d < 0 {
+		return false, fmt.Errorf("schedule %s: %v takes %v", p.s.Name, a, d)
+	}
+	p.ends[r][a] = start + d
+	t := &p.line.Ranks[r]
+	t.Spans = append(t.Spans, Span{a, start, start + d})
+	t.Busy += d
+	return true, nil
+}
+
+// begin returns rank r's next action and when it begins, where all that it
+// needs has ended.
+func (p *player) begin(r int) (a Action, start time.Duration, ok bool) {
+	if a, start, ok = p.next(r); !ok {
+		return a, 0, false
 	}
 	for _, n := range p.needs(r, a) {
 		end, ended := p.ends[n.rank][n.action]
 		if !ended {
-			return false
+			return a, 0, false
 		}
 		if n.rank != r {
 			end += p.transfer
 		}
 		start = max(start, end)
 	}
-	d := time.Duration(max(durations(a), 0))
-	p.ends[r][a] = start + d
-	t := &p.line.Ranks[r]
-	t.Spans = append(t.Spans, Span{a, start, start + d})
-	t.Busy += d
-	return true
+	return a, start, true
 }
 
 // next returns rank r's next action and when the rank is free for it.

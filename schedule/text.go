@@ -88,9 +88,6 @@ func Parse(text string) (*Schedule, error) {
 	if p.s.Sparse == nil {
 		p.s.Sparse = make([]bool, p.s.Layers)
 	}
-	if len(p.s.Sparse) != p.s.Layers {
-		return nil, fmt.Errorf("schedule: the line \"sparse\" comes before \"layers\"")
-	}
 	return p.s, nil
 }
 
@@ -162,6 +159,9 @@ func number(key, value string, to *int) (err error) {
 
 // sparse reads runs of layers, in rising order.
 func (p *parser) sparse(runs []string) error {
+	if p.s.Layers == 0 {
+		return fmt.Errorf("sparse: want the line \"layers\" first")
+	}
 	p.s.Sparse = make([]bool, p.s.Layers)
 	next := 0
 	for _, word := range runs {

@@ -3,6 +3,7 @@ package schedule
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Error is a schedule that cannot run. It prints the lists around the offending
@@ -25,8 +26,8 @@ func (e *Error) Error() string {
 	if c.Index < len(r.Actions) {
 		word = r.Actions[c.Index].String()
 	}
-	return fmt.Sprintf("schedule %s: rank %s, %d: %s: %s\n%s", e.Schedule.Name, r.Name, c.Index, word,
-		e.Reason, e.Schedule.window(e.Cells))
+	grid := strings.TrimSuffix(e.Schedule.window(e.Cells), "\n")
+	return fmt.Sprintf("schedule %s: rank %s, %d: %s: %s\n%s", e.Schedule.Name, r.Name, c.Index, word, e.Reason, grid)
 }
 
 // Validate proves that the schedule runs to its end: every rank does each of
@@ -42,7 +43,7 @@ func (s *Schedule) Validate() error {
 			return err
 		}
 	}
-	if _, err := x.play(func(Action) int64 { return 1 }, 0); err != nil {
+	if _, err := x.play(func(Action) time.Duration { return 1 }, 0); err != nil {
 		return err
 	}
 	return s.checkLive()

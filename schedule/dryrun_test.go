@@ -1,0 +1,168 @@
+package schedule
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// serving makes durations from the times of the parts, in milliseconds.
+func serving(attention, experts, head int) func(Action) time.Duration {
+	return func(a Action) time.Duration {
+		n := map[Part]int{Attention: attention, Experts: experts, Head: head}[a.Part]
+		return time.Duration(n) * time.Millisecond
+	}
+}
+
+// times are those of MegaScale-Infer, section 4.1, for one micro-batch.
+type times struct {
+	a, e, c time.Duration
+	m, l    int
+}
+
+func anyTimes(t *rapid.T) times {
+	ms := func(name string, low, high int) time.Duration {
+		return time.Duration(rapid.IntRange(low, high).Draw(t, name)) * time.Millisecond
+	}
+	return times{
+		a: ms("T_a", 1, 50), e: ms("T_e", 1, 50), c: ms("T_c", 0, 50),
+		m: rapid.IntRange(1, 6).Draw(t, "m"), l: rapid.IntRange(1, 12).Draw(t, "L"),
+	}
+}
+
+func (x times) f() time.Duration { return max(x.a, x.e) }
+
+// fills is condition (3): m·T_f ≥ 2 (T_f + T_c).
+func (x times) fills() bool { return time.Duration(x.m)*x.f() >= 2*(x.f()+x.c) }
+
+// total is equation (5), of one step of all m micro-batches.
+func (x times) total() time.Duration {
+	return x.a + x.e + 2*x.c + x.f()*time.Duration(x.m*x.l-1)
+}
+
+// run dry-runs the ping-pong on two ranks with a head that takes no time.
+func (x times) run(t *rapid.T, steps int) *Timeline {
+	s, err := PingPong(Serving{Attention: 1, Experts: 1, Layers: x.l, MicroBatches: x.m, Steps: steps})
+	require.NoError(t, err)
+	line, err := DryRun(s, func(a Action) time.Duration {
+		return map[Part]time.Duration{Attention: x.a, Experts: x.e}[a.Part]
+	}, x.c)
+	require.NoError(t, err)
+	return line
+}
+
+// TestEquation5: with enough micro-batches a step takes what the paper says, to
+// the nanosecond; it never takes less.
+func TestEquation5(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		x := anyTimes(t)
+		makespan := x.run(t, 1).Makespan
+		require.GreaterOrEqual(t, makespan, x.total())
+		if x.fills() {
+			require.Equal(t, x.total(), makespan)
+		}
+	})
+}
+
+// TestCondition3: where attention and experts take equally long, the condition
+// m ≥ 2(1 + T_c/T_f) is exact: one micro-batch less, and the pipeline has
+// bubbles (a single layer has no round trip to fill).
+func TestCondition3(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		x := anyTimes(t)
+		x.e = x.a
+		makespan := x.run(t, 1).Makespan
+		require.Equal(t, x.fills() || x.l == 1, makespan == x.total())
+	})
+}
+
+// TestEquation4: in the steady state the time between a micro-batch's first
+// attention and its return from the last layer is within the paper's bounds,
+// and a step takes m·T_f·L.
+func TestEquation4(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		x := anyTimes(t)
+		if !x.fills() {
+			t.Skip("bubbles")
+		}
+		const steps = 4
+		line := x.run(t, steps)
+		m := time.Duration(x.m)
+		cycle := m * x.f() * time.Duration(x.l)
+		for i := range x.m {
+			at := func(step int, p Part, layer int) Span {
+				rank := map[Part]int{Attention: 0, Head: 0, Experts: 1}[p]
+				span, ok := line.Find(rank, Action{p, layer, Forward, i, step})
+				require.True(t, ok)
+				return span
+			}
+			begin, back := at(steps-1, Attention, 0).Start, at(steps-1, Experts, x.l-1).End+x.c
+			require.LessOrEqual(t, x.a+x.e+2*x.c+m*x.f()*time.Duration(x.l-1), back-begin)
+			require.LessOrEqual(t, back-begin, cycle)
+			require.Equal(t, cycle, at(steps, Attention, 0).Start-begin)
+		}
+	})
+}
+
+// TestBubbles: a rank is busy for m·T_f of each cycle, which lasts that long or
+// as one round trip does. With the paper's figures m = 3 suffices for
+// T_c < T_f/2 and 4 for T_c < T_f.
+func TestBubbles(t *testing.T) {
+	for _, c := range []struct {
+		m, transfer int
+		full        bool
+	}{
+		{1, 4, false}, {2, 4, false}, {3, 4, true}, {3, 8, false}, {4, 8, true},
+	} {
+		s, err := PingPong(Serving{Attention: 2, Experts: 2, Layers: 64, MicroBatches: c.m, Steps: 1})
+		require.NoError(t, err)
+		line, err := DryRun(s, serving(10, 10, 0), time.Duration(c.transfer)*time.Millisecond)
+		require.NoError(t, err)
+		busy, trip := float64(10*c.m), float64(20+2*c.transfer)
+		require.Equal(t, c.full, busy >= trip)
+		for _, r := range line.Ranks {
+			require.InDelta(t, 1-busy/max(busy, trip), r.Bubble, 0.02, "m %d, transfer %d, rank %s", c.m, c.transfer, r.Name)
+		}
+	}
+}
+
+// TestDryRunOrder: starts and ends are consistent with the lists and with the
+// transfers, for any shape and duration.
+func TestDryRunOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, err := PingPong(anyServing(t))
+		require.NoError(t, err)
+		const transfer = 7
+		line, err := DryRun(s, func(a Action) time.Duration { return time.Duration(3*a.Layer + 5*a.MicroBatch) }, transfer)
+		require.NoError(t, err)
+		for r, rank := range line.Ranks {
+			var free, busy time.Duration
+			for i, span := range rank.Spans {
+				require.Equal(t, s.Ranks[r].Actions[i], span.Action)
+				require.GreaterOrEqual(t, span.Start, free)
+				free = span.End
+				busy += span.End - span.Start
+			}
+			require.Equal(t, busy, rank.Busy)
+			require.LessOrEqual(t, free, line.Makespan)
+		}
+		transfers, err := s.Transfers()
+		require.NoError(t, err)
+		for _, tr := range transfers {
+			made, _ := line.Find(tr.From, tr.Producer)
+			used, _ := line.Find(tr.To, tr.Consumer)
+			require.GreaterOrEqual(t, used.Start, made.End+transfer)
+		}
+	})
+}
+
+func TestDryRunRefuses(t *testing.T) {
+	s, err := PingPong(Serving{Attention: 1, Experts: 1, Layers: 1, MicroBatches: 1, Steps: 1})
+	require.NoError(t, err)
+	_, err = DryRun(s, serving(1, 1, 1), -1)
+	require.ErrorContains(t, err, "a transfer takes -1ns")
+	_, err = DryRun(s, serving(1, -1, 1), 0)
+	require.ErrorContains(t, err, "E0F0 takes -1ms")
+}
