@@ -202,7 +202,7 @@ func (s *stream) event() serve.Event {
 	}
 	e.HasToken, e.Index, e.Token = true, s.at, s.script[s.at%len(s.script)]
 	if r.Logprobs >= 0 {
-		lp := tokenLogprob(e.Token, s.at, r.Logprobs)
+		lp := tokenLogprob(e.Token, len(r.Prompt)+s.at, r.Logprobs)
 		e.Logprob = &lp
 	}
 	s.at++

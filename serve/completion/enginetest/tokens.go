@@ -58,9 +58,10 @@ func promptLogprobs(prompt []int32, top int) []serve.TokenLogprob {
 	return out
 }
 
-// tokenLogprob makes up a log-probability: every third token is the second best.
+// tokenLogprob makes up a log-probability from a token and its position in its
+// sequence: every third is the second best.
 func tokenLogprob(token int32, position, top int) serve.TokenLogprob {
-	own := serve.Logprob{Token: token, Logprob: -0.25 * float32(1+position%4)}
+	own := serve.Logprob{Token: token, Logprob: -1 - 0.25*float32(position%4)}
 	other := serve.Logprob{Token: (token + 1) % Vocabulary, Logprob: own.Logprob - 0.5}
 	best := []serve.Logprob{own, other}
 	if position%3 == 2 {

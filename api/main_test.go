@@ -1,0 +1,100 @@
+package api_test
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/tandem-moe/tandem/api"
+	"github.com/tandem-moe/tandem/serve/completion"
+	"github.com/tandem-moe/tandem/serve/completion/enginetest"
+)
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// transcript is a template: the messages' JSON as it is, then tools and the rest.
+type transcript struct{}
+
+func (transcript) Render(in api.TemplateInput) (string, error) {
+	text := string(in.Messages)
+	if in.Tools != nil {
+		text += " tools " + string(in.Tools)
+	}
+	if in.Kwargs != nil {
+		text += " kwargs " + string(in.Kwargs)
+	}
+	if in.AddGenerationPrompt {
+		text += " answer:"
+	}
+	return text, nil
+}
+
+// config is a server's over a fake engine, with ids and times that do not vary.
+func config(e *enginetest.Engine) api.Config {
+	id := 0
+	return api.Config{
+		Models:   []string{"fake", "also-fake"},
+		Created:  time.Unix(1700000000, 0),
+		Version:  "v0-test",
+		Template: transcript{},
+		Service: completion.New(completion.Config{
+			Engine: e, Tokenizer: enginetest.Tokenizer{}, EOS: []int32{enginetest.EOS},
+		}),
+		Now: func() time.Time { return time.Unix(1700000001, 0) },
+		NewID: func() string {
+			id++
+			return strconv.Itoa(id)
+		},
+		Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// start serves on a socket of the machine until the test ends, and returns the
+// server's address.
+func start(t *testing.T, cfg api.Config) string {
+	t.Helper()
+	address, stop := startUntil(t, cfg)
+	t.Cleanup(stop)
+	return address
+}
+
+// startUntil serves until stop is called; stop waits for the end.
+func startUntil(t *testing.T, cfg api.Config) (address string, stop func()) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- api.NewServer(cfg).Serve(ctx, listener) }()
+	return listener.Addr().String(), func() {
+		cancel()
+		select {
+		case err := <-ended:
+			require.NoError(t, err)
+		case <-time.After(10 * time.Second):
+			t.Error("the server does not end")
+		}
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got)
+}
