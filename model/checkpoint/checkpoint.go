@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -55,7 +54,7 @@ type place struct {
 // open: on most systems they are mapped, not read.
 func Open(dir string) (*Checkpoint, error) {
 	at := func(name string) string { return filepath.Join(dir, name) }
-	index, err := os.ReadFile(at(IndexFile))
+	index, err := readIndex(at(IndexFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return OpenFile(at(SingleFile))
 	}
@@ -75,7 +74,7 @@ func OpenFile(path string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return gather([]*file{f})
+	return gather([]*file{f}), nil
 }
 
 // OpenBytes opens a safetensors file that is in memory; name is for errors. The
@@ -85,7 +84,7 @@ func OpenBytes(name string, data []byte) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return gather([]*file{f})
+	return gather([]*file{f}), nil
 }
 
 // mapFile maps a file and validates its header.
@@ -114,19 +113,21 @@ func openShards(ix *index, open func(string) (*file, error)) (*Checkpoint, error
 	var files []*file
 	for _, name := range ix.files {
 		f, err := open(name)
-		if err == nil {
-			files = append(files, f)
-			err = ix.compare(name, f)
-		}
 		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s names %s: %w", ix.file, name, err), closeAll(files))
+		}
+		files = append(files, f)
+	}
+	for i, name := range ix.files {
+		if err := ix.compare(name, files[i]); err != nil {
 			return nil, errors.Join(err, closeAll(files))
 		}
 	}
-	return gather(files)
+	return gather(files), nil
 }
 
 // gather makes one set of names of all files.
-func gather(files []*file) (*Checkpoint, error) {
+func gather(files []*file) *Checkpoint {
 	c := &Checkpoint{files: files, tensors: map[string]place{}}
 	for _, f := range files {
 		for _, e := range f.header.entries {
@@ -135,7 +136,7 @@ func gather(files []*file) (*Checkpoint, error) {
 		}
 	}
 	slices.Sort(c.names)
-	return c, nil
+	return c
 }
 
 // Close gives the files back. Tensors are invalid afterwards.

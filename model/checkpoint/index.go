@@ -3,7 +3,11 @@ package checkpoint
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,54 +21,83 @@ type index struct {
 }
 
 // parseIndex reads an index. A file's name is a plain name beside the index:
-// nothing outside the folder is opened.
+// nothing outside the folder is opened. What is told beside weight_map counts
+// for nothing.
 func parseIndex(file string, data []byte) (*index, error) {
 	ix := &index{file: file, weights: map[string]string{}}
-	var top struct {
-		Weights json.RawMessage `json:"weight_map"`
-	}
-	if err := json.Unmarshal(data, &top); err != nil {
-		return nil, ix.fail("", "is not the JSON of an index: %v", err)
-	}
-	if err := ix.weightMap(top.Weights); err != nil {
+	if err := ix.object(json.NewDecoder(bytes.NewReader(data))); err != nil {
 		return nil, err
 	}
+	files := map[string]bool{}
 	for tensor, name := range ix.weights {
 		if !plain(name) {
-			return nil, ix.fail(tensor, "the file %.80q is not a plain name in the index's folder", name)
+			return nil, ix.fail(tensor, 0, "the file %.80q is not a plain name in the index's folder", name)
 		}
-		if !slices.Contains(ix.files, name) {
-			ix.files = append(ix.files, name)
-		}
+		files[name] = true
 	}
-	slices.Sort(ix.files)
+	if len(files) == 0 {
+		return nil, ix.fail("", 0, "weight_map is missing or names no tensor")
+	}
+	ix.files = slices.Sorted(maps.Keys(files))
 	return ix, nil
 }
 
-// weightMap reads {"tensor": "file", …}; a tensor given twice is an error.
-func (ix *index) weightMap(raw []byte) error {
-	d := json.NewDecoder(bytes.NewReader(raw))
+// object reads {"weight_map": {…}, …}.
+func (ix *index) object(d *json.Decoder) error {
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return ix.fail("", "weight_map is missing or not a JSON object")
+		return ix.fail("", 0, "the index is not a JSON object")
 	}
 	for d.More() {
-		key, _ := d.Token()
-		tensor, _ := key.(string)
-		value, _ := d.Token()
-		name, ok := value.(string)
-		if !ok {
-			return ix.fail(tensor, "weight_map does not give the name of its file")
+		key, err := d.Token()
+		var skip json.RawMessage
+		if key == "weight_map" {
+			err = ix.weightMap(d)
+		} else if err == nil {
+			err = d.Decode(&skip)
 		}
-		if _, twice := ix.weights[tensor]; twice {
-			return ix.fail(tensor, "weight_map has it twice")
+		if e := (*FormatError)(nil); errors.As(err, &e) {
+			return err
 		}
-		ix.weights[tensor] = name
+		if err != nil {
+			return ix.fail("", d.InputOffset(), "the index's JSON is broken: %v", err)
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return ix.fail("", d.InputOffset(), "the index's JSON does not end")
 	}
 	return nil
 }
 
-func (ix *index) fail(tensor, format string, args ...any) error {
-	return &FormatError{File: ix.file, Tensor: tensor, Reason: fmt.Sprintf(format, args...)}
+// weightMap reads {"tensor": "file", …}; a tensor given twice is an error.
+func (ix *index) weightMap(d *json.Decoder) error {
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return ix.fail("", d.InputOffset(), "weight_map is not a JSON object")
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		tensor, _ := key.(string)
+		value, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, ok := value.(string)
+		if !ok {
+			return ix.fail(tensor, d.InputOffset(), "weight_map does not give the name of its file")
+		}
+		if _, twice := ix.weights[tensor]; twice {
+			return ix.fail(tensor, d.InputOffset(), "weight_map has it twice")
+		}
+		ix.weights[tensor] = name
+	}
+	_, err := d.Token()
+	return err
+}
+
+func (ix *index) fail(tensor string, at int64, format string, args ...any) error {
+	return &FormatError{File: ix.file, Tensor: tensor, Offset: at, Reason: fmt.Sprintf(format, args...)}
 }
 
 // plain says whether a name has no folder in it, on any system.
@@ -83,8 +116,31 @@ func (ix *index) compare(name string, f *file) error {
 	}
 	for tensor, at := range ix.weights {
 		if at == name && !in[tensor] {
-			return ix.fail(tensor, "is not in %s", f.name)
+			return ix.fail(tensor, 0, "is not in %s", f.name)
 		}
 	}
 	return nil
+}
+
+// readIndex reads an index's text, which is bounded like a header.
+func readIndex(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	text, err := io.ReadAll(io.LimitReader(f, maxHeader+1))
+	if err == nil && len(text) > maxHeader {
+		err = fmt.Errorf("%s: is longer than %d bytes", path, maxHeader)
+	}
+	return text, err
+}
+
+// encodeIndex writes an index, as Hugging Face's code reads it.
+func encodeIndex(weights map[string]string, total int64) ([]byte, error) {
+	text, err := json.MarshalIndent(map[string]any{
+		"metadata":   map[string]any{"total_size": total},
+		"weight_map": weights,
+	}, "", "  ")
+	return append(text, '\n'), err
 }

@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"bufio"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -108,15 +107,11 @@ func WriteDir(dir string, metadata map[string]string, tensors []Named, maxShard 
 }
 
 func writeIndex(path string, weights map[string]string, total int64) error {
-	text, err := json.MarshalIndent(map[string]any{
-		"metadata":   map[string]any{"total_size": total},
-		"weight_map": weights,
-	}, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
 	return writeFile(path, func(w io.Writer) error {
-		_, err := w.Write(append(text, '\n'))
+		text, err := encodeIndex(weights, total)
+		if err == nil {
+			_, err = w.Write(text)
+		}
 		return err
 	})
 }

@@ -1,0 +1,319 @@
+package checkpoint
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/tandem-moe/tandem/model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// tensor makes one whose bytes count up from start.
+func tensor(name string, t DType, start int, shape ...int) Named {
+	n := t.Size()
+	for _, d := range shape {
+		n *= int64(d)
+	}
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = byte(start + i)
+	}
+	return Named{name, Tensor{t, shape, data}}
+}
+
+func sampleTensors() []Named {
+	return []Named{tensor("a", BF16, 1, 3), tensor("b", F32, 50, 2, 2), tensor("c", F16, 9, 4, 2, 3), tensor("d", F32, 3, 0)}
+}
+
+func requireTensors(t *testing.T, c *Checkpoint, want []Named) {
+	t.Helper()
+	require.Len(t, c.Names(), len(want))
+	for _, w := range want {
+		got, err := c.Tensor(w.Name)
+		require.NoError(t, err)
+		require.Equal(t, w.Tensor, got, w.Name)
+	}
+}
+
+func TestWriteAndOpen(t *testing.T) {
+	var b bytes.Buffer
+	require.NoError(t, Write(&b, map[string]string{"format": "pt"}, sampleTensors()))
+	c, err := OpenBytes("memory", b.Bytes())
+	require.NoError(t, err)
+	requireTensors(t, c, sampleTensors())
+	require.Equal(t, []string{"a", "b", "c", "d"}, c.Names())
+	require.True(t, c.Has("a") && !c.Has("e"))
+	require.Equal(t, []int{4, 2, 3}, c.Shapes()["c"])
+	_, err = c.Tensor("e")
+	require.ErrorContains(t, err, `no tensor "e"`)
+}
+
+func TestWriteDir(t *testing.T) {
+	for _, c := range []struct {
+		shard int64
+		files int
+	}{{0, 1}, {1 << 20, 1}, {50, 2 + 1}, {1, 4 + 1}} {
+		t.Run(fmt.Sprint(c.shard), func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, WriteDir(dir, nil, sampleTensors(), c.shard))
+			entries, err := os.ReadDir(dir)
+			require.NoError(t, err)
+			require.Len(t, entries, c.files)
+			open, err := Open(dir)
+			require.NoError(t, err)
+			requireTensors(t, open, sampleTensors())
+			require.NoError(t, open.Close())
+			require.NoError(t, open.Close(), "again")
+		})
+	}
+}
+
+func TestWriterRefuses(t *testing.T) {
+	for _, c := range []struct {
+		tensors []Named
+		want    string
+	}{
+		{[]Named{tensor("a", F32, 0, 1), tensor("a", F16, 0, 1)}, `"a" is taken`},
+		{[]Named{tensor(metadataKey, F32, 0, 1)}, `"__metadata__" is taken`},
+		{[]Named{{"a", Tensor{F32, []int{2}, make([]byte, 7)}}}, "7 bytes are not F32 of shape [2]"},
+		{[]Named{{"a", Tensor{"Q4", []int{2}, make([]byte, 8)}}}, "not Q4"},
+	} {
+		dir := t.TempDir()
+		require.ErrorContains(t, WriteDir(dir, nil, c.tensors, 0), c.want)
+		left, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		require.Empty(t, left, "nothing half written stays")
+	}
+	two := []Named{tensor("a", F32, 0, 1), tensor("a", F16, 0, 1)}
+	require.ErrorContains(t, WriteDir(t.TempDir(), nil, two, 1), `"a" is taken`)
+}
+
+// TestEveryTruncationIsFound cuts a file at every byte.
+func TestEveryTruncationIsFound(t *testing.T) {
+	var b bytes.Buffer
+	require.NoError(t, Write(&b, nil, sampleTensors()[:3]))
+	path := filepath.Join(t.TempDir(), SingleFile)
+	for n := range b.Len() {
+		require.NoError(t, os.WriteFile(path, b.Bytes()[:n], 0o600))
+		_, err := OpenFile(path)
+		var f *FormatError
+		require.True(t, errors.As(err, &f), "%d bytes: %v", n, err)
+		require.Equal(t, path, f.File)
+	}
+}
+
+// shards writes sampleTensors as two files and returns their index.
+func shards(t *testing.T) (dir string, weights map[string]string) {
+	t.Helper()
+	dir = t.TempDir()
+	require.NoError(t, WriteDir(dir, nil, sampleTensors(), 50))
+	text, err := os.ReadFile(filepath.Join(dir, IndexFile))
+	require.NoError(t, err)
+	var ix struct {
+		Weights map[string]string `json:"weight_map"`
+	}
+	require.NoError(t, json.Unmarshal(text, &ix))
+	return dir, ix.Weights
+}
+
+func TestIndexIsChecked(t *testing.T) {
+	first := "model-00001-of-00002.safetensors"
+	for name, c := range map[string]struct {
+		change func(w map[string]string)
+		want   string
+	}{
+		"missing file":      {func(w map[string]string) { w["a"] = "none.safetensors" }, "model.safetensors.index.json names none.safetensors"},
+		"missing tensor":    {func(w map[string]string) { w["x"] = first }, `tensor "x": is not in`},
+		"tensor left out":   {func(w map[string]string) { delete(w, "a") }, `tensor "a": model.safetensors.index.json puts it in ""`},
+		"tensor elsewhere":  {func(w map[string]string) { w["a"] = w["c"] }, `tensor "a": model.safetensors.index.json puts it in "model-00002`},
+		"folder above":      {func(w map[string]string) { w["a"] = "../" + first }, "not a plain name"},
+		"folder":            {func(w map[string]string) { w["a"] = "sub/" + first }, "not a plain name"},
+		"absolute":          {func(w map[string]string) { w["a"] = "/etc/passwd" }, "not a plain name"},
+		"windows separator": {func(w map[string]string) { w["a"] = `..\x` }, "not a plain name"},
+		"no name":           {func(w map[string]string) { w["a"] = "" }, "not a plain name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, weights := shards(t)
+			c.change(weights)
+			require.NoError(t, writeIndex(filepath.Join(dir, IndexFile), weights, 0))
+			_, err := Open(dir)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func TestBrokenIndex(t *testing.T) {
+	for text, want := range map[string]string{
+		``:                                 "is not a JSON object",
+		`{`:                                "does not end",
+		`{"weight_map": {"a": `:            "JSON is broken",
+		`{"metadata": }`:                   "JSON is broken",
+		`{}`:                               "names no tensor",
+		`{"weight_map": []}`:               "weight_map is not a JSON object",
+		`{"weight_map": {"a": 1}}`:         `tensor "a": weight_map does not give`,
+		`{"weight_map": {}}`:               "names no tensor",
+		`{"weight_map":{"a":"f","a":"g"}}`: `tensor "a": weight_map has it twice`,
+		`{"weight_map":{"a":"f"},"weight_map":{"a":"g"}}`: `tensor "a": weight_map has it twice`,
+	} {
+		_, err := parseIndex("index", []byte(text))
+		require.ErrorContains(t, err, want, text)
+	}
+}
+
+// FuzzIndex: no index panics, allocates without bound or names a file outside
+// its folder, and what is accepted reads back from what is written.
+func FuzzIndex(f *testing.F) {
+	seed, err := encodeIndex(map[string]string{"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}, 9)
+	require.NoError(f, err)
+	f.Add(seed)
+	f.Add(seed[:len(seed)/2])
+	f.Add([]byte(`{"weight_map":{"a":"../x"}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		ix, err := parseIndex("index", text)
+		runtime.ReadMemStats(&after)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, 64<<10+100*uint64(len(text)))
+		if err != nil {
+			require.ErrorContains(t, err, "index")
+			return
+		}
+		for _, name := range ix.files {
+			require.Equal(t, filepath.Base(name), name)
+		}
+		again, err := encodeIndex(ix.weights, 0)
+		require.NoError(t, err)
+		back, err := parseIndex("index", again)
+		require.NoError(t, err)
+		require.Equal(t, ix, back)
+	})
+}
+
+func TestOpenSaysWhatIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	_, err := Open(dir)
+	require.ErrorContains(t, err, filepath.Join(dir, SingleFile))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, SingleFile), 0o700))
+	_, err = Open(dir)
+	require.ErrorContains(t, err, "is not a regular file")
+}
+
+func refTo(n Named) model.Ref { return model.Ref{Name: n.Name, Whole: n.Shape, Shape: n.Shape} }
+
+func inMemory(t *testing.T, tensors []Named) *Checkpoint {
+	t.Helper()
+	var b bytes.Buffer
+	require.NoError(t, Write(&b, nil, tensors))
+	c, err := OpenBytes("memory", b.Bytes())
+	require.NoError(t, err)
+	return c
+}
+
+func TestWeightIsAPart(t *testing.T) {
+	c := inMemory(t, append(sampleTensors(), Named{"i", Tensor{"I64", []int{1}, make([]byte, 8)}}))
+	w, err := c.Weight(model.Ref{Name: "c", Whole: []int{4, 2, 3}, Shape: []int{2, 3}, Offset: 12})
+	require.NoError(t, err)
+	all, err := c.Tensor("c")
+	require.NoError(t, err)
+	require.Equal(t, Tensor{F16, []int{2, 3}, all.Data[24:36]}, w)
+
+	for want, r := range map[string]model.Ref{
+		`no tensor "x", of shape [3]`:                  {Name: "x", Whole: []int{3}, Shape: []int{3}},
+		"has shape [3], and the model's is [4]":        {Name: "a", Whole: []int{4}, Shape: []int{4}},
+		"type I64; only F32, F16 and BF16":             {Name: "i", Whole: []int{1}, Shape: []int{1}},
+		"6 bytes, and bytes 2 to 8 are asked for":      {Name: "a", Whole: []int{3}, Shape: []int{3}, Offset: 1},
+		`memory: tensor "a": has 6 bytes, and bytes -`: {Name: "a", Whole: []int{3}, Shape: []int{3}, Offset: -1},
+	} {
+		_, err := c.Weight(r)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	tensors := sampleTensors()
+	c := inMemory(t, tensors)
+	var bytesSeen atomic.Int64
+	job := func(list ...Named) Job {
+		j := Job{Do: func(got []Tensor) error {
+			for i, x := range got {
+				if !bytes.Equal(x.Data, list[i].Data) {
+					return fmt.Errorf("%s differs", list[i].Name)
+				}
+				bytesSeen.Add(int64(len(x.Data)))
+			}
+			return nil
+		}}
+		for _, n := range list {
+			j.Refs = append(j.Refs, refTo(n))
+		}
+		return j
+	}
+	var done []int64
+	err := c.Load(context.Background(), []Job{job(tensors[2]), job(tensors[1], tensors[0]), job()}, 3, func(d, total int64) {
+		require.Equal(t, int64(6+16+48), total)
+		done = append(done, d)
+	})
+	require.NoError(t, err)
+	require.IsIncreasing(t, done)
+	require.Equal(t, int64(70), done[len(done)-1])
+	require.Equal(t, int64(70), bytesSeen.Load())
+}
+
+func TestLoadStops(t *testing.T) {
+	c := inMemory(t, sampleTensors())
+	ran := 0
+	job := func(n Named, err error) Job {
+		return Job{[]model.Ref{refTo(n)}, func([]Tensor) error { ran++; return err }}
+	}
+	bad := errors.New("no memory")
+	jobs := []Job{job(sampleTensors()[0], nil), job(sampleTensors()[1], bad), job(sampleTensors()[2], nil)}
+	err := c.Load(context.Background(), jobs, 1, nil)
+	require.ErrorIs(t, err, bad)
+	require.ErrorContains(t, err, `tensor "b" of memory`)
+	require.Equal(t, 1, ran, "b comes first in the file, and nothing starts after its error")
+
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	require.ErrorIs(t, c.Load(ended, jobs[:1], 1, nil), context.Canceled)
+	require.Equal(t, 1, ran)
+
+	missing := Job{Refs: []model.Ref{{Name: "x"}}}
+	require.ErrorContains(t, c.Load(context.Background(), []Job{jobs[0], missing}, 1, nil), `"x"`)
+	require.Equal(t, 1, ran, "all weights are checked first")
+}
+
+func TestHashIsOfTheWeights(t *testing.T) {
+	big := tensor("big", F32, 0, 4096)
+	base := inMemory(t, append(sampleTensors(), big)).Hash()
+
+	dir := t.TempDir()
+	require.NoError(t, WriteDir(dir, map[string]string{"format": "pt"}, append([]Named{big}, sampleTensors()...), 50))
+	sharded, err := Open(dir)
+	require.NoError(t, err)
+	require.Equal(t, base, sharded.Hash(), "the same tensors in other files")
+	require.NoError(t, sharded.Close())
+
+	for name, change := range map[string]func(n *Named){
+		"first byte": func(n *Named) { n.Data[0]++ },
+		"4 KiB in":   func(n *Named) { n.Data[sample-1]++ },
+		"last byte":  func(n *Named) { n.Data[len(n.Data)-1]++ },
+		"name":       func(n *Named) { n.Name = "bigger" },
+		"shape":      func(n *Named) { n.Shape = []int{64, 64} },
+	} {
+		other := tensor("big", F32, 0, 4096)
+		change(&other)
+		require.NotEqual(t, base, inMemory(t, append(sampleTensors(), other)).Hash(), name)
+	}
+}
