@@ -1,20 +1,36 @@
 package model
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 )
 
 // Config writes the config.json that ParseSpec reads as this Spec, in the style
-// of transformers 5. It is how a model that this project makes gets one.
+// of transformers 5: a model that this project makes gets one. A Spec that its
+// family cannot express is an error.
 func (s *Spec) Config() ([]byte, error) {
 	f, ok := families[s.Family]
-	if !ok {
-		return nil, fmt.Errorf("write %s: the family %q is not implemented", ConfigFile, s.Family)
+	if !ok || len(s.Layers) == 0 {
+		return nil, fmt.Errorf("write %s: the family %q with %d layers is not implemented", ConfigFile, s.Family, len(s.Layers))
 	}
+	text, err := json.MarshalIndent(s.config(f.class), "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", ConfigFile, err)
+	}
+	back, err := ParseSpec(text)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", ConfigFile, err)
+	}
+	if back.Hash() != s.Hash() {
+		return nil, fmt.Errorf("write %s: the family %s cannot express %+v; it would become %+v", ConfigFile, s.Family, *s, *back)
+	}
+	return append(text, '\n'), nil
+}
+
+// config is the fields of a config.json.
+func (s *Spec) config(class string) map[string]any {
 	c := map[string]any{
-		"architectures":           []string{f.class},
+		"architectures":           []string{class},
 		"model_type":              s.Family,
 		"hidden_act":              "silu",
 		"vocab_size":              s.Vocabulary,
@@ -38,15 +54,7 @@ func (s *Spec) Config() ([]byte, error) {
 		c["dtype"] = s.DType
 	}
 	s.familyConfig(c)
-	text, err := json.Marshal(c)
-	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", ConfigFile, err)
-	}
-	var b bytes.Buffer
-	if err := json.Indent(&b, text, "", "  "); err != nil {
-		return nil, fmt.Errorf("write %s: %w", ConfigFile, err)
-	}
-	return append(b.Bytes(), '\n'), nil
+	return c
 }
 
 // familyConfig adds the fields whose names or meaning differ.

@@ -149,8 +149,19 @@ func TestConfigReadsBack(t *testing.T) {
 			require.Equal(t, s, again)
 		})
 	}
+}
+
+func TestConfigRefusesWhatAFamilyCannotSay(t *testing.T) {
 	_, err := (&Spec{Family: "dbrx"}).Config()
 	require.ErrorContains(t, err, "dbrx")
+	s := olmoe.must(t)
+	s.Layers[1].Window = 9
+	_, err = s.Config()
+	require.ErrorContains(t, err, "the family olmoe cannot express")
+	s = qwen3MoE.must(t)
+	s.Router.TopK = 99
+	_, err = s.Config()
+	require.ErrorContains(t, err, "num_experts_per_tok")
 }
 
 func TestDenseLayers(t *testing.T) {

@@ -26,7 +26,7 @@ func TestCheckpointsFitTheirModels(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, catalogue.Check(c.Shapes()))
 			requireWeights(t, c, catalogue, spec.Router.Experts)
-			for _, shard := range []int64{0, 20_000} {
+			for _, shard := range []int64{0, 200_000} {
 				requireRewritten(t, c, shard)
 			}
 		})
