@@ -231,7 +231,7 @@ func (s *Spec) windows(o *object, window int) {
 	}
 	for i, t := range types {
 		if t != want {
-			o.fail("layer_types", "layer %d has %q, but sliding_window makes every layer of this family %q", i, t, want)
+			o.fail("layer_types", "layer %d has %q, but sliding_window makes every layer of this family %q", i, cut(t), want)
 		}
 	}
 }

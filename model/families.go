@@ -38,8 +38,8 @@ func (s *Spec) biases(o *object) {
 }
 
 // qwenWindows reads sliding_window, which counts only with use_sliding_window.
-// Transformers 5 then windows every layer; versions 4 did so from layer
-// max_window_layers on.
+// Transformers 5 then windows every layer and does not read max_window_layers;
+// older code of the Qwen family windows from that layer on.
 func (s *Spec) qwenWindows(o *object) {
 	use, def := o.boolean("use_sliding_window", false), 4096
 	first := o.take("max_window_layers")

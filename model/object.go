@@ -61,7 +61,7 @@ func (o *object) scan(data []byte) error {
 		}
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
-			return o.syntax(d, err, "the value of "+name+" cannot be read")
+			return o.syntax(d, err, "the value of "+cut(name)+" cannot be read")
 		}
 		if _, twice := o.fields[name]; twice {
 			return o.problem(name, "is given twice")
@@ -100,7 +100,7 @@ func (o *object) keep(err error) {
 
 // problem is an error about a field, with the value that it has.
 func (o *object) problem(name, format string, args ...any) error {
-	return &FieldError{File: o.file, Field: o.prefix + name, Value: shorten(o.fields[name]), Reason: fmt.Sprintf(format, args...)}
+	return &FieldError{File: o.file, Field: o.prefix + cut(name), Value: shorten(o.fields[name]), Reason: fmt.Sprintf(format, args...)}
 }
 
 // fail keeps a problem. It costs nothing after the first: a list may have many.
@@ -110,17 +110,24 @@ func (o *object) fail(name, format string, args ...any) {
 	}
 }
 
-const longestValue = 60
+// longestText bounds what a message repeats of a file.
+const longestText = 60
 
+// cut shortens a text for a message.
+func cut(s string) string {
+	if len(s) <= longestText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:longestText], "") + "…"
+}
+
+// shorten is a value's JSON without spaces, cut.
 func shorten(raw json.RawMessage) string {
 	var b bytes.Buffer
 	if json.Compact(&b, raw) != nil {
 		return ""
 	}
-	if b.Len() > longestValue {
-		return string(bytes.ToValidUTF8(b.Bytes()[:longestValue], nil)) + "…"
-	}
-	return b.String()
+	return cut(b.String())
 }
 
 // take returns a field's value, nil where it is missing or null.

@@ -103,6 +103,8 @@ func TestFieldErrorIsShort(t *testing.T) {
 	require.True(t, errors.As(err, &field))
 	require.Equal(t, "secret", field.Field)
 	require.Less(t, len(err.Error()), 250)
+	_, err = qwen3MoE.with(fields{strings.Repeat("é", 5000): 1}).parse(t)
+	require.Less(t, len(err.Error()), 250)
 }
 
 func TestManyFaultsCostNoMoreThanOne(t *testing.T) {
