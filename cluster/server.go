@@ -165,8 +165,12 @@ func (s membership) admit(ctx context.Context, messages <-chan received[tandemv1
 		self, err = r.Join(role, hello.GetAddr(), identityFromProto(hello.GetIdentity()), time.Now())
 		return err
 	})
-	if err != nil {
-		return Member{}, connect.NewError(connect.CodeFailedPrecondition, err)
+	var mismatch *MismatchError
+	switch {
+	case errors.As(err, &mismatch):
+		return Member{}, connect.NewError(connect.CodeInvalidArgument, err)
+	case err != nil:
+		return Member{}, connect.NewError(connect.CodeResourceExhausted, err)
 	}
 	return self, nil
 }

@@ -86,7 +86,6 @@ type ServeRequest struct {
 	//
 	//	*ServeRequest_Offer
 	//	*ServeRequest_Events
-	//	*ServeRequest_Stats
 	Message       isServeRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -147,15 +146,6 @@ func (x *ServeRequest) GetEvents() *Events {
 	return nil
 }
 
-func (x *ServeRequest) GetStats() *Stats {
-	if x != nil {
-		if x, ok := x.Message.(*ServeRequest_Stats); ok {
-			return x.Stats
-		}
-	}
-	return nil
-}
-
 type isServeRequest_Message interface {
 	isServeRequest_Message()
 }
@@ -168,15 +158,9 @@ type ServeRequest_Events struct {
 	Events *Events `protobuf:"bytes,2,opt,name=events,proto3,oneof"`
 }
 
-type ServeRequest_Stats struct {
-	Stats *Stats `protobuf:"bytes,3,opt,name=stats,proto3,oneof"`
-}
-
 func (*ServeRequest_Offer) isServeRequest_Message() {}
 
 func (*ServeRequest_Events) isServeRequest_Message() {}
-
-func (*ServeRequest_Stats) isServeRequest_Message() {}
 
 // ServeResponse is what the front end says.
 type ServeResponse struct {
@@ -323,14 +307,15 @@ func (x *Offer) GetLimits() *Limits {
 }
 
 type Limits struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Vocabulary    int64                  `protobuf:"varint,1,opt,name=vocabulary,proto3" json:"vocabulary,omitempty"`
-	MaxModelLen   int64                  `protobuf:"varint,2,opt,name=max_model_len,json=maxModelLen,proto3" json:"max_model_len,omitempty"`
-	CacheTokens   int64                  `protobuf:"varint,3,opt,name=cache_tokens,json=cacheTokens,proto3" json:"cache_tokens,omitempty"`
-	PageTokens    int64                  `protobuf:"varint,4,opt,name=page_tokens,json=pageTokens,proto3" json:"page_tokens,omitempty"`
-	MaxNumSeqs    int64                  `protobuf:"varint,5,opt,name=max_num_seqs,json=maxNumSeqs,proto3" json:"max_num_seqs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Vocabulary       int64                  `protobuf:"varint,1,opt,name=vocabulary,proto3" json:"vocabulary,omitempty"`
+	MaxModelLen      int64                  `protobuf:"varint,2,opt,name=max_model_len,json=maxModelLen,proto3" json:"max_model_len,omitempty"`
+	CacheTokens      int64                  `protobuf:"varint,3,opt,name=cache_tokens,json=cacheTokens,proto3" json:"cache_tokens,omitempty"`
+	PageTokens       int64                  `protobuf:"varint,4,opt,name=page_tokens,json=pageTokens,proto3" json:"page_tokens,omitempty"`
+	MaxNumSeqs       int64                  `protobuf:"varint,5,opt,name=max_num_seqs,json=maxNumSeqs,proto3" json:"max_num_seqs,omitempty"`
+	MaxBatchedTokens int64                  `protobuf:"varint,6,opt,name=max_batched_tokens,json=maxBatchedTokens,proto3" json:"max_batched_tokens,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
@@ -394,6 +379,13 @@ func (x *Limits) GetPageTokens() int64 {
 func (x *Limits) GetMaxNumSeqs() int64 {
 	if x != nil {
 		return x.MaxNumSeqs
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxBatchedTokens() int64 {
+	if x != nil {
+		return x.MaxBatchedTokens
 	}
 	return 0
 }
@@ -1009,60 +1001,14 @@ func (x *Candidate) GetLogprob() float32 {
 	return 0
 }
 
-// Stats is a node's snapshot, as JSON: telemetry, for people and for placement.
-type Stats struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Snapshot      []byte                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Stats) Reset() {
-	*x = Stats{}
-	mi := &file_tandem_v1_work_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Stats) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Stats) ProtoMessage() {}
-
-func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_work_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Stats.ProtoReflect.Descriptor instead.
-func (*Stats) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_work_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *Stats) GetSnapshot() []byte {
-	if x != nil {
-		return x.Snapshot
-	}
-	return nil
-}
-
 var File_tandem_v1_work_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_work_proto_rawDesc = "" +
 	"\n" +
-	"\x14tandem/v1/work.proto\x12\ttandem.v1\"\x9a\x01\n" +
+	"\x14tandem/v1/work.proto\x12\ttandem.v1\"p\n" +
 	"\fServeRequest\x12(\n" +
 	"\x05offer\x18\x01 \x01(\v2\x10.tandem.v1.OfferH\x00R\x05offer\x12+\n" +
-	"\x06events\x18\x02 \x01(\v2\x11.tandem.v1.EventsH\x00R\x06events\x12(\n" +
-	"\x05stats\x18\x03 \x01(\v2\x10.tandem.v1.StatsH\x00R\x05statsB\t\n" +
+	"\x06events\x18\x02 \x01(\v2\x11.tandem.v1.EventsH\x00R\x06eventsB\t\n" +
 	"\amessage\"u\n" +
 	"\rServeResponse\x12,\n" +
 	"\x06submit\x18\x01 \x01(\v2\x12.tandem.v1.RequestH\x00R\x06submit\x12+\n" +
@@ -1071,7 +1017,7 @@ const file_tandem_v1_work_proto_rawDesc = "" +
 	"\x05Offer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12)\n" +
-	"\x06limits\x18\x03 \x01(\v2\x11.tandem.v1.LimitsR\x06limits\"\xb2\x01\n" +
+	"\x06limits\x18\x03 \x01(\v2\x11.tandem.v1.LimitsR\x06limits\"\xe0\x01\n" +
 	"\x06Limits\x12\x1e\n" +
 	"\n" +
 	"vocabulary\x18\x01 \x01(\x03R\n" +
@@ -1081,7 +1027,8 @@ const file_tandem_v1_work_proto_rawDesc = "" +
 	"\vpage_tokens\x18\x04 \x01(\x03R\n" +
 	"pageTokens\x12 \n" +
 	"\fmax_num_seqs\x18\x05 \x01(\x03R\n" +
-	"maxNumSeqs\"\x98\x02\n" +
+	"maxNumSeqs\x12,\n" +
+	"\x12max_batched_tokens\x18\x06 \x01(\x03R\x10maxBatchedTokens\"\x98\x02\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06prompt\x18\x02 \x03(\x05R\x06prompt\x12\x16\n" +
@@ -1143,9 +1090,7 @@ const file_tandem_v1_work_proto_rawDesc = "" +
 	"\x03top\x18\x03 \x03(\v2\x14.tandem.v1.CandidateR\x03top\";\n" +
 	"\tCandidate\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x05R\x05token\x12\x18\n" +
-	"\alogprob\x18\x02 \x01(\x02R\alogprob\"#\n" +
-	"\x05Stats\x12\x1a\n" +
-	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot2F\n" +
+	"\alogprob\x18\x02 \x01(\x02R\alogprob2F\n" +
 	"\x04Work\x12>\n" +
 	"\x05Serve\x12\x17.tandem.v1.ServeRequest\x1a\x18.tandem.v1.ServeResponse(\x010\x01B\x98\x01\n" +
 	"\rcom.tandem.v1B\tWorkProtoP\x01Z7github.com/tandem-moe/tandem/internal/tandemv1;tandemv1\xa2\x02\x03TXX\xaa\x02\tTandem.V1\xca\x02\tTandem\\V1\xe2\x02\x15Tandem\\V1\\GPBMetadata\xea\x02\n" +
@@ -1164,7 +1109,7 @@ func file_tandem_v1_work_proto_rawDescGZIP() []byte {
 }
 
 var file_tandem_v1_work_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tandem_v1_work_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_tandem_v1_work_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_tandem_v1_work_proto_goTypes = []any{
 	(Failure_Kind)(0),     // 0: tandem.v1.Failure.Kind
 	(*ServeRequest)(nil),  // 1: tandem.v1.ServeRequest
@@ -1179,31 +1124,29 @@ var file_tandem_v1_work_proto_goTypes = []any{
 	(*Failure)(nil),       // 10: tandem.v1.Failure
 	(*TokenLogprob)(nil),  // 11: tandem.v1.TokenLogprob
 	(*Candidate)(nil),     // 12: tandem.v1.Candidate
-	(*Stats)(nil),         // 13: tandem.v1.Stats
-	nil,                   // 14: tandem.v1.Sampling.LogitBiasEntry
+	nil,                   // 13: tandem.v1.Sampling.LogitBiasEntry
 }
 var file_tandem_v1_work_proto_depIdxs = []int32{
 	3,  // 0: tandem.v1.ServeRequest.offer:type_name -> tandem.v1.Offer
 	8,  // 1: tandem.v1.ServeRequest.events:type_name -> tandem.v1.Events
-	13, // 2: tandem.v1.ServeRequest.stats:type_name -> tandem.v1.Stats
-	5,  // 3: tandem.v1.ServeResponse.submit:type_name -> tandem.v1.Request
-	7,  // 4: tandem.v1.ServeResponse.cancel:type_name -> tandem.v1.Cancel
-	4,  // 5: tandem.v1.Offer.limits:type_name -> tandem.v1.Limits
-	6,  // 6: tandem.v1.Request.sampling:type_name -> tandem.v1.Sampling
-	14, // 7: tandem.v1.Sampling.logit_bias:type_name -> tandem.v1.Sampling.LogitBiasEntry
-	9,  // 8: tandem.v1.Events.events:type_name -> tandem.v1.Event
-	11, // 9: tandem.v1.Event.logprob:type_name -> tandem.v1.TokenLogprob
-	11, // 10: tandem.v1.Event.prompt:type_name -> tandem.v1.TokenLogprob
-	10, // 11: tandem.v1.Event.failure:type_name -> tandem.v1.Failure
-	0,  // 12: tandem.v1.Failure.kind:type_name -> tandem.v1.Failure.Kind
-	12, // 13: tandem.v1.TokenLogprob.top:type_name -> tandem.v1.Candidate
-	1,  // 14: tandem.v1.Work.Serve:input_type -> tandem.v1.ServeRequest
-	2,  // 15: tandem.v1.Work.Serve:output_type -> tandem.v1.ServeResponse
-	15, // [15:16] is the sub-list for method output_type
-	14, // [14:15] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	5,  // 2: tandem.v1.ServeResponse.submit:type_name -> tandem.v1.Request
+	7,  // 3: tandem.v1.ServeResponse.cancel:type_name -> tandem.v1.Cancel
+	4,  // 4: tandem.v1.Offer.limits:type_name -> tandem.v1.Limits
+	6,  // 5: tandem.v1.Request.sampling:type_name -> tandem.v1.Sampling
+	13, // 6: tandem.v1.Sampling.logit_bias:type_name -> tandem.v1.Sampling.LogitBiasEntry
+	9,  // 7: tandem.v1.Events.events:type_name -> tandem.v1.Event
+	11, // 8: tandem.v1.Event.logprob:type_name -> tandem.v1.TokenLogprob
+	11, // 9: tandem.v1.Event.prompt:type_name -> tandem.v1.TokenLogprob
+	10, // 10: tandem.v1.Event.failure:type_name -> tandem.v1.Failure
+	0,  // 11: tandem.v1.Failure.kind:type_name -> tandem.v1.Failure.Kind
+	12, // 12: tandem.v1.TokenLogprob.top:type_name -> tandem.v1.Candidate
+	1,  // 13: tandem.v1.Work.Serve:input_type -> tandem.v1.ServeRequest
+	2,  // 14: tandem.v1.Work.Serve:output_type -> tandem.v1.ServeResponse
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_work_proto_init() }
@@ -1214,7 +1157,6 @@ func file_tandem_v1_work_proto_init() {
 	file_tandem_v1_work_proto_msgTypes[0].OneofWrappers = []any{
 		(*ServeRequest_Offer)(nil),
 		(*ServeRequest_Events)(nil),
-		(*ServeRequest_Stats)(nil),
 	}
 	file_tandem_v1_work_proto_msgTypes[1].OneofWrappers = []any{
 		(*ServeResponse_Submit)(nil),
@@ -1226,7 +1168,7 @@ func file_tandem_v1_work_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_work_proto_rawDesc), len(file_tandem_v1_work_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,70 @@
+// Command tandem serves mixture-of-experts language models with attention and
+// experts on separate nodes. Each subcommand is a file.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is the program's. Nodes of a cluster must run the same one.
+const version = "0.1.0"
+
+// cli is the command line.
+type cli struct {
+	Serve    ServeCmd    `cmd:"" help:"Serve a model: all in one process, or the front end of nodes."`
+	Node     NodeCmd     `cmd:"" help:"Run one attention or expert node of a cluster."`
+	Generate GenerateCmd `cmd:"" help:"Continue a prompt in the terminal."`
+	Chat     ChatCmd     `cmd:"" help:"Talk to a model in the terminal."`
+	Tokenize TokenizeCmd `cmd:"" help:"Turn text into token ids, and back."`
+	Bench    BenchCmd    `cmd:"" help:"Measure."`
+
+	LogLevel slog.Level       `help:"Least level that is logged: debug, info, warn, error." default:"info" env:"TANDEM_LOG_LEVEL"`
+	LogJSON  bool             `help:"Log as JSON." name:"log-json"`
+	Version  kong.VersionFlag `help:"Print the version."`
+}
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+// run parses the command line and runs a subcommand until it ends or a signal
+// comes. A second signal ends the process at once.
+func run(args []string) int {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("tandem"), kong.UsageOnError(), kong.Vars{"version": version},
+		kong.Description("Mixture-of-experts models, attention and experts apart."))
+	if err != nil {
+		panic(err) // the command line's own description is broken
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		parser.Errorf("%v", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	command.BindTo(ctx, (*context.Context)(nil))
+	command.Bind(logger(c.LogLevel, c.LogJSON))
+	if err := command.Run(); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintf(os.Stderr, "tandem: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func logger(level slog.Level, asJSON bool) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if asJSON {
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, o))
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/telemetry"
+)
+
+// source turns what front end and nodes count into metrics.
+type source struct {
+	engine *serve.FrontEnd
+	stats  func() []serve.NodeStats // nil where the nodes are elsewhere
+}
+
+// Snapshot implements telemetry.Source.
+func (s *source) Snapshot() telemetry.Snapshot {
+	c := s.engine.Counts()
+	snap := telemetry.Snapshot{Running: min(c.Requests, c.Capacity), Waiting: max(0, c.Requests-c.Capacity)}
+	if s.stats == nil {
+		return snap
+	}
+	attention, expert := telemetry.Pool{Name: "attention"}, telemetry.Pool{Name: "expert"}
+	snap.Running, snap.Waiting = 0, 0
+	snap.Gathers.EndedBy = map[string]uint64{}
+	for _, n := range s.stats() {
+		snap.Communication = snap.Communication.Add(n.Transfer)
+		if n.Role == cluster.Attention {
+			addAttention(&snap, &attention, n)
+		} else {
+			addExpert(&snap, &expert, n)
+		}
+		for _, p := range n.Peers {
+			snap.Peers = append(snap.Peers, peer(n.Node, p))
+		}
+	}
+	snap.Pools = []telemetry.Pool{attention, expert}
+	return snap
+}
+
+func addPool(p *telemetry.Pool, n serve.NodeStats) {
+	p.Nodes++
+	p.Busy += n.Busy.Seconds()
+	p.Wall += n.Wall.Seconds()
+}
+
+func addAttention(snap *telemetry.Snapshot, p *telemetry.Pool, n serve.NodeStats) {
+	addPool(p, n)
+	snap.Attention = snap.Attention.Add(n.Compute)
+	snap.Running += n.Running
+	snap.Waiting += n.Waiting
+	snap.CacheTokens += n.CacheTokens
+	snap.CacheUsed += n.UsedTokens
+	snap.PrefixHits += n.PrefixHits
+	snap.PrefixQueries += n.PrefixQueries
+	snap.Preemptions += n.Preemptions
+}
+
+func addExpert(snap *telemetry.Snapshot, p *telemetry.Pool, n serve.NodeStats) {
+	addPool(p, n)
+	snap.Expert = snap.Expert.Add(n.Compute)
+	snap.RowsPerExpert = snap.RowsPerExpert.Add(n.RowsPerExpert)
+	g := n.Gather
+	snap.Gathers.Calls += uint64(g.Runs)
+	snap.Gathers.Messages += uint64(g.Messages)
+	snap.Gathers.Rows += uint64(g.Rows)
+	for reason, count := range map[string]int{"complete": g.Complete, "forced": g.Forced, "linger": g.Linger} {
+		snap.Gathers.EndedBy[reason] += uint64(count)
+	}
+}

@@ -1,0 +1,71 @@
+package layer
+
+import (
+	"fmt"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/model"
+)
+
+// Experts computes a node's experts of all sparse layers on one device.
+type Experts struct {
+	spec    *model.Spec
+	weights *ExpertWeights
+	dev     kernel.Device
+	gateUp  kernel.Buffer
+	hidden  kernel.Buffer
+	rows    int // room in the buffers
+}
+
+// NewExperts returns the expert part over loaded weights.
+func NewExperts(dev kernel.Device, spec *model.Spec, w *ExpertWeights) *Experts {
+	return &Experts{spec: spec, weights: w, dev: dev}
+}
+
+// Forward computes layer l's experts. Rows offsets[i] … offsets[i+1]-1 of in,
+// [n, hidden], go through the node's i-th expert; each result is multiplied by
+// its element of gate, [n, 1], and written to out, [n, hidden].
+func (e *Experts) Forward(l int, out, in, gate kernel.Mat, offsets []int32) error {
+	if in.Rows == 0 {
+		return nil
+	}
+	if err := e.reserve(in.Rows); err != nil {
+		return err
+	}
+	i := e.spec.ExpertIntermediate
+	gateUp, hidden := kernel.MatOf(e.gateUp, in.Rows, 2*i), kernel.MatOf(e.hidden, in.Rows, i)
+	w := &e.weights.layers[l]
+	e.dev.GroupedLinear(gateUp, in, w.gateUp, offsets)
+	e.dev.SwiGLU(hidden, gateUp)
+	e.dev.GroupedLinear(out, hidden, w.down, offsets)
+	e.dev.ScaleRows(out, gate)
+	return nil
+}
+
+// reserve makes room for n rows between the products.
+func (e *Experts) reserve(n int) error {
+	if n <= e.rows {
+		return nil
+	}
+	e.Free()
+	var err error
+	if e.gateUp, err = e.dev.Alloc(kernel.F32, n*2*e.spec.ExpertIntermediate); err != nil {
+		return fmt.Errorf("experts' activations of %d rows: %w", n, err)
+	}
+	if e.hidden, err = e.dev.Alloc(kernel.F32, n*e.spec.ExpertIntermediate); err != nil {
+		return fmt.Errorf("experts' activations of %d rows: %w", n, err)
+	}
+	e.rows = n
+	return nil
+}
+
+// Free gives the activations' memory back.
+func (e *Experts) Free() {
+	for _, b := range []*kernel.Buffer{&e.gateUp, &e.hidden} {
+		if *b != nil {
+			e.dev.Free(*b)
+			*b = nil
+		}
+	}
+	e.rows = 0
+}

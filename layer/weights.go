@@ -1,0 +1,175 @@
+package layer
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/model/checkpoint"
+)
+
+// AttentionWeights are all that an attention node holds of a model. Attention
+// nodes of one process share them.
+type AttentionWeights struct {
+	embedding kernel.Weight
+	head      kernel.Weight
+	finalNorm kernel.Buffer
+	rope      kernel.Rope
+	layers    []attentionLayer
+}
+
+type attentionLayer struct {
+	inputNorm, postNorm kernel.Buffer
+	qkv, output         kernel.Weight
+	qkvBias, outputBias kernel.Buffer // nil where there is none
+	qNorm, kNorm        kernel.Buffer // nil where there is none
+	router              kernel.Weight // of a sparse layer
+	dense               mlp           // of a dense one
+}
+
+type mlp struct{ gateUp, down kernel.Weight }
+
+// ExpertWeights are the experts that a node holds, of all sparse layers.
+type ExpertWeights struct {
+	layers []expertLayer // by layer; a dense one is empty
+}
+
+type expertLayer struct{ gateUp, down []kernel.Weight } // by the node's experts
+
+// workers bounds how many weights are read and packed at once: enough to keep
+// reading and packing busy, few enough that what is in flight stays small.
+const workers = 2
+
+// Progress is told how much of what a role needs has been loaded, in bytes.
+type Progress func(done, total int64)
+
+// loader collects what is to be loaded to a device.
+type loader struct {
+	dev  kernel.Device
+	jobs []checkpoint.Job
+}
+
+// matrix wants the concatenation of matrices.
+func (l *loader) matrix(to *kernel.Weight, refs ...model.Ref) {
+	l.jobs = append(l.jobs, checkpoint.Job{Refs: refs, Do: func(tensors []checkpoint.Tensor) error {
+		parts := make([]kernel.HostMatrix, len(tensors))
+		for i, t := range tensors {
+			dtype, err := dtypeOf(t)
+			if err != nil {
+				return err
+			}
+			parts[i] = kernel.HostMatrix{DType: dtype, Out: refs[i].Shape[0], In: refs[i].Shape[1], Data: t.Data}
+		}
+		var err error
+		*to, err = l.dev.Pack(parts...)
+		return err
+	}})
+}
+
+// vector wants the concatenation of vectors, or nothing where the model has
+// none.
+func (l *loader) vector(to *kernel.Buffer, refs ...model.Ref) {
+	if !refs[0].Present() {
+		return
+	}
+	l.jobs = append(l.jobs, checkpoint.Job{Refs: refs, Do: func(tensors []checkpoint.Tensor) error {
+		var data []byte
+		for _, t := range tensors {
+			if t.DType != tensors[0].DType {
+				return fmt.Errorf("a vector is %v, the one it is joined to %v", t.DType, tensors[0].DType)
+			}
+			data = append(data, t.Data...)
+		}
+		dtype, err := dtypeOf(tensors[0])
+		if err != nil {
+			return err
+		}
+		*to, err = l.dev.Vector(dtype, data)
+		return err
+	}})
+}
+
+// dtypeOf is a tensor's type in the kernels' words.
+func dtypeOf(t checkpoint.Tensor) (kernel.DType, error) {
+	switch t.DType {
+	case checkpoint.F32:
+		return kernel.F32, nil
+	case checkpoint.F16:
+		return kernel.F16, nil
+	case checkpoint.BF16:
+		return kernel.BF16, nil
+	}
+	return 0, fmt.Errorf("weights of type %v are not implemented", t.DType)
+}
+
+// LoadAttention loads what an attention node needs, for sequences of at most
+// positions tokens.
+func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *model.Spec, positions int, progress Progress) (*AttentionWeights, error) {
+	c, err := spec.Catalogue(ckpt.Has)
+	if err != nil {
+		return nil, err
+	}
+	l := loader{dev: dev}
+	w := &AttentionWeights{layers: make([]attentionLayer, len(c.Layers))}
+	l.matrix(&w.embedding, c.Embedding)
+	if !spec.TiedHead {
+		l.matrix(&w.head, c.Head)
+	}
+	l.vector(&w.finalNorm, c.FinalNorm)
+	for i := range c.Layers {
+		l.attentionLayer(&w.layers[i], &c.Layers[i], spec.Layers[i].Sparse)
+	}
+	if err := ckpt.Load(ctx, l.jobs, workers, progress); err != nil {
+		return nil, err
+	}
+	if spec.TiedHead {
+		w.head = w.embedding
+	}
+	inv, scale, err := Frequencies(spec.Rope)
+	if err != nil {
+		return nil, err
+	}
+	if w.rope, err = dev.NewRope(inv, scale, positions); err != nil {
+		return nil, fmt.Errorf("rotary positions: %w", err)
+	}
+	return w, nil
+}
+
+func (l *loader) attentionLayer(w *attentionLayer, t *model.LayerTensors, sparse bool) {
+	l.vector(&w.inputNorm, t.InputNorm)
+	l.vector(&w.postNorm, t.PostNorm)
+	l.matrix(&w.qkv, t.Q, t.K, t.V)
+	l.vector(&w.qkvBias, t.QBias, t.KBias, t.VBias)
+	l.matrix(&w.output, t.O)
+	l.vector(&w.outputBias, t.OBias)
+	l.vector(&w.qNorm, t.QNorm)
+	l.vector(&w.kNorm, t.KNorm)
+	if sparse {
+		l.matrix(&w.router, t.Router)
+		return
+	}
+	l.matrix(&w.dense.gateUp, t.Dense.Gate, t.Dense.Up)
+	l.matrix(&w.dense.down, t.Dense.Down)
+}
+
+// LoadExperts loads the given experts of all sparse layers.
+func LoadExperts(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *model.Spec, experts []int, progress Progress) (*ExpertWeights, error) {
+	c, err := spec.Catalogue(ckpt.Has)
+	if err != nil {
+		return nil, err
+	}
+	l := loader{dev: dev}
+	w := &ExpertWeights{layers: make([]expertLayer, len(c.Layers))}
+	for i, t := range c.Layers {
+		if !spec.Layers[i].Sparse {
+			continue
+		}
+		w.layers[i] = expertLayer{gateUp: make([]kernel.Weight, len(experts)), down: make([]kernel.Weight, len(experts))}
+		for j, e := range experts {
+			l.matrix(&w.layers[i].gateUp[j], t.Experts[e].Gate, t.Experts[e].Up)
+			l.matrix(&w.layers[i].down[j], t.Experts[e].Down)
+		}
+	}
+	return w, ckpt.Load(ctx, l.jobs, workers, progress)
+}

@@ -1,0 +1,439 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/schedule"
+	"github.com/tandem-moe/tandem/serve/batch"
+	"github.com/tandem-moe/tandem/serve/kvcache"
+)
+
+// AttentionConfig is what an attention node is made of.
+type AttentionConfig struct {
+	Spec    *model.Spec
+	Device  kernel.Device
+	Weights *layer.AttentionWeights
+	Cache   *layer.Cache
+	// ModelHash and Numerics name what cached pages depend on.
+	ModelHash, Numerics string
+	Placement           route.Placement
+	Endpoint            *m2n.Endpoint
+	// MicroBatches in flight, and the sizes that bound them: sequences of the
+	// node, rows of a micro-batch, tokens of a sequence.
+	MicroBatches, MaxNumSeqs, MaxBatchedTokens, MaxModelLen int
+	// MaxWaiting bounds the sequences that wait, ChunkTokens the rows of one
+	// prompt in a step (0: MaxBatchedTokens).
+	MaxWaiting, ChunkTokens int
+	NoPrefixReuse           bool
+	// Preempt forces preemptions, in tests.
+	Preempt []batch.Forced
+	// Reports takes what the node has to say of its requests. It must not block.
+	Reports func([]Report)
+	// Busy is told when the node begins and ends work; nil means nobody is.
+	Busy Turn
+	Log  *slog.Logger
+}
+
+// AttentionNode holds sequences and their KV cache, and computes the attention
+// part of every layer for their micro-batches. It is a Worker. Run is its loop,
+// and all that computes runs there.
+type AttentionNode struct {
+	cfg       AttentionConfig
+	attention *layer.Attention
+	batcher   *batch.Batcher
+	pages     *kvcache.Cache
+	cycle     []schedule.Action
+	batches   []*microBatch
+	sequences map[uint64]*sequence
+	head      head
+	step      uint64
+	reports   []Report
+	experts   []string // ids of the expert nodes, by place
+	announced uint64   // micro-batches in flight, as the expert nodes know it
+	stats     *recorder
+
+	mu    sync.Mutex
+	inbox []command
+	news  chan struct{}
+}
+
+// command is a request to hand to the loop: a new sequence, or a cancellation.
+type command struct {
+	submit *Request
+	cancel uint64
+}
+
+// NewAttentionNode makes a node over loaded weights and an empty cache.
+func NewAttentionNode(cfg AttentionConfig) (*AttentionNode, error) {
+	cycle, err := attentionCycle(cfg.Spec, cfg.MicroBatches)
+	if err != nil {
+		return nil, err
+	}
+	n := &AttentionNode{
+		cfg:       cfg,
+		attention: layer.NewAttention(cfg.Device, cfg.Spec, cfg.Weights, cfg.Cache),
+		cycle:     cycle,
+		sequences: map[uint64]*sequence{},
+		stats:     newRecorder(),
+		news:      make(chan struct{}, 1),
+	}
+	n.pages, err = kvcache.New(kvcache.Identity{Model: cfg.ModelHash, Numerics: cfg.Numerics, PageTokens: cfg.Cache.PageTokens}, cfg.Cache.Pages)
+	if err != nil {
+		return nil, err
+	}
+	n.batcher, err = batch.New(batch.Config{
+		MicroBatches: cfg.MicroBatches, MaxNumSeqs: cfg.MaxNumSeqs, MaxBatchedTokens: cfg.MaxBatchedTokens,
+		ChunkTokens: cfg.ChunkTokens, MaxWaiting: cfg.MaxWaiting, MaxModelLen: cfg.MaxModelLen,
+		NoReuse: cfg.NoPrefixReuse, Preempt: cfg.Preempt,
+	}, n.pages)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.allocate(); err != nil {
+		n.Free()
+		return nil, err
+	}
+	return n, nil
+}
+
+// attentionCycle is what an attention node repeats: the second step of its
+// ping-pong schedule, each micro-batch's head of the step before included.
+func attentionCycle(spec *model.Spec, microBatches int) ([]schedule.Action, error) {
+	s, err := schedule.PingPong(schedule.Serving{
+		Attention: 1, Experts: 1, Layers: len(spec.Layers), MicroBatches: microBatches, Steps: 2,
+		Sparse: func(l int) bool { return spec.Layers[l].Sparse },
+	})
+	if err != nil {
+		return nil, err
+	}
+	actions := s.Ranks[0].Actions
+	first := slices.IndexFunc(actions, func(a schedule.Action) bool { return a.Part == schedule.Head })
+	return actions[first : len(actions)-microBatches], nil
+}
+
+// allocate makes room for the micro-batches and the head.
+func (n *AttentionNode) allocate() error {
+	spec := n.cfg.Spec
+	for range n.cfg.MicroBatches {
+		b := &microBatch{}
+		n.batches = append(n.batches, b)
+		var err error
+		if b.rows, err = n.attention.NewRows(n.cfg.MaxBatchedTokens); err != nil {
+			return err
+		}
+		b.exchange, err = newExchange(n.cfg.Device, n.cfg.Endpoint, n.cfg.Placement, n.cfg.MaxBatchedTokens, spec.Hidden, spec.Router.TopK)
+		if err != nil {
+			return err
+		}
+	}
+	return n.head.allocate(n.cfg.Device, min(headRows, n.cfg.MaxBatchedTokens), spec.Vocabulary)
+}
+
+// Free gives the memory back. The loop has ended, and no endpoint reads the
+// memory any more.
+func (n *AttentionNode) Free() {
+	for _, b := range n.batches {
+		if b.rows != nil {
+			n.attention.FreeRows(b.rows)
+		}
+		if b.exchange != nil {
+			b.exchange.free()
+		}
+	}
+	n.head.free(n.cfg.Device)
+}
+
+// SetExperts names the expert nodes, by place. It is called before Run.
+func (n *AttentionNode) SetExperts(ids []string) { n.experts = ids }
+
+// Offer describes the node to a front end.
+func (n *AttentionNode) Offer(id string, epoch uint64) Offer {
+	return Offer{
+		Node: id, Epoch: epoch, PageTokens: n.cfg.Cache.PageTokens,
+		MaxNumSeqs: n.cfg.MaxNumSeqs, MaxBatchedTokens: n.cfg.MaxBatchedTokens,
+		Limits: Limits{
+			Vocabulary: n.cfg.Spec.Vocabulary, MaxModelLen: n.cfg.MaxModelLen,
+			CacheTokens: n.cfg.Cache.Pages * n.cfg.Cache.PageTokens,
+		},
+	}
+}
+
+// Submit hands over a request.
+func (n *AttentionNode) Submit(r Request) { n.tell(command{submit: &r}) }
+
+// Cancel ends a request where it still runs.
+func (n *AttentionNode) Cancel(id uint64) { n.tell(command{cancel: id}) }
+
+func (n *AttentionNode) tell(c command) {
+	n.mu.Lock()
+	n.inbox = append(n.inbox, c)
+	n.mu.Unlock()
+	select {
+	case n.news <- struct{}{}:
+	default:
+	}
+}
+
+// PeerLostError is an expert node that cannot be reached: the node serves no
+// more until it joins the cluster anew.
+type PeerLostError struct {
+	Peer  string
+	Cause error
+}
+
+func (e *PeerLostError) Error() string {
+	return fmt.Sprintf("expert node %s is lost: %v", e.Peer, e.Cause)
+}
+
+func (e *PeerLostError) Unwrap() error { return e.Cause }
+
+// Run serves until ctx ends (nil), an expert node is lost (*PeerLostError), or
+// the device fails. Whatever ends it, no request is left without a last report.
+func (n *AttentionNode) Run(ctx context.Context) error {
+	err := n.serve(ctx)
+	reason := &UnavailableError{Reason: "the attention node is stopping"}
+	if err != nil && ctx.Err() == nil {
+		reason.Reason = err.Error()
+	} else {
+		err = nil
+	}
+	n.accept()
+	for id := range n.sequences {
+		n.reports = append(n.reports, Report{ID: id, Err: reason})
+	}
+	clear(n.sequences)
+	n.flush()
+	return err
+}
+
+// serve goes round the cycle while there is work, and waits while there is none.
+func (n *AttentionNode) serve(ctx context.Context) error {
+	for {
+		if err := n.rest(ctx); err != nil {
+			return err
+		}
+		for _, action := range n.cycle {
+			if err := n.perform(ctx, action); err != nil {
+				return fmt.Errorf("%v of step %d: %w", action.At(0), n.step, err)
+			}
+		}
+	}
+}
+
+// rest waits until there is a micro-batch in flight or a sequence to begin.
+func (n *AttentionNode) rest(ctx context.Context) error {
+	n.accept()
+	for n.inFlight() == 0 && n.batcher.Waiting()+n.batcher.Running() == 0 {
+		n.stats.working(false)
+		select {
+		case <-n.news:
+			n.accept()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	n.stats.working(true)
+	return nil
+}
+
+// accept takes what has been submitted and cancelled.
+func (n *AttentionNode) accept() {
+	n.mu.Lock()
+	commands := n.inbox
+	n.inbox = nil
+	n.mu.Unlock()
+	for _, c := range commands {
+		if c.submit == nil {
+			n.cancelled(c.cancel)
+			continue
+		}
+		if err := n.begin(*c.submit); err != nil {
+			n.reports = append(n.reports, Report{ID: c.submit.ID, Err: err})
+		}
+	}
+	n.flush()
+}
+
+// flush hands the collected reports over.
+func (n *AttentionNode) flush() {
+	if len(n.reports) > 0 {
+		n.cfg.Reports(n.reports)
+		n.reports = nil
+	}
+}
+
+// inFlight is the set of micro-batches in a step.
+func (n *AttentionNode) inFlight() uint64 {
+	var set uint64
+	for i, b := range n.batches {
+		if b.active {
+			set |= 1 << i
+		}
+	}
+	return set
+}
+
+// perform does one action of the schedule, for a micro-batch that is in a step.
+func (n *AttentionNode) perform(ctx context.Context, a schedule.Action) error {
+	b := n.batches[a.MicroBatch]
+	switch {
+	case a.Part == schedule.Head:
+		if !b.active {
+			return nil
+		}
+		return n.finish(ctx, a.MicroBatch)
+	case a.Layer == 0:
+		if started, err := n.start(ctx, a.MicroBatch); !started {
+			return err
+		}
+	case !b.active:
+		return nil
+	default:
+		if err := n.collect(ctx, b); err != nil {
+			return err
+		}
+	}
+	return n.forward(ctx, a)
+}
+
+// forward computes the attention part of a layer and sends its rows to the
+// experts.
+func (n *AttentionNode) forward(ctx context.Context, a schedule.Action) error {
+	b := n.batches[a.MicroBatch]
+	defer n.turn()()
+	begin := time.Now()
+	n.attention.Forward(a.Layer, b.rows, b.seqs, b.positions)
+	defer func() { n.stats.computed(time.Since(begin)) }()
+	if !n.cfg.Spec.Layers[a.Layer].Sparse {
+		return nil
+	}
+	n.announced = n.inFlight()
+	return b.exchange.dispatch(ctx, b.rows, route.Header{
+		Kind: route.Dispatch, MicroBatch: a.MicroBatch, Layer: a.Layer,
+		Step: b.step, Placement: n.cfg.Placement.Version, InFlight: n.announced,
+	}, n.experts)
+}
+
+// turn tells the pool that the node works, until the function that it returns
+// is called.
+func (n *AttentionNode) turn() func() {
+	if n.cfg.Busy == nil {
+		return func() {}
+	}
+	n.cfg.Busy.Enter()
+	return n.cfg.Busy.Leave
+}
+
+// stallTimeout bounds the wait for an expert node that is alive and does not
+// answer.
+const stallTimeout = time.Minute
+
+// collect waits for a micro-batch's results of the last layer and adds them to
+// its residual stream.
+func (n *AttentionNode) collect(ctx context.Context, b *microBatch) error {
+	if !b.exchange.pending {
+		return nil
+	}
+	for b.exchange.waiting > 0 {
+		c, err := n.poll(ctx, b)
+		if err != nil {
+			return err
+		}
+		if err := n.handle(ctx, c); err != nil {
+			return err
+		}
+	}
+	defer n.turn()()
+	begin := time.Now()
+	b.exchange.combine(n.attention, b.rows)
+	n.stats.busy(time.Since(begin))
+	return nil
+}
+
+func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion, error) {
+	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
+		return c, nil
+	}
+	wait, cancel := context.WithTimeout(ctx, stallTimeout)
+	defer cancel()
+	c, err := n.cfg.Endpoint.Poll(wait)
+	if err != nil && ctx.Err() == nil && wait.Err() != nil {
+		return c, fmt.Errorf("no results of layer %d, micro-batch %d, step %d for %v", b.exchange.sent.Layer, b.exchange.sent.MicroBatch, b.step, stallTimeout)
+	}
+	return c, err
+}
+
+// handle takes a completion of any micro-batch.
+func (n *AttentionNode) handle(ctx context.Context, c m2n.Completion) error {
+	switch c.Kind {
+	case m2n.Lost:
+		if slices.Contains(n.experts, c.Peer) {
+			return &PeerLostError{Peer: c.Peer, Cause: c.Err}
+		}
+	case m2n.Received:
+		defer n.cfg.Endpoint.Release(c)
+		if err := n.receive(ctx, c); err != nil {
+			return &PeerLostError{Peer: c.Peer, Cause: err}
+		}
+	}
+	return nil
+}
+
+// receive takes an expert node's results to their micro-batch.
+func (n *AttentionNode) receive(ctx context.Context, c m2n.Completion) error {
+	h, err := route.ParseHeader(c.Header)
+	if err != nil {
+		return err
+	}
+	place := slices.Index(n.experts, c.Peer)
+	if h.Kind != route.Return || place < 0 || h.MicroBatch >= len(n.batches) || !n.batches[h.MicroBatch].exchange.expects(h) {
+		return fmt.Errorf("an unexpected message: kind %d, step %d, layer %d, micro-batch %d", h.Kind, h.Step, h.Layer, h.MicroBatch)
+	}
+	n.stats.arrived(c)
+	if err := n.batches[h.MicroBatch].exchange.collect(ctx, place, c.Body); err != nil {
+		return fmt.Errorf("results of step %d, layer %d, micro-batch %d: %w", h.Step, h.Layer, h.MicroBatch, err)
+	}
+	return nil
+}
+
+// announce tells the expert nodes that fewer micro-batches are in flight, so
+// that nobody waits for this node.
+func (n *AttentionNode) announce() error {
+	n.announced = n.inFlight()
+	h := route.Header{Kind: route.Status, Placement: n.cfg.Placement.Version, InFlight: n.announced}
+	for _, id := range n.experts {
+		if _, err := n.cfg.Endpoint.Post(id, m2n.Message{Header: h.Append(nil)}); err != nil {
+			return lost(id, err)
+		}
+	}
+	return nil
+}
+
+// lost is the error of a post that failed.
+func lost(peer string, err error) error {
+	var l *m2n.LostError
+	if errors.As(err, &l) {
+		return &PeerLostError{Peer: peer, Cause: l}
+	}
+	return fmt.Errorf("posting to expert node %s: %w", peer, err)
+}
+
+// Stats tells what the node has done.
+func (n *AttentionNode) Stats() NodeStats {
+	s := n.stats.snapshot()
+	s.Role = cluster.Attention
+	s.Peers = n.cfg.Endpoint.Stats()
+	return s
+}

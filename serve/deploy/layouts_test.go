@@ -1,0 +1,320 @@
+package deploy_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/internal/oracle"
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/batch"
+	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/sample"
+)
+
+var (
+	layoutSeed  = flag.Uint64("layout.seed", 0, "repeat the layout of this seed (0: draw new ones)")
+	layoutModel = flag.String("layout.model", "", "repeat a layout of this model's folder")
+	layoutCount = flag.Int("layout.count", 6, "layouts per model")
+)
+
+// layout is one way to serve the same requests: everything that must not change
+// an answer.
+type layout struct {
+	seed                          uint64
+	attention, experts, micro     int
+	transport                     string
+	pageTokens, maxBatched, chunk int
+	reuse                         bool
+	maxSeqs, pages                int
+	linger                        time.Duration
+	isas                          []kernel.ISA
+	threads                       []int
+	order                         []int
+	preempt                       []batch.Forced
+}
+
+// drawLayout draws a layout from a seed.
+func drawLayout(seed uint64, requests int) layout {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	pick := func(values ...int) int { return values[rng.IntN(len(values))] }
+	l := layout{
+		seed: seed, attention: 1 + rng.IntN(4), experts: 1 + rng.IntN(5), micro: 1 + rng.IntN(4),
+		transport:  []string{"inproc", "tcp"}[rng.IntN(2)],
+		pageTokens: pick(16, 32, 64), maxBatched: pick(8, 17, 32, 64), chunk: pick(0, 3, 7, 16),
+		reuse: rng.IntN(3) > 0, maxSeqs: pick(2, 4, 8), pages: pick(6, 12, 40),
+		linger: []time.Duration{0, -1, 20 * time.Microsecond, 2 * time.Millisecond}[rng.IntN(4)],
+		order:  rng.Perm(requests),
+	}
+	isas := kernel.Available()
+	for range l.attention + l.experts {
+		l.isas = append(l.isas, isas[rng.IntN(len(isas))])
+		l.threads = append(l.threads, 1+rng.IntN(3))
+	}
+	for range rng.IntN(4) {
+		l.preempt = append(l.preempt, batch.Forced{Sequence: rng.IntN(3), Step: 1 + rng.IntN(6)})
+	}
+	return l
+}
+
+func (l layout) String() string {
+	return fmt.Sprintf("seed %d: %dA %dE m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v order %v preempt %v",
+		l.seed, l.attention, l.experts, l.micro, l.transport, l.pages, l.pageTokens, l.maxBatched, l.chunk, l.reuse, l.maxSeqs,
+		l.linger, l.isas, l.threads, l.order, l.preempt)
+}
+
+// options are the layout as a deployment's.
+func (l layout) options(m *deploy.Model) deploy.Options {
+	o := deploy.Options{
+		Attention: l.attention, Experts: l.experts, MicroBatches: l.micro, Transport: l.transport,
+		PageTokens: l.pageTokens, MaxBatchedTokens: l.maxBatched, ChunkTokens: l.chunk, NoPrefixReuse: !l.reuse,
+		MaxNumSeqs: l.maxSeqs, MaxModelLen: longest, Linger: l.linger, Preempt: l.preempt,
+	}
+	// Enough pages for the longest sequence, and not much more.
+	pages := max(l.pages, (longest+l.pageTokens-1)/l.pageTokens)
+	o.KVMemory = deploy.CacheBytes(m, l.pageTokens) * int64(pages*l.attention)
+	next := 0
+	o.Device = func(_ string, pool *kernel.Pool) (kernel.Device, error) {
+		i := next % len(l.isas)
+		next++
+		return kernel.NewCPU(kernel.CPUOptions{ISA: l.isas[i], Threads: l.threads[i], Pool: pool})
+	}
+	return o
+}
+
+// longest bounds the sequences of these tests, in tokens.
+const longest = 96
+
+// requests are what each layout is asked: greedy and sampled, short and long,
+// some with a common prefix, some with log-probabilities of their prompt.
+func requests(vocabulary int) []serve.Request {
+	rng := rand.New(rand.NewPCG(7, uint64(vocabulary)))
+	tokens := func(n int) []int32 {
+		t := make([]int32, n)
+		for i := range t {
+			t[i] = int32(rng.IntN(vocabulary))
+		}
+		return t
+	}
+	common := tokens(40)
+	prompt := func(shared, own int) []int32 { return slices.Concat(common[:shared], tokens(own)) }
+	sampled := sample.Params{Temperature: 0.9, TopK: 40, TopP: 0.95, MinP: 0.01, RepetitionPenalty: 1.1, PresencePenalty: 0.2, FrequencyPenalty: 0.3, Seed: 11}
+	list := []serve.Request{
+		{Prompt: prompt(40, 9), MaxTokens: 12},
+		{Prompt: prompt(40, 17), MaxTokens: 10, Sampling: sampled},
+		{Prompt: prompt(40, 9), MaxTokens: 9, Sampling: sample.Params{Temperature: 1.5, Seed: 3}},
+		{Prompt: tokens(1), MaxTokens: 14, Sampling: sample.Params{Temperature: 0.7, TopP: 0.8, Seed: 5, Choice: 2}},
+		{Prompt: tokens(70), MaxTokens: 5},
+		{Prompt: tokens(23), MaxTokens: 6, PromptLogprobs: 2},
+		{Prompt: prompt(32, 0), MaxTokens: 8, Sampling: sample.Params{LogitBias: map[int32]float64{3: 5, 4: -100}, Temperature: 1, Seed: 9}},
+		{Prompt: tokens(12), MaxTokens: 0, PromptLogprobs: 0},
+	}
+	for i := range list {
+		list[i].Logprobs = i%4 - 1
+		if list[i].PromptLogprobs == 0 && list[i].MaxTokens > 0 {
+			list[i].PromptLogprobs = -1
+		}
+	}
+	return list
+}
+
+// answer is what a request gave.
+type answer struct {
+	tokens []int32
+	logs   []serve.TokenLogprob
+	prompt []serve.TokenLogprob
+	finish serve.FinishReason
+}
+
+// bits prints an answer so that equal text means equal bits.
+func (a answer) bits() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v %s\n", a.tokens, a.finish)
+	for _, list := range [][]serve.TokenLogprob{a.prompt, a.logs} {
+		for _, l := range list {
+			fmt.Fprintf(&b, "%d:%x", l.Token, l.Logprob.Logprob)
+			for _, c := range l.Top {
+				fmt.Fprintf(&b, " %d:%x", c.Token, c.Logprob)
+			}
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+// ask submits a request and collects its answer.
+func ask(ctx context.Context, e serve.Engine, r serve.Request) (answer, error) {
+	s, err := e.Submit(ctx, r)
+	if err != nil {
+		return answer{}, err
+	}
+	defer s.Close()
+	var a answer
+	for {
+		event, err := s.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return a, nil
+		}
+		if err != nil {
+			return a, err
+		}
+		if event.HasToken {
+			a.tokens = append(a.tokens, event.Token)
+		}
+		if event.Logprob != nil {
+			a.logs = append(a.logs, *event.Logprob)
+		}
+		a.prompt = append(a.prompt, event.Prompt...)
+		a.finish = event.Finish
+	}
+}
+
+// run serves all requests in a layout and returns their answers and what the
+// nodes counted. The first of the order is answered before the others come, so
+// that there is a prefix to reuse.
+func (l layout) run(t *testing.T, m *deploy.Model) ([]answer, []serve.NodeStats) {
+	t.Helper()
+	local, err := deploy.StartLocal(t.Context(), m, l.options(m), nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, local.Close()) }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	list := requests(m.Spec.Vocabulary)
+	answers, errs := make([]answer, len(list)), make([]error, len(list))
+	answers[l.order[0]], errs[l.order[0]] = ask(ctx, local.Engine, list[l.order[0]])
+	var all sync.WaitGroup
+	for _, i := range l.order[1:] {
+		all.Go(func() { answers[i], errs[i] = ask(ctx, local.Engine, list[i]) })
+		runtime.Gosched()
+	}
+	all.Wait()
+	require.NoError(t, errors.Join(errs...), "%v", l)
+	return answers, local.Stats()
+}
+
+// total is what several runs counted.
+type total struct {
+	layouts, preemptions, reused, joined, lingers uint64
+	bytes                                         map[string]uint64
+}
+
+func (c *total) add(stats []serve.NodeStats) {
+	c.layouts++
+	for _, s := range stats {
+		c.preemptions += s.Preemptions
+		c.reused += s.PrefixHits
+		c.joined += uint64(max(0, s.Gather.Messages-s.Gather.Runs))
+		c.lingers += uint64(s.Gather.Linger)
+		for _, p := range s.Peers {
+			for transport, traffic := range p.Sent {
+				c.bytes[transport] += traffic.Bytes
+			}
+		}
+	}
+}
+
+// check asserts that what a layout drew did happen.
+func (l layout) check(t *testing.T, stats []serve.NodeStats) {
+	t.Helper()
+	c := total{bytes: map[string]uint64{}}
+	c.add(stats)
+	require.Positive(t, c.bytes[l.transport], "%v: no bytes by %s", l, l.transport)
+	require.Len(t, c.bytes, 1, "%v: bytes by another transport than %s", l, l.transport)
+	if !l.reuse {
+		require.Zero(t, c.reused, "%v: tokens were reused", l)
+	}
+	if l.attention == 1 && l.micro == 1 {
+		require.Zero(t, c.joined, "%v: rows of one micro-batch were joined", l)
+	}
+	for _, s := range stats {
+		if s.Role == cluster.Attention {
+			require.Zero(t, s.UsedTokens, "%v: pages are still held on %s", l, s.Node)
+		}
+	}
+}
+
+// models are the folders of the layouts test: every reference model, and the
+// embedded one as "".
+func models(t *testing.T) []string {
+	if *layoutModel != "" {
+		return []string{strings.TrimPrefix(*layoutModel, "gopher")}
+	}
+	return append(oracle.Models(t, model.Mixtral, model.Qwen3MoE, model.OLMoE), "")
+}
+
+// TestLayoutsGiveTheSameBits serves the same requests in random layouts: the
+// tokens and log-probabilities are those of the plain version, bit for bit.
+func TestLayoutsGiveTheSameBits(t *testing.T) {
+	c := total{bytes: map[string]uint64{}}
+	for _, dir := range models(t) {
+		name := "gopher"
+		if dir != "" {
+			name = filepath.Base(dir)
+		}
+		t.Run(name, func(t *testing.T) {
+			m, err := deploy.OpenModel(dir)
+			require.NoError(t, err)
+			defer m.Checkpoint.Close()
+			want := plain(t, m)
+			for _, seed := range seeds() {
+				l := drawLayout(seed, len(want))
+				t.Log(l)
+				got, stats := l.run(t, m)
+				l.compare(t, dir, want, got)
+				l.check(t, stats)
+				c.add(stats)
+			}
+		})
+	}
+	t.Logf("%d layouts: %+v", c.layouts, c)
+	if *layoutSeed == 0 && !t.Failed() {
+		require.GreaterOrEqual(t, c.layouts, uint64(40))
+		require.Positive(t, c.preemptions, "preemptions")
+		require.Positive(t, c.reused, "reused tokens")
+		require.Positive(t, c.joined, "messages that were joined with others")
+		require.Positive(t, c.lingers, "gathers that a linger ended")
+		require.Positive(t, c.bytes["inproc"], "bytes in process")
+		require.Positive(t, c.bytes["tcp"], "bytes by TCP")
+	}
+}
+
+func seeds() []uint64 {
+	if *layoutSeed != 0 {
+		return []uint64{*layoutSeed}
+	}
+	list := make([]uint64, *layoutCount)
+	for i := range list {
+		list[i] = 1 + rand.Uint64N(1<<40)
+	}
+	return list
+}
+
+// compare fails with the command that repeats the layout.
+func (l layout) compare(t *testing.T, dir string, want, got []answer) {
+	t.Helper()
+	for i := range want {
+		if want[i].bits() == got[i].bits() {
+			continue
+		}
+		if dir == "" {
+			dir = "gopher"
+		}
+		t.Fatalf("request %d differs in the layout %v\nwant %s\ngot %s\nrepeat: go test ./serve/deploy -run TestLayoutsGiveTheSameBits -layout.model=%s -layout.seed=%d",
+			i, l, want[i].bits(), got[i].bits(), dir, l.seed)
+	}
+}

@@ -1,0 +1,343 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve"
+)
+
+// Weights are a model's weights as loaded for a process: deployments of one
+// process may share them.
+type Weights struct {
+	attention *layer.AttentionWeights
+	positions int
+	experts   []*layer.ExpertWeights // by place
+}
+
+// Local is a whole deployment in one process: its Engine serves until Close.
+type Local struct {
+	Engine *serve.FrontEnd
+
+	options   Options
+	model     *Model
+	pool      *kernel.Pool
+	attention []*attentionNode
+	experts   []*expertNode
+	cancel    context.CancelFunc
+	running   sync.WaitGroup
+	mu        sync.Mutex
+	failed    error
+}
+
+// attentionNode is an attention node with what it stands on.
+type attentionNode struct {
+	*serve.AttentionNode
+	dev   kernel.Device
+	cache *layer.Cache
+	ep    *m2n.Endpoint
+	addr  string
+}
+
+// expertNode is an expert node with what it stands on.
+type expertNode struct {
+	*serve.ExpertNode
+	dev  kernel.Device
+	ep   *m2n.Endpoint
+	addr string
+}
+
+// StartLocal loads a model and starts its nodes. The caller closes what it
+// returns. Weights that are given are used instead of loading; they must be of
+// the same model and number of expert nodes.
+func StartLocal(ctx context.Context, m *Model, o Options, w *Weights) (*Local, error) {
+	if err := o.fill(m.Spec); err != nil {
+		return nil, err
+	}
+	l := &Local{options: o, model: m, pool: kernel.NewPool(o.Threads)}
+	if err := l.start(ctx, w); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (l *Local) start(ctx context.Context, w *Weights) error {
+	if w == nil {
+		var err error
+		if w, err = LoadWeights(ctx, l.model, l.options, l.pool); err != nil {
+			return err
+		}
+	}
+	network := m2n.NewNetwork()
+	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
+	for i, weights := range w.experts {
+		n, err := l.newExpert(ctx, network, placement, i, weights)
+		if err != nil {
+			return err
+		}
+		l.experts = append(l.experts, n)
+	}
+	l.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
+		Vocabulary: l.model.Spec.Vocabulary, MaxModelLen: l.options.MaxModelLen,
+		MaxWaiting: l.options.MaxWaiting, Missing: l.missing,
+	})
+	for i := range l.options.Attention {
+		n, err := l.newAttention(ctx, network, placement, i, w.attention)
+		if err != nil {
+			return err
+		}
+		l.attention = append(l.attention, n)
+	}
+	if err := l.introduce(); err != nil {
+		return err
+	}
+	return l.run()
+}
+
+// LoadWeights loads all of a model for the deployments of one process that have
+// the options' number of expert nodes.
+func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*Weights, error) {
+	if err := o.fill(m.Spec); err != nil {
+		return nil, err
+	}
+	dev, err := kernel.NewCPU(kernel.CPUOptions{Pool: pool})
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close()
+	progress := sumProgress(o.Progress)
+	w := &Weights{positions: o.MaxModelLen}
+	if w.attention, err = layer.LoadAttention(ctx, dev, m.Checkpoint, m.Spec, o.MaxModelLen, progress()); err != nil {
+		return nil, fmt.Errorf("loading attention: %w", err)
+	}
+	placement := route.Even(m.Spec.Router.Experts, o.Experts)
+	for i := range o.Experts {
+		e, err := layer.LoadExperts(ctx, dev, m.Checkpoint, m.Spec, placement.Experts(i), progress())
+		if err != nil {
+			return nil, fmt.Errorf("loading the experts of node %d: %w", i, err)
+		}
+		w.experts = append(w.experts, e)
+	}
+	return w, nil
+}
+
+// sumProgress makes, for each of several loads one after the other, a progress
+// that adds to what the earlier ones have done.
+func sumProgress(report func(done, total int64)) func() layer.Progress {
+	if report == nil {
+		return func() layer.Progress { return nil }
+	}
+	var before, last int64
+	return func() layer.Progress {
+		before += last
+		last = 0
+		base := before
+		return func(done, total int64) {
+			last = total
+			report(base+done, base+total)
+		}
+	}
+}
+
+func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Placement, place int, w *layer.ExpertWeights) (*expertNode, error) {
+	name := fmt.Sprintf("expert-%d", place)
+	dev, err := l.options.Device(name, l.pool)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", name, err)
+	}
+	n := &expertNode{dev: dev}
+	_, slot := l.options.slotBytes(l.model.Spec)
+	if n.ep, n.addr, err = l.listen(ctx, network, name, dev, slot); err != nil {
+		return nil, fmt.Errorf("node %s: %w", name, err)
+	}
+	n.ExpertNode, err = serve.NewExpertNode(serve.ExpertConfig{
+		Spec: l.model.Spec, Device: dev, Weights: w, Placement: p, Place: place,
+		Endpoint: n.ep, Linger: l.options.Linger, Busy: l.pool, Log: l.options.Log.With("node", name),
+	})
+	return n, err
+}
+
+func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.Placement, i int, w *layer.AttentionWeights) (*attentionNode, error) {
+	name := fmt.Sprintf("attention-%d", i)
+	dev, err := l.options.Device(name, l.pool)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", name, err)
+	}
+	n := &attentionNode{dev: dev}
+	if n.cache, err = layer.NewCache(dev, l.model.Spec, l.options.pages(l.model.Spec), l.options.PageTokens); err != nil {
+		return nil, fmt.Errorf("node %s: %w", name, err)
+	}
+	slot, _ := l.options.slotBytes(l.model.Spec)
+	if n.ep, n.addr, err = l.listen(ctx, network, name, dev, slot); err != nil {
+		return nil, fmt.Errorf("node %s: %w", name, err)
+	}
+	cfg := l.options.attentionConfig(l.model, name)
+	cfg.Device, cfg.Weights, cfg.Cache, cfg.Placement, cfg.Endpoint = dev, w, n.cache, p, n.ep
+	cfg.Busy = l.pool
+	cfg.Reports = func(r []serve.Report) { l.Engine.Deliver(name, r) }
+	n.AttentionNode, err = serve.NewAttentionNode(cfg)
+	return n, err
+}
+
+// attentionConfig is what follows from model and options.
+func (o *Options) attentionConfig(m *Model, name string) serve.AttentionConfig {
+	return serve.AttentionConfig{
+		Spec: m.Spec, ModelHash: m.Hash, Numerics: Numerics,
+		MicroBatches: o.MicroBatches, MaxNumSeqs: o.MaxNumSeqs, MaxBatchedTokens: o.MaxBatchedTokens,
+		MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, ChunkTokens: o.ChunkTokens, NoPrefixReuse: o.NoPrefixReuse, Preempt: o.Preempt,
+		Log: o.Log.With("node", name),
+	}
+}
+
+// listen makes a node's endpoint on the deployment's transport.
+func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, dev kernel.Device, slot int) (*m2n.Endpoint, string, error) {
+	ep, err := newEndpoint(name, 1, dev, slot, l.options, network)
+	if err != nil {
+		return nil, "", err
+	}
+	addr := "inproc:" + name
+	if l.options.Transport == "tcp" {
+		addr = "tcp:127.0.0.1:0"
+	}
+	addr, err = ep.Listen(ctx, addr)
+	return ep, addr, err
+}
+
+// newEndpoint makes an endpoint whose receive memory is the device's.
+func newEndpoint(id string, epoch uint64, dev kernel.Device, slot int, o Options, network *m2n.Network) (*m2n.Endpoint, error) {
+	return m2n.NewEndpoint(m2n.Config{
+		ID: id, Epoch: epoch, Network: network,
+		SlotBytes: slot, Slots: o.MicroBatches + 1, // one more for a status
+		PeerTimeout: o.PeerTimeout,
+		Alloc: func(n int) (*m2n.Region, error) {
+			b, err := dev.Alloc(kernel.F32, (n+3)/4)
+			if err != nil {
+				return nil, err
+			}
+			return &m2n.Region{Bytes: b.Bytes()[:n], User: b}, nil
+		},
+		Free: func(r *m2n.Region) { dev.Free(r.User.(kernel.Buffer)) },
+	})
+}
+
+// introduce tells all nodes of each other.
+func (l *Local) introduce() error {
+	var names []string
+	for i, e := range l.experts {
+		name := fmt.Sprintf("expert-%d", i)
+		names = append(names, name)
+		for j, a := range l.attention {
+			if err := a.ep.SetPeer(name, e.addr, 1); err != nil {
+				return err
+			}
+			if err := e.ep.SetPeer(fmt.Sprintf("attention-%d", j), a.addr, 1); err != nil {
+				return err
+			}
+		}
+	}
+	for _, a := range l.attention {
+		a.SetExperts(names)
+	}
+	return nil
+}
+
+// run starts the nodes' loops and attaches the attention nodes.
+func (l *Local) run() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	for _, e := range l.experts {
+		l.running.Go(func() { l.fail(e.Run(ctx)) })
+	}
+	for i, a := range l.attention {
+		l.running.Go(func() { l.fail(a.Run(ctx)) })
+		_, err := l.Engine.Attach(a.Offer(fmt.Sprintf("attention-%d", i), 1), a)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fail keeps the first error of a node: the deployment serves no more.
+func (l *Local) fail(err error) {
+	if err == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == nil {
+		l.failed = err
+		l.options.Log.Error("node failed", "error", err)
+	}
+}
+
+// missing says why the deployment cannot serve, or nothing.
+func (l *Local) missing() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return l.failed.Error()
+	}
+	return ""
+}
+
+// Missing says why the deployment cannot serve, or nothing.
+func (l *Local) Missing() string { return l.missing() }
+
+// CacheTokens is the KV cache of all attention nodes, in tokens.
+func (l *Local) CacheTokens() int { return l.options.cacheTokens(l.model.Spec) * l.options.Attention }
+
+// Stats tells what each node has done.
+func (l *Local) Stats() []serve.NodeStats {
+	var all []serve.NodeStats
+	for i, a := range l.attention {
+		s := a.Stats()
+		s.Node = fmt.Sprintf("attention-%d", i)
+		all = append(all, s)
+	}
+	for i, e := range l.experts {
+		s := e.Stats()
+		s.Node = fmt.Sprintf("expert-%d", i)
+		all = append(all, s)
+	}
+	return all
+}
+
+// closeTimeout bounds an orderly goodbye to peers.
+const closeTimeout = 5 * time.Second
+
+// Close ends the nodes and gives their memory back. Requests that still run
+// end with an error.
+func (l *Local) Close() error {
+	if l.cancel != nil {
+		l.cancel()
+	}
+	l.running.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	var errs []error
+	for _, a := range l.attention {
+		errs = append(errs, a.ep.Close(ctx))
+	}
+	for _, e := range l.experts {
+		errs = append(errs, e.ep.Close(ctx))
+	}
+	for _, a := range l.attention {
+		a.Free()
+		a.cache.Free(a.dev)
+		errs = append(errs, a.dev.Close())
+	}
+	for _, e := range l.experts {
+		e.Free()
+		errs = append(errs, e.dev.Close())
+	}
+	l.pool.Close()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,69 @@
+// Package deploy owns assembly: it opens a model and builds front end, attention
+// nodes and expert nodes of it, all in one process or one node per process. It
+// may not know HTTP's or text's side of serving, nor how a node computes.
+package deploy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/model/checkpoint"
+	"github.com/tandem-moe/tandem/model/gopher"
+)
+
+// Numerics names the arithmetic: weights widened exactly to f32, f32 chains, f32
+// cache and wire, exact combine, spans of kernel.Span positions.
+var Numerics = fmt.Sprintf("f32 (kv f32, wire f32, combine exact, span %d)", kernel.Span)
+
+// Model is an opened model.
+type Model struct {
+	// Name is the folder's, or the embedded model's.
+	Name string
+	Spec *model.Spec
+	// Files holds config.json and its companions.
+	Files      fs.FS
+	Checkpoint *checkpoint.Checkpoint
+	// Hash identifies configuration and weights.
+	Hash string
+}
+
+// OpenModel opens a Hugging Face folder, or the embedded model where dir is
+// empty. The caller closes its Checkpoint.
+func OpenModel(dir string) (*Model, error) {
+	m := &Model{Name: gopher.Name, Files: gopher.Files()}
+	open := gopher.Open
+	if dir != "" {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, fmt.Errorf("model folder %q: %w", dir, err)
+		}
+		m.Name, m.Files = filepath.Base(abs), os.DirFS(dir)
+		open = func() (*checkpoint.Checkpoint, error) { return checkpoint.Open(dir) }
+	}
+	var err error
+	if m.Spec, err = model.ReadSpec(m.Files); err != nil {
+		return nil, fmt.Errorf("model %s: %w", m.Name, err)
+	}
+	if m.Checkpoint, err = open(); err != nil {
+		return nil, fmt.Errorf("model %s: %w", m.Name, err)
+	}
+	spec, weights := m.Spec.Hash(), m.Checkpoint.Hash()
+	hash := sha256.Sum256(append(spec[:], weights[:]...))
+	m.Hash = hex.EncodeToString(hash[:16])
+	return m, nil
+}
+
+// Identity is what nodes of a cluster that serves the model must agree on.
+func (m *Model) Identity(version string) cluster.Identity {
+	return cluster.Identity{
+		Version: version, Model: m.Hash, Numerics: Numerics,
+		Layers: len(m.Spec.Layers), Experts: m.Spec.Router.Experts, TopK: m.Spec.Router.TopK,
+	}
+}

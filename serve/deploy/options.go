@@ -1,0 +1,144 @@
+package deploy
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve/batch"
+)
+
+// Options say how a model is deployed. The zero value is one attention node, one
+// expert node, and what suits the machine.
+type Options struct {
+	// Attention and Experts are the numbers of nodes: any, whatever the number
+	// of experts. Default 1 and 1.
+	Attention, Experts int
+	// MicroBatches is how many each attention node has in flight: 2 let attention
+	// and experts work at the same time, 3 or 4 hide the network too. Default 1:
+	// where both work on the same cores, splitting a batch only makes it smaller.
+	MicroBatches int
+	// MaxModelLen bounds prompt plus output in tokens. Default: the model's, as
+	// far as the KV cache holds one such sequence.
+	MaxModelLen int
+	// MaxNumSeqs is how many sequences an attention node runs at once, default
+	// 64; MaxBatchedTokens how many rows a micro-batch has in a step, default
+	// 512: a long prompt is computed in chunks of at most that many tokens.
+	MaxNumSeqs, MaxBatchedTokens int
+	// MaxWaiting bounds the queue, default 1024.
+	MaxWaiting int
+	// KVMemory is the bytes of KV cache of all attention nodes of this process.
+	// Default: a third of the free memory, and no more than MaxNumSeqs sequences
+	// of MaxModelLen need.
+	KVMemory int64
+	// PageTokens is the room of a page of the KV cache. Default 16.
+	PageTokens int
+	// Threads bounds the threads of this process's nodes. Default: all cores.
+	Threads int
+	// Transport joins the nodes of one process: "inproc" (default) or "tcp".
+	Transport string
+	// Linger bounds how long an expert node holds rows of one attention node back
+	// for those of others. 0: adaptive, see gather.Config.
+	Linger time.Duration
+	// PeerTimeout is the silence after which a peer counts as lost. Default 2 s.
+	PeerTimeout time.Duration
+	// Device makes a node's device; nil: the CPU's best. Node names are
+	// "attention-0", "expert-1", ….
+	Device func(node string, pool *kernel.Pool) (kernel.Device, error)
+	// NoPrefixReuse computes every prompt whole.
+	NoPrefixReuse bool
+	// ChunkTokens bounds the rows of one prompt in a step. Default:
+	// MaxBatchedTokens.
+	ChunkTokens int
+	// Preempt, in tests, forces preemptions.
+	Preempt []batch.Forced
+	// Progress is told how much of the weights has been loaded, in bytes; of
+	// several nodes the sum. It may be called from several goroutines.
+	Progress func(done, total int64)
+	Log      *slog.Logger
+}
+
+// fill puts defaults in and refuses what makes no sense.
+func (o *Options) fill(spec *model.Spec) error {
+	for _, d := range []struct {
+		name  string
+		value *int
+		def   int
+		max   int
+	}{
+		{"attention", &o.Attention, 1, 1 << 10},
+		{"experts", &o.Experts, 1, 1 << 10},
+		{"micro-batches", &o.MicroBatches, 1, route.MaxMicroBatches},
+		{"max-num-seqs", &o.MaxNumSeqs, 64, 1 << 16},
+		{"max-num-batched-tokens", &o.MaxBatchedTokens, 512, 1 << 20},
+		{"page-tokens", &o.PageTokens, kernel.KVBlock, kernel.Span},
+		{"max-waiting", &o.MaxWaiting, 1024, 1 << 20},
+		{"threads", &o.Threads, runtime.GOMAXPROCS(0), 1 << 10},
+		{"max-model-len", &o.MaxModelLen, spec.MaxPositions, spec.MaxPositions},
+	} {
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+		if *d.value < 1 || *d.value > d.max {
+			return fmt.Errorf("%s is %d, want 1 to %d", d.name, *d.value, d.max)
+		}
+	}
+	if o.PageTokens%kernel.KVBlock != 0 {
+		return fmt.Errorf("page-tokens is %d, want a multiple of %d", o.PageTokens, kernel.KVBlock)
+	}
+	if o.Transport == "" {
+		o.Transport = "inproc"
+	}
+	if o.PeerTimeout == 0 {
+		o.PeerTimeout = 2 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Device == nil {
+		o.Device = func(_ string, pool *kernel.Pool) (kernel.Device, error) {
+			return kernel.NewCPU(kernel.CPUOptions{Pool: pool, Threads: o.Threads})
+		}
+	}
+	return o.fillKV(spec)
+}
+
+// kvShare is the share of the free memory that the KV cache takes by default.
+const kvShare = 3
+
+// fillKV sets KVMemory, and checks that it holds one page at least.
+func (o *Options) fillKV(spec *model.Spec) error {
+	page := layer.CacheBytes(spec, o.PageTokens)
+	if o.KVMemory == 0 {
+		perSeq := int64((o.MaxModelLen+o.PageTokens-1)/o.PageTokens) * page
+		o.KVMemory = min(freeMemory()/kvShare, perSeq*int64(o.MaxNumSeqs*o.Attention))
+	}
+	if o.KVMemory < page*int64(o.Attention) {
+		return fmt.Errorf("kv-memory is %d bytes for %d attention nodes, one page of %d tokens takes %d", o.KVMemory, o.Attention, o.PageTokens, page)
+	}
+	return nil
+}
+
+// pages is the number of pages of one attention node.
+func (o *Options) pages(spec *model.Spec) int {
+	return int(o.KVMemory / int64(o.Attention) / layer.CacheBytes(spec, o.PageTokens))
+}
+
+// CacheTokens is the size of one attention node's KV cache, once defaults are
+// filled in.
+func (o *Options) cacheTokens(spec *model.Spec) int { return o.pages(spec) * o.PageTokens }
+
+// slotBytes are the largest messages that an attention node and an expert node
+// receive: all rows with their pairs, and all results.
+func (o *Options) slotBytes(spec *model.Spec) (attention, expert int) {
+	rows, k, h := o.MaxBatchedTokens, spec.Router.TopK, spec.Hidden
+	return max(rows*k*h*4, 64), max(rows*h*4+rows*k*4+route.PairsSize(rows*k), 64)
+}
+
+// CacheBytes is the memory of a page of the model's KV cache, in bytes.
+func CacheBytes(m *Model, pageTokens int) int64 { return layer.CacheBytes(m.Spec, pageTokens) }

@@ -1,0 +1,128 @@
+package deploy_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/sample"
+)
+
+// plainEngine is the slow, obvious version: one request at a time, its whole
+// sequence anew for each token, portable code on one thread.
+type plainEngine struct {
+	t      testing.TB
+	m      *deploy.Model
+	dev    kernel.Device
+	direct *serve.Direct
+	pages  []int32
+	logits kernel.Buffer
+	lse    kernel.Buffer
+}
+
+// plain answers all requests the plain way.
+func plain(t *testing.T, m *deploy.Model) []answer {
+	t.Helper()
+	dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: kernel.Portable, Threads: 1})
+	require.NoError(t, err)
+	defer dev.Close()
+	a, err := layer.LoadAttention(t.Context(), dev, m.Checkpoint, m.Spec, longest, nil)
+	require.NoError(t, err)
+	experts := make([]int, m.Spec.Router.Experts)
+	for e := range experts {
+		experts[e] = e
+	}
+	e, err := layer.LoadExperts(t.Context(), dev, m.Checkpoint, m.Spec, experts, nil)
+	require.NoError(t, err)
+	cache, err := layer.NewCache(dev, m.Spec, longest/kernel.KVBlock, kernel.KVBlock)
+	require.NoError(t, err)
+	defer cache.Free(dev)
+	p := &plainEngine{t: t, m: m, dev: dev}
+	p.direct, err = serve.NewDirect(dev, m.Spec, a, e, cache, longest)
+	require.NoError(t, err)
+	defer p.direct.Free()
+	for i := range cache.Pages {
+		p.pages = append(p.pages, int32(i))
+	}
+	p.logits, err = dev.Alloc(kernel.F32, longest*m.Spec.Vocabulary)
+	require.NoError(t, err)
+	defer dev.Free(p.logits)
+	p.lse, err = dev.Alloc(kernel.F32, longest)
+	require.NoError(t, err)
+	defer dev.Free(p.lse)
+	var answers []answer
+	for _, r := range requests(m.Spec.Vocabulary) {
+		answers = append(answers, p.answer(r))
+	}
+	return answers
+}
+
+// forward computes a whole sequence and returns each row's logits and their
+// log-sum-exp.
+func (p *plainEngine) forward(tokens []int32) ([]float32, []float32) {
+	pos := make([]int32, len(tokens))
+	for i := range pos {
+		pos[i] = int32(i)
+	}
+	seqs := []kernel.Sequence{{Rows: len(tokens), Pages: p.pages}}
+	require.NoError(p.t, p.direct.Forward(p.t.Context(), tokens, pos, seqs))
+	p.direct.Head(kernel.MatOf(p.logits, len(tokens), p.m.Spec.Vocabulary), kernel.MatOf(p.lse, len(tokens), 1), pos)
+	require.NoError(p.t, p.dev.Record().Wait(p.t.Context()))
+	return kernel.Float32s(p.logits), kernel.Float32s(p.lse)
+}
+
+// answer continues a request token by token.
+func (p *plainEngine) answer(r serve.Request) answer {
+	a := answer{finish: serve.FinishLength}
+	v := p.m.Spec.Vocabulary
+	logits, lse := p.forward(r.Prompt)
+	if r.PromptLogprobs >= 0 {
+		a.prompt = append(a.prompt, serve.TokenLogprob{Logprob: serve.Logprob{Token: r.Prompt[0]}})
+		for i, token := range r.Prompt[1:] {
+			a.prompt = append(a.prompt, logprob(logits[i*v:(i+1)*v], lse[i], token, r.PromptLogprobs))
+		}
+	}
+	chain := r.Sampling.Chain()
+	var sampler sample.Sampler
+	for len(a.tokens) < r.MaxTokens {
+		tokens := slices.Concat(r.Prompt, a.tokens)
+		logits, lse = p.forward(tokens)
+		last := logits[(len(tokens)-1)*v : len(tokens)*v]
+		var counter sample.Counter
+		counter.Reset(r.Prompt, a.tokens)
+		token, err := sampler.Sample(last, &chain, &counter)
+		require.NoError(p.t, err)
+		if r.Logprobs >= 0 {
+			a.logs = append(a.logs, logprob(last, lse[len(tokens)-1], token, r.Logprobs))
+		}
+		a.tokens = append(a.tokens, token)
+	}
+	return a
+}
+
+// logprob is a token's log-probability and the best candidates, by sorting all.
+func logprob(logits []float32, lse float32, token int32, top int) serve.TokenLogprob {
+	l := serve.TokenLogprob{Logprob: serve.Logprob{Token: token, Logprob: logits[token] - lse}}
+	order := make([]int32, len(logits))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortStableFunc(order, func(a, b int32) int {
+		switch {
+		case logits[a] > logits[b]:
+			return -1
+		case logits[a] < logits[b]:
+			return 1
+		}
+		return 0
+	})
+	for _, id := range order[:top] {
+		l.Top = append(l.Top, serve.Logprob{Token: id, Logprob: logits[id] - lse})
+	}
+	return l
+}

@@ -1,0 +1,454 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve/gather"
+)
+
+// ExpertConfig is what an expert node is made of.
+type ExpertConfig struct {
+	Spec    *model.Spec
+	Device  kernel.Device
+	Weights *layer.ExpertWeights
+	// Placement says where experts are, Place which of its nodes this one is.
+	Placement route.Placement
+	Place     int
+	Endpoint  *m2n.Endpoint
+	// Linger bounds how long a message waits for those of other nodes; 0 means
+	// adaptive: see gather.Config.
+	Linger time.Duration
+	// Busy is told when the node begins and ends work; nil means nobody is.
+	Busy Turn
+	Log  *slog.Logger
+}
+
+// Turn is told when a node has work to do and when it has none, so that idle
+// threads keep out of its way.
+type Turn interface {
+	Enter()
+	Leave()
+}
+
+// ExpertNode gathers rows from attention nodes, computes their experts and
+// returns the results. Run is its loop; nothing else of it runs.
+type ExpertNode struct {
+	cfg     ExpertConfig
+	experts *layer.Experts
+	gather  *gather.Gather
+	grouper *route.Grouper
+	origin  time.Time
+
+	joined   map[string]uint64 // attention nodes, and their micro-batches in flight
+	pending  []*dispatched     // of the run: scratch
+	in, gate kernel.Buffer
+	outputs  []*output        // free
+	sending  map[sent]*output // by the message that carries a part of it
+	timer    time.Duration    // when the gather wants to be called, 0: not
+	stats    *recorder
+}
+
+// sent names a posted message.
+type sent struct {
+	peer  string
+	token uint64
+}
+
+// dispatched is a message that waits for its run.
+type dispatched struct {
+	header     route.Header
+	pairs      route.Pairs
+	rows       kernel.Mat
+	gates      kernel.Mat
+	completion m2n.Completion
+}
+
+// output is a run's results, in the transport's hands until each message that
+// carries a part of them is sent.
+type output struct {
+	sendBuffer
+	parts int
+}
+
+// NewExpertNode makes a node over loaded weights.
+func NewExpertNode(cfg ExpertConfig) (*ExpertNode, error) {
+	g, err := gather.New(gather.Config{Layers: cfg.Spec.SparseLayers(), Linger: cfg.Linger})
+	if err != nil {
+		return nil, err
+	}
+	return &ExpertNode{
+		cfg:     cfg,
+		experts: layer.NewExperts(cfg.Device, cfg.Spec, cfg.Weights),
+		gather:  g,
+		grouper: route.NewGrouper(cfg.Placement.Experts(cfg.Place)),
+		origin:  time.Now(),
+		joined:  map[string]uint64{},
+		sending: map[sent]*output{},
+		stats:   newRecorder(),
+	}, nil
+}
+
+// Run serves until ctx ends or the device fails. The endpoint is the caller's to
+// close.
+func (n *ExpertNode) Run(ctx context.Context) error {
+	for {
+		c, err := n.poll(ctx)
+		switch {
+		case errors.Is(err, errTimer):
+			n.timer = 0
+			err = n.act(ctx, n.gather.Timer(n.now()))
+		case err == nil:
+			err = n.handle(ctx, c)
+		case ctx.Err() != nil || errors.Is(err, m2n.ErrClosed):
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("expert node: %w", err)
+		}
+	}
+}
+
+// errTimer says that the gather's time has come.
+var errTimer = errors.New("timer")
+
+// poll waits for a completion, or until the gather wants to be called.
+func (n *ExpertNode) poll(ctx context.Context) (m2n.Completion, error) {
+	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
+		return c, nil
+	}
+	if n.timer == 0 {
+		return n.cfg.Endpoint.Poll(ctx)
+	}
+	left := n.timer - n.now()
+	if left <= 0 {
+		return m2n.Completion{}, errTimer
+	}
+	wait, cancel := context.WithTimeoutCause(ctx, left, errTimer)
+	defer cancel()
+	c, err := n.cfg.Endpoint.Poll(wait)
+	if err != nil && ctx.Err() == nil && wait.Err() != nil {
+		return m2n.Completion{}, errTimer
+	}
+	return c, err
+}
+
+func (n *ExpertNode) now() time.Duration { return time.Since(n.origin) }
+
+// handle takes one completion. An error of a peer's is that peer's loss; only
+// the device's ends the node.
+func (n *ExpertNode) handle(ctx context.Context, c m2n.Completion) error {
+	switch c.Kind {
+	case m2n.Sent:
+		n.sent(c)
+	case m2n.Lost:
+		n.cfg.Log.Warn("attention node lost", "node", c.Peer, "error", c.Err)
+		return n.lost(ctx, c.Peer)
+	case m2n.Received:
+		actions, err := n.receive(c)
+		if err != nil {
+			n.cfg.Endpoint.Release(c)
+			n.cfg.Log.Error("message refused", "node", c.Peer, "error", err)
+			n.cfg.Endpoint.RemovePeer(c.Peer)
+			return n.lost(ctx, c.Peer)
+		}
+		return n.act(ctx, actions)
+	}
+	return nil
+}
+
+func (n *ExpertNode) lost(ctx context.Context, peer string) error {
+	if _, ok := n.joined[peer]; !ok {
+		return nil
+	}
+	delete(n.joined, peer)
+	n.stats.working(n.anyInFlight())
+	return n.act(ctx, n.gather.Lost(peer, n.now()))
+}
+
+// receive takes an attention node's message to the gather.
+func (n *ExpertNode) receive(c m2n.Completion) (gather.Actions, error) {
+	h, err := route.ParseHeader(c.Header)
+	if err != nil {
+		return gather.Actions{}, err
+	}
+	actions, err := n.inFlight(c.Peer, h.InFlight)
+	if err != nil {
+		return gather.Actions{}, err
+	}
+	switch h.Kind {
+	case route.Status:
+		n.cfg.Endpoint.Release(c)
+		return actions, nil
+	case route.Dispatch:
+		d, err := n.read(h, c)
+		if err != nil {
+			return gather.Actions{}, fmt.Errorf("step %d, layer %d, micro-batch %d: %w", h.Step, h.Layer, h.MicroBatch, err)
+		}
+		n.stats.arrived(c)
+		next, err := n.gather.Arrive(gather.Message{
+			Node: c.Peer, Step: h.Step, MicroBatch: h.MicroBatch, Layer: h.Layer, Rows: h.Pairs, Tag: d,
+		}, n.now())
+		return join(actions, next), err
+	}
+	return gather.Actions{}, fmt.Errorf("a message of kind %d", h.Kind)
+}
+
+// join is the actions of two events in a row.
+func join(a, b gather.Actions) gather.Actions {
+	b.Drop = slices.Concat(a.Drop, b.Drop)
+	if a.Run != nil {
+		b.Run = a.Run
+	}
+	return b
+}
+
+// inFlight tells the gather of a node that is new, or whose micro-batches in
+// flight have changed.
+func (n *ExpertNode) inFlight(peer string, batches uint64) (gather.Actions, error) {
+	was, known := n.joined[peer]
+	if !known {
+		if err := n.gather.Joined(peer); err != nil {
+			return gather.Actions{}, err
+		}
+	}
+	n.joined[peer] = batches
+	if known && was == batches {
+		return gather.Actions{}, nil
+	}
+	n.stats.working(n.anyInFlight())
+	return n.gather.Busy(peer, batches, n.now())
+}
+
+// anyInFlight says whether any attention node has micro-batches in flight.
+func (n *ExpertNode) anyInFlight() bool {
+	for _, batches := range n.joined {
+		if batches != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// read views a dispatch's body: rows, gate weights and pairs.
+func (n *ExpertNode) read(h route.Header, c m2n.Completion) (*dispatched, error) {
+	if h.Placement != n.cfg.Placement.Version {
+		return nil, fmt.Errorf("split by placement %d, this node has %d", h.Placement, n.cfg.Placement.Version)
+	}
+	if len(c.Body) != 3 {
+		return nil, fmt.Errorf("%d spans, want rows, gate weights and pairs", len(c.Body))
+	}
+	d := &dispatched{header: h, completion: c}
+	var err error
+	if d.rows, err = matOfSpan(c.Body[0], n.cfg.Spec.Hidden); err != nil {
+		return nil, err
+	}
+	if d.gates, err = matOfSpan(c.Body[1], 1); err != nil {
+		return nil, err
+	}
+	if d.rows.Rows != h.Rows || d.gates.Rows != h.Pairs {
+		return nil, fmt.Errorf("%d rows and %d gate weights, the header says %d and %d", d.rows.Rows, d.gates.Rows, h.Rows, h.Pairs)
+	}
+	if err := route.ReadPairs(&d.pairs, c.Body[2].Bytes(), h.Rows, h.Pairs); err != nil {
+		return nil, err
+	}
+	return d, n.grouper.Check(d.pairs)
+}
+
+// act does what the gather decides, until it decides to wait.
+func (n *ExpertNode) act(ctx context.Context, a gather.Actions) error {
+	for {
+		for _, m := range a.Drop {
+			n.cfg.Endpoint.Release(m.Tag.(*dispatched).completion)
+		}
+		n.timer = a.Timer
+		if a.Run == nil {
+			return nil
+		}
+		if err := n.run(ctx, a.Run); err != nil {
+			return err
+		}
+		a = n.gather.Done(n.now())
+	}
+}
+
+// run computes a layer's experts over the rows of several messages.
+func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
+	if n.cfg.Busy != nil {
+		n.cfg.Busy.Enter()
+		defer n.cfg.Busy.Leave()
+	}
+	begin := time.Now()
+	n.pending = n.pending[:0]
+	var pairs []route.Pairs
+	rows := 0
+	for _, m := range run.Messages {
+		d := m.Tag.(*dispatched)
+		n.pending = append(n.pending, d)
+		pairs = append(pairs, d.pairs)
+		rows += len(d.pairs.Row)
+	}
+	grouping := n.grouper.Group(pairs)
+	if err := n.fill(ctx, grouping, rows); err != nil {
+		return fmt.Errorf("layer %d: %w", run.Layer, err)
+	}
+	out, err := n.output(rows)
+	if err != nil {
+		return fmt.Errorf("layer %d: %w", run.Layer, err)
+	}
+	hidden := n.cfg.Spec.Hidden
+	err = n.experts.Forward(run.Layer, kernel.MatOf(out.buffer, rows, hidden),
+		kernel.MatOf(n.in, rows, hidden), kernel.MatOf(n.gate, rows, 1), grouping.Offsets)
+	if err != nil {
+		return fmt.Errorf("layer %d: %w", run.Layer, err)
+	}
+	n.stats.computed(time.Since(begin))
+	n.count(grouping.Offsets)
+	n.answer(run, grouping, out)
+	return nil
+}
+
+// fill gathers the messages' rows and gate weights, expert by expert, and
+// releases the messages: their senders may use the memory again.
+func (n *ExpertNode) fill(ctx context.Context, g *route.Grouping, rows int) error {
+	dev, hidden := n.cfg.Device, n.cfg.Spec.Hidden
+	var err error
+	if n.in, err = reserve(dev, n.in, rows*hidden); err != nil {
+		return err
+	}
+	if n.gate, err = reserve(dev, n.gate, rows); err != nil {
+		return err
+	}
+	in, gate := kernel.MatOf(n.in, rows, hidden), kernel.MatOf(n.gate, rows, 1)
+	for i, d := range n.pending {
+		dev.CopyRows(in, g.Dst[i], d.rows, d.pairs.Row)
+		dev.CopyRows(gate, g.Dst[i], d.gates, nil)
+	}
+	if err := dev.Record().Wait(ctx); err != nil {
+		return err
+	}
+	for _, d := range n.pending {
+		n.cfg.Endpoint.Release(d.completion)
+	}
+	return nil
+}
+
+// reserve returns a buffer of at least n elements, the given one where it is
+// large enough.
+func reserve(dev kernel.Device, b kernel.Buffer, n int) (kernel.Buffer, error) {
+	if b != nil && b.Len() >= n {
+		return b, nil
+	}
+	if b != nil {
+		dev.Free(b)
+	}
+	b, err := dev.Alloc(kernel.F32, n+n/4)
+	if err != nil {
+		return nil, fmt.Errorf("buffer of %d elements: %w", n, err)
+	}
+	return b, nil
+}
+
+// output takes a free buffer for the results of a number of rows.
+func (n *ExpertNode) output(rows int) (*output, error) {
+	elements := rows * n.cfg.Spec.Hidden
+	var out *output
+	if last := len(n.outputs) - 1; last >= 0 {
+		out, n.outputs = n.outputs[last], n.outputs[:last]
+		if out.buffer.Len() >= elements {
+			return out, nil
+		}
+		n.cfg.Device.Free(out.buffer)
+	}
+	b, err := newSendBuffer(n.cfg.Device, n.cfg.Endpoint, elements+elements/4)
+	if err != nil {
+		return nil, fmt.Errorf("results of %d rows: %w", rows, err)
+	}
+	return &output{sendBuffer: b}, nil
+}
+
+// count notes a run's rows.
+func (n *ExpertNode) count(offsets []int32) {
+	for i := 1; i < len(offsets); i++ {
+		if rows := offsets[i] - offsets[i-1]; rows > 0 {
+			n.stats.rows.Observe(float64(rows))
+		}
+	}
+	counters := n.gather.Counters()
+	n.stats.update(func(s *NodeStats) { s.Gather = counters })
+}
+
+// Stats tells what the node has done.
+func (n *ExpertNode) Stats() NodeStats {
+	s := n.stats.snapshot()
+	s.Role = cluster.Expert
+	s.Peers = n.cfg.Endpoint.Stats()
+	return s
+}
+
+// answer returns each message its results. A peer that cannot be reached is
+// reported by its Lost completion.
+func (n *ExpertNode) answer(run *gather.Run, g *route.Grouping, out *output) {
+	ready := n.cfg.Device.Record()
+	width := 4 * n.cfg.Spec.Hidden
+	for i, m := range run.Messages {
+		h := n.pending[i].header
+		h.Kind = route.Return
+		var body []m2n.Span
+		for _, r := range g.Runs[i] {
+			body = append(body, m2n.Span{Region: out.region, Off: r.From * width, Len: r.Rows * width})
+		}
+		token, err := n.cfg.Endpoint.Post(m.Node, m2n.Message{Header: h.Append(nil), Body: body, Ready: ready})
+		if err != nil {
+			n.cfg.Log.Warn("results not returned", "node", m.Node, "error", err)
+			continue
+		}
+		out.parts++
+		n.sending[sent{m.Node, token}] = out
+	}
+	if out.parts == 0 {
+		n.outputs = append(n.outputs, out)
+	}
+}
+
+// sent frees a run's results once all messages that carry them are through.
+func (n *ExpertNode) sent(c m2n.Completion) {
+	key := sent{c.Peer, c.Token}
+	out, ok := n.sending[key]
+	if !ok {
+		return
+	}
+	delete(n.sending, key)
+	if out.parts--; out.parts == 0 {
+		n.outputs = append(n.outputs, out)
+	}
+}
+
+// Free gives the memory back. The loop has ended, and no endpoint reads the
+// memory any more.
+func (n *ExpertNode) Free() {
+	n.experts.Free()
+	for _, b := range []kernel.Buffer{n.in, n.gate} {
+		if b != nil {
+			n.cfg.Device.Free(b)
+		}
+	}
+	for _, out := range n.sending {
+		if out.parts--; out.parts == 0 {
+			n.outputs = append(n.outputs, out)
+		}
+	}
+	for _, out := range n.outputs {
+		n.cfg.Device.Free(out.buffer)
+	}
+}

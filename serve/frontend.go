@@ -1,0 +1,240 @@
+package serve
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/tandem-moe/tandem/serve/batch"
+)
+
+// FrontEndConfig is what a front end needs to know.
+type FrontEndConfig struct {
+	// Vocabulary and MaxModelLen are the model's and the deployment's.
+	Vocabulary  int
+	MaxModelLen int
+	// MaxWaiting bounds the requests beyond those that the workers run at once.
+	MaxWaiting int
+	// Missing says in words what the cluster lacks to serve, or nothing.
+	Missing func() string
+}
+
+// FrontEnd is the Engine over attention nodes: it admits requests, gives each to
+// the node that will be done with it first, and holds all that is needed to
+// resume it elsewhere.
+type FrontEnd struct {
+	cfg FrontEndConfig
+
+	mu      sync.Mutex
+	nextID  uint64
+	workers []*attached // by node name
+	streams map[uint64]*admitted
+}
+
+// attached is a worker, and what it has been given.
+type attached struct {
+	Offer
+	worker   Worker
+	prefixes *prefixes
+	running  map[uint64]*admitted
+}
+
+// admitted is a request with its stream, on a worker.
+type admitted struct {
+	*stream
+	worker *attached
+	output []int32 // reported so far
+}
+
+// NewFrontEnd returns a front end without workers.
+func NewFrontEnd(cfg FrontEndConfig) *FrontEnd {
+	return &FrontEnd{cfg: cfg, streams: map[uint64]*admitted{}}
+}
+
+// Attach takes a worker on. detach lets it go: its requests end with the reason.
+func (f *FrontEnd) Attach(o Offer, w Worker) (detach func(reason error), err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o.Vocabulary != f.cfg.Vocabulary || o.MaxModelLen != f.cfg.MaxModelLen {
+		return nil, fmt.Errorf("node %s offers a vocabulary of %d and sequences of %d tokens, the front end has %d and %d",
+			o.Node, o.Vocabulary, o.MaxModelLen, f.cfg.Vocabulary, f.cfg.MaxModelLen)
+	}
+	a := &attached{Offer: o, worker: w, prefixes: newPrefixes(o), running: map[uint64]*admitted{}}
+	f.workers = append(f.workers, a)
+	slices.SortFunc(f.workers, func(a, b *attached) int { return cmp.Compare(a.Node, b.Node) })
+	return func(reason error) { f.detach(a, reason) }, nil
+}
+
+func (f *FrontEnd) detach(a *attached, reason error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.workers = slices.DeleteFunc(f.workers, func(w *attached) bool { return w == a })
+	for id, r := range a.running {
+		delete(f.streams, id)
+		r.deliver(Report{ID: id, Err: reason})
+	}
+	clear(a.running)
+}
+
+// Limits are what the front end accepts now.
+func (f *FrontEnd) Limits() Limits {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.limits()
+}
+
+func (f *FrontEnd) limits() Limits {
+	l := Limits{Vocabulary: f.cfg.Vocabulary, MaxModelLen: f.cfg.MaxModelLen}
+	for _, w := range f.workers {
+		l.CacheTokens = max(l.CacheTokens, w.CacheTokens)
+	}
+	return l
+}
+
+// Counts are the requests in the front end's hands.
+type Counts struct {
+	// Requests is all of them; Capacity is how many the workers run at once.
+	Requests, Capacity int
+}
+
+// Counts tells how much there is to do.
+func (f *FrontEnd) Counts() Counts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counts()
+}
+
+func (f *FrontEnd) counts() Counts {
+	c := Counts{Requests: len(f.streams)}
+	for _, w := range f.workers {
+		c.Capacity += w.MaxNumSeqs
+	}
+	return c
+}
+
+// Submit validates a request and gives it to a worker.
+func (f *FrontEnd) Submit(_ context.Context, r Request) (Stream, error) {
+	if missing := f.cfg.Missing(); missing != "" {
+		return nil, &UnavailableError{Reason: "the cluster cannot serve: " + missing}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.workers) == 0 {
+		return nil, &UnavailableError{Reason: "the cluster cannot serve: no attention node has offered to work"}
+	}
+	if err := r.validate(f.limits()); err != nil {
+		return nil, err
+	}
+	c := f.counts()
+	if waiting := c.Requests - c.Capacity; waiting >= f.cfg.MaxWaiting {
+		return nil, &BusyError{Waiting: waiting, Limit: f.cfg.MaxWaiting}
+	}
+	r.ID = f.nextID
+	f.nextID++
+	a := &admitted{worker: f.place(r)}
+	a.stream = newStream(r, func() { f.cancel(a) })
+	f.streams[r.ID], a.worker.running[r.ID] = a, a
+	a.worker.prefixes.add(r.Prompt)
+	a.worker.worker.Submit(r)
+	return a.stream, nil
+}
+
+// place picks the worker that will be done with the request first, by what the
+// front end knows of them.
+func (f *FrontEnd) place(r Request) *attached {
+	tokens := len(r.Prompt) + len(r.Output)
+	loads := make([]batch.NodeLoad, len(f.workers))
+	for i, w := range f.workers {
+		loads[i] = w.load(r)
+	}
+	return f.workers[batch.Place(loads, tokens)]
+}
+
+// load is what a worker has to do.
+func (w *attached) load(r Request) batch.NodeLoad {
+	l := batch.NodeLoad{
+		Down:      len(r.Prompt)+r.MaxTokens > w.CacheTokens,
+		Sequences: len(w.running), FreeTokens: w.CacheTokens, StepTokens: w.MaxBatchedTokens,
+	}
+	if r.PromptLogprobs < 0 {
+		l.Cached = w.prefixes.match(r.Prompt)
+	}
+	for _, a := range w.running {
+		tokens := len(a.request.Prompt) + len(a.output)
+		l.FreeTokens -= tokens
+		if len(a.output) == 0 {
+			l.Queued += tokens
+		}
+	}
+	return l
+}
+
+// cancel ends a request where it still runs.
+func (f *FrontEnd) cancel(a *admitted) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.streams[a.request.ID] != a {
+		return
+	}
+	f.forget(a)
+	a.deliver(Report{Err: context.Canceled})
+	a.worker.worker.Cancel(a.request.ID)
+}
+
+func (f *FrontEnd) forget(a *admitted) {
+	delete(f.streams, a.request.ID)
+	delete(a.worker.running, a.request.ID)
+}
+
+// Deliver takes what a worker reports. Of requests that it does not have (any
+// more) nothing is taken.
+func (f *FrontEnd) Deliver(node string, reports []Report) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range reports {
+		a := f.streams[r.ID]
+		if a == nil || a.worker.Node != node {
+			continue
+		}
+		if r.Event.HasToken {
+			a.output = append(a.output, r.Event.Token)
+		}
+		if r.Last() {
+			f.forget(a)
+		}
+		a.deliver(r)
+	}
+}
+
+// validate refuses what can never be served.
+func (r *Request) validate(l Limits) error {
+	invalid := func(field, format string, args ...any) error {
+		return &InvalidError{Field: field, Reason: fmt.Sprintf(format, args...)}
+	}
+	if len(r.Prompt) == 0 {
+		return invalid("Prompt", "it has no tokens")
+	}
+	for i, id := range slices.Concat(r.Prompt, r.Output) {
+		if id < 0 || int(id) >= l.Vocabulary {
+			return invalid("Prompt", "token %d at place %d is not in the vocabulary of %d", id, i, l.Vocabulary)
+		}
+	}
+	if r.MaxTokens < 0 {
+		return invalid("MaxTokens", "%d is negative", r.MaxTokens)
+	}
+	if n := len(r.Prompt) + r.MaxTokens; n > l.MaxModelLen {
+		return invalid("Prompt", "%d tokens and %d of output are more than the model's %d", len(r.Prompt), r.MaxTokens, l.MaxModelLen)
+	}
+	if n := len(r.Prompt) + r.MaxTokens; n > l.CacheTokens {
+		return invalid("Prompt", "%d tokens and %d of output are more than the KV cache of %d tokens holds", len(r.Prompt), r.MaxTokens, l.CacheTokens)
+	}
+	if r.Logprobs > l.Vocabulary || r.PromptLogprobs > l.Vocabulary {
+		return invalid("Logprobs", "%d candidates of a vocabulary of %d", max(r.Logprobs, r.PromptLogprobs), l.Vocabulary)
+	}
+	if err := r.Sampling.Validate(l.Vocabulary); err != nil {
+		return &InvalidError{Field: "Sampling", Reason: err.Error()}
+	}
+	return nil
+}

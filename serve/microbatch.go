@@ -1,0 +1,267 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/serve/batch"
+	"github.com/tandem-moe/tandem/serve/sample"
+)
+
+// microBatch is a step on its way through the layers.
+type microBatch struct {
+	rows     *layer.Rows
+	exchange *exchange
+
+	active    bool
+	step      uint64
+	work      *batch.Step
+	ids       []int32
+	positions []int32
+	seqs      []kernel.Sequence
+	results   []batch.Result
+	picked    []picked // by sequence of the step
+}
+
+// picked is a sequence's next token.
+type picked struct {
+	token   int32
+	logprob *TokenLogprob
+	err     error
+}
+
+// start begins a micro-batch's next step: the batcher says which rows, and their
+// embeddings become the residual stream. It says whether there is anything to
+// do.
+func (n *AttentionNode) start(ctx context.Context, index int) (bool, error) {
+	n.accept()
+	b := n.batches[index]
+	b.work = n.batcher.Next(index)
+	n.count()
+	if b.work == nil {
+		if n.announced == n.inFlight() {
+			return false, nil
+		}
+		return false, n.announce()
+	}
+	n.step++
+	b.active, b.step = true, n.step
+	b.fill()
+	defer n.turn()()
+	begin := time.Now()
+	n.attention.Embed(b.rows, b.ids)
+	n.stats.busy(time.Since(begin))
+	return true, ctx.Err()
+}
+
+// fill lists the step's rows.
+func (b *microBatch) fill() {
+	b.ids, b.positions, b.seqs = b.ids[:0], b.positions[:0], b.seqs[:0]
+	for _, s := range b.work.Seqs {
+		b.seqs = append(b.seqs, kernel.Sequence{Row: len(b.ids), Rows: len(s.Tokens), Pos: s.Pos, Pages: s.Pages})
+		b.ids = append(b.ids, s.Tokens...)
+		for i := range s.Tokens {
+			b.positions = append(b.positions, int32(s.Pos+i))
+		}
+	}
+}
+
+// finish ends a micro-batch's step: head, sampling, and what came of it to the
+// batcher and to the front end.
+func (n *AttentionNode) finish(ctx context.Context, index int) error {
+	b := n.batches[index]
+	if err := n.collect(ctx, b); err != nil {
+		return err
+	}
+	defer n.turn()()
+	begin := time.Now()
+	if err := n.pick(ctx, b); err != nil {
+		return err
+	}
+	b.results = b.results[:0]
+	for i, rows := range b.work.Seqs {
+		r := batch.Result{Token: b.picked[i].token}
+		if s := n.sequences[rows.ID]; s != nil && rows.Sample {
+			r.Stop = slices.Contains(s.request.StopIDs, r.Token)
+		}
+		b.results = append(b.results, r)
+	}
+	b.active = false
+	outcomes := n.batcher.Done(index, b.results)
+	for i, rows := range b.work.Seqs {
+		n.report(rows, b.picked[i], outcomes[i])
+	}
+	n.flush()
+	n.stats.busy(time.Since(begin))
+	return nil
+}
+
+// report says what a step meant for a sequence, unless it is gone.
+func (n *AttentionNode) report(rows batch.Rows, p picked, o batch.Outcome) {
+	s := n.sequences[rows.ID]
+	if s == nil || o == batch.Cancelled {
+		return
+	}
+	if p.err != nil {
+		if o == batch.Running {
+			n.batcher.Cancel(rows.ID)
+		}
+		delete(n.sequences, rows.ID)
+		n.reports = append(n.reports, Report{ID: rows.ID, Err: p.err})
+		return
+	}
+	if !rows.Sample && o == batch.Running {
+		return
+	}
+	n.reports = append(n.reports, Report{ID: rows.ID, Event: s.event(rows, p, o)})
+	if o != batch.Running {
+		delete(n.sequences, rows.ID)
+	}
+}
+
+// headRows is how many rows the head computes at once: enough for its weights to
+// be read once for all of a decoding micro-batch, few enough that the logits of
+// a long prompt never lie in memory all at once.
+const headRows = 64
+
+// head is the memory of the logits.
+type head struct {
+	logits, lse kernel.Buffer
+	capacity    int
+	vocabulary  int
+	sampler     sample.Sampler
+	wanted      []wanted
+	top         []sample.Candidate
+}
+
+// wanted is a row whose logits somebody wants: the sequence of the step, and the
+// prompt token whose log-probability they give, or −1 where they choose the
+// next one.
+type wanted struct {
+	row      int32
+	sequence int
+	prompt   int
+}
+
+func (h *head) allocate(dev kernel.Device, capacity, vocabulary int) error {
+	var err error
+	h.capacity, h.vocabulary = capacity, vocabulary
+	if h.logits, err = dev.Alloc(kernel.F32, capacity*vocabulary); err != nil {
+		return fmt.Errorf("logits of %d rows: %w", capacity, err)
+	}
+	if h.lse, err = dev.Alloc(kernel.F32, capacity); err != nil {
+		return fmt.Errorf("logits of %d rows: %w", capacity, err)
+	}
+	return nil
+}
+
+func (h *head) free(dev kernel.Device) {
+	for _, b := range []kernel.Buffer{h.logits, h.lse} {
+		if b != nil {
+			dev.Free(b)
+		}
+	}
+}
+
+// pick computes the logits that the step's sequences want, and chooses their
+// next tokens.
+func (n *AttentionNode) pick(ctx context.Context, b *microBatch) error {
+	n.head.want(b, func(id uint64) bool { return n.sequences[id] != nil })
+	b.picked = append(b.picked[:0], make([]picked, len(b.work.Seqs))...)
+	for left := n.head.wanted; len(left) > 0; {
+		block := left[:min(len(left), n.head.capacity)]
+		left = left[len(block):]
+		if err := n.logits(ctx, b, block); err != nil {
+			return err
+		}
+		for i, w := range block {
+			n.choose(b, w, n.head.row(i), kernel.Float32s(n.head.lse)[i])
+		}
+	}
+	return nil
+}
+
+// want lists the rows whose logits are wanted. Of sequences that have been
+// cancelled, none are.
+func (h *head) want(b *microBatch, alive func(id uint64) bool) {
+	h.wanted = h.wanted[:0]
+	for i, s := range b.work.Seqs {
+		if !alive(s.ID) {
+			continue
+		}
+		first := int32(b.seqs[i].Row)
+		for r := s.PromptLo; r < s.PromptHi; r++ {
+			h.wanted = append(h.wanted, wanted{first + int32(r), i, s.Pos + r + 1})
+		}
+		if s.Sample {
+			h.wanted = append(h.wanted, wanted{first + int32(len(s.Tokens)-1), i, -1})
+		}
+	}
+}
+
+// logits computes those of a block of rows.
+func (n *AttentionNode) logits(ctx context.Context, b *microBatch, block []wanted) error {
+	rows := make([]int32, len(block))
+	for i, w := range block {
+		rows[i] = w.row
+	}
+	n.attention.Head(kernel.MatOf(n.head.logits, len(rows), n.head.vocabulary), kernel.MatOf(n.head.lse, len(rows), 1), b.rows, rows)
+	return n.cfg.Device.Record().Wait(ctx)
+}
+
+func (h *head) row(i int) []float32 {
+	return kernel.Float32s(h.logits)[i*h.vocabulary : (i+1)*h.vocabulary]
+}
+
+// choose takes a row's logits to who wanted them.
+func (n *AttentionNode) choose(b *microBatch, w wanted, logits []float32, lse float32) {
+	p, s := &b.picked[w.sequence], n.sequences[b.work.Seqs[w.sequence].ID]
+	switch {
+	case p.err != nil:
+	case !finite(lse):
+		p.err = ErrNotFinite
+	case w.prompt >= 0:
+		token := s.request.Prompt[w.prompt]
+		s.prompt = append(s.prompt, n.head.logprob(logits, lse, token, s.request.PromptLogprobs))
+	default:
+		p.token, p.err = n.head.sampler.Sample(logits, &s.chain, &s.counter)
+		if p.err != nil {
+			p.err = fmt.Errorf("%w: %w", ErrNotFinite, p.err)
+			return
+		}
+		if s.request.Logprobs >= 0 {
+			l := n.head.logprob(logits, lse, p.token, s.request.Logprobs)
+			p.logprob = &l
+		}
+	}
+}
+
+// finite says whether x is a number: x−x is 0 for those alone.
+func finite(x float32) bool { return x-x == 0 }
+
+// logprob is the log-probability of a token and of the best candidates.
+func (h *head) logprob(logits []float32, lse float32, token int32, top int) TokenLogprob {
+	l := TokenLogprob{Logprob: Logprob{token, sample.Logprob(logits[token], lse)}}
+	h.top = h.sampler.Top(h.top[:0], logits, top)
+	for _, c := range h.top {
+		l.Top = append(l.Top, Logprob{c.Token, sample.Logprob(c.Logit, lse)})
+	}
+	return l
+}
+
+// count notes the node's load.
+func (n *AttentionNode) count() {
+	usage, counters := n.pages.Usage(), n.batcher.Counters()
+	running, waiting := n.batcher.Running(), n.batcher.Waiting()
+	n.stats.update(func(s *NodeStats) {
+		s.Steps, s.Rows, s.Preemptions = counters.Steps, counters.Rows, counters.Preemptions
+		s.Running, s.Waiting = running, waiting
+		s.CacheTokens = n.pages.Tokens()
+		s.UsedTokens = usage.Referenced * n.cfg.Cache.PageTokens
+		s.PrefixHits = usage.ReusedTokens
+	})
+}
