@@ -1,0 +1,352 @@
+package batch
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tandem-moe/tandem/serve/kvcache"
+)
+
+// Batcher decides for one attention node. It is used by one goroutine at a time.
+type Batcher struct {
+	config Config
+	cache  *kvcache.Cache
+
+	seqs    map[uint64]*sequence
+	waiting []*sequence // in order of arrival, as are all lists
+	micro   []microBatch
+	// short is the oldest sequence that asked for pages in vain: no younger one
+	// gets any.
+	short *sequence
+
+	arrivals int
+	forced   map[Forced]bool
+	counters Counters
+	victims  []*sequence // scratch
+	ids      []uint64    // scratch
+}
+
+// microBatch is a list of running sequences and the step that they are in.
+type microBatch struct {
+	running  []*sequence
+	step     Step
+	busy     bool
+	outcomes []Outcome
+}
+
+// Counters count what has happened since the start.
+type Counters struct {
+	// Steps and their Rows.
+	Steps, Rows uint64
+	// Preemptions of all kinds, and those that [Config] forced.
+	Preemptions, Forced uint64
+	// Recomputed are tokens that preempted sequences had computed and that were
+	// not found in the cache when they started again.
+	Recomputed uint64
+}
+
+// New makes a batcher that gives out a cache's pages.
+func New(c Config, cache *kvcache.Cache) (*Batcher, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	b := &Batcher{
+		config: c, cache: cache,
+		seqs: make(map[uint64]*sequence), micro: make([]microBatch, c.MicroBatches),
+		forced: make(map[Forced]bool),
+	}
+	for _, f := range c.Preempt {
+		b.forced[f] = true
+	}
+	return b, nil
+}
+
+// Counters returns what has happened.
+func (b *Batcher) Counters() Counters { return b.counters }
+
+// Waiting and Running count requests.
+func (b *Batcher) Waiting() int { return len(b.waiting) }
+
+// Running counts the sequences that hold pages.
+func (b *Batcher) Running() int { return len(b.seqs) - len(b.waiting) }
+
+// Submit queues a request. Errors: *[InvalidError], *[BusyError].
+func (b *Batcher) Submit(r Request) error {
+	if b.seqs[r.ID] != nil {
+		return &InvalidError{"ID", fmt.Sprintf("request %d is here already", r.ID)}
+	}
+	if err := b.config.admissible(r, b.cache); err != nil {
+		return err
+	}
+	places := b.config.MaxNumSeqs - b.Running()
+	if len(b.waiting) >= b.config.MaxWaiting+places {
+		return &BusyError{len(b.waiting), b.config.MaxWaiting}
+	}
+	s := newSequence(r, b.arrivals)
+	b.arrivals++
+	b.seqs[s.id] = s
+	b.waiting = append(b.waiting, s)
+	return nil
+}
+
+// Cancel ends a request: at once, or when its step is done. It says whether
+// there was such a request.
+func (b *Batcher) Cancel(id uint64) bool {
+	s := b.seqs[id]
+	switch {
+	case s == nil || s.cancelled:
+		return false
+	case s.inFlight > 0:
+		s.cancelled = true
+	default:
+		b.end(s)
+	}
+	return true
+}
+
+// Next returns the next step of a micro-batch that has none in flight, or nil
+// where it has nothing to do: then it may have again after any Submit, Cancel,
+// Done or Abort.
+func (b *Batcher) Next(mb int) *Step {
+	m := &b.micro[mb]
+	if m.busy {
+		panic(fmt.Sprintf("batch: micro-batch %d is in step %d", mb, m.step.Number))
+	}
+	m.step = Step{MicroBatch: mb, Seqs: m.step.Seqs[:0]}
+	if s := b.short; s != nil && s.microBatch >= 0 {
+		b.extend(s)
+	}
+	b.decode(m)
+	b.admit()
+	b.prefill(m)
+	if m.step.Tokens == 0 {
+		return nil
+	}
+	b.counters.Steps++
+	b.counters.Rows += uint64(m.step.Tokens)
+	m.step.Number = b.counters.Steps
+	m.busy = true
+	return &m.step
+}
+
+// decode takes a row of each sequence that decodes. Those that preemption
+// removes from the list stand after the one that it serves.
+func (b *Batcher) decode(m *microBatch) {
+	for i := 0; i < len(m.running); i++ {
+		if s := m.running[i]; s.left() == 1 && b.extend(s) {
+			b.add(m, s, 1)
+		}
+	}
+}
+
+// admit starts those that wait, in their order, as far as there is room.
+func (b *Batcher) admit() {
+	for len(b.waiting) > 0 {
+		mb := b.lightest(b.waiting[0])
+		if mb < 0 || !b.start(b.waiting[0], mb) {
+			return
+		}
+	}
+}
+
+// prefill fills the step with chunks of prompts. A sequence that has just started
+// may have one token only; others that have one left but no room sit out.
+func (b *Batcher) prefill(m *microBatch) {
+	for _, s := range m.running {
+		if s.inFlight > 0 || b.cache.Room(s.id) < len(s.tokens) {
+			continue
+		}
+		n := min(s.left(), b.config.MaxBatchedTokens-m.step.Tokens)
+		if b.config.ChunkTokens > 0 {
+			n = min(n, b.config.ChunkTokens)
+		}
+		if n > 0 {
+			b.add(m, s, n)
+		}
+	}
+}
+
+func (b *Batcher) add(m *microBatch, s *sequence, n int) {
+	m.step.Seqs = append(m.step.Seqs, s.rows(n, b.cache.Pages(s.id)))
+	m.step.Tokens += n
+	s.inFlight = n
+}
+
+// Done ends a micro-batch's step: its rows have been computed, and results says,
+// sequence by sequence in the order of Step.Seqs, what came of them. The
+// outcomes, in the same order, are valid until the micro-batch's next Done.
+func (b *Batcher) Done(mb int, results []Result) []Outcome {
+	m := b.flight(mb)
+	if len(results) != len(m.step.Seqs) {
+		panic(fmt.Sprintf("batch: %d results for the %d sequences of step %d", len(results), len(m.step.Seqs), m.step.Number))
+	}
+	m.outcomes = m.outcomes[:0]
+	for i, rows := range m.step.Seqs {
+		m.outcomes = append(m.outcomes, b.finish(b.seqs[rows.ID], rows, results[i]))
+	}
+	m.busy = false
+	return m.outcomes
+}
+
+// Abort ends a step whose rows were not computed: its sequences stand where they
+// stood before it, and those that were cancelled have ended.
+func (b *Batcher) Abort(mb int) {
+	m := b.flight(mb)
+	for _, rows := range m.step.Seqs {
+		s := b.seqs[rows.ID]
+		s.inFlight = 0
+		if s.cancelled {
+			b.end(s)
+		}
+	}
+	m.busy = false
+}
+
+func (b *Batcher) flight(mb int) *microBatch {
+	m := &b.micro[mb]
+	if !m.busy {
+		panic(fmt.Sprintf("batch: micro-batch %d is in no step", mb))
+	}
+	return m
+}
+
+// finish takes a sequence out of its step.
+func (b *Batcher) finish(s *sequence, rows Rows, r Result) Outcome {
+	s.inFlight = 0
+	if s.cancelled {
+		b.end(s)
+		return Cancelled
+	}
+	b.cache.Commit(s.id, rows.Tokens)
+	s.computed += len(rows.Tokens)
+	s.steps++
+	s.reported = max(s.reported, min(s.computed, s.promptRows()))
+	if rows.Sample {
+		s.tokens = append(s.tokens, r.Token)
+	}
+	switch {
+	case rows.Sample && r.Stop:
+		b.end(s)
+		return Stopped
+	case rows.Sample && s.outputs() == s.maxTokens, s.left() == 0: // 0: there was nothing to draw
+		b.end(s)
+		return Length
+	}
+	if b.forced[Forced{s.arrival, s.steps}] {
+		b.counters.Forced++
+		b.preempt(s)
+	}
+	return Running
+}
+
+// end forgets a sequence that is in no step.
+func (b *Batcher) end(s *sequence) {
+	if s.microBatch < 0 {
+		b.waiting = remove(b.waiting, s)
+	} else {
+		b.leave(s)
+	}
+	if b.short == s {
+		b.short = nil
+	}
+	delete(b.seqs, s.id)
+}
+
+// leave frees a running sequence's pages and its place.
+func (b *Batcher) leave(s *sequence) {
+	m := &b.micro[s.microBatch]
+	m.running = remove(m.running, s)
+	b.cache.Free(s.id)
+}
+
+// preempt sends a running sequence back to those that wait, short of pages.
+func (b *Batcher) preempt(s *sequence) {
+	b.leave(s)
+	b.counters.Preemptions++
+	s.microBatch, s.computed, s.lost = -1, 0, s.computed
+	b.waiting = insert(b.waiting, s)
+	if b.short == nil || s.arrival < b.short.arrival {
+		b.short = s
+	}
+}
+
+// start gives a waiting sequence pages and a place in a micro-batch, if it can.
+func (b *Batcher) start(s *sequence, mb int) bool {
+	keys := b.reusable(s)
+	if !b.secure(want{s, keys, b.growing(s)}) {
+		return false
+	}
+	cached, err := b.cache.Acquire(s.id, keys, len(s.tokens))
+	if err != nil {
+		panic(fmt.Sprintf("batch: pages for sequence %d, which were there: %v", s.id, err))
+	}
+	if s.cached < 0 {
+		s.cached = min(cached, s.prompt)
+	}
+	b.counters.Recomputed += uint64(max(0, s.lost-cached))
+	s.computed, s.microBatch = cached, mb
+	b.waiting = slices.Delete(b.waiting, 0, 1)
+	b.micro[mb].running = insert(b.micro[mb].running, s)
+	return true
+}
+
+// reusable are the keys of the pages that a sequence may find in the cache.
+func (b *Batcher) reusable(s *sequence) []kvcache.Key {
+	if b.config.NoReuse || s.needsPrompt() {
+		return nil
+	}
+	s.keys = b.cache.Identity().Keys(s.keys, s.tokens)
+	return s.keys
+}
+
+// lightest is the micro-batch for a sequence that starts: of those that have a
+// place and less than a step's rows of prompt to do, the one with the fewest
+// sequences, then the least context, then the lowest index; −1 where there is
+// none. Prompts beyond a step's rows wait outside, where they hold no pages and
+// may yet find their prefix computed by those before them; the oldest request
+// does not.
+func (b *Batcher) lightest(s *sequence) int {
+	best := -1
+	if b.Running() >= b.config.MaxNumSeqs {
+		return best
+	}
+	oldest := !b.older(s)
+	for i := range b.micro {
+		m := &b.micro[i]
+		if len(m.running) >= b.config.seqsPerMicroBatch() {
+			continue
+		}
+		if m.backlog() >= b.config.MaxBatchedTokens && !oldest {
+			continue
+		}
+		if best < 0 || m.lighter(&b.micro[best]) {
+			best = i
+		}
+	}
+	return best
+}
+
+// backlog is how many prompt rows no step has taken yet.
+func (m *microBatch) backlog() (rows int) {
+	for _, s := range m.running {
+		if s.left() > 1 {
+			rows += s.left() - s.inFlight
+		}
+	}
+	return rows
+}
+
+func (m *microBatch) lighter(o *microBatch) bool {
+	if len(m.running) != len(o.running) {
+		return len(m.running) < len(o.running)
+	}
+	return m.context() < o.context()
+}
+
+// context is how many tokens attention reads in all.
+func (m *microBatch) context() (tokens int) {
+	for _, s := range m.running {
+		tokens += len(s.tokens)
+	}
+	return tokens
+}

@@ -1,0 +1,114 @@
+package batch
+
+import (
+	"fmt"
+
+	"github.com/tandem-moe/tandem/serve/kvcache"
+)
+
+// Config is a batcher's policy.
+type Config struct {
+	// MicroBatches is how many steps may be in flight: while the experts work
+	// on one, attention works on another. 1 leaves each idle in turn.
+	MicroBatches int
+	// MaxNumSeqs bounds the sequences that run at a time, in all micro-batches
+	// together. More wait.
+	MaxNumSeqs int
+	// MaxBatchedTokens bounds the rows of one step, and so the memory that
+	// activations take: at least ⌈MaxNumSeqs / MicroBatches⌉, so that everyone
+	// can decode. Larger steps prefill faster, and make those that decode wait
+	// longer: at 2000 rows/s, 512 rows are a token every quarter of a second.
+	MaxBatchedTokens int
+	// ChunkTokens bounds the rows of one prompt in one step; 0 leaves it to
+	// MaxBatchedTokens.
+	ChunkTokens int
+	// MaxWaiting bounds the requests that wait beyond those that have a place.
+	MaxWaiting int
+	// MaxModelLen bounds prompt plus output, in tokens.
+	MaxModelLen int
+	// NoReuse computes every prompt from its beginning.
+	NoReuse bool
+	// Preempt forces preemptions, for tests.
+	Preempt []Forced
+}
+
+// Forced preempts a sequence, whatever its age, after one of its own steps,
+// unless that step ended it.
+type Forced struct {
+	// Sequence counts submitted requests from 0, Step the sequence's own steps
+	// from 1.
+	Sequence, Step int
+}
+
+// seqsPerMicroBatch is ⌈MaxNumSeqs / MicroBatches⌉.
+func (c Config) seqsPerMicroBatch() int {
+	return (c.MaxNumSeqs + c.MicroBatches - 1) / c.MicroBatches
+}
+
+func (c Config) validate() error {
+	for _, f := range []struct {
+		name string
+		v    int
+		min  int
+	}{
+		{"MicroBatches", c.MicroBatches, 1},
+		{"MaxNumSeqs", c.MaxNumSeqs, 1},
+		{"ChunkTokens", c.ChunkTokens, 0},
+		{"MaxWaiting", c.MaxWaiting, 0},
+		{"MaxModelLen", c.MaxModelLen, 1},
+	} {
+		if f.v < f.min {
+			return fmt.Errorf("batch: %s is %d, the least is %d", f.name, f.v, f.min)
+		}
+	}
+	if n := c.seqsPerMicroBatch(); c.MaxBatchedTokens < n {
+		return fmt.Errorf("batch: MaxBatchedTokens is %d, but a micro-batch may have %d sequences", c.MaxBatchedTokens, n)
+	}
+	return nil
+}
+
+// Request is a sequence to continue.
+type Request struct {
+	ID     uint64
+	Prompt []int32
+	// Output holds the tokens generated so far, where the request is resumed.
+	Output []int32
+	// MaxTokens bounds the output, Output included.
+	MaxTokens int
+	// PromptLogprobs asks for the logits of every prompt token, so that no
+	// prefix is reused. A resumed request with output has had them.
+	PromptLogprobs bool
+}
+
+// InvalidError is a request that can never be served. Field is a field of
+// [Request].
+type InvalidError struct{ Field, Reason string }
+
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
+
+// BusyError is a full queue.
+type BusyError struct{ Waiting, Limit int }
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("the queue is full: %d requests wait, the limit is %d", e.Waiting, e.Limit)
+}
+
+// admissible says whether a request can be served by itself.
+func (c Config) admissible(r Request, cache *kvcache.Cache) error {
+	total := len(r.Prompt) + r.MaxTokens
+	switch {
+	case len(r.Prompt) == 0:
+		return &InvalidError{"Prompt", "it has no tokens"}
+	case r.MaxTokens < 0:
+		return &InvalidError{"MaxTokens", fmt.Sprintf("%d is negative", r.MaxTokens)}
+	case len(r.Output) > r.MaxTokens:
+		return &InvalidError{"Output", fmt.Sprintf("it has %d tokens, MaxTokens is %d", len(r.Output), r.MaxTokens)}
+	case total > c.MaxModelLen:
+		return &InvalidError{"MaxTokens", fmt.Sprintf("%d prompt tokens and %d output tokens are %d, the model's length is %d",
+			len(r.Prompt), r.MaxTokens, total, c.MaxModelLen)}
+	case total > cache.Tokens():
+		return &InvalidError{"MaxTokens", fmt.Sprintf("%d prompt tokens and %d output tokens are %d, the KV cache holds %d",
+			len(r.Prompt), r.MaxTokens, total, cache.Tokens())}
+	}
+	return nil
+}
