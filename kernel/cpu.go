@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 )
 
@@ -76,7 +77,7 @@ func (c *CPU) Close() error {
 
 // Alloc returns n elements of zeroed memory, aligned to 64 bytes.
 func (c *CPU) Alloc(t DType, n int) (Buffer, error) {
-	if n < 0 {
+	if n < 0 || n > math.MaxInt/t.Size() {
 		return nil, fmt.Errorf("allocate %d elements of %v", n, t)
 	}
 	mem, err := allocate(n * t.Size())

@@ -22,14 +22,16 @@ DATA highHalves<>+56(SB)/4, $0xffff0000
 DATA highHalves<>+60(SB)/4, $0xffff0000
 GLOBL highHalves<>(SB), RODATA|NOPTR, $64
 
-// func rowsAVX2F32(rows int, k int, a *float32, b *byte, acc *float32)
+// func rowsAVX2F32(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·rowsAVX2F32(SB), NOSPLIT, $0-40
+TEXT ·rowsAVX2F32(SB), NOSPLIT, $0-56
 	MOVQ    rows+0(FP), AX
 	MOVQ    k+8(FP), CX
 	MOVQ    a+16(FP), DX
 	MOVQ    b+24(FP), BX
 	MOVQ    acc+32(FP), SI
+	MOVQ    next+40(FP), DI
+	MOVQ    step+48(FP), R8
 	CMPQ    AX, $0x01
 	JE      rows1
 	CMPQ    AX, $0x02
@@ -48,8 +50,8 @@ TEXT ·rowsAVX2F32(SB), NOSPLIT, $0-40
 	VMOVUPS 352(SI), Y11
 
 loop3:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VBROADCASTSS (DX), Y12
 	VBROADCASTSS 512(DX), Y13
 	VBROADCASTSS 1024(DX), Y14
@@ -69,6 +71,7 @@ loop3:
 	VFMADD231PS  Y15, Y12, Y3
 	VFMADD231PS  Y15, Y13, Y7
 	VFMADD231PS  Y15, Y14, Y11
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -99,8 +102,8 @@ rows2:
 	VMOVUPS 224(SI), Y7
 
 loop2:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VBROADCASTSS (DX), Y8
 	VBROADCASTSS 512(DX), Y9
 	VMOVUPS      (BX), Y10
@@ -115,6 +118,7 @@ loop2:
 	VMOVUPS      96(BX), Y10
 	VFMADD231PS  Y10, Y8, Y3
 	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -137,8 +141,8 @@ rows1:
 	VMOVUPS 96(SI), Y3
 
 loop1:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VBROADCASTSS (DX), Y4
 	VMOVUPS      (BX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -148,6 +152,7 @@ loop1:
 	VFMADD231PS  Y5, Y4, Y2
 	VMOVUPS      96(BX), Y5
 	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -218,14 +223,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func rowsAVX2F16(rows int, k int, a *float32, b *byte, acc *float32)
+// func rowsAVX2F16(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 // Requires: AVX, F16C, FMA3, MMX+
-TEXT ·rowsAVX2F16(SB), NOSPLIT, $0-40
+TEXT ·rowsAVX2F16(SB), NOSPLIT, $0-56
 	MOVQ    rows+0(FP), AX
 	MOVQ    k+8(FP), CX
 	MOVQ    a+16(FP), DX
 	MOVQ    b+24(FP), BX
 	MOVQ    acc+32(FP), SI
+	MOVQ    next+40(FP), DI
+	MOVQ    step+48(FP), R8
 	CMPQ    AX, $0x01
 	JE      rows1
 	CMPQ    AX, $0x02
@@ -244,7 +251,7 @@ TEXT ·rowsAVX2F16(SB), NOSPLIT, $0-40
 	VMOVUPS 352(SI), Y11
 
 loop3:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VBROADCASTSS (DX), Y12
 	VBROADCASTSS 512(DX), Y13
 	VBROADCASTSS 1024(DX), Y14
@@ -264,6 +271,7 @@ loop3:
 	VFMADD231PS  Y15, Y12, Y3
 	VFMADD231PS  Y15, Y13, Y7
 	VFMADD231PS  Y15, Y14, Y11
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -294,7 +302,7 @@ rows2:
 	VMOVUPS 224(SI), Y7
 
 loop2:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VBROADCASTSS (DX), Y8
 	VBROADCASTSS 512(DX), Y9
 	VCVTPH2PS    (BX), Y10
@@ -309,6 +317,7 @@ loop2:
 	VCVTPH2PS    48(BX), Y10
 	VFMADD231PS  Y10, Y8, Y3
 	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -331,7 +340,7 @@ rows1:
 	VMOVUPS 96(SI), Y3
 
 loop1:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VBROADCASTSS (DX), Y4
 	VCVTPH2PS    (BX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -341,6 +350,7 @@ loop1:
 	VFMADD231PS  Y5, Y4, Y2
 	VCVTPH2PS    48(BX), Y5
 	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -409,14 +419,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func rowsAVX2BF16(rows int, k int, a *float32, b *byte, acc *float32)
+// func rowsAVX2BF16(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·rowsAVX2BF16(SB), NOSPLIT, $0-40
+TEXT ·rowsAVX2BF16(SB), NOSPLIT, $0-56
 	MOVQ    rows+0(FP), AX
 	MOVQ    k+8(FP), CX
 	MOVQ    a+16(FP), DX
 	MOVQ    b+24(FP), BX
 	MOVQ    acc+32(FP), SI
+	MOVQ    next+40(FP), DI
+	MOVQ    step+48(FP), R8
 	CMPQ    AX, $0x01
 	JE      rows1
 	CMPQ    AX, $0x02
@@ -435,7 +447,7 @@ TEXT ·rowsAVX2BF16(SB), NOSPLIT, $0-40
 	VMOVUPS 352(SI), Y11
 
 loop3:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VBROADCASTSS (DX), Y12
 	VBROADCASTSS 512(DX), Y13
 	VBROADCASTSS 1024(DX), Y14
@@ -459,6 +471,7 @@ loop3:
 	VFMADD231PS  Y15, Y12, Y3
 	VFMADD231PS  Y15, Y13, Y7
 	VFMADD231PS  Y15, Y14, Y11
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -489,7 +502,7 @@ rows2:
 	VMOVUPS 224(SI), Y7
 
 loop2:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VBROADCASTSS (DX), Y8
 	VBROADCASTSS 512(DX), Y9
 	VMOVUPS      (BX), Y10
@@ -508,6 +521,7 @@ loop2:
 	VPAND        32(BX), Y10, Y10
 	VFMADD231PS  Y10, Y8, Y3
 	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -530,7 +544,7 @@ rows1:
 	VMOVUPS 96(SI), Y3
 
 loop1:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VBROADCASTSS (DX), Y4
 	VMOVUPS      (BX), Y5
 	VPSLLD       $0x10, Y5, Y5
@@ -544,6 +558,7 @@ loop1:
 	VMOVUPS      highHalves<>+0(SB), Y5
 	VPAND        32(BX), Y5, Y5
 	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -620,14 +635,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func rowsAVX512F32(rows int, k int, a *float32, b *byte, acc *float32)
+// func rowsAVX512F32(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·rowsAVX512F32(SB), NOSPLIT, $0-40
+TEXT ·rowsAVX512F32(SB), NOSPLIT, $0-56
 	MOVQ    rows+0(FP), AX
 	MOVQ    k+8(FP), CX
 	MOVQ    a+16(FP), DX
 	MOVQ    b+24(FP), BX
 	MOVQ    acc+32(FP), SI
+	MOVQ    next+40(FP), DI
+	MOVQ    step+48(FP), R8
 	CMPQ    AX, $0x01
 	JE      rows1
 	CMPQ    AX, $0x02
@@ -676,8 +693,8 @@ TEXT ·rowsAVX512F32(SB), NOSPLIT, $0-40
 	VMOVUPS 1472(SI), Z23
 
 loop12:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z24
 	VMOVUPS      64(BX), Z25
 	VBROADCASTSS (DX), Z26
@@ -716,6 +733,7 @@ loop12:
 	VBROADCASTSS 5632(DX), Z26
 	VFMADD231PS  Z24, Z26, Z22
 	VFMADD231PS  Z25, Z26, Z23
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -772,8 +790,8 @@ rows11:
 	VMOVUPS 1344(SI), Z21
 
 loop11:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z22
 	VMOVUPS      64(BX), Z23
 	VBROADCASTSS (DX), Z24
@@ -809,6 +827,7 @@ loop11:
 	VBROADCASTSS 5120(DX), Z24
 	VFMADD231PS  Z22, Z24, Z20
 	VFMADD231PS  Z23, Z24, Z21
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -861,8 +880,8 @@ rows10:
 	VMOVUPS 1216(SI), Z19
 
 loop10:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z20
 	VMOVUPS      64(BX), Z21
 	VBROADCASTSS (DX), Z22
@@ -895,6 +914,7 @@ loop10:
 	VBROADCASTSS 4608(DX), Z22
 	VFMADD231PS  Z20, Z22, Z18
 	VFMADD231PS  Z21, Z22, Z19
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -943,8 +963,8 @@ rows9:
 	VMOVUPS 1088(SI), Z17
 
 loop9:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z18
 	VMOVUPS      64(BX), Z19
 	VBROADCASTSS (DX), Z20
@@ -974,6 +994,7 @@ loop9:
 	VBROADCASTSS 4096(DX), Z20
 	VFMADD231PS  Z18, Z20, Z16
 	VFMADD231PS  Z19, Z20, Z17
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -1018,8 +1039,8 @@ rows8:
 	VMOVUPS 960(SI), Z15
 
 loop8:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z16
 	VMOVUPS      64(BX), Z17
 	VBROADCASTSS (DX), Z18
@@ -1046,6 +1067,7 @@ loop8:
 	VBROADCASTSS 3584(DX), Z18
 	VFMADD231PS  Z16, Z18, Z14
 	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -1086,8 +1108,8 @@ rows7:
 	VMOVUPS 832(SI), Z13
 
 loop7:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z14
 	VMOVUPS      64(BX), Z15
 	VBROADCASTSS (DX), Z16
@@ -1111,6 +1133,7 @@ loop7:
 	VBROADCASTSS 3072(DX), Z16
 	VFMADD231PS  Z14, Z16, Z12
 	VFMADD231PS  Z15, Z16, Z13
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -1147,8 +1170,8 @@ rows6:
 	VMOVUPS 704(SI), Z11
 
 loop6:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z12
 	VMOVUPS      64(BX), Z13
 	VBROADCASTSS (DX), Z14
@@ -1169,6 +1192,7 @@ loop6:
 	VBROADCASTSS 2560(DX), Z14
 	VFMADD231PS  Z12, Z14, Z10
 	VFMADD231PS  Z13, Z14, Z11
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -1201,8 +1225,8 @@ rows5:
 	VMOVUPS 576(SI), Z9
 
 loop5:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z10
 	VMOVUPS      64(BX), Z11
 	VBROADCASTSS (DX), Z12
@@ -1220,6 +1244,7 @@ loop5:
 	VBROADCASTSS 2048(DX), Z12
 	VFMADD231PS  Z10, Z12, Z8
 	VFMADD231PS  Z11, Z12, Z9
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -1248,8 +1273,8 @@ rows4:
 	VMOVUPS 448(SI), Z7
 
 loop4:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z8
 	VMOVUPS      64(BX), Z9
 	VBROADCASTSS (DX), Z10
@@ -1264,6 +1289,7 @@ loop4:
 	VBROADCASTSS 1536(DX), Z10
 	VFMADD231PS  Z8, Z10, Z6
 	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -1288,8 +1314,8 @@ rows3:
 	VMOVUPS 320(SI), Z5
 
 loop3:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z6
 	VMOVUPS      64(BX), Z7
 	VBROADCASTSS (DX), Z8
@@ -1301,6 +1327,7 @@ loop3:
 	VBROADCASTSS 1024(DX), Z8
 	VFMADD231PS  Z6, Z8, Z4
 	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -1321,8 +1348,8 @@ rows2:
 	VMOVUPS 192(SI), Z3
 
 loop2:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z4
 	VMOVUPS      64(BX), Z5
 	VBROADCASTSS (DX), Z6
@@ -1331,6 +1358,7 @@ loop2:
 	VBROADCASTSS 512(DX), Z6
 	VFMADD231PS  Z4, Z6, Z2
 	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -1347,13 +1375,14 @@ rows1:
 	VMOVUPS 64(SI), Z1
 
 loop1:
-	PREFETCHT0   2048(BX)
-	PREFETCHT0   2112(BX)
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (DX), Z4
 	VFMADD231PS  Z2, Z4, Z0
 	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-128, BX
 	DECQ         CX
@@ -1432,14 +1461,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func rowsAVX512F16(rows int, k int, a *float32, b *byte, acc *float32)
+// func rowsAVX512F16(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·rowsAVX512F16(SB), NOSPLIT, $0-40
+TEXT ·rowsAVX512F16(SB), NOSPLIT, $0-56
 	MOVQ    rows+0(FP), AX
 	MOVQ    k+8(FP), CX
 	MOVQ    a+16(FP), DX
 	MOVQ    b+24(FP), BX
 	MOVQ    acc+32(FP), SI
+	MOVQ    next+40(FP), DI
+	MOVQ    step+48(FP), R8
 	CMPQ    AX, $0x01
 	JE      rows1
 	CMPQ    AX, $0x02
@@ -1488,7 +1519,7 @@ TEXT ·rowsAVX512F16(SB), NOSPLIT, $0-40
 	VMOVUPS 1472(SI), Z23
 
 loop12:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z24
 	VCVTPH2PS    32(BX), Z25
 	VBROADCASTSS (DX), Z26
@@ -1527,6 +1558,7 @@ loop12:
 	VBROADCASTSS 5632(DX), Z26
 	VFMADD231PS  Z24, Z26, Z22
 	VFMADD231PS  Z25, Z26, Z23
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -1583,7 +1615,7 @@ rows11:
 	VMOVUPS 1344(SI), Z21
 
 loop11:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z22
 	VCVTPH2PS    32(BX), Z23
 	VBROADCASTSS (DX), Z24
@@ -1619,6 +1651,7 @@ loop11:
 	VBROADCASTSS 5120(DX), Z24
 	VFMADD231PS  Z22, Z24, Z20
 	VFMADD231PS  Z23, Z24, Z21
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -1671,7 +1704,7 @@ rows10:
 	VMOVUPS 1216(SI), Z19
 
 loop10:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z20
 	VCVTPH2PS    32(BX), Z21
 	VBROADCASTSS (DX), Z22
@@ -1704,6 +1737,7 @@ loop10:
 	VBROADCASTSS 4608(DX), Z22
 	VFMADD231PS  Z20, Z22, Z18
 	VFMADD231PS  Z21, Z22, Z19
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -1752,7 +1786,7 @@ rows9:
 	VMOVUPS 1088(SI), Z17
 
 loop9:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z18
 	VCVTPH2PS    32(BX), Z19
 	VBROADCASTSS (DX), Z20
@@ -1782,6 +1816,7 @@ loop9:
 	VBROADCASTSS 4096(DX), Z20
 	VFMADD231PS  Z18, Z20, Z16
 	VFMADD231PS  Z19, Z20, Z17
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -1826,7 +1861,7 @@ rows8:
 	VMOVUPS 960(SI), Z15
 
 loop8:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z16
 	VCVTPH2PS    32(BX), Z17
 	VBROADCASTSS (DX), Z18
@@ -1853,6 +1888,7 @@ loop8:
 	VBROADCASTSS 3584(DX), Z18
 	VFMADD231PS  Z16, Z18, Z14
 	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -1893,7 +1929,7 @@ rows7:
 	VMOVUPS 832(SI), Z13
 
 loop7:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z14
 	VCVTPH2PS    32(BX), Z15
 	VBROADCASTSS (DX), Z16
@@ -1917,6 +1953,7 @@ loop7:
 	VBROADCASTSS 3072(DX), Z16
 	VFMADD231PS  Z14, Z16, Z12
 	VFMADD231PS  Z15, Z16, Z13
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -1953,7 +1990,7 @@ rows6:
 	VMOVUPS 704(SI), Z11
 
 loop6:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z12
 	VCVTPH2PS    32(BX), Z13
 	VBROADCASTSS (DX), Z14
@@ -1974,6 +2011,7 @@ loop6:
 	VBROADCASTSS 2560(DX), Z14
 	VFMADD231PS  Z12, Z14, Z10
 	VFMADD231PS  Z13, Z14, Z11
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2006,7 +2044,7 @@ rows5:
 	VMOVUPS 576(SI), Z9
 
 loop5:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z10
 	VCVTPH2PS    32(BX), Z11
 	VBROADCASTSS (DX), Z12
@@ -2024,6 +2062,7 @@ loop5:
 	VBROADCASTSS 2048(DX), Z12
 	VFMADD231PS  Z10, Z12, Z8
 	VFMADD231PS  Z11, Z12, Z9
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2052,7 +2091,7 @@ rows4:
 	VMOVUPS 448(SI), Z7
 
 loop4:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z8
 	VCVTPH2PS    32(BX), Z9
 	VBROADCASTSS (DX), Z10
@@ -2067,6 +2106,7 @@ loop4:
 	VBROADCASTSS 1536(DX), Z10
 	VFMADD231PS  Z8, Z10, Z6
 	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2091,7 +2131,7 @@ rows3:
 	VMOVUPS 320(SI), Z5
 
 loop3:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z6
 	VCVTPH2PS    32(BX), Z7
 	VBROADCASTSS (DX), Z8
@@ -2103,6 +2143,7 @@ loop3:
 	VBROADCASTSS 1024(DX), Z8
 	VFMADD231PS  Z6, Z8, Z4
 	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2123,7 +2164,7 @@ rows2:
 	VMOVUPS 192(SI), Z3
 
 loop2:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z4
 	VCVTPH2PS    32(BX), Z5
 	VBROADCASTSS (DX), Z6
@@ -2132,6 +2173,7 @@ loop2:
 	VBROADCASTSS 512(DX), Z6
 	VFMADD231PS  Z4, Z6, Z2
 	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2148,12 +2190,13 @@ rows1:
 	VMOVUPS 64(SI), Z1
 
 loop1:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VCVTPH2PS    (BX), Z2
 	VCVTPH2PS    32(BX), Z3
 	VBROADCASTSS (DX), Z4
 	VFMADD231PS  Z2, Z4, Z0
 	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2228,14 +2271,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func rowsAVX512BF16(rows int, k int, a *float32, b *byte, acc *float32)
+// func rowsAVX512BF16(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·rowsAVX512BF16(SB), NOSPLIT, $0-40
+TEXT ·rowsAVX512BF16(SB), NOSPLIT, $0-56
 	MOVQ    rows+0(FP), AX
 	MOVQ    k+8(FP), CX
 	MOVQ    a+16(FP), DX
 	MOVQ    b+24(FP), BX
 	MOVQ    acc+32(FP), SI
+	MOVQ    next+40(FP), DI
+	MOVQ    step+48(FP), R8
 	CMPQ    AX, $0x01
 	JE      rows1
 	CMPQ    AX, $0x02
@@ -2284,7 +2329,7 @@ TEXT ·rowsAVX512BF16(SB), NOSPLIT, $0-40
 	VMOVUPS 1472(SI), Z23
 
 loop12:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z24
 	VMOVUPS      highHalves<>+0(SB), Z25
 	VPANDD       (BX), Z25, Z25
@@ -2324,6 +2369,7 @@ loop12:
 	VBROADCASTSS 5632(DX), Z26
 	VFMADD231PS  Z24, Z26, Z22
 	VFMADD231PS  Z25, Z26, Z23
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2380,7 +2426,7 @@ rows11:
 	VMOVUPS 1344(SI), Z21
 
 loop11:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z22
 	VMOVUPS      highHalves<>+0(SB), Z23
 	VPANDD       (BX), Z23, Z23
@@ -2417,6 +2463,7 @@ loop11:
 	VBROADCASTSS 5120(DX), Z24
 	VFMADD231PS  Z22, Z24, Z20
 	VFMADD231PS  Z23, Z24, Z21
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2469,7 +2516,7 @@ rows10:
 	VMOVUPS 1216(SI), Z19
 
 loop10:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z20
 	VMOVUPS      highHalves<>+0(SB), Z21
 	VPANDD       (BX), Z21, Z21
@@ -2503,6 +2550,7 @@ loop10:
 	VBROADCASTSS 4608(DX), Z22
 	VFMADD231PS  Z20, Z22, Z18
 	VFMADD231PS  Z21, Z22, Z19
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2551,7 +2599,7 @@ rows9:
 	VMOVUPS 1088(SI), Z17
 
 loop9:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z18
 	VMOVUPS      highHalves<>+0(SB), Z19
 	VPANDD       (BX), Z19, Z19
@@ -2582,6 +2630,7 @@ loop9:
 	VBROADCASTSS 4096(DX), Z20
 	VFMADD231PS  Z18, Z20, Z16
 	VFMADD231PS  Z19, Z20, Z17
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2626,7 +2675,7 @@ rows8:
 	VMOVUPS 960(SI), Z15
 
 loop8:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z16
 	VMOVUPS      highHalves<>+0(SB), Z17
 	VPANDD       (BX), Z17, Z17
@@ -2654,6 +2703,7 @@ loop8:
 	VBROADCASTSS 3584(DX), Z18
 	VFMADD231PS  Z16, Z18, Z14
 	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2694,7 +2744,7 @@ rows7:
 	VMOVUPS 832(SI), Z13
 
 loop7:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z14
 	VMOVUPS      highHalves<>+0(SB), Z15
 	VPANDD       (BX), Z15, Z15
@@ -2719,6 +2769,7 @@ loop7:
 	VBROADCASTSS 3072(DX), Z16
 	VFMADD231PS  Z14, Z16, Z12
 	VFMADD231PS  Z15, Z16, Z13
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2755,7 +2806,7 @@ rows6:
 	VMOVUPS 704(SI), Z11
 
 loop6:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z12
 	VMOVUPS      highHalves<>+0(SB), Z13
 	VPANDD       (BX), Z13, Z13
@@ -2777,6 +2828,7 @@ loop6:
 	VBROADCASTSS 2560(DX), Z14
 	VFMADD231PS  Z12, Z14, Z10
 	VFMADD231PS  Z13, Z14, Z11
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2809,7 +2861,7 @@ rows5:
 	VMOVUPS 576(SI), Z9
 
 loop5:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z10
 	VMOVUPS      highHalves<>+0(SB), Z11
 	VPANDD       (BX), Z11, Z11
@@ -2828,6 +2880,7 @@ loop5:
 	VBROADCASTSS 2048(DX), Z12
 	VFMADD231PS  Z10, Z12, Z8
 	VFMADD231PS  Z11, Z12, Z9
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2856,7 +2909,7 @@ rows4:
 	VMOVUPS 448(SI), Z7
 
 loop4:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z8
 	VMOVUPS      highHalves<>+0(SB), Z9
 	VPANDD       (BX), Z9, Z9
@@ -2872,6 +2925,7 @@ loop4:
 	VBROADCASTSS 1536(DX), Z10
 	VFMADD231PS  Z8, Z10, Z6
 	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2896,7 +2950,7 @@ rows3:
 	VMOVUPS 320(SI), Z5
 
 loop3:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z6
 	VMOVUPS      highHalves<>+0(SB), Z7
 	VPANDD       (BX), Z7, Z7
@@ -2909,6 +2963,7 @@ loop3:
 	VBROADCASTSS 1024(DX), Z8
 	VFMADD231PS  Z6, Z8, Z4
 	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2929,7 +2984,7 @@ rows2:
 	VMOVUPS 192(SI), Z3
 
 loop2:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z4
 	VMOVUPS      highHalves<>+0(SB), Z5
 	VPANDD       (BX), Z5, Z5
@@ -2939,6 +2994,7 @@ loop2:
 	VBROADCASTSS 512(DX), Z6
 	VFMADD231PS  Z4, Z6, Z2
 	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX
@@ -2955,13 +3011,14 @@ rows1:
 	VMOVUPS 64(SI), Z1
 
 loop1:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   (DI)
 	VPSLLD       $0x10, (BX), Z2
 	VMOVUPS      highHalves<>+0(SB), Z3
 	VPANDD       (BX), Z3, Z3
 	VBROADCASTSS (DX), Z4
 	VFMADD231PS  Z2, Z4, Z0
 	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         R8, DI
 	ADDQ         $0x04, DX
 	SUBQ         $-64, BX
 	DECQ         CX

@@ -4,60 +4,60 @@
 
 package kernel
 
-// rowsAVX2F32 adds k steps of 1 to 3 rows' chains to acc. k is not 0.
+// rowsAVX2F32 adds k steps of 1 to 3 rows' chains to acc. With each step it asks for the memory at next, which advances by step bytes. k is not 0.
 //
 //go:noescape
-func rowsAVX2F32(rows int, k int, a *float32, b *byte, acc *float32)
+func rowsAVX2F32(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 
 // rowAVX2F32 adds the product of one row and 2 panels, stride bytes apart, to acc. k is not 0.
 //
 //go:noescape
 func rowAVX2F32(k int, a *float32, b *byte, stride int, acc *float32)
 
-// rowsAVX2F16 adds k steps of 1 to 3 rows' chains to acc. k is not 0.
+// rowsAVX2F16 adds k steps of 1 to 3 rows' chains to acc. With each step it asks for the memory at next, which advances by step bytes. k is not 0.
 //
 //go:noescape
-func rowsAVX2F16(rows int, k int, a *float32, b *byte, acc *float32)
+func rowsAVX2F16(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 
 // rowAVX2F16 adds the product of one row and 2 panels, stride bytes apart, to acc. k is not 0.
 //
 //go:noescape
 func rowAVX2F16(k int, a *float32, b *byte, stride int, acc *float32)
 
-// rowsAVX2BF16 adds k steps of 1 to 3 rows' chains to acc. k is not 0.
+// rowsAVX2BF16 adds k steps of 1 to 3 rows' chains to acc. With each step it asks for the memory at next, which advances by step bytes. k is not 0.
 //
 //go:noescape
-func rowsAVX2BF16(rows int, k int, a *float32, b *byte, acc *float32)
+func rowsAVX2BF16(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 
 // rowAVX2BF16 adds the product of one row and 2 panels, stride bytes apart, to acc. k is not 0.
 //
 //go:noescape
 func rowAVX2BF16(k int, a *float32, b *byte, stride int, acc *float32)
 
-// rowsAVX512F32 adds k steps of 1 to 12 rows' chains to acc. k is not 0.
+// rowsAVX512F32 adds k steps of 1 to 12 rows' chains to acc. With each step it asks for the memory at next, which advances by step bytes. k is not 0.
 //
 //go:noescape
-func rowsAVX512F32(rows int, k int, a *float32, b *byte, acc *float32)
+func rowsAVX512F32(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 
 // rowAVX512F32 adds the product of one row and 4 panels, stride bytes apart, to acc. k is not 0.
 //
 //go:noescape
 func rowAVX512F32(k int, a *float32, b *byte, stride int, acc *float32)
 
-// rowsAVX512F16 adds k steps of 1 to 12 rows' chains to acc. k is not 0.
+// rowsAVX512F16 adds k steps of 1 to 12 rows' chains to acc. With each step it asks for the memory at next, which advances by step bytes. k is not 0.
 //
 //go:noescape
-func rowsAVX512F16(rows int, k int, a *float32, b *byte, acc *float32)
+func rowsAVX512F16(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 
 // rowAVX512F16 adds the product of one row and 4 panels, stride bytes apart, to acc. k is not 0.
 //
 //go:noescape
 func rowAVX512F16(k int, a *float32, b *byte, stride int, acc *float32)
 
-// rowsAVX512BF16 adds k steps of 1 to 12 rows' chains to acc. k is not 0.
+// rowsAVX512BF16 adds k steps of 1 to 12 rows' chains to acc. With each step it asks for the memory at next, which advances by step bytes. k is not 0.
 //
 //go:noescape
-func rowsAVX512BF16(rows int, k int, a *float32, b *byte, acc *float32)
+func rowsAVX512BF16(rows int, k int, a *float32, b *byte, acc *float32, next uintptr, step int)
 
 // rowAVX512BF16 adds the product of one row and 4 panels, stride bytes apart, to acc. k is not 0.
 //

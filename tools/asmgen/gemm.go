@@ -22,7 +22,7 @@ type element struct {
 
 var elements = []element{{"F32", 4}, {"F16", 2}, {"BF16", 2}}
 
-// prefetchAhead is how far before its use a panel's line is asked for, in bytes.
+// prefetchAhead is how far before its use row… asks for a panel's line, in bytes.
 // The processor's own prefetchers stop at each page.
 const prefetchAhead = 2048
 
@@ -114,39 +114,41 @@ func avx512(mask Mem) vectors {
 
 // rowsKernel is rows…: it jumps to the loop that is made for its number of rows.
 func rowsKernel(v vectors, t element) {
-	TEXT("rows"+v.name+t.name, NOSPLIT, "func(rows, k int, a *float32, b *byte, acc *float32)")
+	TEXT("rows"+v.name+t.name, NOSPLIT, "func(rows, k int, a *float32, b *byte, acc *float32, next uintptr, step int)")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("rows%s%s adds k steps of 1 to %d rows' chains to acc. k is not 0.", v.name, t.name, v.height))
+	Doc(fmt.Sprintf("rows%s%s adds k steps of 1 to %d rows' chains to acc. With each step it asks for the memory at next, which advances by step bytes. k is not 0.", v.name, t.name, v.height))
 	rows := Load(Param("rows"), GP64())
 	k := Load(Param("k"), GP64())
 	a := Mem{Base: Load(Param("a"), GP64())}
 	b := Mem{Base: Load(Param("b"), GP64())}
 	acc := Mem{Base: Load(Param("acc"), GP64())}
+	next := Mem{Base: Load(Param("next"), GP64())}
+	step := Load(Param("step"), GP64())
 	for m := 1; m < v.height; m++ {
 		CMPQ(rows, U8(m))
 		JE(LabelRef(fmt.Sprintf("rows%d", m)))
 	}
 	for m := v.height; m > 0; m-- {
 		Label(fmt.Sprintf("rows%d", m))
-		rowsLoop(v, t, m, k, a, b, acc)
+		rowsLoop(v, t, m, k, a, b, acc, next, step)
 	}
 }
 
 // rowsLoop multiplies m rows by one panel.
-func rowsLoop(v vectors, t element, m int, k reg.Register, a, b, acc Mem) {
+func rowsLoop(v vectors, t element, m int, k reg.Register, a, b, acc, next Mem, step reg.Register) {
 	n := v.perPanel()
 	sums := loadSums(v, acc, m*n)
 	loop := fmt.Sprintf("loop%d", m)
 	Label(loop)
-	PREFETCHT0(b.Offset(prefetchAhead))
-	if t.size == 4 {
-		PREFETCHT0(b.Offset(prefetchAhead + 64))
+	for line := 0; line < panelWidth*t.size; line += 64 {
+		PREFETCHT0(next.Offset(line))
 	}
 	if v.byRows {
 		byRows(v, t, m, a, b, sums)
 	} else {
 		byVectors(v, t, m, a, b, sums)
 	}
+	ADDQ(step, next.Base)
 	ADDQ(U8(4), a.Base)
 	SUBQ(I32(-panelWidth*t.size), b.Base) // +128 does not fit a byte, -128 does
 	DECQ(k)
@@ -213,9 +215,8 @@ func rowKernel(v vectors, t element) {
 	Label("loop")
 	VBROADCASTSS(a, x)
 	for p, panel := range panels {
-		PREFETCHT0(panel.Offset(prefetchAhead))
-		if t.size == 4 {
-			PREFETCHT0(panel.Offset(prefetchAhead + 64))
+		for line := 0; line < panelWidth*t.size; line += 64 {
+			PREFETCHT0(panel.Offset(prefetchAhead + line))
 		}
 		for _, i := range v.order(t) {
 			v.load(t, panel.Offset, i, w)
