@@ -15,8 +15,8 @@ type Batcher struct {
 	seqs    map[uint64]*sequence
 	waiting []*sequence // in order of arrival, as are all lists
 	micro   []microBatch
-	// short is the oldest sequence that asked for pages in vain: no younger one
-	// gets any.
+	// short is the oldest sequence that asked for pages in vain or lost its own:
+	// no younger one gets any.
 	short *sequence
 
 	arrivals int
@@ -64,7 +64,7 @@ func New(c Config, cache *kvcache.Cache) (*Batcher, error) {
 // Counters returns what has happened.
 func (b *Batcher) Counters() Counters { return b.counters }
 
-// Waiting and Running count requests.
+// Waiting counts the requests that hold no pages: new or preempted.
 func (b *Batcher) Waiting() int { return len(b.waiting) }
 
 // Running counts the sequences that hold pages.
@@ -104,9 +104,12 @@ func (b *Batcher) Cancel(id uint64) bool {
 	return true
 }
 
+// Busy says whether a micro-batch has a step in flight.
+func (b *Batcher) Busy(mb int) bool { return b.micro[mb].busy }
+
 // Next returns the next step of a micro-batch that has none in flight, or nil
 // where it has nothing to do: then it may have again after any Submit, Cancel,
-// Done or Abort.
+// Done or Abort, of whichever micro-batch.
 func (b *Batcher) Next(mb int) *Step {
 	m := &b.micro[mb]
 	if m.busy {

@@ -17,13 +17,17 @@
 // # Pages
 //
 // A request starts when there are pages for all tokens that it has, a cached
-// prefix counted; decoding takes further pages one by one. A sequence short of
-// pages takes them from younger ones: the youngest that is not in a step is
+// prefix counted, and one more for each older sequence that will want some.
+// Decoding takes further pages one by one, before anybody starts. A sequence
+// short of pages takes them from younger ones: the youngest that is in no step is
 // preempted first, and none where all of them together would not do. If that
-// fails, the sequence sits out, and until it is served no younger one gets
-// pages: they collect for it. A preempted request waits again, before all that
-// came later; its output stays, and its tokens are computed again except for
-// what the cache still holds.
+// fails, the sequence sits out, and until it is served no younger one gets pages:
+// they collect for it. A preempted request waits again, before all that came
+// later; its output stays, and its tokens are computed again except for what the
+// cache still holds.
+//
+// A runtime asks every idle micro-batch whenever something has happened, for
+// what one sequence gives up may serve another's.
 //
 // # Invariants
 //

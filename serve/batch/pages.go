@@ -41,12 +41,12 @@ func (b *Batcher) secure(w want) bool {
 	if b.short != nil && b.short.arrival < w.arrival {
 		return false
 	}
+	if b.short == w.sequence {
+		b.short = nil
+	}
 	if b.missing(w, nil) > 0 && !b.reclaim(w) {
 		b.short = w.sequence
 		return false
-	}
-	if b.short == w.sequence {
-		b.short = nil
 	}
 	return true
 }

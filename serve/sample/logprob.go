@@ -16,7 +16,7 @@ type Candidate struct {
 func Logprob(logit, logSumExp float32) float32 { return logit - logSumExp }
 
 // Top appends to dst the n best candidates of a row of raw logits (all, where
-// there are fewer), best first, ties to the lower id.
+// there are fewer), best first, ties to the lower id. No logit may be NaN.
 func (s *Sampler) Top(dst []Candidate, logits []float32, n int) []Candidate {
 	if n <= 0 {
 		return dst

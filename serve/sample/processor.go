@@ -8,7 +8,7 @@ import (
 
 // Processor rewrites a row of logits in place. It is data: it prints itself, and
 // keeps nothing between rows. A token is masked by the logit −Inf, which no
-// processor lifts.
+// processor lifts. Tokens that a processor names must be in the row.
 type Processor interface {
 	Process(row []float32, c *Counter)
 	String() string
