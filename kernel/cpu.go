@@ -30,7 +30,11 @@ type CPU struct {
 	ownPool bool
 	scratch scratch
 	tiles   sync.Pool // of *tile
+
+	attention attention // kept for its memory
 }
+
+var _ Device = (*CPU)(nil)
 
 // NewCPU returns a CPU device, or an error where the machine lacks the
 // instruction set.

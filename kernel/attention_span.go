@@ -1,0 +1,236 @@
+package kernel
+
+import "github.com/tandem-moe/tandem/kernel/detmath"
+
+const (
+	// scoreStride is the distance of two queries' scores. It is not Span, whose
+	// multiples fight for the same few places of the cache.
+	scoreStride = Span + KVBlock
+	// valueChunk is how many values are weighed for all columns before the next:
+	// few enough that they stay in the first-level cache.
+	valueChunk = 32
+)
+
+// partial is what a span, or the merged spans up to one, say about a tile's
+// queries: maxima, sums, and accumulators [queries][stride].
+type partial struct {
+	max, sum []float32
+	acc      []float32
+	stride   int
+}
+
+// accStride is the distance of two queries' accumulators: whole vectors.
+func (a *attention) accStride() int { return padLanes(a.cache.valueDim) }
+
+// partialSize is the floats of a partial of maxQueries queries.
+func (a *attention) partialSize() int { return maxQueries * (a.accStride() + 2) }
+
+// partialOf views memory as a partial.
+func (a *attention) partialOf(mem []float32) partial {
+	return partial{
+		acc: mem[2*maxQueries : a.partialSize()], stride: a.accStride(),
+		max: mem[:maxQueries], sum: mem[maxQueries : 2*maxQueries],
+	}
+}
+
+// row is query i's accumulator.
+func (p *partial) row(i int) []float32 { return p.acc[i*p.stride : (i+1)*p.stride] }
+
+// spanWorker is one thread's memory for tiles, and the tile it works on.
+type spanWorker struct {
+	*attention
+	tile   *queryTile
+	kvHead int
+	pages  []int32
+
+	packed []float32 // queries, in groups of queriesAtOnce: [keyDim][queries]
+	scores []float32 // [maxQueries][scoreStride]
+	span   []float32 // a partial: the span in hand
+	state  []float32 // a partial: the spans before it
+}
+
+// fit makes room for an operation.
+func (w *spanWorker) fit(a *attention) {
+	w.attention = a
+	w.packed = growFloats(w.packed, maxQueries*a.cache.keyDim)
+	w.scores = growFloats(w.scores, maxQueries*scoreStride)
+	w.span = growFloats(w.span, a.partialSize())
+	w.state = growFloats(w.state, a.partialSize())
+}
+
+// growFloats returns at least n floats, aligned, what they hold undefined.
+func growFloats(f []float32, n int) []float32 {
+	if len(f) >= n {
+		return f
+	}
+	return castSlice[float32](alignedBytes(4 * n))
+}
+
+// take starts on a unit.
+func (w *spanWorker) take(unit int) {
+	w.tile = w.attention.tile(unit)
+	w.kvHead = unit / len(w.tiles)
+	w.pages = w.seqs[w.tile.seq].Pages
+	w.packQueries()
+}
+
+// query is query i's vector, where i counts a row's heads before the next row's.
+func (w *spanWorker) query(i int) []float32 {
+	at := w.column(i) * w.cache.keyDim
+	return w.q.row(w.tile.row + i/w.tile.heads)[at : at+w.cache.keyDim]
+}
+
+// column is query i's head among all.
+func (w *spanWorker) column(i int) int {
+	return w.kvHead*w.group() + w.tile.head + i%w.tile.heads
+}
+
+// packQueries lays the queries that a kernel takes at once side by side.
+func (w *spanWorker) packQueries() {
+	most := queriesAtOnce(w.isa)
+	for i := range w.tile.queries() {
+		first := i / most * most
+		n := min(most, w.tile.queries()-first)
+		to := w.packed[first*w.cache.keyDim+i-first:]
+		for d, v := range w.query(i) {
+			to[d*n] = v
+		}
+	}
+}
+
+// visible is the range of keys, within a span, that row r of the tile sees. It
+// is empty, lo ≥ hi, where the row does not see the span.
+func (w *spanWorker) visible(span, r int) (lo, hi int) {
+	lo, hi = w.keys(w.tile.pos + r)
+	return max(lo-span*Span, 0), min(hi-span*Span, Span)
+}
+
+// sees reports whether row r of the tile sees a span, and whether it is the
+// first that it sees.
+func (w *spanWorker) sees(span, r int) (sees, first bool) {
+	lo, hi := w.visible(span, r)
+	from, _ := w.keys(w.tile.pos + r)
+	return lo < hi, from/Span == span
+}
+
+// reduce computes a span for all queries of the tile that see it.
+func (w *spanWorker) reduce(span int, p partial) {
+	w.score(span)
+	heads := w.tile.heads
+	for r := range w.tile.rows {
+		lo, hi := w.visible(span, r)
+		if lo >= hi {
+			continue
+		}
+		for i := r * heads; i < (r+1)*heads; i++ {
+			p.max[i], p.sum[i] = softmaxVisible(w.isa, w.scores[i*scoreStride:][:Span], lo, hi)
+		}
+	}
+	clear(p.acc[:w.tile.queries()*p.stride])
+	w.weighSpan(span, p)
+}
+
+// softmaxVisible is the softmax of scores lo … hi-1, not divided. The others in
+// their blocks count as −Inf.
+func softmaxVisible(isa ISA, s []float32, lo, hi int) (maximum, sum float32) {
+	from, to := wholeLanes(lo), padLanes(hi)
+	fillNegInf(s[from:lo])
+	fillNegInf(s[hi:to])
+	return softmax(isa, s[from:to])
+}
+
+func fillNegInf(s []float32) {
+	for i := range s {
+		s[i] = negInf
+	}
+}
+
+// score computes the tile's scores for the blocks of keys that any row sees. A
+// kernel takes two blocks; an odd last one is done twice.
+func (w *spanWorker) score(span int) {
+	lo, _ := w.visible(span, 0)
+	_, hi := w.visible(span, w.tile.rows-1)
+	for at := wholeLanes(lo); at < hi; at += 2 * KVBlock {
+		pos := span*Span + at
+		b0 := w.cache.keyBlock(w.pages, w.kvHead, pos)
+		b1 := b0
+		if at+KVBlock < hi {
+			b1 = w.cache.keyBlock(w.pages, w.kvHead, pos+KVBlock)
+		}
+		w.scoreBlocks(at, b0, b1)
+	}
+}
+
+func (w *spanWorker) scoreBlocks(at int, b0, b1 []float32) {
+	most, queries := queriesAtOnce(w.isa), w.tile.queries()
+	for i := 0; i < queries; i += most {
+		n := min(most, queries-i)
+		scoreKeys(w.isa, n, w.scores[i*scoreStride+at:], w.packed[i*w.cache.keyDim:], b0, b1, w.params.Scale)
+	}
+}
+
+// weighSpan adds the weighed values of a span. The keys that all rows see are
+// done for all queries together, those before and after row by row.
+func (w *spanWorker) weighSpan(span int, p partial) {
+	last := w.tile.rows - 1
+	_, hiFirst := w.visible(span, 0)
+	loLast, _ := w.visible(span, last)
+	for r := range last {
+		lo, hi := w.visible(span, r)
+		w.weigh(span, p, r, 1, lo, min(hi, loLast))
+	}
+	w.weigh(span, p, 0, w.tile.rows, loLast, hiFirst)
+	for r := 1; r <= last; r++ {
+		_, hi := w.visible(span, r)
+		w.weigh(span, p, r, 1, max(hiFirst, loLast), hi)
+	}
+}
+
+// weigh adds keys lo … hi-1 of a span, weighed, to the accumulators of some
+// rows.
+func (w *spanWorker) weigh(span int, p partial, row, rows, lo, hi int) {
+	for lo < hi {
+		pos := span*Span + lo
+		n := min(hi-lo, valueChunk, w.cache.pageTokens-pos%w.cache.pageTokens)
+		values := w.cache.values(w.pages, w.kvHead, pos, n)
+		most, end := queriesAtOnce(w.isa), (row+rows)*w.tile.heads
+		for i := row * w.tile.heads; i < end; i += most {
+			weights := w.scores[i*scoreStride+lo:]
+			weighValues(w.isa, min(most, end-i), n, p.acc[i*p.stride:], p.stride, weights, values, w.cache.valueDim)
+		}
+		lo += n
+	}
+}
+
+// scoreKeysPortable is the scores of n queries for two blocks of keys
+// [keyDim][KVBlock], at s and s+KVBlock.
+func scoreKeysPortable(n int, s, q, b0, b1 []float32, scale float32) {
+	for i := range n {
+		for b, keys := range [2][]float32{b0, b1} {
+			var acc [KVBlock]float32
+			for d := 0; d*KVBlock < len(keys); d++ {
+				x := q[d*n+i]
+				for j, k := range keys[d*KVBlock : (d+1)*KVBlock] {
+					acc[j] = detmath.FMA32(x, k, acc[j])
+				}
+			}
+			for j, v := range acc {
+				s[i*scoreStride+b*KVBlock+j] = float32(v * scale)
+			}
+		}
+	}
+}
+
+// weighValuesPortable adds keys values [keys][dim], from column first on, to the
+// accumulators of n queries, each value multiplied by the query's weight.
+func weighValuesPortable(n, keys int, acc []float32, stride int, weights, values []float32, dim, first int) {
+	for i := range n {
+		row := acc[i*stride : i*stride+dim]
+		for j := range keys {
+			p, v := weights[i*scoreStride+j], values[j*dim:(j+1)*dim]
+			for d := first; d < dim; d++ {
+				row[d] = detmath.FMA32(p, v[d], row[d])
+			}
+		}
+	}
+}
