@@ -90,7 +90,7 @@ func (g *Grouper) count(messages []Pairs) {
 }
 
 func (g *Grouper) place(m int, p Pairs) {
-	dst, runs := g.g.Dst[m][:0], g.g.Runs[m][:0]
+	dst, runs := grow(g.g.Dst[m], 0), g.g.Runs[m][:0]
 	for i, e := range p.Expert {
 		at := &g.next[g.index[e]]
 		if i == 0 || e != p.Expert[i-1] {

@@ -86,7 +86,7 @@ func checkNode(t *rapid.T, experts []int, packets []Packet, messages []Pairs, ch
 	g := grouper.Group(messages)
 	total := 0
 	for m, packet := range packets {
-		var results []int32
+		results := []int32{}
 		for _, run := range g.Runs[m] {
 			for r := range run.Rows {
 				results = append(results, int32(run.From+r))

@@ -70,7 +70,7 @@ func (s *Splitter) Split(choices []byte, rows int) ([]Packet, error) {
 func (s *Splitter) reset(rows int) {
 	for n := range s.packets {
 		p := &s.packets[n]
-		p.Rows, p.Row, p.Expert, p.Choice = p.Rows[:0], p.Row[:0], p.Expert[:0], p.Choice[:0]
+		p.Rows, p.Row, p.Expert, p.Choice = grow(p.Rows, 0), grow(p.Row, 0), grow(p.Expert, 0), grow(p.Choice, 0)
 		s.seen[n] = 0
 		s.local[n] = grow(s.local[n], rows)
 	}
@@ -116,8 +116,9 @@ func (s *Splitter) emit(e int, nodes []int) {
 	}
 }
 
+// grow returns n elements, never nil: to kernels, nil rows mean all rows.
 func grow(s []int32, n int) []int32 {
-	if cap(s) < n {
+	if s == nil || cap(s) < n {
 		return make([]int32, n)
 	}
 	return s[:n]

@@ -117,6 +117,9 @@ func (n *AttentionNode) report(rows batch.Rows, p picked, o batch.Outcome) {
 	if !rows.Sample && o == batch.Running {
 		return
 	}
+	if !s.started {
+		n.stats.update(func(a *NodeStats) { a.PrefixQueries += uint64(len(s.request.Prompt)) })
+	}
 	n.reports = append(n.reports, Report{ID: rows.ID, Event: s.event(rows, p, o)})
 	if o != batch.Running {
 		delete(n.sequences, rows.ID)

@@ -38,8 +38,9 @@ type Attention struct {
 	// CacheTokens is the size of the KV cache, UsedTokens the room of the pages
 	// that sequences hold.
 	CacheTokens, UsedTokens int
-	// PrefixHits are prompt tokens found in the prefix cache.
-	PrefixHits uint64
+	// PrefixQueries are the prompt tokens of sequences that have begun, PrefixHits
+	// those of them that the prefix cache held.
+	PrefixQueries, PrefixHits uint64
 }
 
 // Expert is what only expert nodes count.

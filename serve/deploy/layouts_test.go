@@ -30,7 +30,7 @@ import (
 var (
 	layoutSeed  = flag.Uint64("layout.seed", 0, "repeat the layout of this seed (0: draw new ones)")
 	layoutModel = flag.String("layout.model", "", "repeat a layout of this model's folder")
-	layoutCount = flag.Int("layout.count", 6, "layouts per model")
+	layoutCount = flag.Int("layout.count", 4, "layouts per model")
 )
 
 // layout is one way to serve the same requests: everything that must not change

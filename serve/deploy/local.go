@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
@@ -31,10 +32,28 @@ type Local struct {
 	pool      *kernel.Pool
 	attention []*attentionNode
 	experts   []*expertNode
-	cancel    context.CancelFunc
-	running   sync.WaitGroup
+	loops     [2]loops // of attention nodes, of expert nodes
 	mu        sync.Mutex
 	failed    error
+}
+
+// loops are the running loops of one pool.
+type loops struct {
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// start runs a loop until the pool is stopped.
+func (p *loops) start(ctx context.Context, run func(context.Context) error, failed func(error)) {
+	p.running.Go(func() { failed(run(ctx)) })
+}
+
+// stop ends the loops.
+func (p *loops) stop() {
+	if p.cancel != nil {
+		p.cancel()
+	}
+	p.running.Wait()
 }
 
 // attentionNode is an attention node with what it stands on.
@@ -250,13 +269,15 @@ func (l *Local) introduce() error {
 
 // run starts the nodes' loops and attaches the attention nodes.
 func (l *Local) run() error {
-	ctx, cancel := context.WithCancel(context.Background())
-	l.cancel = cancel
+	var ctx [2]context.Context
+	for i := range l.loops {
+		ctx[i], l.loops[i].cancel = context.WithCancel(context.Background())
+	}
 	for _, e := range l.experts {
-		l.running.Go(func() { l.fail(e.Run(ctx)) })
+		l.loops[1].start(ctx[1], e.Run, l.fail)
 	}
 	for i, a := range l.attention {
-		l.running.Go(func() { l.fail(a.Run(ctx)) })
+		l.loops[0].start(ctx[0], a.Run, l.fail)
 		_, err := l.Engine.Attach(a.Offer(fmt.Sprintf("attention-%d", i), 1), a)
 		if err != nil {
 			return err
@@ -294,6 +315,30 @@ func (l *Local) Missing() string { return l.missing() }
 // CacheTokens is the KV cache of all attention nodes, in tokens.
 func (l *Local) CacheTokens() int { return l.options.cacheTokens(l.model.Spec) * l.options.Attention }
 
+// NodeInfo describes a node to people.
+type NodeInfo struct {
+	Node, Role, Addr, Device, Holds string
+}
+
+// Nodes describes the nodes.
+func (l *Local) Nodes() []NodeInfo {
+	var all []NodeInfo
+	for i, a := range l.attention {
+		all = append(all, NodeInfo{
+			Node: fmt.Sprintf("attention-%d", i), Role: string(cluster.Attention), Addr: a.addr, Device: a.dev.Name(),
+			Holds: fmt.Sprintf("KV cache of %d tokens", l.options.cacheTokens(l.model.Spec)),
+		})
+	}
+	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
+	for i, e := range l.experts {
+		all = append(all, NodeInfo{
+			Node: fmt.Sprintf("expert-%d", i), Role: string(cluster.Expert), Addr: e.addr, Device: e.dev.Name(),
+			Holds: fmt.Sprintf("%d experts of each layer", len(placement.Experts(i))),
+		})
+	}
+	return all
+}
+
 // Stats tells what each node has done.
 func (l *Local) Stats() []serve.NodeStats {
 	var all []serve.NodeStats
@@ -314,18 +359,17 @@ func (l *Local) Stats() []serve.NodeStats {
 const closeTimeout = 5 * time.Second
 
 // Close ends the nodes and gives their memory back. Requests that still run
-// end with an error.
+// end with an error. Attention nodes go first: what they have sent is taken by
+// the expert nodes, so that nobody waits for the other.
 func (l *Local) Close() error {
-	if l.cancel != nil {
-		l.cancel()
-	}
-	l.running.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var errs []error
+	l.loops[0].stop()
 	for _, a := range l.attention {
 		errs = append(errs, a.ep.Close(ctx))
 	}
+	l.loops[1].stop()
 	for _, e := range l.experts {
 		errs = append(errs, e.ep.Close(ctx))
 	}

@@ -170,7 +170,7 @@ func (n *node) endpoint(self cluster.Member, micro int, l net.Listener) (*m2n.En
 	if err != nil {
 		return nil, &localError{err}
 	}
-	if err := ep.Serve(l); err != nil {
+	if err := serveOn(ep, l); err != nil {
 		return nil, errors.Join(&localError{err}, closeEndpoint(ep))
 	}
 	return ep, nil
