@@ -1,0 +1,128 @@
+package kerneltest
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tandem-moe/tandem/kernel"
+)
+
+// Conform checks, for each primitive and over random shapes, that a device gives
+// the bits that a reference gives. A NaN equals any other.
+func Conform(t *testing.T, dev, reference kernel.Device) {
+	for _, p := range primitives {
+		t.Run(p.name, func(t *testing.T) {
+			for seed := range uint64(p.times) {
+				want := p.run(&trial{t, reference, rand.New(rand.NewPCG(seed, 1))})
+				got := p.run(&trial{t, dev, rand.New(rand.NewPCG(seed, 1))})
+				requireSameBits(t, seed, want, got)
+			}
+		})
+	}
+}
+
+func requireSameBits(t *testing.T, seed uint64, want, got []float32) {
+	t.Helper()
+	require.Len(t, got, len(want), "seed %d", seed)
+	for i, w := range want {
+		if w != w && got[i] != got[i] {
+			continue
+		}
+		require.Equal(t, math.Float32bits(w), math.Float32bits(got[i]), "seed %d, element %d: want %g, got %g", seed, i, w, got[i])
+	}
+}
+
+// trial is where a primitive is tried: a device and a source of operands.
+type trial struct {
+	t    *testing.T
+	dev  kernel.Device
+	rand *rand.Rand
+}
+
+// floats are values of magnitudes around 1.
+func (b *trial) floats(n int) []float32 {
+	f := make([]float32, n)
+	for i := range f {
+		f[i] = float32(b.rand.Int32N(1<<24)-1<<23) / (1 << 22) / float32(int(1)<<b.rand.IntN(4))
+	}
+	return f
+}
+
+func littleEndian[T float32 | int32](values []T) (data []byte) {
+	for _, v := range values {
+		data, _ = binary.Append(data, binary.LittleEndian, v)
+	}
+	return data
+}
+
+func (b *trial) buffer(t kernel.DType, n int) kernel.Buffer {
+	buf, err := b.dev.Alloc(t, n)
+	require.NoError(b.t, err)
+	b.t.Cleanup(func() { b.dev.Free(buf) })
+	return buf
+}
+
+// mat is a matrix of random elements, with room between its rows.
+func (b *trial) mat(rows, cols int) kernel.Mat {
+	stride := cols + b.rand.IntN(4)
+	f := b.floats(rows * stride)
+	m := kernel.Mat{Buf: b.buffer(kernel.F32, len(f)), Rows: rows, Cols: cols, Stride: stride}
+	b.dev.Load(m.Buf, 0, littleEndian(f))
+	return m
+}
+
+func (b *trial) vector(n int) kernel.Buffer {
+	v, err := b.dev.Vector(kernel.F32, littleEndian(b.floats(n)))
+	require.NoError(b.t, err)
+	return v
+}
+
+// weight is a random matrix of a random type.
+func (b *trial) weight(out, in int) kernel.Weight {
+	m := kernel.HostMatrix{DType: kernel.DType(b.rand.IntN(3)), Out: out, In: in}
+	for _, v := range b.floats(out * in) {
+		switch bits := math.Float32bits(v); m.DType {
+		case kernel.F32:
+			m.Data = binary.LittleEndian.AppendUint32(m.Data, bits)
+		case kernel.BF16:
+			m.Data = binary.LittleEndian.AppendUint16(m.Data, uint16(bits>>16))
+		case kernel.F16: // sign, a middling exponent, and what comes of the rest
+			m.Data = binary.LittleEndian.AppendUint16(m.Data, uint16(bits>>16&0x8000|0x3400|bits>>8&0x7ff))
+		}
+	}
+	w, err := b.dev.Pack(m)
+	require.NoError(b.t, err)
+	return w
+}
+
+// indices are n indices below limit.
+func (b *trial) indices(n, limit int) []int32 {
+	is := make([]int32, n)
+	for i := range is {
+		is[i] = int32(b.rand.IntN(limit))
+	}
+	return is
+}
+
+// wait makes results readable.
+func (b *trial) wait() {
+	require.NoError(b.t, b.dev.Record().Wait(context.Background()))
+}
+
+// read waits and returns a buffer's elements, indices as floats too.
+func (b *trial) read(buf kernel.Buffer) []float32 {
+	b.wait()
+	f := make([]float32, buf.Len())
+	for i := range f {
+		word := binary.LittleEndian.Uint32(buf.Bytes()[4*i:])
+		f[i] = math.Float32frombits(word)
+		if buf.DType() == kernel.I32 {
+			f[i] = float32(int32(word))
+		}
+	}
+	return f
+}
