@@ -9,6 +9,9 @@ import (
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: s.cfg.Limits.Write}
+	// Both deadlines hold for what net/http does by itself as well: it reads on
+	// where a handler has not read the whole body.
+	_ = a.control.SetReadDeadline(time.Now().Add(s.cfg.Limits.ReadBody)) // not every writer has one: tests' do not
 	a.expect(s.cfg.Limits.ReadBody + s.cfg.Limits.Write)
 	defer func() {
 		if p := recover(); p != nil {

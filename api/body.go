@@ -30,15 +30,13 @@ func readBody[T any](s *Server, w http.ResponseWriter, r *http.Request, parse fu
 	return parse(data)
 }
 
-// body reads a request's JSON. It never holds more than the limit.
+// body reads a request's JSON, before the deadline that ServeHTTP has set. It
+// never holds more than the limit.
 func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]byte, error) {
 	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
 		return nil, err
 	}
 	control := http.NewResponseController(w)
-	deadline := time.Now().Add(s.cfg.Limits.ReadBody)
-	_ = control.SetReadDeadline(deadline)                       // not every writer has one: tests' do not
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }() // the wait for the client's leaving has no end
 	if r.ContentLength > s.cfg.Limits.Body {
 		return nil, s.tooLarge(r, control)
 	}
@@ -49,6 +47,7 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]b
 	if err != nil {
 		return nil, bodyError(err)
 	}
+	_ = control.SetReadDeadline(time.Time{}) // the wait for the client's leaving has no end
 	return data, nil
 }
 

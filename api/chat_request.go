@@ -265,7 +265,7 @@ func partRule(into *string) rule {
 			return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is", kind))
 		}
 		var kind string
-		return fields{"type": text(&kind), "text": text(into)}.decode(name, raw)
+		return fields{"type": text(&kind), "text": text(into), "prompt_cache_breakpoint": harmless}.decode(name, raw)
 	}
 }
 

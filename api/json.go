@@ -39,7 +39,7 @@ func checkJSON(data []byte) error {
 	if err := json.Unmarshal(data, &skipped{}); err != nil {
 		return syntaxError(err)
 	}
-	if err := checkValue(bytes.TrimLeft(data, " \t\r\n")); err != nil {
+	if err := checkValue(trim(data)); err != nil {
 		path := strings.TrimPrefix(err.(*fault).path, ".")
 		return invalid(path, "%s %s", cmp.Or(path, "the body"), err)
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"strconv"
@@ -117,7 +118,7 @@ func (s *Sampling) common() fields {
 		"request_id":                 requestID(&s.RequestID),
 
 		"user": harmless, "metadata": harmless, "store": harmless, "service_tier": harmless,
-		"safety_identifier": harmless, "prompt_cache_key": harmless, "prompt_cache_retention": harmless,
+		"safety_identifier": harmless, "prompt_cache_key": harmless, "prompt_cache_retention": harmless, "prompt_cache_options": harmless,
 		"session_id": harmless,
 
 		"response_format":               textFormat,
@@ -186,7 +187,7 @@ func parse(body []byte, known fields) error {
 	return known.decode("", trim(body))
 }
 
-func trim(body []byte) []byte { return body[skipSpace(body, 0):] }
+func trim(body []byte) []byte { return bytes.Trim(body, " \t\r\n") }
 
 // check looks at fields together.
 func (s *Sampling) check() error {

@@ -1,0 +1,143 @@
+package api_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/api"
+	"github.com/tandem-moe/tandem/serve/completion/enginetest"
+)
+
+// heardTemplate keeps what it is asked to render.
+type heardTemplate struct {
+	in   api.TemplateInput
+	text string
+	err  error
+}
+
+func (h *heardTemplate) Render(in api.TemplateInput) (string, error) {
+	h.in = in
+	return h.text, h.err
+}
+
+// TestTemplateInput: what a template sees of a conversation.
+func TestTemplateInput(t *testing.T) {
+	const user = `{"role":"user","content":"x"}`
+	for _, c := range []struct {
+		name, body string
+		messages   string
+		more       func(*testing.T, api.TemplateInput)
+	}{
+		{"fields keep the client's order",
+			`{"messages":[{"content":"x","name":"zoe","role":"user"}]}`, `[{"content":"x","name":"zoe","role":"user"}]`, nil},
+		{"parts of text are joined",
+			`{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}]}]}`, `[{"role":"user","content":"a\nb"}]`, nil},
+		{"escapes and other scripts stay what they are",
+			`{"messages":[{"role":"user","content":"<&>\u00e9\"\\"}]}`, `[{"role":"user","content":"<&>é\"\\"}]`, nil},
+		{"null is nothing",
+			`{"messages":[{"role":"user","content":"x","name":null,"tool_calls":null}]}`, `[` + user + `]`, nil},
+		{"an answer without content has an empty one; arguments become an object",
+			`{"messages":[{"role":"assistant","content":null,"refusal":null,"annotations":[],"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"b\": 1, \"a\": 2}"}}]},
+			  {"role":"tool","tool_call_id":"1","content":"ok"},{"role":"assistant","tool_calls":[{"function":{"arguments":{"z":1},"name":"g"}},{"function":{"name":"h","arguments":" "}}]},` + user + `]}`,
+			`[{"role":"assistant","content":"","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":{"b": 1, "a": 2}}}]},` +
+				`{"role":"tool","tool_call_id":"1","content":"ok"},{"role":"assistant","tool_calls":[{"function":{"arguments":{"z":1},"name":"g"}},{"function":{"name":"h","arguments":{}}}],"content":""},` + user + `]`, nil},
+		{"tools and variables stay as they are",
+			`{"messages":[` + user + `],"tools":[{"type":"function","function":{"name":"f","parameters":{"z":1,"a":{}}}}],"tool_choice":"none","chat_template_kwargs":{"b":1,"a":[2]}}`, `[` + user + `]`,
+			func(t *testing.T, in api.TemplateInput) {
+				require.Equal(t, `[{"type":"function","function":{"name":"f","parameters":{"z":1,"a":{}}}}]`, string(in.Tools))
+				require.Equal(t, `{"b":1,"a":[2]}`, string(in.Kwargs))
+				require.True(t, in.AddGenerationPrompt)
+			}},
+		{"no tools is none", `{"messages":[` + user + `],"tools":[]}`, `[` + user + `]`,
+			func(t *testing.T, in api.TemplateInput) { require.Nil(t, in.Tools) }},
+		{"no generation prompt", `{"messages":[` + user + `],"add_generation_prompt":false}`, `[` + user + `]`,
+			func(t *testing.T, in api.TemplateInput) { require.False(t, in.AddGenerationPrompt) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			template := &heardTemplate{text: "text"}
+			cfg := config(enginetest.New())
+			cfg.Template = template
+			w := ask(api.NewServer(cfg), "POST", "/v1/chat/completions", c.body)
+			require.Equal(t, 200, w.Code, w.Body)
+			require.Equal(t, c.messages, string(template.in.Messages))
+			if c.more != nil {
+				c.more(t, template.in)
+			}
+		})
+	}
+}
+
+func TestDeveloper(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		template := &heardTemplate{text: "text"}
+		cfg := config(enginetest.New())
+		cfg.Template, cfg.MapDeveloper = template, !known
+		require.Equal(t, 200, ask(api.NewServer(cfg), "POST", "/v1/chat/completions", `{"messages":[{"role":"developer","content":"x"}]}`).Code)
+		role := map[bool]string{true: "developer", false: "system"}[known]
+		require.Equal(t, `[{"role":"`+role+`","content":"x"}]`, string(template.in.Messages))
+	}
+}
+
+// TestContinueFinalMessage: what a template puts behind the last message is cut
+// off.
+func TestContinueFinalMessage(t *testing.T) {
+	for _, c := range []struct{ rendered, final, want string }{
+		{"<u>hi</u><a>Once upon</a>", "Once upon", "<u>hi</u><a>Once upon"},
+		{"<u>Once</u><a>Once</a>", "Once", "<u>Once</u><a>Once"},
+		{"<a>Once \n</a>", "Once \n", "<a>Once \n"},
+		{"<a>Once</a>", " Once ", "<a>Once"},
+	} {
+		e := enginetest.New()
+		cfg := config(e)
+		cfg.Template = &heardTemplate{text: c.rendered}
+		content, _ := json.Marshal(c.final)
+		body := `{"continue_final_message":true,"messages":[{"role":"assistant","content":` + string(content) + `}]}`
+		require.Equal(t, 200, ask(api.NewServer(cfg), "POST", "/v1/chat/completions", body).Code)
+		require.Equal(t, enginetest.Bytes(c.want), e.Requests()[0].Prompt)
+	}
+	cfg := config(enginetest.New())
+	cfg.Template = &heardTemplate{text: "something else"}
+	w := ask(api.NewServer(cfg), "POST", "/v1/chat/completions", `{"continue_final_message":true,"messages":[{"role":"assistant","content":"x"}]}`)
+	require.Equal(t, 400, w.Code)
+	require.Equal(t, "continue_final_message", *errorOf(t, w.Body).Param)
+}
+
+func TestTemplateRefuses(t *testing.T) {
+	cfg := config(enginetest.New())
+	cfg.Template = &heardTemplate{err: errors.New("roles must alternate")}
+	w := ask(api.NewServer(cfg), "POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}]}`)
+	require.Equal(t, 400, w.Code)
+	require.Contains(t, errorOf(t, w.Body).Message, "roles must alternate")
+}
+
+func TestNewMessage(t *testing.T) {
+	m := api.NewMessage("user", "a \"b\" <c>")
+	body, err := json.Marshal(map[string]any{"messages": []api.Message{m}})
+	require.NoError(t, err)
+	r, err := api.ParseChat(body)
+	require.NoError(t, err)
+	require.Equal(t, m.Content, r.Messages[0].Content)
+	require.Equal(t, m.Role, r.Messages[0].Role)
+}
+
+// TestSpecialTokens: templates write their own; plain prompts get the
+// tokenizer's.
+func TestSpecialTokens(t *testing.T) {
+	for body, special := range map[string]bool{
+		`{"prompt":"x"}`: true, `{"prompt":"x","add_special_tokens":false}`: false,
+		`{"messages":[{"role":"user","content":"x"}]}`:                           false,
+		`{"messages":[{"role":"user","content":"x"}],"add_special_tokens":true}`: true,
+	} {
+		e := enginetest.New()
+		path := "/v1/completions"
+		if strings.Contains(body, "messages") {
+			path = "/v1/chat/completions"
+		}
+		require.Equal(t, 200, ask(api.NewServer(config(e)), "POST", path, body).Code)
+		require.Equal(t, special, e.Requests()[0].Prompt[0] == enginetest.BOS, body)
+	}
+}
