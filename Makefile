@@ -1,0 +1,42 @@
+# The commands of everyday work. `make help` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race lint fuzz golden generate fixtures bench ci
+
+LINT := go tool -modfile=tools/lint/go.mod
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## build the binary, bin/tandem
+	CGO_ENABLED=0 go build -o bin/tandem ./cmd/tandem
+
+test: ## run all tests
+	go test ./...
+
+race: ## run the tests of the concurrent packages under the race detector
+	.ci/run race
+
+lint: ## format, vet, and run golangci-lint and the house's own tests
+	.ci/run format vet lint
+	go test ./internal/lint
+
+fuzz: ## run each fuzz target for ten seconds
+	.ci/run fuzz
+
+golden: ## check the golden bits with GOAMD64=v3 and as linux/arm64
+	.ci/run golden
+
+generate: ## make the generated files again
+	go generate ./...
+
+fixtures: ## make the models and numbers in testdata again (needs Python with torch and transformers)
+	python3 scripts/fixtures/make.py testdata/models
+	python3 scripts/fixtures/rope.py layer/testdata/rope.json
+
+bench: ## run the Go benchmarks six times and print their statistics
+	go test -run '^$$' -bench . -count 6 ./... | tee bench.txt
+	$(LINT) benchstat bench.txt
+
+ci: ## all that a change must hold; see .ci/run
+	.ci/run
