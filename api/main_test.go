@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func (transcript) Render(in api.TemplateInput) (string, error) {
 
 // config is a server's over a fake engine, with ids and times that do not vary.
 func config(e *enginetest.Engine) api.Config {
-	id := 0
+	var ids atomic.Int64
 	return api.Config{
 		Models:   []string{"fake", "also-fake"},
 		Created:  time.Unix(1700000000, 0),
@@ -52,10 +53,7 @@ func config(e *enginetest.Engine) api.Config {
 			Engine: e, Tokenizer: enginetest.Tokenizer{}, EOS: []int32{enginetest.EOS},
 		}),
 		Now: func() time.Time { return time.Unix(1700000001, 0) },
-		NewID: func() string {
-			id++
-			return strconv.Itoa(id)
-		},
+		NewID: func() string { return strconv.FormatInt(ids.Add(1), 10) },
 		Log: slog.New(slog.DiscardHandler),
 	}
 }

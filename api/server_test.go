@@ -185,7 +185,7 @@ func TestLargeBody(t *testing.T) {
 		require.Equal(t, 413, response.StatusCode)
 		require.Equal(t, "request_too_large", *errorOf(t, response.Body).Code)
 		require.NoError(t, response.Body.Close())
-		require.Less(t, heapAllocated()-before, uint64(40<<20))
+		require.Less(t, heapAllocated()-before, uint64(size))
 	}
 }
 
@@ -273,25 +273,39 @@ func TestConnectionLimit(t *testing.T) {
 	require.Greater(t, time.Since(began), 50*time.Millisecond, "the silent connections were not in the way")
 }
 
+// inBackground sends a completion; its answer, as far as it goes, comes on the
+// channel.
+func inBackground(address, body string) <-chan string {
+	answer := make(chan string, 1)
+	go func() {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+		response, err := client.Post("http://"+address+"/v1/completions", "application/json", strings.NewReader(body))
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		text, _ := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		answer <- string(text)
+	}()
+	return answer
+}
+
 // TestDrain: told to stop, the server finishes what runs and refuses what is new.
 func TestDrain(t *testing.T) {
 	e := enginetest.New()
 	e.Delay = 30 * time.Millisecond
 	address, stop := startUntil(t, config(e))
-	var running sync.WaitGroup
-	running.Go(func() {
-		response := post(t, address, "/v1/completions", strings.NewReader(streamed))
-		text, err := io.ReadAll(response.Body)
-		require.NoError(t, err)
-		require.Contains(t, string(text), "[DONE]")
-	})
+	answered := inBackground(address, streamed)
 	require.Eventually(t, func() bool { return e.Running() == 1 }, 5*time.Second, time.Millisecond)
-	running.Go(stop)
+	var stopped sync.WaitGroup
+	stopped.Go(stop)
 	require.Eventually(t, func() bool { return get(t, address, "/health").StatusCode == 503 }, time.Second, time.Millisecond)
 	response := post(t, address, "/v1/completions", strings.NewReader(prompt))
 	require.Equal(t, 503, response.StatusCode)
 	require.NotEmpty(t, response.Header.Get("Retry-After"))
-	running.Wait()
+	require.Contains(t, <-answered, "[DONE]")
+	stopped.Wait()
 	_, err := net.DialTimeout("tcp", address, time.Second)
 	require.Error(t, err)
 }
@@ -303,16 +317,11 @@ func TestDrainGrace(t *testing.T) {
 	cfg := config(e)
 	cfg.Limits.Grace = 50 * time.Millisecond
 	address, stop := startUntil(t, cfg)
-	var running sync.WaitGroup
-	for _, body := range []string{prompt, streamed} {
-		running.Go(func() {
-			text, _ := io.ReadAll(post(t, address, "/v1/completions", strings.NewReader(body)).Body)
-			require.Contains(t, string(text), "shutting down")
-		})
-	}
+	whole, stream := inBackground(address, prompt), inBackground(address, streamed)
 	require.Eventually(t, func() bool { return e.Running() == 2 }, 5*time.Second, time.Millisecond)
 	stop()
-	running.Wait()
+	require.Contains(t, <-whole, "shutting down")
+	require.Contains(t, <-stream, "shutting down")
 	require.Zero(t, e.Running())
 }
 
