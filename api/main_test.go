@@ -52,9 +52,9 @@ func config(e *enginetest.Engine) api.Config {
 		Service: completion.New(completion.Config{
 			Engine: e, Tokenizer: enginetest.Tokenizer{}, EOS: []int32{enginetest.EOS},
 		}),
-		Now: func() time.Time { return time.Unix(1700000001, 0) },
+		Now:   func() time.Time { return time.Unix(1700000001, 0) },
 		NewID: func() string { return strconv.FormatInt(ids.Add(1), 10) },
-		Log: slog.New(slog.DiscardHandler),
+		Log:   slog.New(slog.DiscardHandler),
 	}
 }
 
