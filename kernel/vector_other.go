@@ -2,7 +2,7 @@
 
 package kernel
 
-// The vector primitives of norms, softmax and attention for any instruction set.
+// On other machines the portable versions are the only ones.
 
 func sumSquaresLanes(_ ISA, l *lanes, x []float32) { sumSquaresPortable(l, x) }
 

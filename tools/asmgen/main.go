@@ -16,10 +16,12 @@ import (
 
 // families are the files that can be generated.
 var families = map[string]func(){
-	"gemm":     gemm,
-	"pack":     pack,
-	"roofline": roofline,
-	"rows":     rows,
+	"attention": attention,
+	"gemm":      gemm,
+	"pack":      pack,
+	"roofline":  roofline,
+	"rows":      rows,
+	"vector":    vector,
 }
 
 func main() {
