@@ -17,7 +17,7 @@ type NodeCmd struct {
 	Role      string `help:"attention or expert." enum:"attention,expert" required:""`
 	Join      string `help:"Where the front end's --control listens." required:"" placeholder:"HOST:PORT"`
 	Listen    string `help:"Where other nodes reach this one." default:"127.0.0.1:0" placeholder:"HOST:PORT"`
-	Advertise string `help:"Host that other nodes are told, where it is not the one of --listen." placeholder:"HOST"`
+	Advertise string `help:"Host, or host and port, that other nodes are told, where it is not that of --listen." placeholder:"HOST[:PORT]"`
 }
 
 // Run works for the cluster until ctx ends.

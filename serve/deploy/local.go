@@ -58,6 +58,7 @@ func (p *loops) stop() {
 
 // attentionNode is an attention node with what it stands on.
 type attentionNode struct {
+	name string
 	*serve.AttentionNode
 	dev   kernel.Device
 	cache *layer.Cache
@@ -67,6 +68,7 @@ type attentionNode struct {
 
 // expertNode is an expert node with what it stands on.
 type expertNode struct {
+	name string
 	*serve.ExpertNode
 	dev  kernel.Device
 	ep   *m2n.Endpoint
@@ -97,22 +99,18 @@ func (l *Local) start(ctx context.Context, w *Weights) error {
 	network := m2n.NewNetwork()
 	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
 	for i, weights := range w.experts {
-		n, err := l.newExpert(ctx, network, placement, i, weights)
-		if err != nil {
-			return err
+		if err := l.newExpert(ctx, network, placement, i, weights); err != nil {
+			return fmt.Errorf("node expert-%d: %w", i, err)
 		}
-		l.experts = append(l.experts, n)
 	}
 	l.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
 		Vocabulary: l.model.Spec.Vocabulary, MaxModelLen: l.options.MaxModelLen,
 		MaxWaiting: l.options.MaxWaiting, Missing: l.missing,
 	})
 	for i := range l.options.Attention {
-		n, err := l.newAttention(ctx, network, placement, i, w.attention)
-		if err != nil {
-			return err
+		if err := l.newAttention(ctx, network, placement, i, w.attention); err != nil {
+			return fmt.Errorf("node attention-%d: %w", i, err)
 		}
-		l.attention = append(l.attention, n)
 	}
 	if err := l.introduce(); err != nil {
 		return err
@@ -165,44 +163,47 @@ func sumProgress(report func(done, total int64)) func() layer.Progress {
 	}
 }
 
-func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Placement, place int, w *layer.ExpertWeights) (*expertNode, error) {
-	name := fmt.Sprintf("expert-%d", place)
-	dev, err := l.options.Device(name, l.pool)
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", name, err)
+// newExpert adds an expert node. What it has made when it fails, Close ends.
+func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Placement, place int, w *layer.ExpertWeights) error {
+	n := &expertNode{name: fmt.Sprintf("expert-%d", place)}
+	l.experts = append(l.experts, n)
+	var err error
+	if n.dev, err = l.options.Device(n.name, l.pool); err != nil {
+		return err
 	}
-	n := &expertNode{dev: dev}
 	_, slot := l.options.slotBytes(l.model.Spec)
-	if n.ep, n.addr, err = l.listen(ctx, network, name, dev, slot); err != nil {
-		return nil, fmt.Errorf("node %s: %w", name, err)
+	if n.ep, n.addr, err = l.listen(ctx, network, n.name, n.dev, slot); err != nil {
+		return err
 	}
 	n.ExpertNode, err = serve.NewExpertNode(serve.ExpertConfig{
-		Spec: l.model.Spec, Device: dev, Weights: w, Placement: p, Place: place,
-		Endpoint: n.ep, Linger: l.options.Linger, Busy: l.pool, Log: l.options.Log.With("node", name),
+		Spec: l.model.Spec, Device: n.dev, Weights: w, Placement: p, Place: place,
+		Endpoint: n.ep, Linger: l.options.Linger, Busy: l.pool, Log: l.options.Log.With("node", n.name),
 	})
-	return n, err
+	return err
 }
 
-func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.Placement, i int, w *layer.AttentionWeights) (*attentionNode, error) {
-	name := fmt.Sprintf("attention-%d", i)
-	dev, err := l.options.Device(name, l.pool)
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", name, err)
+// newAttention adds an attention node. What it has made when it fails, Close
+// ends.
+func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.Placement, i int, w *layer.AttentionWeights) error {
+	n := &attentionNode{name: fmt.Sprintf("attention-%d", i)}
+	l.attention = append(l.attention, n)
+	var err error
+	if n.dev, err = l.options.Device(n.name, l.pool); err != nil {
+		return err
 	}
-	n := &attentionNode{dev: dev}
-	if n.cache, err = layer.NewCache(dev, l.model.Spec, l.options.pages(l.model.Spec), l.options.PageTokens); err != nil {
-		return nil, fmt.Errorf("node %s: %w", name, err)
+	if n.cache, err = layer.NewCache(n.dev, l.model.Spec, l.options.pages(l.model.Spec), l.options.PageTokens); err != nil {
+		return err
 	}
 	slot, _ := l.options.slotBytes(l.model.Spec)
-	if n.ep, n.addr, err = l.listen(ctx, network, name, dev, slot); err != nil {
-		return nil, fmt.Errorf("node %s: %w", name, err)
+	if n.ep, n.addr, err = l.listen(ctx, network, n.name, n.dev, slot); err != nil {
+		return err
 	}
-	cfg := l.options.attentionConfig(l.model, name)
-	cfg.Device, cfg.Weights, cfg.Cache, cfg.Placement, cfg.Endpoint = dev, w, n.cache, p, n.ep
+	cfg := l.options.attentionConfig(l.model, n.name)
+	cfg.Device, cfg.Weights, cfg.Cache, cfg.Placement, cfg.Endpoint = n.dev, w, n.cache, p, n.ep
 	cfg.Busy = l.pool
-	cfg.Reports = func(r []serve.Report) { l.Engine.Deliver(name, r) }
+	cfg.Reports = func(r []serve.Report) { l.Engine.Deliver(n.name, r) }
 	n.AttentionNode, err = serve.NewAttentionNode(cfg)
-	return n, err
+	return err
 }
 
 // attentionConfig is what follows from model and options.
@@ -249,14 +250,13 @@ func newEndpoint(id string, epoch uint64, dev kernel.Device, slot int, o Options
 // introduce tells all nodes of each other.
 func (l *Local) introduce() error {
 	var names []string
-	for i, e := range l.experts {
-		name := fmt.Sprintf("expert-%d", i)
-		names = append(names, name)
-		for j, a := range l.attention {
-			if err := a.ep.SetPeer(name, e.addr, 1); err != nil {
+	for _, e := range l.experts {
+		names = append(names, e.name)
+		for _, a := range l.attention {
+			if err := a.ep.SetPeer(e.name, e.addr, 1); err != nil {
 				return err
 			}
-			if err := e.ep.SetPeer(fmt.Sprintf("attention-%d", j), a.addr, 1); err != nil {
+			if err := e.ep.SetPeer(a.name, a.addr, 1); err != nil {
 				return err
 			}
 		}
@@ -276,10 +276,9 @@ func (l *Local) run() error {
 	for _, e := range l.experts {
 		l.loops[1].start(ctx[1], e.Run, l.fail)
 	}
-	for i, a := range l.attention {
+	for _, a := range l.attention {
 		l.loops[0].start(ctx[0], a.Run, l.fail)
-		_, err := l.Engine.Attach(a.Offer(fmt.Sprintf("attention-%d", i), 1), a)
-		if err != nil {
+		if _, err := l.Engine.Attach(a.Offer(a.name, 1), a); err != nil {
 			return err
 		}
 	}
@@ -323,16 +322,16 @@ type NodeInfo struct {
 // Nodes describes the nodes.
 func (l *Local) Nodes() []NodeInfo {
 	var all []NodeInfo
-	for i, a := range l.attention {
+	for _, a := range l.attention {
 		all = append(all, NodeInfo{
-			Node: fmt.Sprintf("attention-%d", i), Role: string(cluster.Attention), Addr: a.addr, Device: a.dev.Name(),
+			Node: a.name, Role: string(cluster.Attention), Addr: a.addr, Device: a.dev.Name(),
 			Holds: fmt.Sprintf("KV cache of %d tokens", l.options.cacheTokens(l.model.Spec)),
 		})
 	}
 	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
 	for i, e := range l.experts {
 		all = append(all, NodeInfo{
-			Node: fmt.Sprintf("expert-%d", i), Role: string(cluster.Expert), Addr: e.addr, Device: e.dev.Name(),
+			Node: e.name, Role: string(cluster.Expert), Addr: e.addr, Device: e.dev.Name(),
 			Holds: fmt.Sprintf("%d experts of each layer", len(placement.Experts(i))),
 		})
 	}
@@ -342,14 +341,14 @@ func (l *Local) Nodes() []NodeInfo {
 // Stats tells what each node has done.
 func (l *Local) Stats() []serve.NodeStats {
 	var all []serve.NodeStats
-	for i, a := range l.attention {
+	for _, a := range l.attention {
 		s := a.Stats()
-		s.Node = fmt.Sprintf("attention-%d", i)
+		s.Node = a.name
 		all = append(all, s)
 	}
-	for i, e := range l.experts {
+	for _, e := range l.experts {
 		s := e.Stats()
-		s.Node = fmt.Sprintf("expert-%d", i)
+		s.Node = e.name
 		all = append(all, s)
 	}
 	return all
@@ -367,21 +366,51 @@ func (l *Local) Close() error {
 	var errs []error
 	l.loops[0].stop()
 	for _, a := range l.attention {
-		errs = append(errs, a.ep.Close(ctx))
+		errs = append(errs, leave(ctx, a.ep))
 	}
 	l.loops[1].stop()
 	for _, e := range l.experts {
-		errs = append(errs, e.ep.Close(ctx))
+		errs = append(errs, leave(ctx, e.ep))
 	}
 	for _, a := range l.attention {
-		a.Free()
-		a.cache.Free(a.dev)
-		errs = append(errs, a.dev.Close())
+		errs = append(errs, a.free())
 	}
 	for _, e := range l.experts {
-		e.Free()
-		errs = append(errs, e.dev.Close())
+		errs = append(errs, e.free())
 	}
 	l.pool.Close()
 	return errors.Join(errs...)
+}
+
+// leave closes an endpoint, where there is one.
+func leave(ctx context.Context, ep *m2n.Endpoint) error {
+	if ep == nil {
+		return nil
+	}
+	return ep.Close(ctx)
+}
+
+// free gives back what the node has.
+func (n *attentionNode) free() error {
+	if n.AttentionNode != nil {
+		n.Free()
+	}
+	if n.cache != nil {
+		n.cache.Free(n.dev)
+	}
+	if n.dev == nil {
+		return nil
+	}
+	return n.dev.Close()
+}
+
+// free gives back what the node has.
+func (n *expertNode) free() error {
+	if n.ExpertNode != nil {
+		n.Free()
+	}
+	if n.dev == nil {
+		return nil
+	}
+	return n.dev.Close()
 }

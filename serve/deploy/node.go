@@ -28,7 +28,7 @@ type NodeOptions struct {
 	// Control is the front end's URL.
 	Control string
 	// Listen is where peers reach the node, host:port; port 0 takes a free one.
-	// Advertise is the host that they are told, where it differs.
+	// Advertise is the host, or host:port, that they are told where it differs.
 	Listen, Advertise string
 	Version           string
 	// Joined is told of each membership, for logs and tests; it may be nil.
@@ -148,7 +148,9 @@ func (n *node) advertised(l net.Listener) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("address %s: %w", l.Addr(), err)
 	}
-	if n.Advertise != "" {
+	if h, p, err := net.SplitHostPort(n.Advertise); err == nil {
+		host, port = h, p
+	} else if n.Advertise != "" {
 		host = n.Advertise
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
@@ -179,7 +181,7 @@ func (n *node) endpoint(self cluster.Member, micro int, l net.Listener) (*m2n.En
 func closeEndpoint(ep *m2n.Endpoint) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	return ep.Close(ctx)
+	return leave(ctx, ep)
 }
 
 // group runs the parts of a membership: the first that ends, ends all.

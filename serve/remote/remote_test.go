@@ -1,0 +1,212 @@
+package remote_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/remote"
+	"github.com/tandem-moe/tandem/serve/sample"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	timeout    = time.Second
+	vocabulary = 100
+)
+
+// echo is a worker that answers each request with its prompt, or keeps it.
+type echo struct {
+	client *remote.Client
+	keep   bool
+
+	mu        sync.Mutex
+	submitted []serve.Request
+	cancelled []uint64
+}
+
+func (w *echo) Submit(r serve.Request) {
+	w.mu.Lock()
+	w.submitted = append(w.submitted, r)
+	w.mu.Unlock()
+	if w.keep {
+		return
+	}
+	var reports []serve.Report
+	for i, token := range r.Prompt {
+		e := serve.Event{HasToken: true, Token: token, Index: i, Logprob: &serve.TokenLogprob{
+			Logprob: serve.Logprob{Token: token, Logprob: -0.5}, Top: []serve.Logprob{{Token: 1, Logprob: -0.25}},
+		}}
+		if i == 0 {
+			e.CachedTokens, e.Prompt = 3, []serve.TokenLogprob{{Logprob: serve.Logprob{Token: 7}}}
+		}
+		if i+1 == len(r.Prompt) {
+			e.Finish = serve.FinishLength
+		}
+		reports = append(reports, serve.Report{ID: r.ID, Event: e})
+	}
+	w.client.Report(reports)
+}
+
+func (w *echo) Cancel(id uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cancelled = append(w.cancelled, id)
+}
+
+// pair is a front end and one attention node that is joined to it.
+type pair struct {
+	front   *serve.FrontEnd
+	members *cluster.Server
+	session *cluster.Session
+	worker  *echo
+	ended   chan error
+}
+
+func newPair(t *testing.T, keep bool) *pair {
+	t.Helper()
+	id := cluster.Identity{Version: "v"}
+	p := &pair{members: cluster.NewServer(id, 1, 1, timeout), ended: make(chan error, 1)}
+	p.front = serve.NewFrontEnd(serve.FrontEndConfig{
+		Vocabulary: vocabulary, MaxModelLen: 64, MaxWaiting: 4, Missing: func() string { return "" },
+	})
+	mux := http.NewServeMux()
+	mux.Handle(p.members.Handler())
+	mux.Handle(remote.Handler(p.front, p.members))
+	web := httptest.NewUnstartedServer(mux)
+	web.Config.Protocols = cluster.Protocols()
+	web.Start()
+	client := cluster.NewHTTPClient(timeout)
+	var err error
+	p.session, err = cluster.Join(t.Context(), client, web.URL, cluster.Attention, "tcp:a", id, timeout)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	p.worker = &echo{client: remote.NewClient(), keep: keep}
+	offer := serve.Offer{
+		Node: p.session.Self.ID, Epoch: p.session.Self.Epoch, PageTokens: 16, MaxNumSeqs: 2, MaxBatchedTokens: 8,
+		Limits: serve.Limits{Vocabulary: vocabulary, MaxModelLen: 64, CacheTokens: 64},
+	}
+	go func() { p.ended <- p.worker.client.Run(ctx, client, web.URL, offer, p.worker) }()
+	t.Cleanup(func() {
+		cancel()
+		p.session.Close()
+		client.CloseIdleConnections()
+		web.CloseClientConnections()
+		web.Close()
+	})
+	require.Eventually(t, func() bool { return p.front.Counts().Capacity == 2 }, 5*time.Second, time.Millisecond)
+	return p
+}
+
+func ask() serve.Request {
+	return serve.Request{
+		Prompt: []int32{5, 6, 7}, MaxTokens: 9, MinTokens: 1, StopIDs: []int32{4}, Logprobs: 1, PromptLogprobs: 2,
+		Sampling: sample.Params{
+			Temperature: 0.5, TopK: 3, TopP: 0.9, MinP: 0.1, RepetitionPenalty: 1.1, PresencePenalty: 0.2, FrequencyPenalty: 0.3,
+			LogitBias: map[int32]float64{3: -1}, Seed: 1 << 63, Choice: 2,
+		},
+	}
+}
+
+// next reads an event in bounded time.
+func next(t *testing.T, s serve.Stream) (serve.Event, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	return s.Next(ctx)
+}
+
+func TestRequestsAndEventsArriveAsTheyAre(t *testing.T) {
+	p := newPair(t, false)
+	s, err := p.front.Submit(t.Context(), ask())
+	require.NoError(t, err)
+	defer s.Close()
+	var tokens []int32
+	for {
+		e, err := next(t, s)
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		require.Equal(t, []serve.Logprob{{Token: 1, Logprob: -0.25}}, e.Logprob.Top)
+		if e.Index == 0 {
+			require.Equal(t, 3, e.CachedTokens)
+			require.EqualValues(t, 7, e.Prompt[0].Token)
+		}
+		tokens = append(tokens, e.Token)
+	}
+	require.Equal(t, []int32{5, 6, 7}, tokens)
+	require.Empty(t, cmp.Diff(ask(), p.worker.submitted[0]))
+}
+
+func TestCancellationArrives(t *testing.T) {
+	p := newPair(t, true)
+	s, err := p.front.Submit(t.Context(), ask())
+	require.NoError(t, err)
+	s.Close()
+	require.Eventually(t, func() bool {
+		p.worker.mu.Lock()
+		defer p.worker.mu.Unlock()
+		return len(p.worker.cancelled) == 1
+	}, 5*time.Second, time.Millisecond)
+	require.Zero(t, p.front.Counts().Requests)
+}
+
+func TestFailuresKeepTheirKind(t *testing.T) {
+	p := newPair(t, true)
+	for i, want := range []error{
+		&serve.InvalidError{Field: "Prompt", Reason: "r"}, &serve.BusyError{Waiting: 3, Limit: 2},
+		&serve.UnavailableError{Reason: "r"}, serve.ErrNotFinite,
+	} {
+		s, err := p.front.Submit(t.Context(), ask())
+		require.NoError(t, err)
+		p.worker.client.Report([]serve.Report{{ID: submitted(t, p, i), Err: want}})
+		_, err = next(t, s)
+		require.Equal(t, want, err)
+	}
+}
+
+// submitted waits for the worker's i-th request.
+func submitted(t *testing.T, p *pair, i int) (id uint64) {
+	require.Eventually(t, func() bool {
+		p.worker.mu.Lock()
+		defer p.worker.mu.Unlock()
+		if len(p.worker.submitted) <= i {
+			return false
+		}
+		id = p.worker.submitted[i].ID
+		return true
+	}, 5*time.Second, time.Millisecond)
+	return id
+}
+
+// TestLostNodeFailsItsRequests removes the node from the cluster: what it had
+// ends with an error, and it finds out.
+func TestLostNodeFailsItsRequests(t *testing.T) {
+	p := newPair(t, true)
+	s, err := p.front.Submit(t.Context(), ask())
+	require.NoError(t, err)
+	p.members.Expel(p.session.Self.ID)
+	_, err = next(t, s)
+	var unavailable *serve.UnavailableError
+	require.ErrorAs(t, err, &unavailable)
+	require.Contains(t, err.Error(), p.session.Self.ID)
+	select {
+	case err := <-p.ended:
+		require.Error(t, err)
+	case <-time.After(5 * time.Second):
+		t.Fatal("the node's stream goes on")
+	}
+	_, err = p.front.Submit(t.Context(), ask())
+	require.ErrorAs(t, err, &unavailable)
+}
