@@ -17,6 +17,8 @@
 //     added as ((0+8)+(4+12))+…, see [Lanes].
 //   - exp, log, sin and the like are the polynomials of kernel/detmath on every
 //     path.
+//   - Denormals are kept. A NaN is any NaN: which of two survives is the
+//     processor's choice.
 //
 // A Device that cannot keep this contract is a numerics of its own and says so
 // in its name.
