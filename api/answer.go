@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -24,10 +25,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // panicked answers a request that broke an invariant of ours; where its answer
 // has begun, the connection closes.
 func (s *Server) panicked(a *answer, r *http.Request, p any) {
-	if p != http.ErrAbortHandler {
+	err, _ := p.(error)
+	abort := errors.Is(err, http.ErrAbortHandler)
+	if !abort {
 		s.cfg.Log.Error("panic", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 	}
-	if a.begun || p == http.ErrAbortHandler {
+	if a.begun || abort {
 		panic(http.ErrAbortHandler)
 	}
 	writeError(a, &Error{Status: http.StatusInternalServerError, Type: "server_error", Message: "internal error"})

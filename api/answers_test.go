@@ -14,9 +14,10 @@ import (
 )
 
 // ask sends a request to a server without a socket.
-func ask(s *api.Server, method, path, body string) *httptest.ResponseRecorder {
+func ask(t *testing.T, s *api.Server, method, path, body string) *httptest.ResponseRecorder {
+	t.Helper()
 	w := httptest.NewRecorder()
-	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
 	s.ServeHTTP(w, r)
 	return w
 }
@@ -69,7 +70,7 @@ func TestAnswers(t *testing.T) {
 				if e[1] != "" {
 					method = http.MethodPost
 				}
-				w := ask(s, method, e[0], e[1])
+				w := ask(t, s, method, e[0], e[1])
 				fmt.Fprintf(&got, "> %s %s %s\n%d %s\n%s\n", method, e[0], e[1], w.Code, w.Header().Get("Content-Type"), w.Body)
 			}
 			golden(t, name, got.String())
@@ -96,7 +97,7 @@ func TestRefusals(t *testing.T) {
 		`{"prompt":"a","stream_options":{"include_usage":true}}`, `{"prompt":"a","stream":true,"stream_options":{"include_obfuscation":true}}`,
 		`{"prompt":"a","request_id":"a b"}`, `{"prompt":"a","echo":"yes"}`, `{"prompt":"a","best_of":2}`, `{"prompt":"a","messages":[]}`,
 	} {
-		w := ask(s, http.MethodPost, "/v1/completions", body)
+		w := ask(t, s, http.MethodPost, "/v1/completions", body)
 		require.GreaterOrEqual(t, w.Code, 400, body)
 		fmt.Fprintf(&got, "> %s\n%d %s\n", clipped(body), w.Code, w.Body)
 	}
@@ -120,7 +121,7 @@ func TestRefusals(t *testing.T) {
 		`{"messages":[{"role":"user","content":"x"}],"chat_template":"{{ x }}"}`, `{"messages":[{"role":"user","content":"x"}],"chat_template_kwargs":[]}`,
 		`{"messages":[{"role":"user","content":"x"}],"prompt":"y"}`, `{"messages":[{"role":"user","content":"x"}],"tool_choice":"auto"}`,
 	} {
-		w := ask(s, http.MethodPost, "/v1/chat/completions", body)
+		w := ask(t, s, http.MethodPost, "/v1/chat/completions", body)
 		require.GreaterOrEqual(t, w.Code, 400, body)
 		fmt.Fprintf(&got, "> %s\n%d %s\n", clipped(body), w.Code, w.Body)
 	}
@@ -149,7 +150,7 @@ func TestEverythingIsKnown(t *testing.T) {
 			if strings.HasPrefix(request.rest, `"`+field+`"`) {
 				continue
 			}
-			w := ask(s, http.MethodPost, path, fmt.Sprintf(`{%s,%q:{"a":"b"}}`, request.rest, field))
+			w := ask(t, s, http.MethodPost, path, fmt.Sprintf(`{%s,%q:{"a":"b"}}`, request.rest, field))
 			require.NotContains(t, w.Body.String(), `"unknown field: `+field+`"`)
 		}
 	}

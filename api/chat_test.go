@@ -27,6 +27,8 @@ func (h *heardTemplate) Render(in api.TemplateInput) (string, error) {
 // TestTemplateInput: what a template sees of a conversation.
 func TestTemplateInput(t *testing.T) {
 	const user = `{"role":"user","content":"x"}`
+	const tools = `[{"type":"function","function":{"name":"f","parameters":{"z":1,"a":{}}}}]`
+	const variables = `{"b":1,"a":[2]}`
 	for _, c := range []struct {
 		name, body string
 		messages   string
@@ -46,10 +48,10 @@ func TestTemplateInput(t *testing.T) {
 			`[{"role":"assistant","content":"","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":{"b": 1, "a": 2}}}]},` +
 				`{"role":"tool","tool_call_id":"1","content":"ok"},{"role":"assistant","tool_calls":[{"function":{"arguments":{"z":1},"name":"g"}},{"function":{"name":"h","arguments":{}}}],"content":""},` + user + `]`, nil},
 		{"tools and variables stay as they are",
-			`{"messages":[` + user + `],"tools":[{"type":"function","function":{"name":"f","parameters":{"z":1,"a":{}}}}],"tool_choice":"none","chat_template_kwargs":{"b":1,"a":[2]}}`, `[` + user + `]`,
+			`{"messages":[` + user + `],"tools":` + tools + `,"tool_choice":"none","chat_template_kwargs":` + variables + `}`, `[` + user + `]`,
 			func(t *testing.T, in api.TemplateInput) {
-				require.Equal(t, `[{"type":"function","function":{"name":"f","parameters":{"z":1,"a":{}}}}]`, string(in.Tools))
-				require.Equal(t, `{"b":1,"a":[2]}`, string(in.Kwargs))
+				require.Equal(t, tools, string(in.Tools))
+				require.Equal(t, variables, string(in.Kwargs))
 				require.True(t, in.AddGenerationPrompt)
 			}},
 		{"no tools is none", `{"messages":[` + user + `],"tools":[]}`, `[` + user + `]`,
@@ -61,7 +63,7 @@ func TestTemplateInput(t *testing.T) {
 			template := &heardTemplate{text: "text"}
 			cfg := config(enginetest.New())
 			cfg.Template = template
-			w := ask(api.NewServer(cfg), "POST", "/v1/chat/completions", c.body)
+			w := ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", c.body)
 			require.Equal(t, 200, w.Code, w.Body)
 			require.Equal(t, c.messages, string(template.in.Messages))
 			if c.more != nil {
@@ -76,7 +78,7 @@ func TestDeveloper(t *testing.T) {
 		template := &heardTemplate{text: "text"}
 		cfg := config(enginetest.New())
 		cfg.Template, cfg.MapDeveloper = template, !known
-		require.Equal(t, 200, ask(api.NewServer(cfg), "POST", "/v1/chat/completions", `{"messages":[{"role":"developer","content":"x"}]}`).Code)
+		require.Equal(t, 200, ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", `{"messages":[{"role":"developer","content":"x"}]}`).Code)
 		role := map[bool]string{true: "developer", false: "system"}[known]
 		require.Equal(t, `[{"role":"`+role+`","content":"x"}]`, string(template.in.Messages))
 	}
@@ -96,12 +98,12 @@ func TestContinueFinalMessage(t *testing.T) {
 		cfg.Template = &heardTemplate{text: c.rendered}
 		content, _ := json.Marshal(c.final)
 		body := `{"continue_final_message":true,"messages":[{"role":"assistant","content":` + string(content) + `}]}`
-		require.Equal(t, 200, ask(api.NewServer(cfg), "POST", "/v1/chat/completions", body).Code)
+		require.Equal(t, 200, ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", body).Code)
 		require.Equal(t, enginetest.Bytes(c.want), e.Requests()[0].Prompt)
 	}
 	cfg := config(enginetest.New())
 	cfg.Template = &heardTemplate{text: "something else"}
-	w := ask(api.NewServer(cfg), "POST", "/v1/chat/completions", `{"continue_final_message":true,"messages":[{"role":"assistant","content":"x"}]}`)
+	w := ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", `{"continue_final_message":true,"messages":[{"role":"assistant","content":"x"}]}`)
 	require.Equal(t, 400, w.Code)
 	require.Equal(t, "continue_final_message", *errorOf(t, w.Body).Param)
 }
@@ -109,7 +111,7 @@ func TestContinueFinalMessage(t *testing.T) {
 func TestTemplateRefuses(t *testing.T) {
 	cfg := config(enginetest.New())
 	cfg.Template = &heardTemplate{err: errors.New("roles must alternate")}
-	w := ask(api.NewServer(cfg), "POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}]}`)
+	w := ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}]}`)
 	require.Equal(t, 400, w.Code)
 	require.Contains(t, errorOf(t, w.Body).Message, "roles must alternate")
 }
@@ -137,7 +139,7 @@ func TestSpecialTokens(t *testing.T) {
 		if strings.Contains(body, "messages") {
 			path = "/v1/chat/completions"
 		}
-		require.Equal(t, 200, ask(api.NewServer(config(e)), "POST", path, body).Code)
+		require.Equal(t, 200, ask(t, api.NewServer(config(e)), "POST", path, body).Code)
 		require.Equal(t, special, e.Requests()[0].Prompt[0] == enginetest.BOS, body)
 	}
 }

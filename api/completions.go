@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"unicode/utf8"
@@ -57,39 +58,39 @@ func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completio
 	return nil
 }
 
-// stream sends a run's deltas. Once the first has gone out, an error is an event,
-// after which the connection closes without [DONE].
+// stream sends a run's deltas. An error before the first has gone out is
+// returned; later it is an event, after which the connection closes without
+// [DONE]. A client that has gone ends the stream.
 func (s *Server) stream(w http.ResponseWriter, ctx context.Context, run *completion.Run, r *Sampling, j job) error {
 	events := newEventStream(w)
 	for {
 		d, err := run.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil && !events.begun {
+		switch {
+		case errors.Is(err, io.EOF):
+			if r.StreamOptions != nil && r.StreamOptions.IncludeUsage {
+				events.send(j.usage(usageOf(run.Usage())))
+			}
+			events.done()
+			return nil
+		case err != nil && !events.begun:
 			return why(ctx, err)
-		}
-		if err != nil {
+		case err != nil:
 			s.breakOff(events, why(ctx, err))
 		}
 		for _, chunk := range j.chunks(&d, r.StreamOptions.chunkUsage(run.Usage())) {
-			if events.send(chunk) != nil {
-				return nil // the client has gone
-			}
+			events.send(chunk)
+		}
+		if events.gone {
+			return nil
 		}
 	}
-	if r.StreamOptions != nil && r.StreamOptions.IncludeUsage && events.send(j.usage(usageOf(run.Usage()))) != nil {
-		return nil
-	}
-	_ = events.done() // a client that has gone reads nothing
-	return nil
 }
 
 // breakOff ends a stream with an error.
 func (s *Server) breakOff(events *eventStream, err error) {
 	e := asError(err)
 	s.cfg.Log.Warn("stream broken off", "status", e.Status, "error", err)
-	_ = events.send(e) // a client that has gone reads nothing
+	events.send(e)
 	panic(http.ErrAbortHandler)
 }
 

@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"encoding/json"
-	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,7 +57,7 @@ func fuzz[T any](t *testing.T, body []byte, parse func([]byte) (*T, error)) {
 	require.Less(t, heapAllocated()-before, uint64(256<<10+100*len(body)))
 	if err != nil {
 		var e *api.Error
-		require.True(t, errors.As(err, &e), "%T", err)
+		require.ErrorAs(t, err, &e)
 		require.Equal(t, 400, e.Status)
 		require.NotEmpty(t, e.Message)
 		return

@@ -39,9 +39,10 @@ func checkJSON(data []byte) error {
 	if err := json.Unmarshal(data, &skipped{}); err != nil {
 		return syntaxError(err)
 	}
-	if err := checkValue(trim(data)); err != nil {
-		path := strings.TrimPrefix(err.(*fault).path, ".")
-		return invalid(path, "%s %s", cmp.Or(path, "the body"), err)
+	var f *fault
+	if errors.As(checkValue(trim(data)), &f) {
+		path := strings.TrimPrefix(f.path, ".")
+		return invalid(path, "%s %s", cmp.Or(path, "the body"), f.message)
 	}
 	return nil
 }
@@ -197,7 +198,8 @@ func (f *fault) Error() string { return f.message }
 
 // inside adds the name of the value that holds the faulty one.
 func inside(err error, name string) error {
-	if f, ok := err.(*fault); ok {
+	var f *fault
+	if errors.As(err, &f) {
 		f.path = name + f.path
 	}
 	return err
@@ -214,7 +216,8 @@ func checkValue(raw []byte) error {
 			return nil
 		}
 		return eachElement(raw, func(i int, e []byte) error {
-			if err := checkValue(e); err != nil {
+			err := checkValue(e)
+			if err != nil {
 				return inside(err, "["+strconv.Itoa(i)+"]")
 			}
 			return nil
@@ -226,7 +229,7 @@ func checkValue(raw []byte) error {
 }
 
 // flat says that a list has no strings, lists or objects in it.
-func flat(list []byte) bool { return bytes.IndexAny(list[1:], "\"[{") < 0 }
+func flat(list []byte) bool { return !bytes.ContainsAny(list[1:], "\"[{") }
 
 func checkMembers(raw []byte) error {
 	seen := map[string]bool{}

@@ -67,11 +67,18 @@ func start(t *testing.T, cfg api.Config) string {
 	return address
 }
 
+// listen takes a free port of the machine.
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	return listener
+}
+
 // startUntil serves until stop is called; stop waits for the end.
 func startUntil(t *testing.T, cfg api.Config) (address string, stop func()) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := listen(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- api.NewServer(cfg).Serve(ctx, listener) }()

@@ -21,7 +21,7 @@ func submitted(t *testing.T, d model.GenerationDefaults, path, body string) serv
 	e := enginetest.New()
 	cfg := config(e)
 	cfg.Defaults = d
-	w := ask(api.NewServer(cfg), "POST", path, body)
+	w := ask(t, api.NewServer(cfg), "POST", path, body)
 	require.Equal(t, 200, w.Code, w.Body)
 	return e.Requests()[0]
 }

@@ -43,14 +43,52 @@ func errorOf(t *testing.T, body io.Reader) (e struct {
 	return e
 }
 
-func post(t *testing.T, address, path string, body io.Reader) *http.Response {
+// reply is an answer over a socket, as far as it came.
+type reply struct {
+	status int
+	header http.Header
+	text   string
+	// broken is why the text ends too early.
+	broken error
+}
+
+// send sends a request on a connection of its own.
+func send(ctx context.Context, method, address, path string, body io.Reader) (reply, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, body)
+	if err != nil {
+		return reply{}, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	response, err := client.Do(request)
+	if err != nil {
+		return reply{}, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return reply{response.StatusCode, response.Header, string(text), err}, nil
+}
+
+func post(t *testing.T, address, path, body string) reply {
 	t.Helper()
-	transport := &http.Transport{DisableKeepAlives: true}
-	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
-	response, err := client.Post("http://"+address+path, "application/json", body)
+	r, err := send(t.Context(), http.MethodPost, address, path, strings.NewReader(body))
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = response.Body.Close() })
-	return response
+	return r
+}
+
+func get(t *testing.T, address, path string) reply {
+	t.Helper()
+	r, err := send(t.Context(), http.MethodGet, address, path, nil)
+	require.NoError(t, err)
+	return r
+}
+
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(t.Context(), "tcp", address)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 // TestEngineErrors: what an engine says becomes a status, before a stream begins
@@ -73,7 +111,7 @@ func TestEngineErrors(t *testing.T) {
 		e.Break(c.fault)
 		s := api.NewServer(config(e))
 		for _, body := range []string{prompt, streamed} {
-			w := ask(s, "POST", "/v1/completions", body)
+			w := ask(t, s, "POST", "/v1/completions", body)
 			require.Equal(t, c.status, w.Code, w.Body)
 			require.Equal(t, c.retry, w.Header().Get("Retry-After"))
 			require.NotEmpty(t, errorOf(t, w.Body).Message)
@@ -87,12 +125,11 @@ func TestEngineErrors(t *testing.T) {
 func TestErrorInStream(t *testing.T) {
 	e := enginetest.New()
 	e.Break(enginetest.Fault{After: 3, Err: &serve.UnavailableError{Reason: "attention node a1 was lost"}})
-	response := post(t, start(t, config(e)), "/v1/completions", strings.NewReader(streamed))
-	require.Equal(t, 200, response.StatusCode)
-	events, err := io.ReadAll(response.Body)
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-	require.NotContains(t, string(events), "[DONE]")
-	lines := strings.Split(strings.TrimSpace(string(events)), "\n\n")
+	r := post(t, start(t, config(e)), "/v1/completions", streamed)
+	require.Equal(t, 200, r.status)
+	require.ErrorIs(t, r.broken, io.ErrUnexpectedEOF)
+	require.NotContains(t, r.text, "[DONE]")
+	lines := strings.Split(strings.TrimSpace(r.text), "\n\n")
 	require.Len(t, lines, 4)
 	last, found := strings.CutPrefix(lines[3], "data: ")
 	require.True(t, found)
@@ -107,14 +144,13 @@ func TestDeadline(t *testing.T) {
 		cfg := config(e)
 		cfg.Limits.Request = 50 * time.Millisecond
 		address := start(t, cfg)
-		whole := post(t, address, "/v1/completions", strings.NewReader(prompt))
-		require.Equal(t, 504, whole.StatusCode)
-		require.Equal(t, "request_timeout", *errorOf(t, whole.Body).Code)
+		whole := post(t, address, "/v1/completions", prompt)
+		require.Equal(t, 504, whole.status)
+		require.Equal(t, "request_timeout", *errorOf(t, strings.NewReader(whole.text)).Code)
 
-		stream := post(t, address, "/v1/completions", strings.NewReader(streamed))
-		text, _ := io.ReadAll(stream.Body)
-		require.Contains(t, string(text), "request_timeout")
-		require.NotContains(t, string(text), "[DONE]")
+		stream := post(t, address, "/v1/completions", streamed)
+		require.Contains(t, stream.text, "request_timeout")
+		require.NotContains(t, stream.text, "[DONE]")
 		require.Zero(t, e.Running())
 	}
 }
@@ -125,9 +161,8 @@ func TestClientLeaves(t *testing.T) {
 		e := enginetest.New()
 		e.Break(enginetest.Fault{After: 2, Hang: true})
 		address := start(t, config(e))
-		conn, err := net.Dial("tcp", address)
-		require.NoError(t, err)
-		_, err = fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		conn := dial(t, address)
+		_, err := fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 		require.NoError(t, err)
 		require.Eventually(t, func() bool { return e.Running() == 1 }, 5*time.Second, time.Millisecond)
 		require.NoError(t, conn.Close())
@@ -143,11 +178,9 @@ func TestClientDoesNotRead(t *testing.T) {
 	e.Bounds.CacheTokens = 1 << 20
 	cfg := config(e)
 	cfg.Limits.Write = 50 * time.Millisecond
-	conn, err := net.Dial("tcp", start(t, cfg))
-	require.NoError(t, err)
-	defer func() { _ = conn.Close() }()
+	conn := dial(t, start(t, cfg))
 	body := `{"prompt":"hi","max_tokens":500000,"ignore_eos":true,"logprobs":20,"stream":true}`
-	_, err = fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	_, err := fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return e.Cancelled() == 1 }, 10*time.Second, time.Millisecond)
 }
@@ -172,7 +205,7 @@ func TestLargeBody(t *testing.T) {
 	const size = 100 << 20
 	address := start(t, config(enginetest.New()))
 	for _, announced := range []bool{true, false} {
-		request, err := http.NewRequest("POST", "http://"+address+"/v1/completions", noise(size))
+		request, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+address+"/v1/completions", noise(size))
 		require.NoError(t, err)
 		request.Header.Set("Content-Type", "application/json")
 		if announced {
@@ -203,10 +236,10 @@ func TestBodyBudget(t *testing.T) {
 	cfg.Limits.Body, cfg.Limits.Bodies = 1<<20, 64<<10
 	s := api.NewServer(cfg)
 	for range 3 {
-		w := ask(s, "POST", "/v1/completions", `{"prompt":"`+strings.Repeat("x", 100<<10)+`"}`)
+		w := ask(t, s, "POST", "/v1/completions", `{"prompt":"`+strings.Repeat("x", 100<<10)+`"}`)
 		require.Equal(t, 429, w.Code)
 		require.Equal(t, "1", w.Header().Get("Retry-After"))
-		require.Equal(t, 200, ask(s, "POST", "/v1/completions", prompt).Code)
+		require.Equal(t, 200, ask(t, s, "POST", "/v1/completions", prompt).Code)
 	}
 }
 
@@ -214,10 +247,8 @@ func TestBodyBudget(t *testing.T) {
 func TestSlowBody(t *testing.T) {
 	cfg := config(enginetest.New())
 	cfg.Limits.ReadBody = 50 * time.Millisecond
-	conn, err := net.Dial("tcp", start(t, cfg))
-	require.NoError(t, err)
-	defer func() { _ = conn.Close() }()
-	_, err = io.WriteString(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	conn := dial(t, start(t, cfg))
+	_, err := io.WriteString(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
 	require.NoError(t, err)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	require.NoError(t, err)
@@ -237,12 +268,9 @@ func TestSilentClients(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	conns := make([]net.Conn, clients)
 	for i := range conns {
-		conn, err := net.Dial("tcp", address)
-		require.NoError(t, err)
-		defer func() { _ = conn.Close() }()
-		conns[i] = conn
+		conns[i] = dial(t, address)
 	}
-	require.Equal(t, 200, post(t, address, "/v1/completions", strings.NewReader(prompt)).StatusCode)
+	require.Equal(t, 200, post(t, address, "/v1/completions", prompt).status)
 	runtime.ReadMemStats(&during)
 	require.Less(t, int64(during.Sys)-int64(before.Sys), int64(64<<20))
 	for _, conn := range conns {
@@ -264,29 +292,23 @@ func TestConnectionLimit(t *testing.T) {
 	cfg.Limits.Header = 200 * time.Millisecond
 	address := start(t, cfg)
 	for range 2 {
-		conn, err := net.Dial("tcp", address)
-		require.NoError(t, err)
-		defer func() { _ = conn.Close() }()
+		dial(t, address)
 	}
 	began := time.Now()
-	require.Equal(t, 200, post(t, address, "/v1/completions", strings.NewReader(prompt)).StatusCode)
+	require.Equal(t, 200, post(t, address, "/v1/completions", prompt).status)
 	require.Greater(t, time.Since(began), 50*time.Millisecond, "the silent connections were not in the way")
 }
 
 // inBackground sends a completion; its answer, as far as it goes, comes on the
 // channel.
-func inBackground(address, body string) <-chan string {
+func inBackground(ctx context.Context, address, body string) <-chan string {
 	answer := make(chan string, 1)
 	go func() {
-		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
-		response, err := client.Post("http://"+address+"/v1/completions", "application/json", strings.NewReader(body))
+		r, err := send(ctx, http.MethodPost, address, "/v1/completions", strings.NewReader(body))
 		if err != nil {
-			answer <- err.Error()
-			return
+			r.text = err.Error()
 		}
-		text, _ := io.ReadAll(response.Body)
-		_ = response.Body.Close()
-		answer <- string(text)
+		answer <- r.text
 	}()
 	return answer
 }
@@ -296,17 +318,17 @@ func TestDrain(t *testing.T) {
 	e := enginetest.New()
 	e.Delay = 30 * time.Millisecond
 	address, stop := startUntil(t, config(e))
-	answered := inBackground(address, streamed)
+	answered := inBackground(t.Context(), address, streamed)
 	require.Eventually(t, func() bool { return e.Running() == 1 }, 5*time.Second, time.Millisecond)
 	var stopped sync.WaitGroup
 	stopped.Go(stop)
-	require.Eventually(t, func() bool { return get(t, address, "/health").StatusCode == 503 }, time.Second, time.Millisecond)
-	response := post(t, address, "/v1/completions", strings.NewReader(prompt))
-	require.Equal(t, 503, response.StatusCode)
-	require.NotEmpty(t, response.Header.Get("Retry-After"))
+	require.Eventually(t, func() bool { return get(t, address, "/health").status == 503 }, time.Second, time.Millisecond)
+	refused := post(t, address, "/v1/completions", prompt)
+	require.Equal(t, 503, refused.status)
+	require.NotEmpty(t, refused.header.Get("Retry-After"))
 	require.Contains(t, <-answered, "[DONE]")
 	stopped.Wait()
-	_, err := net.DialTimeout("tcp", address, time.Second)
+	_, err := send(t.Context(), http.MethodGet, address, "/health", nil)
 	require.Error(t, err)
 }
 
@@ -317,7 +339,7 @@ func TestDrainGrace(t *testing.T) {
 	cfg := config(e)
 	cfg.Limits.Grace = 50 * time.Millisecond
 	address, stop := startUntil(t, cfg)
-	whole, stream := inBackground(address, prompt), inBackground(address, streamed)
+	whole, stream := inBackground(t.Context(), address, prompt), inBackground(t.Context(), address, streamed)
 	require.Eventually(t, func() bool { return e.Running() == 2 }, 5*time.Second, time.Millisecond)
 	stop()
 	require.Contains(t, <-whole, "shutting down")
@@ -325,21 +347,11 @@ func TestDrainGrace(t *testing.T) {
 	require.Zero(t, e.Running())
 }
 
-func get(t *testing.T, address, path string) *http.Response {
-	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	response, err := client.Get("http://" + address + path)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = response.Body.Close() })
-	return response
-}
-
 // TestListenerFails: Serve says what is wrong with its listener.
 func TestListenerFails(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := listen(t)
 	require.NoError(t, listener.Close())
-	err = api.NewServer(config(enginetest.New())).Serve(context.Background(), listener)
+	err := api.NewServer(config(enginetest.New())).Serve(context.Background(), listener)
 	require.ErrorContains(t, err, listener.Addr().String())
 }
 
@@ -353,33 +365,33 @@ func TestKeys(t *testing.T) {
 	} {
 		for _, path := range []string{"/v1/models", "/v1/models/fake"} {
 			w := httptest.NewRecorder()
-			r := httptest.NewRequest("GET", path, nil)
+			r := httptest.NewRequestWithContext(t.Context(), "GET", path, nil)
 			r.Header.Set("Authorization", header)
 			s.ServeHTTP(w, r)
 			require.Equal(t, status, w.Code, header)
 		}
 	}
 	for _, path := range []string{"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"} {
-		w := ask(s, "POST", path, prompt)
+		w := ask(t, s, "POST", path, prompt)
 		require.Equal(t, 401, w.Code)
 		require.Equal(t, "invalid_api_key", *errorOf(t, w.Body).Code)
 	}
-	require.Equal(t, 200, ask(s, "GET", "/health", "").Code)
+	require.Equal(t, 200, ask(t, s, "GET", "/health", "").Code)
 }
 
 func TestMethodsAndTypes(t *testing.T) {
 	s := api.NewServer(config(enginetest.New()))
-	w := ask(s, "GET", "/v1/completions", "")
+	w := ask(t, s, "GET", "/v1/completions", "")
 	require.Equal(t, 405, w.Code)
 	require.Equal(t, "POST", w.Header().Get("Allow"))
-	require.Equal(t, 405, ask(s, "DELETE", "/v1/models", "").Code)
-	require.Equal(t, 200, ask(s, "HEAD", "/v1/models", "").Code)
+	require.Equal(t, 405, ask(t, s, "DELETE", "/v1/models", "").Code)
+	require.Equal(t, 200, ask(t, s, "HEAD", "/v1/models", "").Code)
 	for kind, status := range map[string]int{
 		"": 200, "application/json": 200, "application/json; charset=utf-8": 200,
 		"text/plain": 415, "application/x-www-form-urlencoded": 415, "/": 415,
 	} {
 		w := httptest.NewRecorder()
-		r := httptest.NewRequest("POST", "/v1/completions", strings.NewReader(prompt))
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/completions", strings.NewReader(prompt))
 		r.Header.Set("Content-Type", kind)
 		s.ServeHTTP(w, r)
 		require.Equal(t, status, w.Code, kind)
@@ -390,19 +402,19 @@ func TestNotReady(t *testing.T) {
 	cfg := config(enginetest.New())
 	cfg.Ready = func() error { return errors.New("2 of 3 expert nodes are here") }
 	s := api.NewServer(cfg)
-	for _, w := range []*httptest.ResponseRecorder{ask(s, "GET", "/health", ""), ask(s, "POST", "/v1/completions", prompt)} {
+	for _, w := range []*httptest.ResponseRecorder{ask(t, s, "GET", "/health", ""), ask(t, s, "POST", "/v1/completions", prompt)} {
 		require.Equal(t, 503, w.Code)
 		require.NotEmpty(t, w.Header().Get("Retry-After"))
 		require.Contains(t, errorOf(t, w.Body).Message, "2 of 3 expert nodes")
 	}
-	require.Equal(t, 200, ask(s, "GET", "/v1/models", "").Code)
+	require.Equal(t, 200, ask(t, s, "GET", "/v1/models", "").Code)
 }
 
 func TestMetrics(t *testing.T) {
 	cfg := config(enginetest.New())
-	require.Equal(t, 404, ask(api.NewServer(cfg), "GET", "/metrics", "").Code)
+	require.Equal(t, 404, ask(t, api.NewServer(cfg), "GET", "/metrics", "").Code)
 	cfg.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "up 1\n") })
-	require.Equal(t, "up 1\n", ask(api.NewServer(cfg), "GET", "/metrics", "").Body.String())
+	require.Equal(t, "up 1\n", ask(t, api.NewServer(cfg), "GET", "/metrics", "").Body.String())
 }
 
 // TestRequestID: an id of the client's comes back, where it can be trusted.
@@ -410,7 +422,7 @@ func TestRequestID(t *testing.T) {
 	s := api.NewServer(config(enginetest.New()))
 	for sent, want := range map[string]string{"abc-1": "abc-1", "no spaces": "1", strings.Repeat("x", 200): "2"} {
 		w := httptest.NewRecorder()
-		r := httptest.NewRequest("POST", "/v1/completions", strings.NewReader(prompt))
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/completions", strings.NewReader(prompt))
 		r.Header.Set("X-Request-Id", sent)
 		s.ServeHTTP(w, r)
 		got := w.Header().Get("X-Request-Id")
@@ -427,7 +439,7 @@ func TestRequestID(t *testing.T) {
 func TestPanic(t *testing.T) {
 	e := enginetest.New()
 	e.Script = func(serve.Request) []int32 { panic("out of order") }
-	w := ask(api.NewServer(config(e)), "POST", "/v1/completions", prompt)
+	w := ask(t, api.NewServer(config(e)), "POST", "/v1/completions", prompt)
 	require.Equal(t, 500, w.Code)
 	require.Equal(t, "internal error", errorOf(t, w.Body).Message)
 }

@@ -8,30 +8,37 @@ type eventStream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	begun   bool
+	// gone says that the client has left, or does not read.
+	gone bool
 }
 
 func newEventStream(w http.ResponseWriter) *eventStream {
 	return &eventStream{w: w, control: http.NewResponseController(w)}
 }
 
-// send writes one event. An error: the client has gone, or does not read.
-func (e *eventStream) send(v any) error { return e.data(encode(v)) }
-
-func (e *eventStream) data(data []byte) error {
-	if !e.begun {
-		e.begun = true
-		h := e.w.Header()
-		h.Set("Content-Type", "text/event-stream; charset=utf-8")
-		h.Set("Cache-Control", "no-cache")
-		h.Set("X-Accel-Buffering", "no")
-		e.w.WriteHeader(http.StatusOK)
-	}
-	event := append(append([]byte("data: "), data...), "\n\n"...)
-	if _, err := e.w.Write(event); err != nil {
-		return err
-	}
-	return e.control.Flush()
-}
+// send writes one event.
+func (e *eventStream) send(v any) { e.write(encode(v)) }
 
 // done ends a stream that is whole.
-func (e *eventStream) done() error { return e.data([]byte("[DONE]")) }
+func (e *eventStream) done() { e.write([]byte("[DONE]")) }
+
+func (e *eventStream) write(data []byte) {
+	if !e.begun {
+		e.begin()
+	}
+	event := append(append([]byte("data: "), data...), "\n\n"...)
+	_, err := e.w.Write(event)
+	if err == nil {
+		err = e.control.Flush()
+	}
+	e.gone = e.gone || err != nil
+}
+
+func (e *eventStream) begin() {
+	e.begun = true
+	h := e.w.Header()
+	h.Set("Content-Type", "text/event-stream; charset=utf-8")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Accel-Buffering", "no")
+	e.w.WriteHeader(http.StatusOK)
+}

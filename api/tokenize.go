@@ -30,7 +30,7 @@ func ParseTokenize(body []byte) (*TokenizeRequest, error) {
 		return nil, invalid("prompt", "give either prompt or messages")
 	}
 	if r.Messages != nil {
-		return &r, r.Conversation.check()
+		return &r, r.check()
 	}
 	return &r, nil
 }

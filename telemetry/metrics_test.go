@@ -54,7 +54,7 @@ func engineAtWork() fixed {
 func scrape(t *testing.T, m *Metrics) string {
 	t.Helper()
 	w := httptest.NewRecorder()
-	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
 	require.Equal(t, 200, w.Code, w.Body.String())
 	var kept strings.Builder
 	for line := range strings.Lines(w.Body.String()) {

@@ -117,8 +117,8 @@ func set(fields []any) []option.RequestOption {
 	return options
 }
 
-// refuse expects an error, and returns it.
-func refuse(t *testing.T, err error, status int, param, code string) *openai.Error {
+// refuse expects an error, whose message has all the words.
+func refuse(t *testing.T, err error, status int, param, code string, words ...string) {
 	t.Helper()
 	var e *openai.Error
 	require.ErrorAs(t, err, &e)
@@ -126,7 +126,9 @@ func refuse(t *testing.T, err error, status int, param, code string) *openai.Err
 	require.Equal(t, param, e.Param, e.Message)
 	require.Equal(t, code, e.Code, e.Message)
 	require.NotEmpty(t, e.Message)
-	return e
+	for _, w := range words {
+		require.Contains(t, e.Message, w)
+	}
 }
 
 // idle waits until the engine has nothing to do.

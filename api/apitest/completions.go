@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -294,15 +295,12 @@ func (s *suite) longPrompt(t *testing.T) {
 	p := s.greedy()
 	p.Prompt = openai.CompletionNewParamsPromptUnion{OfArrayOfTokens: make([]int64, limit+10)}
 	_, err := s.client.Completions.New(begin(t), p)
-	e := refuse(t, err, 400, "prompt", "context_length_exceeded")
-	require.Contains(t, e.Message, fmt.Sprint(limit))
-	require.Contains(t, e.Message, fmt.Sprint(limit+10))
+	refuse(t, err, 400, "prompt", "context_length_exceeded", strconv.Itoa(limit), strconv.Itoa(limit+10))
 
 	p = s.greedy()
 	p.MaxTokens = openai.Int(int64(limit))
 	_, err = s.client.Completions.New(begin(t), p)
-	e = refuse(t, err, 400, "max_tokens", "context_length_exceeded")
-	require.Contains(t, e.Message, fmt.Sprint(limit))
+	refuse(t, err, 400, "max_tokens", "context_length_exceeded", strconv.Itoa(limit))
 }
 
 func (s *suite) refusedFields(t *testing.T) {

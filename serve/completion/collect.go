@@ -1,6 +1,7 @@
 package completion
 
 import (
+	"errors"
 	"io"
 	"strings"
 )
@@ -16,7 +17,7 @@ func Collect(r *Run, prompts, n int) ([]Choice, error) {
 	texts := make([]strings.Builder, len(choices))
 	for {
 		d, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

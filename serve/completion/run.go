@@ -100,7 +100,7 @@ func (r *Run) Next() (Delta, error) {
 			r.count(delta)
 			return delta, nil
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			return Delta{}, err
 		}
 		r.running--

@@ -85,9 +85,10 @@ func (s *sequence) finish(d Delta) Delta {
 	return d
 }
 
+// fail ends the sequence. What it returns is never io.EOF, nor wraps it.
 func (s *sequence) fail(err error) error {
-	if err == io.EOF {
-		err = fmt.Errorf("the engine ended the output without a reason: %w", io.ErrUnexpectedEOF)
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("the engine broke the output off (%v): %w", err, io.ErrUnexpectedEOF) //nolint:errorlint // EOF is the end of an output that is whole
 	}
 	reason := EndError
 	if errors.Is(err, context.Canceled) {

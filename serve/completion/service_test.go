@@ -169,7 +169,7 @@ func TestRoom(t *testing.T) {
 // running.
 func TestErrorEndsTheRun(t *testing.T) {
 	for _, n := range []int{1, 3} {
-		for _, want := range []error{serve.ErrNotFinite, &serve.UnavailableError{Reason: "a node was lost"}, fmt.Errorf("reading: %w", io.EOF)} {
+		for _, want := range []error{serve.ErrNotFinite, &serve.UnavailableError{Reason: "a node was lost"}} {
 			e := enginetest.New()
 			e.Break(enginetest.Fault{After: 4, Err: want})
 			run, err := service(e).Start(t.Context(), sampled(1, n))
@@ -182,16 +182,21 @@ func TestErrorEndsTheRun(t *testing.T) {
 	}
 }
 
-// TestEndWithoutReason: an engine that ends a stream before it is finished has
-// failed.
+// TestEndWithoutReason: a stream that ends before its output is finished has
+// failed, as has one whose connection ends.
 func TestEndWithoutReason(t *testing.T) {
-	e := enginetest.New()
-	e.Break(enginetest.Fault{After: 2, Err: io.EOF})
-	run, err := service(e).Start(t.Context(), asked("p"))
-	require.NoError(t, err)
-	defer run.Close()
-	_, err = completion.Collect(run, 1, 1)
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	for _, n := range []int{1, 2} {
+		for _, end := range []error{io.EOF, fmt.Errorf("reading from node a1: %w", io.EOF)} {
+			e := enginetest.New()
+			e.Break(enginetest.Fault{After: 2, Err: end})
+			run, err := service(e).Start(t.Context(), sampled(1, n))
+			require.NoError(t, err)
+			_, err = completion.Collect(run, 1, n)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.ErrorContains(t, err, end.Error())
+			run.Close()
+		}
+	}
 }
 
 // TestCancel: closing a run, or ending its context, cancels every sequence.

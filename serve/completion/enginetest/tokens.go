@@ -102,10 +102,10 @@ func (t Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 
 // TokenBytes implements completion.Tokenizer.
 func (Tokenizer) TokenBytes(id int32) []byte {
-	switch {
-	case id == BOS:
+	switch id {
+	case BOS:
 		return []byte("<s>")
-	case id == EOS:
+	case EOS:
 		return []byte("</s>")
 	default:
 		return []byte{byte(id)}
