@@ -24,6 +24,12 @@ func (h *heardTemplate) Render(in api.TemplateInput) (string, error) {
 	return h.text, h.err
 }
 
+// rendered is an api.TemplateInput as text.
+type rendered struct {
+	messages, tools, kwargs string
+	prompt                  bool
+}
+
 // TestTemplateInput: what a template sees of a conversation.
 func TestTemplateInput(t *testing.T) {
 	const user = `{"role":"user","content":"x"}`
@@ -31,33 +37,25 @@ func TestTemplateInput(t *testing.T) {
 	const variables = `{"b":1,"a":[2]}`
 	for _, c := range []struct {
 		name, body string
-		messages   string
-		more       func(*testing.T, api.TemplateInput)
+		want       rendered
 	}{
 		{"fields keep the client's order",
-			`{"messages":[{"content":"x","name":"zoe","role":"user"}]}`, `[{"content":"x","name":"zoe","role":"user"}]`, nil},
+			`{"messages":[{"content":"x","name":"zoe","role":"user"}]}`, rendered{messages: `[{"content":"x","name":"zoe","role":"user"}]`, prompt: true}},
 		{"parts of text are joined",
-			`{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}]}]}`, `[{"role":"user","content":"a\nb"}]`, nil},
+			`{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}]}]}`, rendered{messages: `[{"role":"user","content":"a\nb"}]`, prompt: true}},
 		{"escapes and other scripts stay what they are",
-			`{"messages":[{"role":"user","content":"<&>\u00e9\"\\"}]}`, `[{"role":"user","content":"<&>é\"\\"}]`, nil},
+			`{"messages":[{"role":"user","content":"<&>\u00e9\"\\"}]}`, rendered{messages: `[{"role":"user","content":"<&>é\"\\"}]`, prompt: true}},
 		{"null is nothing",
-			`{"messages":[{"role":"user","content":"x","name":null,"tool_calls":null}]}`, `[` + user + `]`, nil},
+			`{"messages":[{"role":"user","content":"x","name":null,"tool_calls":null}]}`, rendered{messages: `[` + user + `]`, prompt: true}},
 		{"an answer without content has an empty one; arguments become an object",
 			`{"messages":[{"role":"assistant","content":null,"refusal":null,"annotations":[],"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"b\": 1, \"a\": 2}"}}]},
 			  {"role":"tool","tool_call_id":"1","content":"ok"},{"role":"assistant","tool_calls":[{"function":{"arguments":{"z":1},"name":"g"}},{"function":{"name":"h","arguments":" "}}]},` + user + `]}`,
-			`[{"role":"assistant","content":"","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":{"b": 1, "a": 2}}}]},` +
-				`{"role":"tool","tool_call_id":"1","content":"ok"},{"role":"assistant","tool_calls":[{"function":{"arguments":{"z":1},"name":"g"}},{"function":{"name":"h","arguments":{}}}],"content":""},` + user + `]`, nil},
+			rendered{prompt: true, messages: `[{"role":"assistant","content":"","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":{"b": 1, "a": 2}}}]},` +
+				`{"role":"tool","tool_call_id":"1","content":"ok"},{"role":"assistant","tool_calls":[{"function":{"arguments":{"z":1},"name":"g"}},{"function":{"name":"h","arguments":{}}}],"content":""},` + user + `]`}},
 		{"tools and variables stay as they are",
-			`{"messages":[` + user + `],"tools":` + tools + `,"tool_choice":"none","chat_template_kwargs":` + variables + `}`, `[` + user + `]`,
-			func(t *testing.T, in api.TemplateInput) {
-				require.Equal(t, tools, string(in.Tools))
-				require.Equal(t, variables, string(in.Kwargs))
-				require.True(t, in.AddGenerationPrompt)
-			}},
-		{"no tools is none", `{"messages":[` + user + `],"tools":[]}`, `[` + user + `]`,
-			func(t *testing.T, in api.TemplateInput) { require.Nil(t, in.Tools) }},
-		{"no generation prompt", `{"messages":[` + user + `],"add_generation_prompt":false}`, `[` + user + `]`,
-			func(t *testing.T, in api.TemplateInput) { require.False(t, in.AddGenerationPrompt) }},
+			`{"messages":[` + user + `],"tools":` + tools + `,"tool_choice":"none","chat_template_kwargs":` + variables + `}`, rendered{`[` + user + `]`, tools, variables, true}},
+		{"no tools is none", `{"messages":[` + user + `],"tools":[]}`, rendered{messages: `[` + user + `]`, prompt: true}},
+		{"no generation prompt", `{"messages":[` + user + `],"add_generation_prompt":false}`, rendered{messages: `[` + user + `]`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			template := &heardTemplate{text: "text"}
@@ -65,10 +63,8 @@ func TestTemplateInput(t *testing.T) {
 			cfg.Template = template
 			w := ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", c.body)
 			require.Equal(t, 200, w.Code, w.Body)
-			require.Equal(t, c.messages, string(template.in.Messages))
-			if c.more != nil {
-				c.more(t, template.in)
-			}
+			in := template.in
+			require.Equal(t, c.want, rendered{string(in.Messages), string(in.Tools), string(in.Kwargs), in.AddGenerationPrompt})
 		})
 	}
 }
