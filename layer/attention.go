@@ -62,31 +62,26 @@ func (c *Cache) Free(dev kernel.Device) {
 // PageBytes is the size of an exported page.
 func (c *Cache) PageBytes() int { return 2 * 4 * c.pageLen * len(c.layers) }
 
-// ReadPage appends a page's contents to b: per layer its keys, then its values,
-// as kernel.KV lays them out. The host must be able to address the cache, and
-// what wrote it must have completed.
-func (c *Cache) ReadPage(b []byte, page int) []byte {
+// ReadPage copies a page to dst, which has PageBytes bytes: per layer its keys,
+// then its values, as kernel.KV lays them out. The host must be able to address
+// the cache, and what wrote it must have completed.
+func (c *Cache) ReadPage(page int, dst []byte) {
 	for l := range c.layers {
 		lo, hi := c.page(l, page)
-		b = append(b, c.keys.Bytes()[lo:hi]...)
-		b = append(b, c.values.Bytes()[lo:hi]...)
+		dst = dst[copy(dst, c.keys.Bytes()[lo:hi]):]
+		dst = dst[copy(dst, c.values.Bytes()[lo:hi]):]
 	}
-	return b
 }
 
-// WritePage fills a page with what ReadPage gave.
-func (c *Cache) WritePage(dev kernel.Device, page int, b []byte) error {
-	if len(b) != c.PageBytes() {
-		return fmt.Errorf("KV page: %d bytes, want %d", len(b), c.PageBytes())
-	}
+// WritePage enqueues to fill a page with what ReadPage gave.
+func (c *Cache) WritePage(dev kernel.Device, page int, src []byte) {
 	size := 4 * c.pageLen
 	for l := range c.layers {
 		lo, _ := c.page(l, page)
-		dev.Load(c.keys, lo/4, b[:size])
-		dev.Load(c.values, lo/4, b[size:2*size])
-		b = b[2*size:]
+		dev.Load(c.keys, lo/4, src[:size])
+		dev.Load(c.values, lo/4, src[size:2*size])
+		src = src[2*size:]
 	}
-	return nil
 }
 
 // page is where a layer's page lies, in bytes of either buffer.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -69,10 +70,12 @@ type AttentionNode struct {
 	news  chan struct{}
 }
 
-// command is a request to hand to the loop: a new sequence, or a cancellation.
+// command is what the loop is asked to do between two steps: to begin a
+// sequence, to cancel one, or something else.
 type command struct {
 	submit *Request
 	cancel uint64
+	do     func()
 }
 
 // NewAttentionNode makes a node over loaded weights and an empty cache.
@@ -255,23 +258,30 @@ func (n *AttentionNode) accept() {
 	n.inbox = nil
 	n.mu.Unlock()
 	for _, c := range commands {
-		if c.submit == nil {
+		switch {
+		case c.do != nil:
+			c.do()
+		case c.submit == nil:
 			n.cancelled(c.cancel)
-			continue
-		}
-		if err := n.begin(*c.submit); err != nil {
-			n.reports = append(n.reports, Report{ID: c.submit.ID, Err: err})
+		default:
+			if err := n.begin(*c.submit); err != nil {
+				n.reports = append(n.reports, Report{ID: c.submit.ID, Err: err})
+			}
 		}
 	}
 	n.flush()
 }
 
-// flush hands the collected reports over.
+// flush hands the collected reports over, and the processor to those who wait for
+// them: where nodes and their helpers keep all processors busy, a client would
+// otherwise see its token at the end of a time slice, ten milliseconds later.
 func (n *AttentionNode) flush() {
-	if len(n.reports) > 0 {
-		n.cfg.Reports(n.reports)
-		n.reports = nil
+	if len(n.reports) == 0 {
+		return
 	}
+	n.cfg.Reports(n.reports)
+	n.reports = nil
+	runtime.Gosched()
 }
 
 // inFlight is the set of micro-batches in a step.

@@ -157,6 +157,25 @@ func (a answer) bits() string {
 	return b.String()
 }
 
+// add takes an event in.
+func (a *answer) add(e serve.Event) {
+	if e.HasToken {
+		a.tokens = append(a.tokens, e.Token)
+	}
+	if e.Logprob != nil {
+		a.logs = append(a.logs, *e.Logprob)
+	}
+	a.prompt = append(a.prompt, e.Prompt...)
+	a.finish = e.Finish
+}
+
+func ignoreEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
 // ask submits a request and collects its answer.
 func ask(ctx context.Context, e serve.Engine, r serve.Request) (answer, error) {
 	s, err := e.Submit(ctx, r)
@@ -167,20 +186,10 @@ func ask(ctx context.Context, e serve.Engine, r serve.Request) (answer, error) {
 	var a answer
 	for {
 		event, err := s.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return a, nil
-		}
 		if err != nil {
-			return a, err
+			return a, ignoreEOF(err)
 		}
-		if event.HasToken {
-			a.tokens = append(a.tokens, event.Token)
-		}
-		if event.Logprob != nil {
-			a.logs = append(a.logs, *event.Logprob)
-		}
-		a.prompt = append(a.prompt, event.Prompt...)
-		a.finish = event.Finish
+		a.add(event)
 	}
 }
 

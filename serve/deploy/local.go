@@ -308,6 +308,15 @@ func (l *Local) missing() string {
 	return ""
 }
 
+// AttentionNodes are the attention nodes, by place.
+func (l *Local) AttentionNodes() []*serve.AttentionNode {
+	var all []*serve.AttentionNode
+	for _, a := range l.attention {
+		all = append(all, a.AttentionNode)
+	}
+	return all
+}
+
 // Missing says why the deployment cannot serve, or nothing.
 func (l *Local) Missing() string { return l.missing() }
 

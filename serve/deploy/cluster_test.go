@@ -1,0 +1,199 @@
+package deploy_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/serve/deploy"
+)
+
+// nodeEnv makes a process of this test binary a node: it holds a nodeSpec.
+const nodeEnv = "TANDEM_TEST_NODE"
+
+// nodeSpec says which node a process is.
+type nodeSpec struct {
+	Role, Control, Listen, Advertise, Model string
+}
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(nodeEnv); text != "" {
+		os.Exit(runNode(text))
+	}
+	os.Exit(m.Run())
+}
+
+// nodeOptions are what all nodes of these tests have in common.
+func nodeOptions() deploy.Options {
+	return deploy.Options{MaxBatchedTokens: 64, MaxNumSeqs: 16, KVMemory: 64 << 20, Threads: 1}
+}
+
+func runNode(text string) int {
+	var s nodeSpec
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	m, err := deploy.OpenModel(s.Model)
+	if err == nil {
+		o := nodeOptions()
+		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		err = deploy.RunNode(ctx, m, deploy.NodeOptions{
+			Options: o, Role: cluster.Role(s.Role), Control: s.Control, Listen: s.Listen, Advertise: s.Advertise, Version: "test",
+		})
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// testCluster is a front end in this process with nodes in others.
+type testCluster struct {
+	t       *testing.T
+	control *deploy.Control
+	url     string
+	model   string
+}
+
+// startCluster starts a front end for expert nodes of a model.
+func startCluster(t *testing.T, dir string, experts, micro int) *testCluster {
+	t.Helper()
+	m, err := deploy.OpenModel(dir)
+	require.NoError(t, err)
+	o := nodeOptions()
+	o.Experts, o.MicroBatches = experts, micro
+	control, err := deploy.NewControl(m, o, "test")
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = control.Serve(ctx, l) })
+	t.Cleanup(func() {
+		cancel()
+		serving.Wait()
+	})
+	return &testCluster{t: t, control: control, url: "http://" + l.Addr().String(), model: dir}
+}
+
+// process is a node in a process of its own.
+type process struct {
+	*exec.Cmd
+	log  *lockedBuffer
+	done chan struct{}
+}
+
+// lockedBuffer is what a process prints.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// node starts a node process, which ends with the test.
+func (c *testCluster) node(s nodeSpec) *process {
+	c.t.Helper()
+	s.Control, s.Model = c.url, c.model
+	if s.Listen == "" {
+		s.Listen = "127.0.0.1:0"
+	}
+	text, err := json.Marshal(s)
+	require.NoError(c.t, err)
+	p := &process{Cmd: exec.Command(os.Args[0]), log: &lockedBuffer{}, done: make(chan struct{})}
+	p.Env = append(os.Environ(), nodeEnv+"="+string(text))
+	p.Stdout, p.Stderr = p.log, p.log
+	require.NoError(c.t, p.Start())
+	go func() {
+		_ = p.Wait()
+		close(p.done)
+	}()
+	c.t.Cleanup(func() {
+		_ = p.Process.Kill()
+		<-p.done
+		if c.t.Failed() {
+			c.t.Logf("%s node, process %d:\n%s", s.Role, p.Process.Pid, p.log)
+		}
+	})
+	return p
+}
+
+// ready waits until the cluster can serve with so many attention nodes.
+func (c *testCluster) ready(attention int, within time.Duration) {
+	c.t.Helper()
+	want := attention * nodeOptions().MaxNumSeqs
+	require.Eventually(c.t, func() bool {
+		return c.control.Missing() == "" && c.control.Engine.Counts().Capacity == want
+	}, within, 20*time.Millisecond, "the cluster is not ready: %q", c.control.Missing())
+}
+
+// TestProcessesGiveTheSameBits serves the requests of the layouts test with
+// nodes in processes of their own, started in the wrong order.
+func TestProcessesGiveTheSameBits(t *testing.T) {
+	m, err := deploy.OpenModel("")
+	require.NoError(t, err)
+	want := plain(t, m)
+	c := startCluster(t, "", 3, 2)
+	for range 2 {
+		c.node(nodeSpec{Role: "attention"})
+	}
+	for range 3 {
+		c.node(nodeSpec{Role: "expert"})
+	}
+	c.ready(2, 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	list := requests(m.Spec.Vocabulary)
+	var all sync.WaitGroup
+	for i, r := range list {
+		all.Go(func() {
+			got, err := ask(ctx, c.control.Engine, r)
+			if err != nil || got.bits() != want[i].bits() {
+				t.Errorf("request %d: %v\nwant %s\ngot %s", i, err, want[i].bits(), got.bits())
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestNodeOfAnotherModelIsRefused starts a node whose model is not the
+// cluster's: it ends, and says both values.
+func TestNodeOfAnotherModelIsRefused(t *testing.T) {
+	c := startCluster(t, "", 1, 1)
+	c.model = models(t)[0]
+	p := c.node(nodeSpec{Role: "expert"})
+	select {
+	case <-p.done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the node goes on")
+	}
+	require.Equal(t, 1, p.ProcessState.ExitCode())
+	require.Contains(t, p.log.String(), "the cluster has")
+}

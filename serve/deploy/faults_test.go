@@ -1,0 +1,214 @@
+package deploy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/m2ntest"
+	"github.com/tandem-moe/tandem/serve"
+)
+
+// errorWithin bounds the time from a fault to the error of a request that it
+// affects.
+const errorWithin = 5 * time.Second
+
+// fault is something that happens to a node, and how it ends.
+type fault struct {
+	name   string
+	inject func(*victim)
+	heal   func(*victim)
+}
+
+// victim is the node that a fault happens to.
+type victim struct {
+	c     *testCluster
+	spec  nodeSpec
+	p     *process
+	proxy *m2ntest.Proxy
+}
+
+var faults = []fault{
+	{
+		name:   "SIGKILL",
+		inject: func(v *victim) { _ = v.p.Process.Kill() },
+		heal:   func(v *victim) { v.p = v.c.node(v.spec) },
+	},
+	{
+		name:   "SIGSTOP",
+		inject: func(v *victim) { _ = v.p.Process.Signal(syscall.SIGSTOP) },
+		heal:   func(v *victim) { _ = v.p.Process.Signal(syscall.SIGCONT) },
+	},
+	{
+		name:   "drop",
+		inject: func(v *victim) { v.proxy.Drop() },
+		heal:   func(v *victim) { v.proxy.Pass() },
+	},
+}
+
+// TestFaults injects each fault into a node of each role, while requests prefill
+// and while they decode. Every request that is affected ends with an error in
+// bounded time, those on other attention nodes end as if nothing had happened,
+// and once the fault is over requests flow again.
+func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("several processes per fault")
+	}
+	for _, role := range []string{"attention", "expert"} {
+		for _, f := range faults {
+			for _, phase := range []string{"prefill", "decode"} {
+				t.Run(fmt.Sprintf("%s/%s/%s", role, f.name, phase), func(t *testing.T) {
+					testFault(t, role, f, phase)
+				})
+			}
+		}
+	}
+}
+
+func testFault(t *testing.T, role string, f fault, phase string) {
+	c := startCluster(t, "", 2, 2)
+	v := startVictim(c, role)
+	c.node(nodeSpec{Role: "attention"})
+	c.node(nodeSpec{Role: "expert"})
+	if role == "attention" {
+		c.node(nodeSpec{Role: "expert"})
+	} else {
+		c.node(nodeSpec{Role: "attention"})
+	}
+	c.ready(2, 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	list := longRequests(phase)
+	want := c.askAll(ctx, list)
+	require.NoError(t, errors.Join(want.errs...))
+
+	got := c.askAllWith(ctx, list, phase, func() { f.inject(v) })
+	failed := 0
+	for i, err := range got.errs {
+		if err != nil {
+			failed++
+			var unavailable *serve.UnavailableError
+			require.ErrorAs(t, err, &unavailable, "request %d", i)
+			require.Less(t, got.ended[i], errorWithin, "request %d: %v", i, err)
+			continue
+		}
+		require.Equal(t, want.answers[i].bits(), got.answers[i].bits(), "request %d", i)
+	}
+	require.Positive(t, failed, "the fault affected nobody")
+	if role == "attention" {
+		require.Less(t, failed, len(list), "the fault affected requests of the other attention node")
+	}
+	f.heal(v)
+	c.ready(2, 30*time.Second)
+	again := c.askAll(ctx, list)
+	require.NoError(t, errors.Join(again.errs...))
+	for i := range list {
+		require.Equal(t, want.answers[i].bits(), again.answers[i].bits(), "request %d, after the fault", i)
+	}
+}
+
+// startVictim starts a node that its peers reach through a proxy. Attention
+// nodes dial, so the proxy of an attention node stands before the expert nodes:
+// it is reached by none, and drops what the node itself sends.
+func startVictim(c *testCluster, role string) *victim {
+	v := &victim{c: c, spec: nodeSpec{Role: role}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(c.t, err)
+	v.spec.Listen = l.Addr().String()
+	require.NoError(c.t, l.Close())
+	v.proxy, err = m2ntest.NewProxy(v.spec.Listen)
+	require.NoError(c.t, err)
+	c.t.Cleanup(v.proxy.Close)
+	v.spec.Advertise = v.proxy.Addr()
+	v.p = c.node(v.spec)
+	return v
+}
+
+// longRequests are requests that take a while: in prefill, or in decoding.
+func longRequests(phase string) []serve.Request {
+	var list []serve.Request
+	for i := range 6 {
+		r := serve.Request{MaxTokens: 400, Logprobs: -1, PromptLogprobs: -1}
+		n := 8
+		if phase == "prefill" {
+			r.MaxTokens, n = 4, 1500
+		}
+		for j := range n {
+			r.Prompt = append(r.Prompt, int32((i*977+j*31)%4000+1))
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// results are what several requests gave, and how long after the fault each
+// ended.
+type results struct {
+	answers []answer
+	errs    []error
+	ended   []time.Duration
+}
+
+func (c *testCluster) askAll(ctx context.Context, list []serve.Request) results {
+	return c.askAllWith(ctx, list, "", func() {})
+}
+
+// askAllWith asks all requests at once, and calls during when they are in the
+// phase: the first has its first token, or all have been submitted for a moment.
+func (c *testCluster) askAllWith(ctx context.Context, list []serve.Request, phase string, during func()) results {
+	r := results{make([]answer, len(list)), make([]error, len(list)), make([]time.Duration, len(list))}
+	streams := make([]serve.Stream, len(list))
+	for i := range list {
+		s, err := c.control.Engine.Submit(ctx, list[i])
+		require.NoError(c.t, err)
+		streams[i] = s
+	}
+	first := make(chan struct{}, len(list))
+	var at time.Time
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for i, s := range streams {
+		all.Go(func() {
+			r.answers[i], r.errs[i] = drain(ctx, s, first)
+			mu.Lock()
+			defer mu.Unlock()
+			r.ended[i] = time.Since(at)
+		})
+	}
+	if phase == "prefill" {
+		time.Sleep(100 * time.Millisecond)
+	} else if phase == "decode" {
+		for range list {
+			<-first
+		}
+	}
+	mu.Lock()
+	at = time.Now()
+	mu.Unlock()
+	during()
+	all.Wait()
+	return r
+}
+
+// drain reads a stream to its end, and tells of its first token.
+func drain(ctx context.Context, s serve.Stream, first chan<- struct{}) (answer, error) {
+	defer s.Close()
+	told := sync.OnceFunc(func() { first <- struct{}{} })
+	defer told()
+	var a answer
+	for {
+		e, err := s.Next(ctx)
+		if err != nil {
+			return a, ignoreEOF(err)
+		}
+		told()
+		a.add(e)
+	}
+}
