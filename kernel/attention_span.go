@@ -145,28 +145,76 @@ func fillNegInf(s []float32) {
 	}
 }
 
-// score computes the tile's scores for the blocks of keys that any row sees. A
-// kernel takes two blocks; an odd last one is done twice.
+// keyPair is two blocks of keys [keyDim][KVBlock]: what a kernel takes at once.
+type keyPair [2][]float32
+
+// keyPairAt is the blocks at a position of a span and after it, up to position
+// hi. An odd last one is there twice.
+func (w *spanWorker) keyPairAt(span, at, hi int) keyPair {
+	pos := span*Span + at
+	first := w.cache.keyBlock(w.pages, w.kvHead, pos)
+	if at+KVBlock >= hi {
+		return keyPair{first, first}
+	}
+	return keyPair{first, w.cache.keyBlock(w.pages, w.kvHead, pos+KVBlock)}
+}
+
+// score computes the tile's scores for the blocks of keys that any row sees.
 func (w *spanWorker) score(span int) {
-	lo, _ := w.visible(span, 0)
-	_, hi := w.visible(span, w.tile.rows-1)
-	for at := wholeLanes(lo); at < hi; at += 2 * KVBlock {
-		pos := span*Span + at
-		b0 := w.cache.keyBlock(w.pages, w.kvHead, pos)
-		b1 := b0
-		if at+KVBlock < hi {
-			b1 = w.cache.keyBlock(w.pages, w.kvHead, pos+KVBlock)
+	lo, hi := w.seen(span)
+	lo = wholeLanes(lo)
+	next := w.keyPairAt(span, lo, hi)
+	for at := lo; at < hi; at += 2 * KVBlock {
+		pair := next
+		if at+2*KVBlock < hi {
+			next = w.keyPairAt(span, at+2*KVBlock, hi)
+		} else {
+			next = w.firstValues(span)
 		}
-		w.scoreBlocks(at, b0, b1)
+		w.scorePair(at, pair, next)
 	}
 }
 
-func (w *spanWorker) scoreBlocks(at int, b0, b1 []float32) {
+// seen is the range of a span's keys that any row of the tile sees.
+func (w *spanWorker) seen(span int) (lo, hi int) {
+	lo, _ = w.visible(span, 0)
+	_, hi = w.visible(span, w.tile.rows-1)
+	return lo, hi
+}
+
+func (w *spanWorker) scorePair(at int, pair, next keyPair) {
 	most, queries := queriesAtOnce(w.isa), w.tile.queries()
 	for i := 0; i < queries; i += most {
 		n := min(most, queries-i)
-		scoreKeys(w.isa, n, w.scores[i*scoreStride+at:], w.packed[i*w.cache.keyDim:], b0, b1, w.params.Scale)
+		scoreKeys(w.isa, n, w.scores[i*scoreStride+at:], w.packed[i*w.cache.keyDim:], pair, next, w.params.Scale)
 	}
+}
+
+// firstValues is the memory that is read after a span's keys, in halves.
+func (w *spanWorker) firstValues(span int) keyPair {
+	lo, hi := w.seen(span)
+	pos := span*Span + lo
+	n := min(hi-lo, valueChunk, w.untilPageEnd(pos))
+	v := w.cache.values(w.pages, w.kvHead, pos, n)
+	return keyPair{v, v[len(v)/2:]}
+}
+
+// afterValues is the memory that is read after the values before position at of
+// a span.
+func (w *spanWorker) afterValues(span, at int) []float32 {
+	_, hi := w.seen(span)
+	switch {
+	case at < hi:
+		return w.cache.values(w.pages, w.kvHead, span*Span+at, 1)
+	case span+1 < w.tile.spanHi:
+		return w.cache.keyBlock(w.pages, w.kvHead, (span+1)*Span)
+	}
+	return w.scores // nothing that is known: what is at hand
+}
+
+// untilPageEnd is how many positions from pos on lie in its page.
+func (w *spanWorker) untilPageEnd(pos int) int {
+	return w.cache.pageTokens - pos%w.cache.pageTokens
 }
 
 // weighSpan adds the weighed values of a span. The keys that all rows see are
@@ -191,12 +239,12 @@ func (w *spanWorker) weighSpan(span int, p partial) {
 func (w *spanWorker) weigh(span int, p partial, row, rows, lo, hi int) {
 	for lo < hi {
 		pos := span*Span + lo
-		n := min(hi-lo, valueChunk, w.cache.pageTokens-pos%w.cache.pageTokens)
-		values := w.cache.values(w.pages, w.kvHead, pos, n)
+		n := min(hi-lo, valueChunk, w.untilPageEnd(pos))
+		values, next := w.cache.values(w.pages, w.kvHead, pos, n), w.afterValues(span, lo+n)
 		most, end := queriesAtOnce(w.isa), (row+rows)*w.tile.heads
 		for i := row * w.tile.heads; i < end; i += most {
 			weights := w.scores[i*scoreStride+lo:]
-			weighValues(w.isa, min(most, end-i), n, p.acc[i*p.stride:], p.stride, weights, values, w.cache.valueDim)
+			weighValues(w.isa, min(most, end-i), n, p.acc[i*p.stride:], p.stride, weights, values, next, w.cache.valueDim)
 		}
 		lo += n
 	}
@@ -204,9 +252,9 @@ func (w *spanWorker) weigh(span int, p partial, row, rows, lo, hi int) {
 
 // scoreKeysPortable is the scores of n queries for two blocks of keys
 // [keyDim][KVBlock], at s and s+KVBlock.
-func scoreKeysPortable(n int, s, q, b0, b1 []float32, scale float32) {
+func scoreKeysPortable(n int, s, q []float32, pair keyPair, scale float32) {
 	for i := range n {
-		for b, keys := range [2][]float32{b0, b1} {
+		for b, keys := range pair {
 			var acc [KVBlock]float32
 			for d := 0; d*KVBlock < len(keys); d++ {
 				x := q[d*n+i]

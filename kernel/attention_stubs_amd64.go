@@ -4,22 +4,22 @@
 
 package kernel
 
-// scoreKeysAVX2 is the scores of up to 6 queries, packed [dim][n], for the keys of block b0 and, where twice the sums fit the registers, b1. dim is not 0.
+// scoreKeysAVX2 is the scores of up to 6 queries, packed [dim][n], for the keys of block b0 and, where twice the sums fit the registers, b1. Meanwhile it asks for the blocks next0 and next1. dim is not 0.
 //
 //go:noescape
-func scoreKeysAVX2(n int, s *float32, q *float32, b0 *float32, b1 *float32, dim int, scale float32)
+func scoreKeysAVX2(n int, s *float32, q *float32, b0 *float32, b1 *float32, next0 *float32, next1 *float32, dim int, scale float32)
 
-// weighValuesAVX2 adds keys values, step bytes apart and each multiplied by a query's weight, to columns registers of the accumulators of up to 6 queries, stride bytes apart. keys and columns are not 0.
+// weighValuesAVX2 adds keys values, step bytes apart and each multiplied by a query's weight, to columns registers of the accumulators of up to 6 queries, stride bytes apart. Meanwhile it asks for as much memory at next. keys and columns are not 0.
 //
 //go:noescape
-func weighValuesAVX2(n int, columns int, keys int, acc *float32, stride int, weights *float32, values *float32, step int)
+func weighValuesAVX2(n int, columns int, keys int, acc *float32, stride int, weights *float32, values *float32, step int, next *float32)
 
-// scoreKeysAVX512 is the scores of up to 12 queries, packed [dim][n], for the keys of block b0 and, where twice the sums fit the registers, b1. dim is not 0.
+// scoreKeysAVX512 is the scores of up to 12 queries, packed [dim][n], for the keys of block b0 and, where twice the sums fit the registers, b1. Meanwhile it asks for the blocks next0 and next1. dim is not 0.
 //
 //go:noescape
-func scoreKeysAVX512(n int, s *float32, q *float32, b0 *float32, b1 *float32, dim int, scale float32)
+func scoreKeysAVX512(n int, s *float32, q *float32, b0 *float32, b1 *float32, next0 *float32, next1 *float32, dim int, scale float32)
 
-// weighValuesAVX512 adds keys values, step bytes apart and each multiplied by a query's weight, to columns registers of the accumulators of up to 12 queries, stride bytes apart. keys and columns are not 0.
+// weighValuesAVX512 adds keys values, step bytes apart and each multiplied by a query's weight, to columns registers of the accumulators of up to 12 queries, stride bytes apart. Meanwhile it asks for as much memory at next. keys and columns are not 0.
 //
 //go:noescape
-func weighValuesAVX512(n int, columns int, keys int, acc *float32, stride int, weights *float32, values *float32, step int)
+func weighValuesAVX512(n int, columns int, keys int, acc *float32, stride int, weights *float32, values *float32, step int, next *float32)

@@ -25,10 +25,10 @@ func rescaleAdd(_ ISA, x, y []float32, f, g float32) { rescaleAddPortable(x, y, 
 // queriesAtOnce is how many queries scoreKeys and weighValues take.
 func queriesAtOnce(ISA) int { return maxQueries }
 
-func scoreKeys(_ ISA, n int, s, q, b0, b1 []float32, scale float32) {
-	scoreKeysPortable(n, s, q, b0, b1, scale)
+func scoreKeys(_ ISA, n int, s, q []float32, keys, _ keyPair, scale float32) {
+	scoreKeysPortable(n, s, q, keys, scale)
 }
 
-func weighValues(_ ISA, n, keys int, acc []float32, stride int, weights, values []float32, dim int) {
+func weighValues(_ ISA, n, keys int, acc []float32, stride int, weights, values, _ []float32, dim int) {
 	weighValuesPortable(n, keys, acc, stride, weights, values, dim, 0)
 }
