@@ -128,9 +128,18 @@ func TestWaitIsBounded(t *testing.T) {
 	require.NoError(t, dev.Close())
 }
 
+// Each instruction set, enqueued, gives what the portable kernels give at once.
 func TestEveryPrimitiveConforms(t *testing.T) {
 	reference, err := kernel.NewCPU(kernel.CPUOptions{ISA: kernel.Portable, Threads: 1})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, reference.Close()) })
-	kerneltest.Conform(t, newAsync(t), reference)
+	for _, isa := range kernel.Available() {
+		t.Run(isa.String(), func(t *testing.T) {
+			dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: isa, Threads: 2})
+			require.NoError(t, err)
+			async := kerneltest.NewAsync(dev)
+			kerneltest.Conform(t, async, reference)
+			require.NoError(t, async.Close())
+		})
+	}
 }

@@ -63,7 +63,7 @@ var primitives = []primitive{
 		b.dev.RoPE(x, 2*half, t, b.indices(rows, positions))
 		return b.read(x.Buf)
 	}},
-	{"Attention", 20, attention},
+	{"Attention", 6, attention},
 	{"SwiGLU", 10, func(b *trial) []float32 {
 		rows, cols := b.rand.IntN(5), 1+b.rand.IntN(90)
 		dst := b.mat(rows, cols)
