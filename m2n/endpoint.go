@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -25,8 +26,12 @@ type Endpoint struct {
 	closing bool
 	pairs   map[string]*pair
 	counts  map[string]*counters
-	changed bell // rung when a peer is named
-	bound   []string
+	changed bell           // rung when a peer is named
+	bound   []string       // names in the network
+	sockets []net.Listener // that accept
+	watched chan struct{}  // made with the first link that needs the watchdog
+
+	allocs sync.Mutex // Config.Alloc is called by one goroutine at a time
 }
 
 // NewEndpoint makes an endpoint that knows no peers and listens nowhere.
@@ -101,12 +106,14 @@ func (e *Endpoint) Listen(ctx context.Context, addr string) (string, error) {
 	if err := e.alive(); err != nil {
 		return "", err
 	}
-	switch scheme {
-	case "inproc":
+	if scheme == "inproc" {
 		return addr, e.bindInproc(rest)
-	default:
-		return "", fmt.Errorf("m2n: listening at %q: no transport %q", addr, scheme)
 	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", rest)
+	if err != nil {
+		return "", fmt.Errorf("m2n: listening at %s: %w", addr, err)
+	}
+	return "tcp:" + l.Addr().String(), e.Serve(l)
 }
 
 // splitAddr takes an address apart: "tcp:127.0.0.1:80" is tcp and 127.0.0.1:80.
@@ -358,117 +365,9 @@ func (e *Endpoint) beginClose() bool {
 	for _, name := range e.bound {
 		e.cfg.Network.unbind(name, e)
 	}
+	for _, l := range e.sockets {
+		l.Close()
+	}
 	e.changed.ring()
 	return true
-}
-
-// hello is what the end that dials says of the pair.
-type hello struct {
-	From, To           string
-	FromEpoch, ToEpoch uint64
-}
-
-// refusal is the reason of an endpoint that does not want a connection.
-// Temporary where another attempt may succeed.
-type refusal struct {
-	Reason    string
-	Temporary bool
-}
-
-func (r *refusal) Error() string { return fmt.Sprintf("%v: %s", ErrRefused, r.Reason) }
-func (r *refusal) Unwrap() error { return ErrRefused }
-
-// meant checks that a hello is for this incarnation.
-func (e *Endpoint) meant(h hello) error {
-	switch {
-	case h.To != e.cfg.ID:
-		return &refusal{Reason: fmt.Sprintf("the peer wanted is %q, this is %q", h.To, e.cfg.ID)}
-	case h.ToEpoch != e.cfg.Epoch:
-		return &refusal{
-			Reason:    fmt.Sprintf("the epoch wanted of %q is %d, this is %d", h.To, h.ToEpoch, e.cfg.Epoch),
-			Temporary: h.ToEpoch > e.cfg.Epoch, // this incarnation may give way to the next
-		}
-	}
-	return nil
-}
-
-// pairFor finds the pair that a hello is about. Ends start in any order: one that
-// is not named yet, or only with an older epoch, is waited for until ctx ends.
-func (e *Endpoint) pairFor(ctx context.Context, h hello) (*pair, error) {
-	if err := e.meant(h); err != nil {
-		return nil, err
-	}
-	for {
-		p, changed, err := e.lookup(h)
-		if p != nil {
-			return p, nil
-		}
-		if changed == nil {
-			return nil, err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
-}
-
-// lookup returns the pair, or the error for now; changed is nil where it is final.
-func (e *Endpoint) lookup(h hello) (p *pair, changed <-chan struct{}, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	p = e.pairs[h.From]
-	switch {
-	case e.closing:
-		return nil, nil, &refusal{Reason: fmt.Sprintf("%q is closed", e.cfg.ID), Temporary: true}
-	case p == nil:
-		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q (epoch %d) is not known to %q", h.From, h.FromEpoch, e.cfg.ID)}
-	case p.epoch < h.FromEpoch:
-		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
-	case p.epoch > h.FromEpoch:
-		p.counters.droppedOld.Add(1)
-		return nil, nil, &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
-	}
-	return p, nil, nil
-}
-
-// connect raises the pair by dialling addr, or returns when it is up by the
-// peer's doing.
-func (e *Endpoint) connect(ctx context.Context, p *pair, addr string) error {
-	if addr == "" {
-		<-ctx.Done() // the peer has to dial
-		return fmt.Errorf("it did not connect within %v", e.cfg.DialTimeout)
-	}
-	scheme, rest, err := splitAddr(addr)
-	if err != nil {
-		return err
-	}
-	return e.persist(ctx, func(ctx context.Context) error {
-		switch scheme {
-		case "inproc":
-			return e.dialInproc(ctx, p, rest)
-		default:
-			return &refusal{Reason: "no transport " + scheme}
-		}
-	})
-}
-
-// persist tries again, with growing pauses, until ctx ends or the peer refuses
-// for good: ends start in any order.
-func (e *Endpoint) persist(ctx context.Context, try func(context.Context) error) error {
-	pause := time.Millisecond
-	for {
-		err := try(ctx)
-		var r *refusal
-		if err == nil || errors.As(err, &r) && !r.Temporary || ctx.Err() != nil {
-			return err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return err
-		}
-		pause = min(2*pause, 100*time.Millisecond)
-	}
 }

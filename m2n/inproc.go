@@ -69,7 +69,8 @@ func (e *Endpoint) bindInproc(name string) error {
 	return nil
 }
 
-func (e *Endpoint) dialInproc(ctx context.Context, p *pair, name string) error {
+func (p *pair) dialInproc(ctx context.Context, name string) error {
+	e := p.ep
 	if e.cfg.Network == nil {
 		return &refusal{Reason: "Config.Network is nil"}
 	}
@@ -103,12 +104,11 @@ func join(p, q *pair) error {
 	switch {
 	case p.phase == down:
 		return p.cause
-	case q.phase == down:
-		return &refusal{Reason: fmt.Sprintf("the pair was lost there: %v", q.cause)}
 	case p.phase == up:
 		return nil
-	case q.phase == up:
-		return &refusal{Reason: "the pair is up there already", Temporary: true}
+	case q.phase == down || q.phase == up:
+		_, err := q.mayTake()
+		return err
 	}
 	p.raise(&inprocLink{here: p, there: q}, q.ep.limits())
 	q.raise(&inprocLink{here: q, there: p}, p.ep.limits())
@@ -133,6 +133,12 @@ func (l *inprocLink) wake() {
 	}
 }
 
+func (l *inprocLink) flush() {
+	l.here.mu.Lock()
+	defer l.here.mu.Unlock()
+	l.wake()
+}
+
 func (l *inprocLink) deliver(o *outgoing) {
 	n := len(o.header) + o.bytes
 	l.here.counters.sent[inproc].add(n)
@@ -143,8 +149,13 @@ func (l *inprocLink) deliver(o *outgoing) {
 	})
 }
 
+// check does nothing: an end in the same process is not silent.
+func (l *inprocLink) check(time.Duration) {}
+
+func (l *inprocLink) interval() time.Duration { return time.Hour }
+
 // end takes the other end down too.
-func (l *inprocLink) end(cause error) { l.there.fail(told(cause)) }
+func (l *inprocLink) end(cause error) { l.there.fail(farewellOf(cause).told()) }
 
 // release is the receiver's: the sender has its spans and its credit again.
 func (o *outgoing) release() {

@@ -13,11 +13,11 @@ type owned struct {
 	empty chan struct{} // made by wait; closed when n is 0
 }
 
-// spawn runs f, unless wait has begun.
+// spawn runs f, unless wait has seen the last goroutine end.
 func (o *owned) spawn(f func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.empty != nil {
+	if o.empty != nil && o.n == 0 {
 		return
 	}
 	o.n++

@@ -2,7 +2,6 @@ package m2n
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -28,9 +27,17 @@ var phaseNames = [...]string{idle: "idle", connecting: "connecting", up: "up", d
 type link interface {
 	// transport tells the counters' index.
 	transport() int
-	// wake tells that pair.next may have a message. It is called with pair.mu held
-	// and does not block.
+	// wake tells that pair.next may have a message, or that the pair is down. It is
+	// called with pair.mu held and does not block.
 	wake()
+	// flush does what wake asks for on the goroutine that posted or released, as
+	// far as that does not block. It is called without the lock.
+	flush()
+	// check is called every now and then, without the lock, with the time since
+	// began: the peer may be silent, or want to hear something.
+	check(now time.Duration)
+	// interval is how often that should be.
+	interval() time.Duration
 	// end tells that the pair is down, once and without the lock: say goodbye to
 	// the peer where that is possible, and let go of everything.
 	end(cause error)
@@ -56,11 +63,20 @@ type outgoing struct {
 	released atomic.Bool
 }
 
+// lengths are those of the spans.
+func (o *outgoing) lengths() []int {
+	n := make([]int, len(o.body))
+	for i, s := range o.body {
+		n[i] = s.Len
+	}
+	return n
+}
+
 // pair is this end of the connection with one incarnation of a peer: the queue
 // of what is to be sent, the credit that the peer gave, and the link.
 //
 // Lock order: pair.mu of two pairs in the order of their owners' ids, then
-// completions.mu. Endpoint.mu is never held together with them.
+// slots.mu or completions.mu. Endpoint.mu is never held together with them.
 type pair struct {
 	ep       *Endpoint
 	id       string // the peer's
@@ -84,7 +100,10 @@ type pair struct {
 	reported bool          // Lost has been reported
 	pending  int           // messages accepted, Sent not yet pushed
 	drained  chan struct{} // closed when pending is 0, where Close waits for it
-	settled  bell          // rung when the phase changes
+	settled  bell          // rung when the phase changes or a try to connect ends
+	stopDial context.CancelFunc
+	trying   bool // this end has a connection under way
+	spares   int  // connections of the peer's that wait for that
 }
 
 func newPair(e *Endpoint, id, addr string, epoch uint64, c *counters) *pair {
@@ -95,21 +114,27 @@ func newPair(e *Endpoint, id, addr string, epoch uint64, c *counters) *pair {
 
 // post queues a message and, if it is the pair's first, connects.
 func (p *pair) post(o *outgoing) error {
+	l, err := p.enqueue(o)
+	if l != nil {
+		l.flush()
+	}
+	return err
+}
+
+// enqueue returns the link, once there is one.
+func (p *pair) enqueue(o *outgoing) (link, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.admit(o); err != nil {
-		return err
+		return nil, err
 	}
 	p.pending++
 	p.queue.push(o)
-	switch p.phase {
-	case idle:
+	if p.phase == idle {
 		p.phase = connecting
 		p.ep.spawn(p.dial)
-	case up:
-		p.link.wake()
 	}
-	return nil
+	return p.link, nil
 }
 
 // admit checks what can be checked now. The receiver's limits are known once the
@@ -240,6 +265,9 @@ func (p *pair) raise(l link, lim limits) {
 	p.credit = lim.slots
 	p.counters.connects.Add(1)
 	p.settled.ring()
+	if p.stopDial != nil {
+		p.stopDial()
+	}
 }
 
 // begin checks what was queued before the pair was up, and sends it.
@@ -321,36 +349,6 @@ func (p *pair) drain(ctx context.Context) error {
 	}
 }
 
-// dial connects the pair from this side, unless the peer is faster.
-func (p *pair) dial() {
-	ctx, cancel := context.WithTimeout(p.ctx, p.ep.cfg.DialTimeout)
-	defer cancel()
-	p.mu.Lock()
-	addr := p.addr
-	p.mu.Unlock()
-	err := p.ep.connect(ctx, p, addr)
-	if err != nil {
-		p.dialFailed(fmt.Errorf("connecting to %s: %w", orNone(addr), err))
-	}
-}
-
-// dialFailed takes the pair down unless the peer has connected it meanwhile.
-func (p *pair) dialFailed(err error) {
-	p.mu.Lock()
-	connected := p.phase == up
-	p.mu.Unlock()
-	if !connected {
-		p.fail(err)
-	}
-}
-
-func orNone(addr string) string {
-	if addr == "" {
-		return "a peer without address"
-	}
-	return addr
-}
-
 func (p *pair) stats() PeerStats {
 	s := p.counters.snapshot()
 	p.mu.Lock()
@@ -361,24 +359,6 @@ func (p *pair) stats() PeerStats {
 		s.Credit, s.Transport = p.credit, transportNames[p.link.transport()]
 	}
 	return s
-}
-
-// causeOf names the sentinel that a loss is told to the peer with.
-func causeOf(err error) error {
-	for _, known := range []error{ErrClosed, ErrReplaced, ErrRemoved, ErrSilent, ErrBadFrame, ErrTooLarge} {
-		if errors.Is(err, known) {
-			return known
-		}
-	}
-	return nil
-}
-
-// told is the cause at the other end of a pair that failed for err.
-func told(err error) error {
-	if c := causeOf(err); c != nil {
-		return fmt.Errorf("%w, says the peer", c)
-	}
-	return fmt.Errorf("the peer gave up: %v", err)
 }
 
 // bell wakes all who wait for a change. Its owner's lock guards it.

@@ -1,0 +1,150 @@
+package m2n
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Who connects a pair. Either end may dial, and both may at once; then the
+// connection of the end with the smaller id is kept:
+//
+//   - The end with the larger id takes it, although it is dialling itself.
+//   - The end with the smaller id lets the other's wait while a try of its own is
+//     under way, and takes it when that has failed: the peer may be where it can
+//     not be dialled.
+//
+// So a connection is only taken by an end that has no other one under way that
+// the peer could take.
+
+// dial connects the pair from this side, unless the peer is faster.
+func (p *pair) dial() {
+	ctx, cancel := context.WithTimeout(p.ctx, p.ep.cfg.DialTimeout)
+	defer cancel()
+	addr := p.startDial(cancel)
+	if err := p.connect(ctx, addr); err != nil {
+		p.dialFailed(err)
+	}
+}
+
+// startDial leaves cancel with the pair, for when the peer is faster.
+func (p *pair) startDial(cancel context.CancelFunc) (addr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != connecting {
+		cancel()
+	}
+	p.stopDial = cancel
+	return p.addr
+}
+
+// dialFailed takes the pair down unless the peer has connected it meanwhile.
+func (p *pair) dialFailed(err error) {
+	p.mu.Lock()
+	connected := p.phase == up
+	p.mu.Unlock()
+	if !connected {
+		p.fail(err)
+	}
+}
+
+// connect dials addr until the pair is up by it, or ctx ends because it is up by
+// the peer's doing or time is over.
+func (p *pair) connect(ctx context.Context, addr string) error {
+	if addr == "" {
+		<-ctx.Done()
+		return fmt.Errorf("the peer has no address and did not connect within %v", p.ep.cfg.DialTimeout)
+	}
+	scheme, rest, err := splitAddr(addr)
+	if err != nil {
+		return err
+	}
+	dial := p.dialTCP
+	if scheme == "inproc" {
+		dial = p.dialInproc
+	}
+	if err := p.persist(ctx, func() error { return dial(ctx, rest) }); err != nil {
+		return fmt.Errorf("connecting to %s: %w", addr, err)
+	}
+	return nil
+}
+
+// persist tries again, with growing pauses, until ctx ends or the peer refuses
+// for good: ends start in any order.
+func (p *pair) persist(ctx context.Context, try func() error) (err error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		if p.beginTry() {
+			err = try()
+			p.endTry()
+			if err == nil || isFinal(err) || ctx.Err() != nil {
+				return err
+			}
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
+
+// isFinal reports whether another try is in vain.
+func isFinal(err error) bool {
+	var r *refusal
+	var v *versionError
+	return errors.As(err, &r) && !r.Temporary || errors.As(err, &v)
+}
+
+// beginTry is false where a connection of the peer's is here to be taken.
+func (p *pair) beginTry() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trying = p.phase == connecting && p.spares == 0
+	return p.trying
+}
+
+func (p *pair) endTry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trying = false
+	p.settled.ring()
+}
+
+// awaitTurn waits until a connection that the peer has made may be taken, or
+// returns why it may not.
+func (p *pair) awaitTurn(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.spares++
+	defer func() { p.spares-- }()
+	for {
+		mine, err := p.mayTake()
+		if mine || err != nil {
+			return err
+		}
+		changed := p.settled.next()
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			err = &refusal{Reason: fmt.Sprintf("%q is dialling itself", p.ep.cfg.ID), Temporary: true}
+		}
+		p.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// mayTake reports whether a connection of the peer's may be taken now; an error
+// says never. The caller holds mu.
+func (p *pair) mayTake() (bool, error) {
+	switch {
+	case p.phase == down:
+		return false, &refusal{Reason: fmt.Sprintf("the pair was lost at %q: %v", p.ep.cfg.ID, p.cause)}
+	case p.phase == up:
+		return false, &refusal{Reason: fmt.Sprintf("the pair is up at %q", p.ep.cfg.ID), Temporary: true}
+	}
+	return p.id < p.ep.cfg.ID || !p.trying, nil
+}

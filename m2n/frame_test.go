@@ -1,0 +1,128 @@
+package m2n
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"io"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// encode writes a whole frame the obvious way.
+func encode(f frame, body []byte) []byte {
+	out := append(appendFrame(nil, &f), body...)
+	if f.hasTrailer() {
+		out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(body, castagnoli))
+	}
+	return out
+}
+
+// decode reads a whole frame.
+func decode(r io.Reader, lim bounds) (frame, []byte, error) {
+	fr := frameReader{r: r, lim: lim}
+	f, err := fr.next()
+	if err != nil {
+		return f, nil, err
+	}
+	body := make([]byte, f.body)
+	return f, body, fr.readBody(&f, body)
+}
+
+var testBounds = bounds{header: 100, spans: 4, body: 1000}
+
+func sampleFrame() (frame, []byte) {
+	return frame{
+		kind: frameData, flags: flagBodySum, epoch: 7, seq: 9, grant: 3,
+		body: 5, lengths: []int{2, 0, 3}, header: []byte("header"),
+	}, []byte("hello")
+}
+
+func TestFrameRoundTrip(t *testing.T) {
+	f, body := sampleFrame()
+	got, gotBody, err := decode(bytes.NewReader(encode(f, body)), testBounds)
+	require.NoError(t, err)
+	require.Equal(t, f, got)
+	require.Equal(t, body, gotBody)
+}
+
+// TestFrameNoticesEveryFlippedBit: none passes unseen.
+func TestFrameNoticesEveryFlippedBit(t *testing.T) {
+	good := encode(sampleFrame())
+	for bit := range 8 * len(good) {
+		bad := bytes.Clone(good)
+		bad[bit/8] ^= 1 << (bit % 8)
+		_, _, err := decode(bytes.NewReader(bad), testBounds)
+		require.ErrorIs(t, err, ErrBadFrame, "bit %d", bit)
+	}
+}
+
+func TestFrameTruncated(t *testing.T) {
+	good := encode(sampleFrame())
+	for n := range good {
+		_, _, err := decode(bytes.NewReader(good[:n]), testBounds)
+		if n == 0 {
+			require.ErrorIs(t, err, io.EOF)
+		} else {
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF, "%d bytes", n)
+		}
+	}
+}
+
+func TestFrameErrorsNameBothValues(t *testing.T) {
+	f, body := sampleFrame()
+	for _, tc := range []struct {
+		name   string
+		change func(*frame, *bounds)
+		want   string
+	}{
+		{"header", func(_ *frame, b *bounds) { b.header = 5 }, "it announces 6 bytes of header, the limit is 5"},
+		{"spans", func(_ *frame, b *bounds) { b.spans = 2 }, "it announces 3 spans, the limit is 2"},
+		{"body", func(_ *frame, b *bounds) { b.body = 4 }, "it announces 5 bytes of body, the limit is 4"},
+		{"sum of the spans", func(f *frame, _ *bounds) { f.lengths[0] = 3 }, "the spans have 6 bytes, the body 5"},
+		{"type", func(f *frame, _ *bounds) { f.kind = 99 }, "type 99"},
+		{"flags", func(f *frame, _ *bounds) { f.flags = 2 }, "flags 0x2"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f, lim := f, testBounds
+			f.lengths = append([]int(nil), f.lengths...)
+			tc.change(&f, &lim)
+			_, _, err := decode(bytes.NewReader(encode(f, body)), lim)
+			require.ErrorIs(t, err, ErrBadFrame)
+			require.ErrorContains(t, err, tc.want)
+		})
+	}
+}
+
+func TestFrameOfAnotherVersion(t *testing.T) {
+	b := encode(sampleFrame())
+	b[4] = 2
+	_, _, err := decode(bytes.NewReader(b), testBounds)
+	require.ErrorContains(t, err, "protocol version 2, this end speaks 1")
+}
+
+// FuzzFrame: what is accepted encodes to the same bytes, and what is announced
+// allocates no more than the bounds.
+func FuzzFrame(f *testing.F) {
+	good := encode(sampleFrame())
+	f.Add(good)
+	f.Add(good[:fixedBytes])
+	f.Add(good[:len(good)-1])
+	f.Add(encode(frame{kind: frameNote, grant: 1}, nil))
+	f.Add(encode(frame{kind: frameData, lengths: []int{0}}, nil))
+	huge := frame{kind: frameData, body: 1 << 40}
+	f.Add(encode(huge, nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r := bytes.NewReader(in)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got, body, err := decode(r, testBounds)
+		runtime.ReadMemStats(&after)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<10))
+		if err == nil {
+			require.Equal(t, in[:len(in)-r.Len()], encode(got, body))
+		}
+	})
+}

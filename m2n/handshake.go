@@ -1,0 +1,163 @@
+package m2n
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// hello names the two ends of a pair, as the one that dials sees them.
+type hello struct {
+	From      string `json:"from"`
+	FromEpoch uint64 `json:"from_epoch"`
+	To        string `json:"to"`
+	ToEpoch   uint64 `json:"to_epoch"`
+}
+
+// greeting is what an end says of itself, the header of a hello frame. That of a
+// welcome frame is the same but for the ends' names.
+type greeting struct {
+	hello
+	Slots       int           `json:"slots"`
+	SlotBytes   int           `json:"slot_bytes"`
+	HeaderBytes int           `json:"header_bytes"`
+	PeerTimeout time.Duration `json:"peer_timeout_ns"`
+}
+
+func (e *Endpoint) greeting(h hello) greeting {
+	c := e.cfg
+	return greeting{h, c.Slots, c.SlotBytes, c.HeaderBytes, c.PeerTimeout}
+}
+
+func (g greeting) limits() limits {
+	return limits{slots: g.Slots, slotBytes: g.SlotBytes, headerBytes: g.HeaderBytes}
+}
+
+// parseGreeting reads a greeting and holds its numbers to what Config allows.
+func parseGreeting(b []byte) (greeting, error) {
+	var g greeting
+	if err := json.Unmarshal(b, &g); err != nil {
+		return g, fmt.Errorf("%w: greeting: %w", ErrBadFrame, err)
+	}
+	c := Config{ID: g.From, Slots: g.Slots, SlotBytes: g.SlotBytes, HeaderBytes: g.HeaderBytes, PeerTimeout: g.PeerTimeout,
+		Queue: 1, DialTimeout: 1, ReadyTimeout: 1}
+	if err := c.check(); err != nil {
+		return g, fmt.Errorf("%w: greeting: %w", ErrBadFrame, err)
+	}
+	return g, nil
+}
+
+// refusal is the reason of an endpoint that does not want a connection, and the
+// header of a refuse frame. Temporary where another attempt may succeed.
+type refusal struct {
+	Reason    string `json:"reason"`
+	Temporary bool   `json:"temporary"`
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("%v: %s", ErrRefused, r.Reason) }
+func (r *refusal) Unwrap() error { return ErrRefused }
+
+// refusalOf is what the peer is told of err.
+func refusalOf(err error) *refusal {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r
+	}
+	return &refusal{Reason: err.Error()}
+}
+
+// farewell is the header of a goodbye frame: why the pair ends.
+type farewell struct {
+	Cause  string `json:"cause"` // a sentinel's text, where there is one
+	Reason string `json:"reason"`
+}
+
+// sentinels are the causes that a peer can tell.
+var sentinels = []error{ErrClosed, ErrReplaced, ErrRemoved, ErrSilent, ErrBadFrame, ErrTooLarge}
+
+// farewellOf is what the peer is told of the cause of a loss.
+func farewellOf(cause error) farewell {
+	f := farewell{Reason: cause.Error()}
+	for _, s := range sentinels {
+		if errors.Is(cause, s) {
+			f.Cause = s.Error()
+			break
+		}
+	}
+	return f
+}
+
+// told is the cause of the loss at the end that hears the farewell.
+func (f farewell) told() error {
+	for _, s := range sentinels {
+		if f.Cause == s.Error() {
+			return &toldError{f.Reason, s}
+		}
+	}
+	return &toldError{f.Reason, nil}
+}
+
+type toldError struct {
+	reason string
+	cause  error
+}
+
+func (e *toldError) Error() string { return "the peer says: " + e.reason }
+func (e *toldError) Unwrap() error { return e.cause }
+
+// meant checks that a hello is for this incarnation.
+func (e *Endpoint) meant(h hello) error {
+	switch {
+	case h.To != e.cfg.ID:
+		return &refusal{Reason: fmt.Sprintf("the peer wanted is %q, this is %q", h.To, e.cfg.ID)}
+	case h.ToEpoch != e.cfg.Epoch:
+		return &refusal{
+			Reason:    fmt.Sprintf("the epoch wanted of %q is %d, this is %d", h.To, h.ToEpoch, e.cfg.Epoch),
+			Temporary: h.ToEpoch > e.cfg.Epoch, // this incarnation may give way to the next
+		}
+	}
+	return nil
+}
+
+// pairFor finds the pair that a hello is about. Ends start in any order: one that
+// is not named yet, or only with an older epoch, is waited for until ctx ends.
+func (e *Endpoint) pairFor(ctx context.Context, h hello) (*pair, error) {
+	if err := e.meant(h); err != nil {
+		return nil, err
+	}
+	for {
+		p, changed, err := e.lookup(h)
+		if p != nil {
+			return p, nil
+		}
+		if changed == nil {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// lookup returns the pair, or the error for now; changed is nil where it is final.
+func (e *Endpoint) lookup(h hello) (p *pair, changed <-chan struct{}, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p = e.pairs[h.From]
+	switch {
+	case e.closing:
+		return nil, nil, &refusal{Reason: fmt.Sprintf("%q is closed", e.cfg.ID), Temporary: true}
+	case p == nil:
+		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q (epoch %d) is not known to %q", h.From, h.FromEpoch, e.cfg.ID)}
+	case p.epoch < h.FromEpoch:
+		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
+	case p.epoch > h.FromEpoch:
+		p.counters.droppedOld.Add(1)
+		return nil, nil, &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
+	}
+	return p, nil, nil
+}

@@ -1,0 +1,117 @@
+package m2n
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// slots is the receive memory of one connection. It goes back to its owner when
+// the connection has ended and the last message is released.
+type slots struct {
+	region *Region
+	free   func(*Region)
+	stride int
+
+	mu    sync.Mutex
+	empty []int // slots that hold no message
+	held  int   // those that do
+	refs  int   // held, and the connection
+}
+
+const slotAlign = 64
+
+func newSlots(e *Endpoint) (*slots, error) {
+	stride := (e.cfg.SlotBytes + slotAlign - 1) / slotAlign * slotAlign
+	s := &slots{stride: stride, free: e.cfg.Free, refs: 1}
+	for i := range e.cfg.Slots {
+		s.empty = append(s.empty, e.cfg.Slots-1-i)
+	}
+	var err error
+	if s.region, err = e.alloc(stride * e.cfg.Slots); err != nil {
+		return nil, fmt.Errorf("receive memory of %d slots of %d bytes: %w", e.cfg.Slots, stride, err)
+	}
+	return s, nil
+}
+
+func (e *Endpoint) alloc(n int) (*Region, error) {
+	if e.cfg.Alloc == nil {
+		return &Region{Bytes: make([]byte, n)}, nil
+	}
+	e.allocs.Lock()
+	defer e.allocs.Unlock()
+	r, err := e.cfg.Alloc(n)
+	if err == nil && len(r.Bytes) < n {
+		err = fmt.Errorf("Config.Alloc returned %d bytes, asked for %d", len(r.Bytes), n)
+	}
+	return r, err
+}
+
+// take returns an empty slot; false where the peer sends without a credit.
+func (s *slots) take() (int, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.empty) == 0 {
+		return 0, false
+	}
+	i := s.empty[len(s.empty)-1]
+	s.empty = s.empty[:len(s.empty)-1]
+	s.held++
+	s.refs++
+	return i, true
+}
+
+// put gives a slot back.
+func (s *slots) put(i int) {
+	s.mu.Lock()
+	s.empty = append(s.empty, i)
+	s.held--
+	s.mu.Unlock()
+	s.unref()
+}
+
+// taken counts the slots that hold a message.
+func (s *slots) taken() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held
+}
+
+// unref drops the connection's or a message's hold on the memory.
+func (s *slots) unref() {
+	s.mu.Lock()
+	s.refs--
+	last := s.refs == 0
+	s.mu.Unlock()
+	if last && s.free != nil {
+		s.free(s.region)
+	}
+}
+
+// spans cuts slot i as the sender did.
+func (s *slots) spans(i int, lengths []int) []Span {
+	out := slices.Grow([]Span(nil), len(lengths))
+	at := i * s.stride
+	for _, n := range lengths {
+		out = append(out, Span{Region: s.region, Off: at, Len: n})
+		at += n
+	}
+	return out
+}
+
+// bytes is the first n bytes of slot i.
+func (s *slots) bytes(i, n int) []byte { return s.region.Bytes[i*s.stride:][:n] }
+
+// slotReceipt is a message in a slot.
+type slotReceipt struct {
+	link     *tcpLink
+	slot     int
+	released atomic.Bool
+}
+
+func (r *slotReceipt) release() {
+	if !r.released.Swap(true) {
+		r.link.giveBack(r.slot)
+	}
+}
