@@ -94,22 +94,23 @@ func (p *product) pack(c *CPU, n int) {
 		return
 	}
 	p.packed = c.scratch.grow(n)
-	for i := range p.groups {
-		g := &p.groups[i]
-		if g.rows() == 1 {
-			continue
+	const worthSharing = 64 << 10 // elements
+	c.parallel(p.src.rows, worthSharing/(p.src.cols+1)+1, func(lo, hi int) {
+		for i := range p.groups {
+			p.packGroup(&p.groups[i], max(lo, p.groups[i].lo), min(hi, p.groups[i].hi))
 		}
-		const worthSharing = 64 << 10 // elements
-		c.parallel(g.rows(), worthSharing/(g.w.in+1)+1, func(lo, hi int) { p.packGroup(g, lo, hi) })
-	}
+	})
 }
 
-// packGroup packs rows lo to hi of a group.
+// packGroup packs rows lo to hi, all of one group.
 func (p *product) packGroup(g *group, lo, hi int) {
+	if g.rows() == 1 {
+		return
+	}
 	for r := lo; r < hi; r++ {
-		src := p.src.row(g.lo + r)
+		src := p.src.row(r)
 		for k := 0; k < g.w.in; k += innerBlock {
-			at := g.packed + (k*g.rows() + r*innerBlock)
+			at := g.packed + k*g.rows() + (r-g.lo)*innerBlock
 			copy(p.packed[at:at+innerBlock], src[k:])
 		}
 	}
