@@ -59,22 +59,20 @@ func (s spans) has(r rune) bool {
 	return i < len(s) && s[i].lo <= r
 }
 
-// foldLimit bounds how many code points of a set are folded one by one.
-const foldLimit = 1 << 16
+// lastCased is the last code point that has another case.
+const lastCased = 0x1E943
 
 // fold adds the other cases of every code point, by Unicode's simple folding.
 func (s spans) fold() spans {
-	extra := spans{}
-	n := 0
+	var others spans
 	for _, r := range s {
-		for c := r.lo; c <= r.hi && n < foldLimit; c++ {
-			n++
+		for c := r.lo; c <= min(r.hi, lastCased); c++ {
 			for f := unicode.SimpleFold(c); f != c; f = unicode.SimpleFold(f) {
-				extra = append(extra, span{f, f})
+				others = append(others, span{f, f})
 			}
 		}
 	}
-	return union(s, extra)
+	return union(s, others)
 }
 
 // fromTable lists a table of package unicode.
@@ -101,20 +99,19 @@ func fromTable(t *unicode.RangeTable) spans {
 // runeSet answers membership fast: a bitmap of 256-code-point pages, equal
 // pages shared.
 type runeSet struct {
-	index [(maxRune + 1) >> 8]uint8
+	index [(maxRune + 1) >> 8]uint16
 	pages [][4]uint64
 }
 
-// newRuneSet packs s. A set with more than 255 distinct pages keeps its last
-// ones by themselves; no Unicode property comes near.
+// newRuneSet packs s.
 func newRuneSet(s spans) *runeSet {
 	rs := &runeSet{}
-	seen := map[[4]uint64]uint8{}
+	seen := map[[4]uint64]uint16{}
 	for page := range rs.index {
 		bits := pageBits(s, rune(page)<<8)
 		id, ok := seen[bits]
 		if !ok {
-			id = uint8(len(rs.pages))
+			id = uint16(len(rs.pages))
 			seen[bits] = id
 			rs.pages = append(rs.pages, bits)
 		}

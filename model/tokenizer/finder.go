@@ -1,0 +1,41 @@
+package tokenizer
+
+import "strings"
+
+// finder finds what a tokenizer.json's pattern means: {"String": …} or
+// {"Regex": …}.
+type finder interface {
+	// each calls yield with the matches in text, from left to right, as byte
+	// offsets.
+	each(text string, yield func(begin, end int))
+}
+
+// literal finds itself. It is not empty.
+type literal string
+
+func (l literal) each(text string, yield func(begin, end int)) {
+	for at := 0; ; {
+		i := strings.Index(text[at:], string(l))
+		if i < 0 {
+			return
+		}
+		yield(at+i, at+i+len(l))
+		at += i + len(l)
+	}
+}
+
+// replace puts content in the place of what is found.
+func replace(s string, f finder, content string) string {
+	var out strings.Builder
+	last, found := 0, false
+	f.each(s, func(begin, end int) {
+		out.WriteString(s[last:begin])
+		out.WriteString(content)
+		last, found = end, true
+	})
+	if !found {
+		return s
+	}
+	out.WriteString(s[last:])
+	return out.String()
+}

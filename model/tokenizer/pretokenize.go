@@ -1,0 +1,218 @@
+package tokenizer
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// piece is a part of the text on its way to the model. first says that it begins
+// where the whole text began.
+type piece struct {
+	text  string
+	first bool
+}
+
+// preTokenizer yields the parts of a piece, in order. Empty parts do not count.
+type preTokenizer func(p piece, yield func(piece))
+
+func sequencePreTokenizer(parts []preTokenizer) preTokenizer {
+	switch len(parts) {
+	case 0:
+		return func(p piece, yield func(piece)) { yield(p) }
+	case 1:
+		return parts[0]
+	}
+	rest := sequencePreTokenizer(parts[1:])
+	return func(p piece, yield func(piece)) {
+		parts[0](p, func(q piece) { rest(q, yield) })
+	}
+}
+
+// splitter cuts a text into spans that cover it: yield is told which of them
+// matched.
+type splitter func(text string, yield func(begin, end int, match bool))
+
+// splitPreTokenizer cuts at what the splitter finds. behavior says what becomes
+// of the matches; invert, that what does not match is the match.
+func splitPreTokenizer(find splitter, behavior behavior, invert bool) preTokenizer {
+	if invert {
+		find = inverted(find)
+	}
+	cut := behaviors[behavior]
+	return func(p piece, yield func(piece)) {
+		cut(find, p.text, func(begin, end int) {
+			if begin < end {
+				yield(piece{p.text[begin:end], p.first && begin == 0})
+			}
+		})
+	}
+}
+
+func inverted(find splitter) splitter {
+	return func(text string, yield func(begin, end int, match bool)) {
+		find(text, func(begin, end int, match bool) { yield(begin, end, !match) })
+	}
+}
+
+// splitAt makes what is found, and what is between, spans.
+func splitAt(f finder) splitter {
+	return func(text string, yield func(begin, end int, match bool)) {
+		last := 0
+		f.each(text, func(begin, end int) {
+			if last < begin {
+				yield(last, begin, false)
+			}
+			yield(begin, end, true)
+			last = end
+		})
+		if last < len(text) {
+			yield(last, len(text), false)
+		}
+	}
+}
+
+// charSplitter matches single characters.
+func charSplitter(is func(rune) bool) splitter {
+	return func(text string, yield func(begin, end int, match bool)) {
+		last := 0
+		for at, r := range text {
+			if !is(r) {
+				continue
+			}
+			if last < at {
+				yield(last, at, false)
+			}
+			last = at + utf8.RuneLen(r)
+			yield(at, last, true)
+		}
+		if last < len(text) {
+			yield(last, len(text), false)
+		}
+	}
+}
+
+// behavior is what becomes of the matches, by Hugging Face's name.
+type behavior string
+
+// behaviors cut a text at a splitter's matches.
+var behaviors = map[behavior]func(find splitter, text string, yield func(begin, end int)){
+	"Removed":            cutRemoved,
+	"Isolated":           cutIsolated,
+	"Contiguous":         cutContiguous,
+	"MergedWithPrevious": cutMergedWithPrevious,
+	"MergedWithNext":     cutMergedWithNext,
+}
+
+func cutRemoved(find splitter, text string, yield func(begin, end int)) {
+	find(text, func(begin, end int, match bool) {
+		if !match {
+			yield(begin, end)
+		}
+	})
+}
+
+func cutIsolated(find splitter, text string, yield func(begin, end int)) {
+	find(text, func(begin, end int, _ bool) { yield(begin, end) })
+}
+
+// cutContiguous joins matches that touch. The first span joins nothing; like
+// Hugging Face it begins as if what came before had not matched.
+func cutContiguous(find splitter, text string, yield func(begin, end int)) {
+	cutJoined(find, text, yield, func(match, previous bool) bool { return match == previous })
+}
+
+// cutMergedWithPrevious joins a match to what comes before it, one match each.
+func cutMergedWithPrevious(find splitter, text string, yield func(begin, end int)) {
+	cutJoined(find, text, yield, func(match, previous bool) bool { return match && !previous })
+}
+
+// cutJoined joins a span to the one before where join says so.
+func cutJoined(find splitter, text string, yield func(begin, end int), join func(match, previous bool) bool) {
+	begin, last, open, previous := 0, 0, false, false
+	find(text, func(b, e int, match bool) {
+		if open && !join(match, previous) {
+			yield(begin, last)
+			begin = b
+		}
+		last, open, previous = e, true, match
+	})
+	if open {
+		yield(begin, last)
+	}
+}
+
+// cutMergedWithNext joins a match to what comes behind it, one match each. Seen
+// from the end this is cutMergedWithPrevious.
+func cutMergedWithNext(find splitter, text string, yield func(begin, end int)) {
+	type found struct {
+		begin, end int
+		match      bool
+	}
+	var spans []found
+	find(text, func(begin, end int, match bool) { spans = append(spans, found{begin, end, match}) })
+	begin := 0
+	for i, s := range spans {
+		if i+1 < len(spans) && s.match && !spans[i+1].match {
+			continue
+		}
+		yield(begin, s.end)
+		begin = s.end
+	}
+}
+
+// byteLevelSplit is what GPT-2 splits by.
+const byteLevelSplit = `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+
+// spacePrefix puts a space before a piece that has none.
+func spacePrefix(p piece, yield func(piece)) {
+	if !strings.HasPrefix(p.text, " ") {
+		p.text = " " + p.text
+	}
+	yield(p)
+}
+
+// metaspace writes spaces as a mark, begins pieces with one, and cuts before it.
+type metaspace struct {
+	mark   string
+	scheme string // always, first, never
+	split  bool
+}
+
+func (m metaspace) preTokenizer() preTokenizer {
+	cut := splitPreTokenizer(splitAt(literal(m.mark)), "MergedWithNext", false)
+	return func(p piece, yield func(piece)) {
+		p.text = strings.ReplaceAll(p.text, " ", m.mark)
+		prepend := m.scheme == "always" || m.scheme == "first" && p.first
+		if prepend && !strings.HasPrefix(p.text, m.mark) {
+			p.text = m.mark + p.text
+		}
+		if m.split {
+			cut(p, yield)
+			return
+		}
+		yield(p)
+	}
+}
+
+// punctuation is ASCII's, symbols among it, and Unicode's.
+func punctuation() func(rune) bool {
+	set := newRuneSet(union(category("P"), spans{{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}}))
+	return set.has
+}
+
+// fixedLength cuts after every n characters.
+func fixedLength(n int) preTokenizer {
+	return func(p piece, yield func(piece)) {
+		begin, count := 0, 0
+		for at := range p.text {
+			if count == n {
+				yield(piece{p.text[begin:at], p.first && begin == 0})
+				begin, count = at, 0
+			}
+			count++
+		}
+		if begin < len(p.text) {
+			yield(piece{p.text[begin:], p.first && begin == 0})
+		}
+	}
+}
