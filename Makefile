@@ -35,8 +35,9 @@ fixtures: ## make the models and numbers in testdata again (needs Python with to
 	python3 scripts/fixtures/rope.py layer/testdata/rope.json
 
 bench: ## run the Go benchmarks six times and print their statistics
-	go test -run '^$$' -bench . -count 6 ./... | tee bench.txt
-	$(LINT) benchstat bench.txt
+	@mkdir -p bin
+	go test -run '^$$' -bench . -count 6 ./... | tee bin/bench.txt
+	$(LINT) benchstat bin/bench.txt
 
 ci: ## all that a change must hold; see .ci/run
 	.ci/run

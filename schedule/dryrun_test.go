@@ -89,8 +89,7 @@ func TestEquation4(t *testing.T) {
 		}
 		const steps = 4
 		line := x.run(t, steps)
-		m := time.Duration(x.m)
-		cycle := m * x.f() * time.Duration(x.l)
+		cycle := x.f() * time.Duration(x.m*x.l)
 		for i := range x.m {
 			at := func(step int, p Part, layer int) Span {
 				rank := map[Part]int{Attention: 0, Head: 0, Experts: 1}[p]
@@ -99,7 +98,7 @@ func TestEquation4(t *testing.T) {
 				return span
 			}
 			begin, back := at(steps-1, Attention, 0).Start, at(steps-1, Experts, x.l-1).End+x.c
-			require.LessOrEqual(t, x.a+x.e+2*x.c+m*x.f()*time.Duration(x.l-1), back-begin)
+			require.LessOrEqual(t, x.a+x.e+2*x.c+x.f()*time.Duration(x.m*(x.l-1)), back-begin)
 			require.LessOrEqual(t, back-begin, cycle)
 			slower := Attention
 			if x.e > x.a {

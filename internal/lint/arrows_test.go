@@ -25,7 +25,7 @@ type arrow struct {
 // house lists our top-level packages; none builds on a later one.
 var house = []string{
 	"m2n", "schedule", "telemetry", "hardware", "kernel", "model", "layer", "route", "cluster",
-	"cost", "plan", "sim", "serve", "train", "api", "web", "cmd",
+	"cost", "plan", "sim", "serve", "train", "api", "web", "bench", "cmd",
 }
 
 // since lists a package and those after it.
