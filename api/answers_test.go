@@ -51,6 +51,7 @@ func TestAnswers(t *testing.T) {
 			{"/v1/models", ""},
 			{"/v1/models/also-fake", ""},
 			{"/v1/models/other", ""},
+			{"/v1/models/", ""},
 			{"/health", ""},
 			{"/version", ""},
 			{"/nowhere", ""},
@@ -93,13 +94,14 @@ func TestRefusals(t *testing.T) {
 		`{"prompt":"a","temperature":2.5}`, `{"prompt":"a","temperature":"x"}`, `{"prompt":"a","top_p":-0.1}`, `{"prompt":"a","n":129}`,
 		`{"prompt":"a","seed":1e30}`, `{"prompt":"a","stop":""}`, `{"prompt":"a","stop":["a",""]}`, `{"prompt":"a","stop":[1]}`, `{"prompt":"a","stop":["1","2","3","4","5"]}`,
 		`{"prompt":"a","logit_bias":{"x":1}}`, `{"prompt":"a","logit_bias":{"300":1}}`, `{"prompt":"a","logit_bias":{"3":200}}`, `{"prompt":"a","logit_bias":[1]}`,
-		`{"prompt":"a","stop_token_ids":[300]}`, `{"prompt":"a","logprobs":21}`, `{"prompt":"a","logprobs":true}`, `{"prompt":"a","min_tokens":9,"max_tokens":8}`,
+		`{"prompt":"a","stop_token_ids":[300]}`, `{"prompt":"a","logprobs":21}`, `{"prompt":"a","logprobs":true}`, `{"prompt":"a","min_tokens":9,"max_tokens":8}`, `{"prompt":"a","min_tokens":17}`, `{"prompt":[[1],[` + strings.Repeat("1,", 600) + `1]]}`,
+		`{"prompt":"a",` + long + `:1}`, `{"prompt":"a",` + long + `:1,` + long + `:1}`, `{"prompt":"a","model":` + long + `}`,
 		`{"prompt":"a","stream_options":{"include_usage":true}}`, `{"prompt":"a","stream":true,"stream_options":{"include_obfuscation":true}}`,
 		`{"prompt":"a","request_id":"a b"}`, `{"prompt":"a","echo":"yes"}`, `{"prompt":"a","best_of":2}`, `{"prompt":"a","messages":[]}`,
 	} {
 		w := ask(t, s, http.MethodPost, "/v1/completions", body)
 		require.GreaterOrEqual(t, w.Code, 400, body)
-		fmt.Fprintf(&got, "> %s\n%d %s\n", clipped(body), w.Code, w.Body)
+		fmt.Fprintf(&got, "> %s\n%d %s\n", shown(body), w.Code, w.Body)
 	}
 	for _, body := range []string{
 		`{}`, `{"messages":[]}`, `{"messages":{}}`, `{"messages":["hi"]}`, `{"messages":[{}]}`, `{"messages":[{"role":"user"}]}`,
@@ -123,12 +125,12 @@ func TestRefusals(t *testing.T) {
 	} {
 		w := ask(t, s, http.MethodPost, "/v1/chat/completions", body)
 		require.GreaterOrEqual(t, w.Code, 400, body)
-		fmt.Fprintf(&got, "> %s\n%d %s\n", clipped(body), w.Code, w.Body)
+		fmt.Fprintf(&got, "> %s\n%d %s\n", shown(body), w.Code, w.Body)
 	}
 	golden(t, "refusals.txt", got.String())
 }
 
-func clipped(s string) string {
+func shown(s string) string {
 	if len(s) > 200 {
 		return s[:60] + "…" + s[len(s)-20:]
 	}

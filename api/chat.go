@@ -144,13 +144,13 @@ func (s *Server) chatBudget(r *ChatRequest) (tokens int, clip bool) {
 	return first(math.MaxInt32, s.cfg.Defaults.MaxNewTokens), true
 }
 
-func (j *chatJob) whole(choices []completion.Choice, u Raw) any {
+func (j *chatJob) whole(choices []completion.Delta, u Raw) any {
 	answer := ChatCompletion{envelope: j.envelope, Choices: make([]ChatChoice, len(choices)), Usage: u}
 	if j.request.ReturnTokenIDs {
 		answer.PromptTokenIDs = j.ids
 	}
 	for i := range choices {
-		d := &choices[i].Delta
+		d := &choices[i]
 		answer.Choices[i] = ChatChoice{
 			Index: i, Message: ChatMessage{Role: "assistant", Content: d.Text}, Logprobs: j.logprobs(d),
 			FinishReason: finishReason(d), StopReason: stopReason(d, j.request.StopTokenIDs),

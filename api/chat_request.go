@@ -90,7 +90,7 @@ func (r *ChatRequest) check() error {
 	if err := r.Conversation.check(); err != nil {
 		return err
 	}
-	return r.Sampling.check()
+	return r.Sampling.check(first(math.MaxInt32, r.MaxTokens))
 }
 
 func (c *Conversation) fields() fields {
@@ -140,34 +140,13 @@ var roles = []string{"system", "developer", "user", "assistant", "tool"}
 // messageRule takes a message, and keeps it as a template sees it.
 func messageRule(into *Message) rule {
 	return func(name string, raw []byte) error {
-		var (
-			m    message
-			kept []member
-		)
-		known := m.fields()
-		if raw[0] != '{' {
-			return wrongType(name, "an object", raw)
-		}
-		err := eachMember(raw, func(f member) error {
-			if err := known.take(name, f); err != nil {
-				return err
-			}
-			if value := m.rendered(f); value != nil {
-				kept = append(kept, member{f.key, value})
-			}
-			return nil
-		})
+		var m message
+		kept, err := m.read(name, raw)
 		if err != nil {
 			return err
 		}
-		if err := m.check(name); err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(kept, func(f member) bool { return f.key == "content" }) {
-			kept = append(kept, member{"content", quote("")})
-		}
 		*into = Message{Role: m.role, Content: m.content, raw: object(kept)}
-		return nil
+		return m.check(name)
 	}
 }
 
@@ -177,6 +156,28 @@ type message struct {
 	hasContent    bool
 	toolCalls     []byte
 	other         string
+}
+
+// read takes a message apart. It returns what a template sees; a message without
+// content has an empty one.
+func (m *message) read(name string, raw []byte) (kept []member, err error) {
+	if raw[0] != '{' {
+		return nil, wrongType(name, "an object", raw)
+	}
+	known := m.fields()
+	seen := false
+	err = eachMember(raw, func(f member) error {
+		err := known.take(name, f)
+		if value := m.rendered(f); value != nil {
+			kept = append(kept, member{f.key, value})
+		}
+		seen = seen || f.key == "content"
+		return err
+	})
+	if !seen {
+		kept = append(kept, member{"content", quote("")})
+	}
+	return kept, err
 }
 
 func (m *message) fields() fields {
@@ -196,8 +197,7 @@ func (m *message) fields() fields {
 	}
 }
 
-// rendered is what a template sees of a field; nil: nothing. A message without
-// content has an empty one.
+// rendered is what a template sees of a field; nil: nothing.
 func (m *message) rendered(f member) []byte {
 	switch {
 	case f.key == "content":
@@ -261,23 +261,22 @@ func partRule(into *string) rule {
 		if raw[0] != '{' {
 			return wrongType(name, "an object", raw)
 		}
-		if kind := typeOf(raw); kind != "text" {
-			return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is", kind))
+		if part := typeOf(raw); part != "text" {
+			return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is", clip(part)))
 		}
-		var kind string
-		return fields{"type": text(&kind), "text": text(into), "prompt_cache_breakpoint": harmless}.decode(name, raw)
+		return fields{"type": harmless, "text": text(into), "prompt_cache_breakpoint": harmless}.decode(name, raw)
 	}
 }
 
 // typeOf is an object's field "type", where that is a string.
-func typeOf(raw []byte) (kind string) {
+func typeOf(raw []byte) (name string) {
 	_ = eachMember(raw, func(m member) error {
 		if m.key == "type" && m.raw[0] == '"' {
-			kind = unquote(m.raw)
+			name = unquote(m.raw)
 		}
 		return nil
 	})
-	return kind
+	return name
 }
 
 // toolCallsRule takes the calls of an earlier answer. Arguments, which OpenAI
@@ -350,8 +349,8 @@ func toolRule(into *Raw) rule {
 		if raw[0] != '{' {
 			return wrongType(name, "an object", raw)
 		}
-		if kind := typeOf(raw); kind != "function" {
-			return unsupported(join(name, "type"), fmt.Sprintf("tools of type %q are not understood; only \"function\" is", kind))
+		if tool := typeOf(raw); tool != "function" {
+			return unsupported(join(name, "type"), fmt.Sprintf("tools of type %q are not understood; only \"function\" is", clip(tool)))
 		}
 		return objectRule(into)(name, raw)
 	}

@@ -10,9 +10,6 @@ import (
 	"github.com/tandem-moe/tandem/serve/completion"
 )
 
-// defaultMaxTokens is OpenAI's for completions.
-const defaultMaxTokens = 16
-
 // completions answers /v1/completions.
 func (s *Server) completions(w http.ResponseWriter, r *http.Request) error {
 	request, err := readBody(s, w, r, ParseCompletion)
@@ -33,7 +30,7 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) error {
 // job turns deltas into answers of one of the two kinds.
 type job interface {
 	// whole is the answer that is not streamed.
-	whole(choices []completion.Choice, u Raw) any
+	whole(choices []completion.Delta, u Raw) any
 	// chunks are the events for a delta.
 	chunks(d *completion.Delta, u Raw) []any
 	// usage is the last event, where usage was asked for.
@@ -50,7 +47,7 @@ func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completio
 	if r.Stream {
 		return s.stream(w, ctx, run, r, j)
 	}
-	choices, err := completion.Collect(run, len(asked.Prompts), asked.N)
+	choices, err := completion.Collect(run)
 	if err != nil {
 		return why(ctx, err)
 	}
@@ -117,7 +114,7 @@ func (s *Server) textJob(r *CompletionRequest) (*textJob, completion.Request, er
 		ids = append(ids, tokenizer.Encode(text, first(true, r.AddSpecialTokens)))
 	}
 	asked.Prompts = ids
-	asked.MaxTokens, asked.Clip = first(defaultMaxTokens, r.MaxTokens), r.MaxTokens == nil
+	asked.MaxTokens, asked.Clip = r.maxTokens(), r.MaxTokens == nil
 	if r.Logprobs != nil {
 		asked.Logprobs = *r.Logprobs
 	}
@@ -129,6 +126,7 @@ func (s *Server) textJob(r *CompletionRequest) (*textJob, completion.Request, er
 		asked.PromptLogprobs = asked.Logprobs
 		j.echo(texts, asked.SkipSpecial)
 	}
+	r.Prompt = Prompt{} // the request lives on while the model writes
 	return j, asked, nil
 }
 
@@ -143,10 +141,10 @@ func (j *textJob) echo(texts []string, skipSpecial bool) {
 	}
 }
 
-func (j *textJob) whole(choices []completion.Choice, u Raw) any {
+func (j *textJob) whole(choices []completion.Delta, u Raw) any {
 	answer := TextCompletion{envelope: j.envelope, Choices: make([]TextChoice, len(choices)), Usage: u}
 	for i := range choices {
-		answer.Choices[i] = j.choice(&choices[i].Delta)
+		answer.Choices[i] = j.choice(&choices[i])
 	}
 	return answer
 }

@@ -2,7 +2,34 @@
 // completions, vLLM's extensions of them, tokenisation, health and metrics. It
 // may not know how tokens are computed: text comes from package completion.
 //
-// Nothing that a client asks for is passed over. A field is implemented, is
-// known to leave the answer as it is (user, metadata, …), or is refused with a
-// 400 that names it in "param"; so is a field that nobody knows.
+// # What a client asks for
+//
+// Nothing is passed over. A field is implemented, or is known to leave the answer
+// as it is (user, metadata, store, …), or is refused with a 400 that names it in
+// "param": every other field of OpenAI's and vLLM's, and any field that nobody
+// knows. (OpenAI refuses those too; vLLM ignores them.) null is the same as
+// leaving a field out. [Sampling], [CompletionRequest] and [ChatRequest] list what
+// is implemented; where they are silent, the checkpoint's generation_config.json
+// speaks, and then OpenAI's defaults.
+//
+// Tools are rendered into the prompt by the model's template; what the model
+// writes is not parsed for calls and is returned as content, as it stands, with
+// the finish reason "stop". A client that asks for more by tool_choice ("auto",
+// "required", a function) is refused, so that none waits for calls that never
+// come.
+//
+// Choice i of a request is drawn from (seed, i, position) alone: n = 1 gives the
+// first choice of n = 5, and a list of prompts gives what each gives by itself.
+//
+// # What a client gets
+//
+// Log-probabilities are the model's own, before temperature and penalties, and
+// cover every token, that which ended the output included. In completions a token
+// of incomplete UTF-8 is named "bytes:\xe2\x80", as OpenAI has it; in chat it is
+// U+FFFD, and its bytes are told. −∞ is −9999. token_ids and the usage count the
+// token that ended the output; its text is left out.
+//
+// An error before the first event of a stream is a plain answer with its status.
+// After that it is an event {"error": …}, and the connection closes without
+// [DONE].
 package api

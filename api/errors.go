@@ -94,7 +94,7 @@ func asError(err error) *Error {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &long):
-		e := invalid(lengthParam(long), "%s", long.Error())
+		e := invalid(lengthParam(long), "%v", err)
 		e.Code = "context_length_exceeded"
 		return e
 	case errors.As(err, &bad):

@@ -38,11 +38,12 @@ func (f fields) take(path string, m member) error {
 	return rule(name, m.raw)
 }
 
+// join names a field of an object.
 func join(path, key string) string {
 	if path == "" {
-		return key
+		return clip(key)
 	}
-	return path + "." + key
+	return path + "." + clip(key)
 }
 
 func wrongType(name, want string, raw []byte) *Error {
@@ -77,10 +78,10 @@ func boolean(into *bool) rule {
 }
 
 // optional takes what a rule for T takes, and remembers that it was there.
-func optional[T any](make func(*T) rule, into **T) rule {
+func optional[T any](of func(*T) rule, into **T) rule {
 	return func(name string, raw []byte) error {
 		value := new(T)
-		if err := make(value)(name, raw); err != nil {
+		if err := of(value)(name, raw); err != nil {
 			return err
 		}
 		*into = value
@@ -108,8 +109,8 @@ func whole[T int | int64](low, high T) func(*T) rule {
 	}
 }
 
-// real takes a number within bounds.
-func real(low, high float64) func(*float64) rule {
+// decimal takes a number within bounds.
+func decimal(low, high float64) func(*float64) rule {
 	return func(into *float64) rule {
 		return func(name string, raw []byte) error {
 			if kind(raw) != "a number" {
@@ -132,12 +133,17 @@ func outOfRange(name string, raw []byte, low, high any) *Error {
 }
 
 // short is a value for a message.
-func short(raw []byte) string {
-	const most = 60
-	if len(raw) > most {
-		return string(raw[:most]) + "…"
+func short(raw []byte) string { return clip(string(raw[:min(len(raw), clipped+1)])) }
+
+// clipped is how much of a client's text a message has, in bytes.
+const clipped = 80
+
+// clip is a client's text for a message.
+func clip(text string) string {
+	if len(text) > clipped {
+		return text[:clipped] + "…"
 	}
-	return string(raw)
+	return text
 }
 
 // list takes a list of at most most values.

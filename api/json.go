@@ -159,18 +159,18 @@ func eachElement(list []byte, f func(i int, raw []byte) error) error {
 }
 
 // eachMember calls f with each field of an object, in order.
-func eachMember(object []byte, f func(m member) error) error {
-	at := skipSpace(object, skipSpace(object, 0)+1)
-	for object[at] != '}' {
-		end := endOfString(object, at)
-		key := unquote(object[at:end])
-		at = skipSpace(object, skipSpace(object, end)+1)
-		end = endOfValue(object, at)
-		if err := f(member{key, object[at:end]}); err != nil {
+func eachMember(raw []byte, f func(m member) error) error {
+	at := skipSpace(raw, skipSpace(raw, 0)+1)
+	for raw[at] != '}' {
+		end := endOfString(raw, at)
+		key := unquote(raw[at:end])
+		at = skipSpace(raw, skipSpace(raw, end)+1)
+		end = endOfValue(raw, at)
+		if err := f(member{key, raw[at:end]}); err != nil {
 			return err
 		}
-		if at = skipSpace(object, end); object[at] == ',' {
-			at = skipSpace(object, at+1)
+		if at = skipSpace(raw, end); raw[at] == ',' {
+			at = skipSpace(raw, at+1)
 		}
 	}
 	return nil
@@ -235,14 +235,14 @@ func checkMembers(raw []byte) error {
 	seen := map[string]bool{}
 	return eachMember(raw, func(m member) error {
 		if seen[m.key] {
-			return &fault{"." + m.key, "is given twice"}
+			return &fault{"." + clip(m.key), "is given twice"}
 		}
 		if len(seen) == maxMembers {
 			return &fault{"", fmt.Sprintf("has more than %d fields", maxMembers)}
 		}
 		seen[m.key] = true
 		if err := checkValue(m.raw); err != nil {
-			return inside(err, "."+m.key)
+			return inside(err, "."+clip(m.key))
 		}
 		return nil
 	})

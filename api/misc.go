@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 )
 
 // modelCard describes the model, with vLLM's max_model_len.
@@ -37,10 +38,10 @@ func (s *Server) models(w http.ResponseWriter, _ *http.Request) error {
 // modelByName answers /v1/models/{id}.
 func (s *Server) modelByName(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("id")
-	if err := s.checkModel(name); err != nil {
-		return err
+	if !slices.Contains(s.cfg.Models, name) {
+		return noModel(name)
 	}
-	writeJSON(w, http.StatusOK, s.card(s.modelName(name)))
+	writeJSON(w, http.StatusOK, s.card(name))
 	return nil
 }
 

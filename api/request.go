@@ -20,6 +20,8 @@ const (
 	maxLogprobs = 20
 	maxMessages = 16384
 	maxTools    = 1024
+	// defaultMaxTokens is OpenAI's for completions; chat has none.
+	defaultMaxTokens = 16
 )
 
 // Sampling are the fields that completions and chat completions share. A nil
@@ -98,15 +100,15 @@ func (s *Sampling) common() fields {
 		"stream_options":    s.streamOptions,
 		"stop":              stopStrings(&s.Stop),
 		"seed":              optional(whole[int64](math.MinInt64, math.MaxInt64), &s.Seed),
-		"temperature":       optional(real(0, 2), &s.Temperature),
-		"top_p":             optional(real(0, 1), &s.TopP),
-		"presence_penalty":  optional(real(-2, 2), &s.PresencePenalty),
-		"frequency_penalty": optional(real(-2, 2), &s.FrequencyPenalty),
+		"temperature":       optional(decimal(0, 2), &s.Temperature),
+		"top_p":             optional(decimal(0, 1), &s.TopP),
+		"presence_penalty":  optional(decimal(-2, 2), &s.PresencePenalty),
+		"frequency_penalty": optional(decimal(-2, 2), &s.FrequencyPenalty),
 		"logit_bias":        s.logitBias,
 
 		"top_k":                      optional(whole(-1, math.MaxInt32), &s.TopK),
-		"min_p":                      optional(real(0, 1), &s.MinP),
-		"repetition_penalty":         optional(real(math.SmallestNonzeroFloat64, math.MaxFloat32), &s.RepetitionPenalty),
+		"min_p":                      optional(decimal(0, 1), &s.MinP),
+		"repetition_penalty":         optional(decimal(math.SmallestNonzeroFloat64, math.MaxFloat32), &s.RepetitionPenalty),
 		"min_tokens":                 whole(0, math.MaxInt32)(&s.MinTokens),
 		"stop_token_ids":             s.stopIDs,
 		"ignore_eos":                 boolean(&s.IgnoreEOS),
@@ -190,12 +192,12 @@ func parse(body []byte, known fields) error {
 func trim(body []byte) []byte { return bytes.Trim(body, " \t\r\n") }
 
 // check looks at fields together.
-func (s *Sampling) check() error {
+func (s *Sampling) check(maxTokens int) error {
 	if s.StreamOptions != nil && !s.Stream {
 		return invalid("stream_options", "stream_options needs stream: true")
 	}
-	if s.MaxTokens != nil && s.MinTokens > *s.MaxTokens {
-		return invalid("min_tokens", "min_tokens is %d, more than max_tokens, which is %d", s.MinTokens, *s.MaxTokens)
+	if s.MinTokens > maxTokens {
+		return invalid("min_tokens", "min_tokens is %d, more than max_tokens, which is %d", s.MinTokens, maxTokens)
 	}
 	return nil
 }
@@ -214,8 +216,10 @@ func (r *CompletionRequest) check() error {
 	if total := n * max(len(r.Prompt.Texts), len(r.Prompt.IDs)); total > maxSequences {
 		return invalid("n", "prompts times n is %d, more than %d", total, maxSequences)
 	}
-	return r.Sampling.check()
+	return r.Sampling.check(r.maxTokens())
 }
+
+func (r *CompletionRequest) maxTokens() int { return first(defaultMaxTokens, r.MaxTokens) }
 
 func (s *Sampling) choices() int {
 	if s.N == nil {
@@ -268,10 +272,10 @@ func (s *Sampling) logitBias(name string, raw []byte) error {
 	return eachMember(raw, func(m member) error {
 		id, err := strconv.ParseInt(m.key, 10, 32)
 		if err != nil || id < 0 {
-			return invalid(name, "%s: %q is not a token id", name, m.key)
+			return invalid(name, "%s: %q is not a token id", name, clip(m.key))
 		}
 		bias := new(float64)
-		if err := real(-100, 100)(bias)(join(name, m.key), m.raw); err != nil {
+		if err := decimal(-100, 100)(bias)(join(name, m.key), m.raw); err != nil {
 			return err
 		}
 		s.LogitBias[int(id)] = *bias
@@ -299,11 +303,7 @@ func validID(id string) bool {
 
 // textFormat accepts {"type": "text"} alone.
 func textFormat(name string, raw []byte) error {
-	var kind string
-	if raw[0] == '{' {
-		_ = fields{"type": text(&kind)}.decode(name, raw)
-	}
-	if kind != "text" {
+	if raw[0] != '{' || typeOf(raw) != "text" {
 		return unsupported(name, "constrained output is not implemented; only the type \"text\" is")
 	}
 	return nil

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/tandem-moe/tandem/serve/completion"
 )
@@ -149,7 +150,9 @@ func tokenIDsOf(tokens []completion.Token, asked bool) *[]int32 {
 // writeJSON answers with a document.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body := encode(v)
+	body = append(body, '\n')
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // a client that has gone reads nothing
+	_, _ = w.Write(body) // a client that has gone reads nothing
 }

@@ -255,9 +255,13 @@ func (s *Server) checkModel(name string) error {
 	if name == "" || slices.Contains(s.cfg.Models, name) {
 		return nil
 	}
+	return noModel(name)
+}
+
+func noModel(name string) *Error {
 	return &Error{
 		Status: http.StatusNotFound, Type: "invalid_request_error", Param: "model", Code: "model_not_found",
-		Message: "the model `" + name + "` does not exist here",
+		Message: "the model `" + clip(name) + "` does not exist here",
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-moe/tandem/serve/completion"
@@ -87,7 +88,7 @@ func TestScrape(t *testing.T) {
 	}
 	want, err := os.ReadFile(file)
 	require.NoError(t, err)
-	require.Equal(t, string(want), got)
+	require.Empty(t, cmp.Diff(string(want), got))
 }
 
 // TestWithoutEngine: a snapshot of zeros, and no source at all, are scraped

@@ -6,14 +6,10 @@ import (
 	"strings"
 )
 
-// Choice is a whole output.
-type Choice struct {
-	Delta
-}
-
-// Collect reads a run to its end and returns its choices, prompt by prompt.
-func Collect(r *Run, prompts, n int) ([]Choice, error) {
-	choices := make([]Choice, prompts*n)
+// Collect reads a run to its end. It returns each choice as one delta, prompt by
+// prompt.
+func Collect(r *Run) ([]Delta, error) {
+	choices := make([]Delta, r.prompts*r.n)
 	texts := make([]strings.Builder, len(choices))
 	for {
 		d, err := r.Next()
@@ -23,9 +19,9 @@ func Collect(r *Run, prompts, n int) ([]Choice, error) {
 		if err != nil {
 			return nil, err
 		}
-		at := d.Prompt*n + d.Choice
+		at := d.Prompt*r.n + d.Choice
 		texts[at].WriteString(d.Text)
-		choices[at].add(d)
+		choices[at] = join(choices[at], d)
 	}
 	for i := range choices {
 		choices[i].Text = texts[i].String()
@@ -33,11 +29,12 @@ func Collect(r *Run, prompts, n int) ([]Choice, error) {
 	return choices, nil
 }
 
-func (c *Choice) add(d Delta) {
-	d.Tokens = append(c.Tokens, d.Tokens...)
-	d.CachedTokens += c.CachedTokens
+// join is a choice's delta and the next, without text.
+func join(so, d Delta) Delta {
+	d.Tokens = append(so.Tokens, d.Tokens...)
+	d.CachedTokens += so.CachedTokens
 	if d.PromptTokens == nil {
-		d.PromptTokens = c.PromptTokens
+		d.PromptTokens = so.PromptTokens
 	}
-	c.Delta = d
+	return d
 }

@@ -23,8 +23,8 @@ type Delta struct {
 	// choice's among the prompt's.
 	Prompt, Choice int
 	Text           string
-	// Tokens are those whose text ends in Text, and those without any text
-	// before them.
+	// Tokens are those that arrived since the choice's last delta. Their text may
+	// be held back in part, as what may be the start of a stop string.
 	Tokens []Token
 	// CachedTokens, in a choice's first delta, is how many prompt tokens a cached
 	// prefix saved.
@@ -54,11 +54,11 @@ type decoder struct {
 	done      bool
 }
 
-func newDecoder(t Tokenizer, r *Request, stopIDs []int32) *decoder {
+func newDecoder(t Tokenizer, r *Request) *decoder {
 	return &decoder{
 		text:    t.NewStream(r.SkipSpecial),
 		stops:   stopFinder{stops: r.Stop},
-		stopIDs: stopIDs,
+		stopIDs: r.StopIDs,
 		minimum: r.MinTokens,
 		include: r.IncludeStop,
 	}

@@ -82,17 +82,18 @@ func (r *Request) validate(l serve.Limits) error {
 	}
 	for i, p := range r.Prompts {
 		if err := validatePrompt(p, l.Vocabulary); err != nil {
-			return &serve.InvalidError{Field: "Prompt", Reason: describePrompt(i, len(r.Prompts)) + err.Error()}
+			return &serve.InvalidError{Field: "Prompt", Reason: r.about(i, err).Error()}
 		}
 	}
 	return nil
 }
 
-func describePrompt(i, of int) string {
-	if of == 1 {
-		return ""
+// about says which of several prompts an error is about.
+func (r *Request) about(i int, err error) error {
+	if len(r.Prompts) == 1 {
+		return err
 	}
-	return fmt.Sprintf("prompt %d: ", i)
+	return fmt.Errorf("prompt %d: %w", i, err)
 }
 
 func validatePrompt(p []int32, vocabulary int) error {

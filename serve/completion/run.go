@@ -22,9 +22,12 @@ type Usage struct {
 // Run is a request being served. Next and Close belong to one goroutine.
 type Run struct {
 	service *Service
-	ctx     context.Context
-	cancel  context.CancelFunc
-	usage   Usage
+	// prompts and n are the request's: there are prompts·n sequences.
+	prompts, n int
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	usage  Usage
 
 	waiting []*sequence
 	running int
@@ -41,9 +44,12 @@ type arrival struct {
 	err   error
 }
 
-func newRun(ctx context.Context, s *Service, sequences []*sequence) *Run {
+func newRun(ctx context.Context, s *Service, asked *Request, sequences []*sequence) *Run {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &Run{service: s, ctx: ctx, cancel: cancel, waiting: sequences}
+	r := &Run{service: s, prompts: len(asked.Prompts), n: asked.N, ctx: ctx, cancel: cancel, waiting: sequences}
+	for _, p := range asked.Prompts {
+		r.usage.Prompt += len(p)
+	}
 	if len(sequences) == 1 {
 		r.lone = sequences[0]
 	} else {

@@ -64,10 +64,7 @@ func (s *Service) Start(ctx context.Context, r Request) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	run := newRun(ctx, s, sequences)
-	for _, p := range r.Prompts {
-		run.usage.Prompt += len(p)
-	}
+	run := newRun(ctx, s, &r, sequences)
 	if err := run.fill(); err != nil {
 		run.Close()
 		return nil, err
@@ -77,33 +74,35 @@ func (s *Service) Start(ctx context.Context, r Request) (*Run, error) {
 
 // sequences are the request's, prompt by prompt.
 func (s *Service) sequences(r *Request) ([]*sequence, error) {
-	stopIDs := r.StopIDs
 	if !r.IgnoreEOS {
-		stopIDs = slices.Concat(stopIDs, s.cfg.EOS)
+		r.StopIDs = slices.Concat(r.StopIDs, s.cfg.EOS)
 	}
-	var all []*sequence
+	all := make([]*sequence, 0, len(r.Prompts)*r.N)
 	for i, prompt := range r.Prompts {
 		budget, err := r.budget(len(prompt), s.Limits())
 		if err != nil {
-			return nil, err
+			return nil, r.about(i, err)
 		}
-		sampling := r.Sampling
 		if !r.Seeded {
-			sampling.Seed = s.cfg.Seed()
+			r.Sampling.Seed = s.cfg.Seed()
 		}
 		for choice := range r.N {
-			sampling.Choice = uint32(choice)
-			all = append(all, &sequence{
-				prompt: i, choice: choice, skipSpecial: r.SkipSpecial,
-				tokenizer: s.cfg.Tokenizer,
-				decoder:   newDecoder(s.cfg.Tokenizer, r, stopIDs),
-				request: serve.Request{
-					Prompt: prompt, MaxTokens: budget, MinTokens: r.MinTokens,
-					StopIDs: stopIDs, Sampling: sampling,
-					Logprobs: r.Logprobs, PromptLogprobs: r.PromptLogprobs,
-				},
-			})
+			all = append(all, s.sequence(r, i, choice, budget))
 		}
 	}
 	return all, nil
+}
+
+func (s *Service) sequence(r *Request, prompt, choice, budget int) *sequence {
+	sampling := r.Sampling
+	sampling.Choice = uint32(choice)
+	return &sequence{
+		prompt: prompt, choice: choice, skipSpecial: r.SkipSpecial,
+		tokenizer: s.cfg.Tokenizer, decoder: newDecoder(s.cfg.Tokenizer, r),
+		request: serve.Request{
+			Prompt: r.Prompts[prompt], MaxTokens: budget, MinTokens: r.MinTokens,
+			StopIDs: r.StopIDs, Sampling: sampling,
+			Logprobs: r.Logprobs, PromptLogprobs: r.PromptLogprobs,
+		},
+	}
 }

@@ -25,17 +25,17 @@ func service(e *enginetest.Engine) *completion.Service {
 }
 
 // complete runs a request to its end.
-func complete(t *testing.T, s *completion.Service, r completion.Request) []completion.Choice {
+func complete(t *testing.T, s *completion.Service, r completion.Request) []completion.Delta {
 	t.Helper()
 	run, err := s.Start(t.Context(), r)
 	require.NoError(t, err)
 	defer run.Close()
-	choices, err := completion.Collect(run, len(r.Prompts), r.N)
+	choices, err := completion.Collect(run)
 	require.NoError(t, err)
 	return choices
 }
 
-func texts(choices []completion.Choice) []string {
+func texts(choices []completion.Delta) []string {
 	out := make([]string, len(choices))
 	for i, c := range choices {
 		out[i] = c.Text
@@ -114,7 +114,7 @@ func TestUsage(t *testing.T) {
 	run, err := service(e).Start(t.Context(), r)
 	require.NoError(t, err)
 	defer run.Close()
-	_, err = completion.Collect(run, 1, 2)
+	_, err = completion.Collect(run)
 	require.NoError(t, err)
 	output := len(enginetest.Greeting) + 1 // the end of sequence counts
 	require.Equal(t, completion.Usage{Prompt: 36, Cached: 32, Completion: 2 * output}, run.Usage())
@@ -174,7 +174,7 @@ func TestErrorEndsTheRun(t *testing.T) {
 			e.Break(enginetest.Fault{After: 4, Err: want})
 			run, err := service(e).Start(t.Context(), sampled(1, n))
 			require.NoError(t, err)
-			_, err = completion.Collect(run, 1, n)
+			_, err = completion.Collect(run)
 			require.ErrorIs(t, err, want)
 			run.Close()
 			require.Zero(t, e.Running())
@@ -191,7 +191,7 @@ func TestEndWithoutReason(t *testing.T) {
 			e.Break(enginetest.Fault{After: 2, Err: end})
 			run, err := service(e).Start(t.Context(), sampled(1, n))
 			require.NoError(t, err)
-			_, err = completion.Collect(run, 1, n)
+			_, err = completion.Collect(run)
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			require.ErrorContains(t, err, end.Error())
 			run.Close()
@@ -211,7 +211,7 @@ func TestCancel(t *testing.T) {
 				run, err := service(e).Start(ctx, sampled(1, n))
 				require.NoError(t, err)
 				if how == "context" {
-					_, err = completion.Collect(run, 1, n)
+					_, err = completion.Collect(run)
 					require.ErrorIs(t, err, context.DeadlineExceeded)
 				}
 				run.Close()
@@ -285,7 +285,7 @@ func TestObserver(t *testing.T) {
 			}
 			run, err := s.Start(t.Context(), r)
 			require.NoError(t, err)
-			_, _ = completion.Collect(run, 1, 1)
+			_, _ = completion.Collect(run)
 			run.Close()
 			require.Equal(t, c.want, h.heard)
 		})
