@@ -1,9 +1,6 @@
 package api
 
-import (
-	"net/http"
-	"strings"
-)
+import "net/http"
 
 // TokenizeRequest is the body of /tokenize: a prompt, or a conversation.
 type TokenizeRequest struct {
@@ -55,7 +52,9 @@ func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
 		TokenStrs   []string `json:"token_strs"`
 	}{Count: len(ids), MaxModelLen: s.cfg.Service.Context(), Tokens: ids}
 	if request.ReturnTokenStrs {
-		answer.TokenStrs = s.pieces(ids)
+		for _, id := range ids {
+			answer.TokenStrs = append(answer.TokenStrs, s.cfg.Service.Tokenizer().Piece(id))
+		}
 	}
 	writeJSON(w, http.StatusOK, answer)
 	return nil
@@ -67,21 +66,6 @@ func (s *Server) tokens(r *TokenizeRequest) ([]int32, error) {
 		return append([]int32{}, ids...), nil
 	}
 	return s.chatIDs(&r.Conversation, r.AddSpecialTokens)
-}
-
-// pieces are the tokens' own strings: the vocabulary's, where the tokenizer
-// tells.
-func (s *Server) pieces(ids []int32) []string {
-	vocabulary, ok := s.cfg.Service.Tokenizer().(interface{ Piece(int32) string })
-	out := make([]string, len(ids))
-	for i, id := range ids {
-		if ok {
-			out[i] = vocabulary.Piece(id)
-		} else {
-			out[i] = strings.ToValidUTF8(string(s.cfg.Service.Tokenizer().TokenBytes(id)), "\ufffd")
-		}
-	}
-	return out
 }
 
 // DetokenizeRequest is the body of /detokenize.

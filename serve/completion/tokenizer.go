@@ -1,5 +1,7 @@
 package completion
 
+import "github.com/tandem-moe/tandem/model/tokenizer"
+
 // Tokenizer turns text into tokens and back.
 type Tokenizer interface {
 	// Encode returns the text's ids; special adds what the tokenizer's
@@ -12,6 +14,8 @@ type Tokenizer interface {
 	// TokenBytes is the text that a token stands for in the middle of a text. It
 	// need not be valid UTF-8 by itself.
 	TokenBytes(id int32) []byte
+	// Piece is a token as the vocabulary writes it: "Ġthe", say.
+	Piece(id int32) string
 	// VocabSize is one more than the largest id.
 	VocabSize() int
 }
@@ -24,3 +28,10 @@ type TextStream interface {
 	// Flush returns what is left, incomplete UTF-8 as U+FFFD.
 	Flush() string
 }
+
+// Of is a model's tokenizer as a Tokenizer.
+func Of(t *tokenizer.Tokenizer) Tokenizer { return ofModel{t} }
+
+type ofModel struct{ *tokenizer.Tokenizer }
+
+func (m ofModel) NewStream(skipSpecial bool) TextStream { return m.Tokenizer.NewStream(skipSpecial) }

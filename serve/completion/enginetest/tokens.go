@@ -112,6 +112,11 @@ func (Tokenizer) TokenBytes(id int32) []byte {
 	}
 }
 
+// Piece implements completion.Tokenizer.
+func (t Tokenizer) Piece(id int32) string {
+	return strings.ToValidUTF8(string(t.TokenBytes(id)), "\ufffd")
+}
+
 // VocabSize implements completion.Tokenizer.
 func (Tokenizer) VocabSize() int { return Vocabulary }
 
