@@ -36,7 +36,7 @@ type Row struct {
 	Name      string  `json:"name"`
 	Bound     string  `json:"bound"`        // "compute", "memory", or "roofline" for the limits themselves
 	GFLOPS    float64 `json:"gflops"`       // 10⁹ float32 operations a second
-	GBps      float64 `json:"gb_per_s"`     // 10⁹ bytes a second, those that must move
+	GBps      float64 `json:"gb_per_s"`     // 10⁹ bytes a second, those that must come from memory
 	Predicted float64 `json:"predicted_us"` // by the roofline
 	Measured  float64 `json:"measured_us"`
 	Share     float64 `json:"share"` // the median of predicted ÷ measured, turn by turn
@@ -59,7 +59,7 @@ func Kernel(ctx context.Context, o KernelOptions) ([]Row, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bench kernel: %w", err)
 	}
-	limits := &rooflineBench{pool: pool, threads: pool.Workers(), memory: touched(o.Memory)}
+	limits := &rooflineBench{pool: pool, threads: pool.Workers(), memory: s.stream.Bytes()}
 	var roofs []Roofline
 	for range o.Repeats {
 		roof := limits.measure()
@@ -89,20 +89,11 @@ func (o KernelOptions) withDefaults() KernelOptions {
 	return o
 }
 
-// touched is memory that the system has really given.
-func touched(n int) []byte {
-	b := make([]byte, n)
-	for i := 0; i < n; i += 4096 {
-		b[i] = 1
-	}
-	return b
-}
-
 // kernelCase is one operation, repeated often enough to be timed.
 type kernelCase struct {
 	name   string
 	flops  float64 // of one call
-	bytes  float64 // that one call must move
+	bytes  float64 // that must come from memory for one call
 	calls  int     // in a measurement
 	run    func(call int)
 	times  []float64 // of one call, in seconds

@@ -26,6 +26,7 @@ const (
 type setup struct {
 	dev     kernel.Device
 	memory  int
+	stream  kernel.Buffer // all of the memory, of the kind that operations use
 	buffers []kernel.Buffer
 	err     error // the first that happened
 }
@@ -100,6 +101,7 @@ func randomElements(t kernel.DType, n int) []byte {
 
 // kernelCases are the primitives to measure.
 func kernelCases(s *setup) ([]*kernelCase, error) {
+	s.stream = s.buffer(kernel.F32, s.memory/4)
 	var cases []*kernelCase
 	for _, t := range []kernel.DType{kernel.F32, kernel.BF16, kernel.F16} {
 		cases = append(cases, gemmCase(s, t))
@@ -202,7 +204,8 @@ func attentionCase(s *setup, c kernel.KV, seqs []kernel.Sequence, pairs float64,
 }
 
 // rowCases are the operations that do little with each element: memory bounds
-// them, here with as many rows as fill it.
+// them, here with as many rows as fill it. What they read counts, and what they
+// overwrite, which the cache reads too; writing has a way of its own.
 func rowCases(s *setup) []*kernelCase {
 	rows := max(s.memory/(4*hidden*4), 1)
 	a, b, w := s.mat(rows, hidden), s.mat(rows, hidden), s.buffer(kernel.F32, hidden)
@@ -224,12 +227,12 @@ func rowCases(s *setup) []*kernelCase {
 	}
 	return []*kernelCase{
 		row("RMSNorm", 2, func() { s.dev.RMSNorm(b, a, w, 1, 1e-6) }),
-		row("RoPE", 2, func() { s.dev.RoPE(b, headDim, rope, pos) }),
+		row("RoPE", 1, func() { s.dev.RoPE(b, headDim, rope, pos) }),
 		row("SwiGLU", 1.5, func() { s.dev.SwiGLU(half, a) }),
-		row("Add", 3, func() { s.dev.Add(b, b, a) }),
-		row("Combine, 1 part", 3, func() { s.dev.Combine(b, b, a, list, 1) }),
+		row("Add", 2, func() { s.dev.Add(b, b, a) }),
+		row("Combine, 1 part", 2, func() { s.dev.Combine(b, b, a, list, 1) }),
 		row("CopyRows", 2, func() { s.dev.CopyRows(b, nil, a, list) }),
-		row("ScaleRows", 2, func() { s.dev.ScaleRows(b, a.ColRange(0, 1)) }),
+		row("ScaleRows", 1, func() { s.dev.ScaleRows(b, a.ColRange(0, 1)) }),
 		{name: fmt.Sprintf("TopK, %d × 128", rows), bytes: n * 128 / hidden, calls: 1,
 			run: func(int) { s.dev.TopK(idx, weight, logits, kernel.RouterParams{TopK: topK, Normalize: true}) }},
 	}

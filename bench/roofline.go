@@ -28,7 +28,7 @@ const (
 type rooflineBench struct {
 	pool    *kernel.Pool
 	threads int
-	memory  []byte // more than any cache holds
+	memory  []byte // more than any cache holds, in huge pages where weights are
 }
 
 func (b *rooflineBench) measure() Roofline {
