@@ -16,7 +16,7 @@ func widenF16(h uint16) float32 {
 	fraction := uint32(h & 0x3ff)
 	switch exponent {
 	case 0: // zero or denormal: fraction · 2⁻²⁴
-		v := float32(fraction) * (1.0 / (1 << 24))
+		v := float32(float32(fraction) * (1.0 / (1 << 24)))
 		return math.Float32frombits(math.Float32bits(v) | sign)
 	case 0x1f:
 		bits := sign | 0xff<<23 | fraction<<13

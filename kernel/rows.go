@@ -127,7 +127,7 @@ func addRowPortable(dst, a, b []float32) {
 
 func scaleRowPortable(x []float32, s float32) {
 	for i := range x {
-		x[i] *= s
+		x[i] = float32(x[i] * s)
 	}
 }
 

@@ -64,7 +64,7 @@ func (p RepetitionPenalty) Process(row []float32, c *Counter) {
 			if v > 0 {
 				return v / float64(p)
 			}
-			return v * float64(p)
+			return float64(v * float64(p))
 		})
 	}
 }
