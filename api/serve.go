@@ -29,7 +29,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	go func() { failed <- server.Serve(newLimited(listener, s.cfg.Limits.Connections)) }()
 	select {
 	case err := <-failed:
-		return fmt.Errorf("serving HTTP on %s: %w", listener.Addr(), err)
+		return errors.Join(fmt.Errorf("serving HTTP on %s: %w", listener.Addr(), err), server.Close())
 	case <-ctx.Done():
 	}
 	s.drain()
