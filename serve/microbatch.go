@@ -77,6 +77,16 @@ func (n *AttentionNode) finish(ctx context.Context, index int) error {
 	if err := n.collect(ctx, b); err != nil {
 		return err
 	}
+	if err := n.conclude(ctx, index, b); err != nil {
+		return err
+	}
+	n.flush()
+	return nil
+}
+
+// conclude picks the step's tokens, tells the batcher, and collects what there is
+// to report. The node's counts are right before anybody hears of it.
+func (n *AttentionNode) conclude(ctx context.Context, index int, b *microBatch) error {
 	defer n.turn()()
 	begin := time.Now()
 	if err := n.pick(ctx, b); err != nil {
@@ -95,7 +105,7 @@ func (n *AttentionNode) finish(ctx context.Context, index int) error {
 	for i, rows := range b.work.Seqs {
 		n.report(rows, b.picked[i], outcomes[i])
 	}
-	n.flush()
+	n.count()
 	n.stats.busy(time.Since(begin))
 	return nil
 }
