@@ -26,7 +26,7 @@ func TestShapesHaveTheirSizes(t *testing.T) {
 		for _, r := range randomTensors(c, s.Layers) {
 			total += float64(r.Elements())
 		}
-		idle = float64(s.Vocabulary*s.Hidden) + float64(s.Layers * (s.Experts - s.TopK) * 3 * s.Hidden * s.ExpertIntermediate)
+		idle = float64(s.Vocabulary*s.Hidden) + float64(s.Layers*(s.Experts-s.TopK)*3*s.Hidden*s.ExpertIntermediate)
 		require.InEpsilon(t, want.total, total, 0.05, name)
 		require.InEpsilon(t, want.active, total-idle, 0.05, name)
 	}

@@ -1,0 +1,161 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/sample"
+)
+
+// direct is the baseline: attention and experts called one after the other, with
+// the batches that the engine would make and nothing between them.
+type direct struct {
+	*serve.Direct
+	dev         kernel.Device
+	cache       *layer.Cache
+	vocabulary  int
+	rows        int // of a step at most
+	pages       int // of a sequence
+	logits, lse kernel.Buffer
+	sampler     sample.Sampler
+}
+
+// newDirect makes the baseline for so many sequences of so many tokens.
+func newDirect(m *deploy.Model, w *deploy.Weights, dev kernel.Device, sequences, tokens, rows int) (*direct, error) {
+	d := &direct{dev: dev, vocabulary: m.Spec.Vocabulary, rows: rows, pages: pagesOf(tokens)}
+	var err error
+	if d.cache, err = layer.NewCache(dev, m.Spec, sequences*d.pages, pageTokens); err != nil {
+		return nil, err
+	}
+	if d.Direct, err = deploy.NewDirect(m, w, dev, d.cache, rows); err != nil {
+		return nil, err
+	}
+	if d.logits, err = dev.Alloc(kernel.F32, sequences*d.vocabulary); err != nil {
+		return nil, fmt.Errorf("logits of %d sequences: %w", sequences, err)
+	}
+	d.lse, err = dev.Alloc(kernel.F32, sequences)
+	return d, err
+}
+
+// free gives the memory back.
+func (d *direct) free() {
+	d.Free()
+	d.cache.Free(d.dev)
+	d.dev.Free(d.logits)
+	d.dev.Free(d.lse)
+}
+
+// plainSequence is a sequence of the baseline.
+type plainSequence struct {
+	rest     []int32 // tokens to feed
+	pos      int     // tokens fed
+	pages    []int32
+	counter  sample.Counter
+	finished bool
+}
+
+// plainStep is the rows of a step of the baseline.
+type plainStep struct {
+	ids, pos []int32
+	seqs     []kernel.Sequence
+	wanted   []int32 // rows that give a token
+	of       []int   // whose it is
+}
+
+// run continues all prompts by the same number of tokens, greedily.
+func (d *direct) run(ctx context.Context, prompts [][]int32, output int) (trace, error) {
+	t := newTrace(len(prompts))
+	seqs := d.sequences(prompts)
+	start := time.Now()
+	for {
+		s := d.step(seqs)
+		if len(s.ids) == 0 {
+			return t, nil
+		}
+		t.steps++
+		if err := d.compute(ctx, s); err != nil {
+			return t, fmt.Errorf("direct calls: %w", err)
+		}
+		if err := d.choose(&t, seqs, s, output, start); err != nil {
+			return t, fmt.Errorf("direct calls: %w", err)
+		}
+	}
+}
+
+// sequences gives each prompt its own pages.
+func (d *direct) sequences(prompts [][]int32) []plainSequence {
+	seqs := make([]plainSequence, len(prompts))
+	for i, p := range prompts {
+		s := &seqs[i]
+		s.rest = p
+		s.counter.Reset(p, nil)
+		for page := range d.pages {
+			s.pages = append(s.pages, int32(i*d.pages+page))
+		}
+	}
+	return seqs
+}
+
+// step takes a row of everyone who decodes and fills up with prompts, in order:
+// what the engine's batcher does.
+func (d *direct) step(seqs []plainSequence) *plainStep {
+	s := &plainStep{}
+	for _, decoding := range []bool{true, false} {
+		for i := range seqs {
+			q := &seqs[i]
+			if q.finished || (len(q.rest) == 1) != decoding {
+				continue
+			}
+			if n := min(len(q.rest), d.rows-len(s.ids)); n > 0 {
+				s.add(q, i, n)
+			}
+		}
+	}
+	return s
+}
+
+// add takes the next n rows of sequence i.
+func (s *plainStep) add(q *plainSequence, i, n int) {
+	s.seqs = append(s.seqs, kernel.Sequence{Row: len(s.ids), Rows: n, Pos: q.pos, Pages: q.pages})
+	s.ids = append(s.ids, q.rest[:n]...)
+	for p := range n {
+		s.pos = append(s.pos, int32(q.pos+p))
+	}
+	q.rest, q.pos = q.rest[n:], q.pos+n
+	if len(q.rest) == 0 {
+		s.wanted, s.of = append(s.wanted, int32(len(s.ids)-1)), append(s.of, i)
+	}
+}
+
+func (d *direct) compute(ctx context.Context, s *plainStep) error {
+	if err := d.Forward(ctx, s.ids, s.pos, s.seqs); err != nil {
+		return err
+	}
+	if n := len(s.wanted); n > 0 {
+		d.Head(kernel.MatOf(d.logits, n, d.vocabulary), kernel.MatOf(d.lse, n, 1), s.wanted)
+	}
+	return d.dev.Record().Wait(ctx)
+}
+
+// choose takes the best logit of each wanted row.
+func (d *direct) choose(t *trace, seqs []plainSequence, s *plainStep, output int, start time.Time) error {
+	chain := sample.Params{}.Chain()
+	logits := kernel.Float32s(d.logits)
+	for row, i := range s.of {
+		q := &seqs[i]
+		token, err := d.sampler.Sample(logits[row*d.vocabulary:(row+1)*d.vocabulary], &chain, &q.counter)
+		if err != nil {
+			return fmt.Errorf("sequence %d: %w", i, err)
+		}
+		q.counter.Add(token)
+		t.add(i, token, time.Since(start))
+		q.rest = []int32{token}
+		q.finished = len(t.tokens[i]) == output
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/json"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/model/checkpoint"
+	"github.com/tandem-moe/tandem/serve/deploy"
+)
+
+// tiny is a model of the tiny shape.
+func tiny(t *testing.T) *deploy.Model {
+	t.Helper()
+	shape, err := ShapeOf("tiny")
+	require.NoError(t, err)
+	dir := filepath.Join(t.TempDir(), "tiny")
+	require.NoError(t, WriteModel(dir, shape, checkpoint.BF16, 1))
+	m, err := deploy.OpenModel(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.Checkpoint.Close()) })
+	return m
+}
+
+// TestServeFillsEveryRow measures a small layout. That engine and direct calls
+// gave the same tokens, Serve has checked.
+func TestServeFillsEveryRow(t *testing.T) {
+	told := 0
+	o := ServeOptions{
+		Model: tiny(t), Experts: 2, Prompt: 20, Output: 12, Sequences: []int{1, 3}, Repeats: 3, Threads: 2,
+		Aggregation: []int{2}, Progress: func(ServeProgress) { told++ },
+	}
+	report, err := Serve(t.Context(), o)
+	require.NoError(t, err)
+	require.Equal(t, 6, told)
+	require.Len(t, report.Rows, 4)
+	for i, row := range report.Rows {
+		require.Equal(t, []int{1, 1, 3, 3}[i], row.Sequences)
+		require.Equal(t, []string{"prompt", "decode"}[i%2], row.Phase)
+		require.Len(t, row.Ratios, 3)
+		for name, v := range map[string]float64{
+			"rate": row.TokensPerSecond, "direct": row.Direct, "ratio": row.Ratio,
+			"T_a": row.AttentionSeconds, "T_e": row.ExpertSeconds, "T_c": row.TransferSeconds, "rows/expert": row.RowsPerExpert,
+		} {
+			require.Positive(t, v, "%s of row %d", name, i)
+		}
+		require.InDelta(t, 0.5, row.AttentionBubble, 0.5)
+		require.InDelta(t, 0.5, row.ExpertBubble, 0.5)
+		require.Equal(t, 1.0, row.Aggregation, "one attention node's rows meet nobody")
+		require.Equal(t, 12.0, row.Steps, "the prompts fit in one step, which gives a token")
+		require.Equal(t, row.DirectSteps, row.Steps)
+	}
+	require.Len(t, report.Aggregation, 1)
+	require.Equal(t, 16, report.Aggregation[0].Sequences)
+	require.InDelta(t, 1.5, report.Aggregation[0].Aggregation, 0.5)
+	require.Positive(t, report.Aggregation[0].LeastRows)
+}
+
+// TestServeWritesObjects checks the names that scripts depend on.
+func TestServeWritesObjects(t *testing.T) {
+	report, err := Serve(t.Context(), ServeOptions{Model: tiny(t), Prompt: 8, Output: 6, Sequences: []int{2}, Repeats: 1, Aggregation: []int{1}})
+	require.NoError(t, err)
+	var text, drawn bytes.Buffer
+	require.NoError(t, report.WriteJSON(&text))
+	lines := bytes.Split(bytes.TrimSpace(text.Bytes()), []byte("\n"))
+	require.Len(t, lines, 3)
+	var row map[string]any
+	require.NoError(t, json.Unmarshal(lines[1], &row))
+	for _, name := range []string{
+		"kind", "model", "dtype", "attention_nodes", "expert_nodes", "micro_batches", "transport", "threads", "prompt_tokens", "output_tokens", "repeats", "machine",
+		"sequences", "phase", "tokens_per_s", "direct_tokens_per_s", "ratio", "ratios", "attention_s", "expert_s", "transfer_s",
+		"attention_bubble", "expert_bubble", "aggregation", "rows_per_expert", "steps", "direct_steps",
+	} {
+		require.Contains(t, row, name)
+		delete(row, name)
+	}
+	require.Empty(t, row)
+	report.WriteTable(&drawn)
+	require.Contains(t, drawn.String(), "T_a")
+	require.Contains(t, drawn.String(), "decode")
+}
+
+// TestEngineAndDirectGiveTheTokensAsked runs several layouts, prompts in chunks:
+// exactly as many tokens as asked for, and the same ones.
+func TestEngineAndDirectGiveTheTokensAsked(t *testing.T) {
+	m := tiny(t)
+	for _, layout := range []struct{ attention, experts, microBatches int }{{1, 1, 1}, {1, 1, 2}, {2, 3, 2}} {
+		o := ServeOptions{Model: m, Attention: layout.attention, Experts: layout.experts, MicroBatches: layout.microBatches, Prompt: 200, Output: 20, Sequences: []int{5}, Threads: 1}
+		require.NoError(t, o.fill())
+		pool := kernel.NewPool(1)
+		defer pool.Close()
+		dev, err := kernel.NewCPU(kernel.CPUOptions{Pool: pool})
+		require.NoError(t, err)
+		w, err := deploy.LoadWeights(t.Context(), m, o.deployment(o.Attention, 5), pool)
+		require.NoError(t, err)
+		e, err := o.start(t.Context(), w, o.Attention, 5)
+		require.NoError(t, err)
+		d, err := newDirect(m, w, dev, 5, o.longest(), maxRows)
+		require.NoError(t, err)
+		run, err := e.run(t.Context(), o.prompts(1, 5), o.Output)
+		require.NoError(t, err)
+		plain, err := d.run(t.Context(), o.prompts(1, 5), o.Output)
+		require.NoError(t, err)
+		for i := range plain.tokens {
+			require.Len(t, plain.tokens[i], o.Output)
+		}
+		require.NoError(t, run.same(&plain), "%+v", layout)
+		require.NoError(t, e.local.Close())
+		d.free()
+	}
+}
+
+// TestServeRefuses checks what cannot be measured.
+func TestServeRefuses(t *testing.T) {
+	m := tiny(t)
+	for field, o := range map[string]ServeOptions{
+		"repeats is -1":          {Repeats: -1},
+		"output is 1":            {Output: 1},
+		"0 sequences":            {Sequences: []int{0}},
+		"max-model-len":          {Prompt: 600},
+		"never decoded together": {Prompt: 400, Output: 2, Sequences: []int{3}, Repeats: 1},
+	} {
+		o.Model = m
+		_, err := Serve(t.Context(), o)
+		require.ErrorContains(t, err, field)
+	}
+}
