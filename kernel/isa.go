@@ -34,6 +34,12 @@ func ParseISA(s string) (ISA, error) {
 	return Auto, fmt.Errorf("instruction set %q: want one of %q", s, isaNames)
 }
 
+// UnmarshalText parses, for command lines and configuration files.
+func (i *ISA) UnmarshalText(text []byte) (err error) {
+	*i, err = ParseISA(string(text))
+	return err
+}
+
 // Available lists the instruction sets that this machine can run, the slowest
 // first; Portable is always among them.
 func Available() []ISA {
