@@ -21,6 +21,7 @@ func (a *attention) runPieces(lo, hi int) {
 
 // runUnit does all spans of a unit.
 func (w *spanWorker) runUnit() {
+	w.packQueries()
 	state, part := w.partialOf(w.state), w.partialOf(w.span)
 	for s := w.tile.spanLo; s < w.tile.spanHi; s++ {
 		w.reduce(s, part)
@@ -31,6 +32,7 @@ func (w *spanWorker) runUnit() {
 
 // runCut leaves each of some spans of a cut unit for mergeCuts.
 func (w *spanWorker) runCut(c cut, lo, hi int) {
+	w.packQueries()
 	for s := lo; s < hi; s++ {
 		w.reduce(s, w.partialAt(c, s))
 	}

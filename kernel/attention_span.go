@@ -43,7 +43,8 @@ type spanWorker struct {
 	kvHead int
 	pages  []int32
 
-	packed []float32 // queries, in groups of queriesAtOnce: [keyDim][queries]
+	atOnce int       // queries that a kernel takes
+	packed []float32 // queries, in groups of atOnce: [keyDim][queries]
 	scores []float32 // [maxQueries][scoreStride]
 	span   []float32 // a partial: the span in hand
 	state  []float32 // a partial: the spans before it
@@ -71,7 +72,14 @@ func (w *spanWorker) take(unit int) {
 	w.tile = w.attention.tile(unit)
 	w.kvHead = unit / len(w.tiles)
 	w.pages = w.seqs[w.tile.seq].Pages
-	w.packQueries()
+	w.atOnce = evenly(w.tile.queries(), queriesAtOnce(w.isa))
+}
+
+// evenly is the size of the fewest parts of n, each of at most most: 8 is twice
+// 4 where 6 are possible.
+func evenly(n, most int) int {
+	parts := (n + most - 1) / most
+	return (n + parts - 1) / parts
 }
 
 // query is query i's vector, where i counts a row's heads before the next row's.
@@ -87,10 +95,9 @@ func (w *spanWorker) column(i int) int {
 
 // packQueries lays the queries that a kernel takes at once side by side.
 func (w *spanWorker) packQueries() {
-	most := queriesAtOnce(w.isa)
 	for i := range w.tile.queries() {
-		first := i / most * most
-		n := min(most, w.tile.queries()-first)
+		first := i / w.atOnce * w.atOnce
+		n := min(w.atOnce, w.tile.queries()-first)
 		to := w.packed[first*w.cache.keyDim+i-first:]
 		for d, v := range w.query(i) {
 			to[d*n] = v
@@ -183,9 +190,9 @@ func (w *spanWorker) seen(span int) (lo, hi int) {
 }
 
 func (w *spanWorker) scorePair(at int, pair, next keyPair) {
-	most, queries := queriesAtOnce(w.isa), w.tile.queries()
-	for i := 0; i < queries; i += most {
-		n := min(most, queries-i)
+	queries := w.tile.queries()
+	for i := 0; i < queries; i += w.atOnce {
+		n := min(w.atOnce, queries-i)
 		scoreKeys(w.isa, n, w.scores[i*scoreStride+at:], w.packed[i*w.cache.keyDim:], pair, next, w.params.Scale)
 	}
 }
@@ -241,10 +248,10 @@ func (w *spanWorker) weigh(span int, p partial, row, rows, lo, hi int) {
 		pos := span*Span + lo
 		n := min(hi-lo, valueChunk, w.untilPageEnd(pos))
 		values, next := w.cache.values(w.pages, w.kvHead, pos, n), w.afterValues(span, lo+n)
-		most, end := queriesAtOnce(w.isa), (row+rows)*w.tile.heads
-		for i := row * w.tile.heads; i < end; i += most {
+		end := (row + rows) * w.tile.heads
+		for i := row * w.tile.heads; i < end; i += w.atOnce {
 			weights := w.scores[i*scoreStride+lo:]
-			weighValues(w.isa, min(most, end-i), n, p.acc[i*p.stride:], p.stride, weights, values, next, w.cache.valueDim)
+			weighValues(w.isa, min(w.atOnce, end-i), n, p.acc[i*p.stride:], p.stride, weights, values, next, w.cache.valueDim)
 		}
 		lo += n
 	}
