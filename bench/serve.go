@@ -157,6 +157,7 @@ func (o *ServeOptions) start(ctx context.Context, w *deploy.Weights, attention, 
 	var err error
 	e := &engine{}
 	options := o.deployment(attention, sequences)
+	options.Observe = e.observe
 	options.Device = func(node string, pool *kernel.Pool) (kernel.Device, error) {
 		dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: o.ISA, Pool: pool, Threads: o.Threads})
 		if err != nil || !strings.HasPrefix(node, "attention-") {
@@ -290,10 +291,7 @@ func (o *ServeOptions) aggregation(ctx context.Context, w *deploy.Weights, nodes
 		if err != nil {
 			return phase{}, err
 		}
-		if _, _, err := r.rates(1); err != nil {
-			return phase{}, err
-		}
-		phases = append(phases, r.decode)
+		phases = append(phases, r.whole)
 	}
 	slices.SortFunc(phases, func(a, b phase) int { return cmp.Compare(a.aggregation, b.aggregation) })
 	return phases[len(phases)/2], nil

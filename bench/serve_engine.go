@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,24 +20,22 @@ import (
 type engine struct {
 	local *deploy.Local
 	gates []*gate // of the attention nodes
+
+	mu    sync.Mutex
+	watch *watch // of the run, nil between runs
 }
 
 // engineRun is a run's trace, and what the nodes did in its phases.
 type engineRun struct {
 	trace
-	prompt, decode phase
+	prompt, decode, whole phase
 }
 
-// request is a greedy one that no token stops.
-func request(prompt []int32, output int) serve.Request {
-	return serve.Request{Prompt: prompt, MaxTokens: output, Logprobs: -1, PromptLogprobs: -1}
-}
-
-// run continues all prompts by the same number of tokens. The attention nodes
-// are held in a step of one row each while the prompts arrive; the run begins
-// with the step after it.
+// run continues all prompts by the same number of tokens, at least 2. The
+// attention nodes are held in a step of one row each while the prompts arrive;
+// the run begins with the step after it.
 func (e *engine) run(ctx context.Context, prompts [][]int32, output int) (*engineRun, error) {
-	w := newWatch(e.local.Stats, len(prompts))
+	w := e.begin(len(prompts))
 	before := w.stats()
 	plugs, err := e.hold(ctx, w)
 	defer closeAll(plugs)
@@ -51,12 +49,28 @@ func (e *engine) run(ctx context.Context, prompts [][]int32, output int) (*engin
 		return nil, err
 	}
 	e.release()
-	if err := w.collect(ctx, streams); err != nil {
+	if err := drain(ctx, slices.Concat(plugs, streams)); err != nil {
 		return nil, err
 	}
-	r := &engineRun{trace: w.trace, prompt: newPhase(w.began, w.decoding), decode: newPhase(w.decoding, w.ended)}
-	r.steps = steps(before, w.stats()) - len(plugs)
-	return r, nil
+	return w.result(before, len(plugs)), nil
+}
+
+// begin starts to watch.
+func (e *engine) begin(sequences int) *watch {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.watch = &watch{stats: e.local.Stats, prefilling: sequences, reported: map[uint64]*sequence{}}
+	return e.watch
+}
+
+// observe takes what the attention nodes report, on their goroutines.
+func (e *engine) observe(_ string, reports []serve.Report) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	for _, r := range reports {
+		e.watch.take(r, now)
+	}
 }
 
 // hold keeps every attention node in a step.
@@ -81,11 +95,12 @@ func (e *engine) release() {
 	}
 }
 
-// submit hands over all prompts, as far as they are taken.
+// submit hands over all prompts, as far as they are taken: greedy requests that
+// no token stops.
 func (e *engine) submit(ctx context.Context, prompts [][]int32, output int) ([]serve.Stream, error) {
 	var streams []serve.Stream
 	for i, p := range prompts {
-		s, err := e.local.Engine.Submit(ctx, request(p, output))
+		s, err := e.local.Engine.Submit(ctx, serve.Request{Prompt: p, MaxTokens: output, Logprobs: -1, PromptLogprobs: -1})
 		if err != nil {
 			return streams, fmt.Errorf("sequence %d of %d: %w", i, len(prompts), err)
 		}
@@ -101,44 +116,40 @@ func closeAll(streams []serve.Stream) {
 	}
 }
 
-// each calls do for all events of a stream.
-func each(ctx context.Context, s serve.Stream, do func(serve.Event)) error {
-	for {
-		e, err := s.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		do(e)
+// drain reads all streams to their ends, as clients do: a goroutine each.
+func drain(ctx context.Context, streams []serve.Stream) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range streams {
+		g.Go(func() error {
+			for {
+				if _, err := s.Next(ctx); errors.Is(err, io.EOF) {
+					return nil
+				} else if err != nil {
+					return err
+				}
+			}
+		})
 	}
+	return g.Wait()
 }
 
-// steps counts the steps of all attention nodes between two times.
-func steps(before, after []serve.NodeStats) int {
-	n := 0
-	for i := range after {
-		n += int(after[i].Steps - before[i].Steps)
-	}
-	return n
-}
-
-// watch notes when tokens appear, and the nodes' statistics when the run begins,
-// when the last sequence begins to decode and when the first one ends.
+// watch notes when nodes report tokens, and the nodes' statistics when the run
+// begins, when the last sequence begins to decode and when the first one ends.
+// Clients hear of tokens when the scheduler lets them; the nodes' own time is
+// what can be compared.
 type watch struct {
-	trace
 	stats                  func() []serve.NodeStats
 	start                  time.Time
 	began, decoding, ended []serve.NodeStats
-	beginning, ending      sync.Once
-	prefilling             atomic.Int64 // sequences without a token
+	beginning              sync.Once
+	prefilling             int                  // sequences without a token
+	reported               map[uint64]*sequence // by request
 }
 
-func newWatch(stats func() []serve.NodeStats, sequences int) *watch {
-	w := &watch{trace: newTrace(sequences), stats: stats}
-	w.prefilling.Store(int64(sequences))
-	return w
+// sequence is what was reported of a request.
+type sequence struct {
+	tokens []int32
+	at     []time.Duration
 }
 
 // begin notes that a step of the run begins: the first one counts.
@@ -146,30 +157,38 @@ func (w *watch) begin() {
 	w.beginning.Do(func() { w.began, w.start = w.stats(), time.Now() })
 }
 
-// collect reads all streams to their ends.
-func (w *watch) collect(ctx context.Context, streams []serve.Stream) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for i, s := range streams {
-		g.Go(func() error {
-			if err := each(ctx, s, func(e serve.Event) { w.event(i, e) }); err != nil {
-				return fmt.Errorf("sequence %d of %d: %w", i, len(streams), err)
-			}
-			return nil
-		})
+// take notes a report. Requests of one token are plugs.
+func (w *watch) take(r serve.Report, now time.Time) {
+	e := r.Event
+	if !e.HasToken || e.Index == 0 && e.Finish != "" {
+		return
 	}
-	return g.Wait()
-}
-
-// event notes what a sequence yields. Each sequence has a goroutine of its own
-// and writes to its own part of the trace.
-func (w *watch) event(sequence int, e serve.Event) {
-	if e.HasToken {
-		w.add(sequence, e.Token, time.Since(w.start))
-		if e.Index == 0 && w.prefilling.Add(-1) == 0 {
+	s := w.reported[r.ID]
+	if s == nil {
+		s = &sequence{}
+		w.reported[r.ID] = s
+		if w.prefilling--; w.prefilling == 0 {
 			w.decoding = w.stats()
 		}
 	}
-	if e.Finish != "" {
-		w.ending.Do(func() { w.ended = w.stats() })
+	s.tokens, s.at = append(s.tokens, e.Token), append(s.at, now.Sub(w.start))
+	if e.Finish != "" && w.ended == nil {
+		w.ended = w.stats()
 	}
+}
+
+// result is the run's, given the statistics before it and the number of plugs, a
+// step each. Requests are numbered in the order in which they were submitted.
+func (w *watch) result(before []serve.NodeStats, plugs int) *engineRun {
+	end := w.stats()
+	r := &engineRun{prompt: newPhase(w.began, w.decoding), decode: newPhase(w.decoding, w.ended), whole: newPhase(w.began, end)}
+	for _, id := range slices.Sorted(maps.Keys(w.reported)) {
+		s := w.reported[id]
+		r.tokens, r.at = append(r.tokens, s.tokens), append(r.at, s.at)
+	}
+	for i := range end {
+		r.steps += int(end[i].Steps - before[i].Steps)
+	}
+	r.steps -= plugs
+	return r
 }

@@ -69,8 +69,8 @@ type ServeRow struct {
 	DirectSteps float64 `json:"direct_steps"`
 }
 
-// AggregationRow is how many messages an expert node joined while equally loaded
-// attention nodes decoded.
+// AggregationRow is how many messages an expert node joined in runs of equally
+// loaded attention nodes.
 type AggregationRow struct {
 	Kind string `json:"kind"` // "aggregation"
 	Layout

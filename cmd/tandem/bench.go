@@ -37,7 +37,7 @@ type BenchServeCmd struct {
 	Output       int        `help:"Output tokens of a sequence." default:"64"`
 	Sequences    []int      `help:"How many sequences run at once." default:"1,8,32"`
 	Repeats      int        `help:"How often everything is measured, in turns." default:"5"`
-	Aggregation  []int      `help:"Numbers of equally loaded attention nodes to measure aggregation with." placeholder:"N,..."`
+	Aggregation  []int      `help:"Numbers of equally loaded attention nodes to measure aggregation with." placeholder:"N"`
 	JSON         bool       `help:"Print one JSON object a line." name:"json"`
 	CPUProfile   string     `help:"Write a CPU profile; its samples are labelled side=engine and side=direct." placeholder:"FILE" name:"cpu-profile"`
 }

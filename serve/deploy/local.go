@@ -201,7 +201,12 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.
 	cfg := l.options.attentionConfig(l.model, n.name)
 	cfg.Device, cfg.Weights, cfg.Cache, cfg.Placement, cfg.Endpoint = n.dev, w, n.cache, p, n.ep
 	cfg.Busy = l.pool
-	cfg.Reports = func(r []serve.Report) { l.Engine.Deliver(n.name, r) }
+	cfg.Reports = func(r []serve.Report) {
+		if l.options.Observe != nil {
+			l.options.Observe(n.name, r)
+		}
+		l.Engine.Deliver(n.name, r)
+	}
 	n.AttentionNode, err = serve.NewAttentionNode(cfg)
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/batch"
 )
 
@@ -55,6 +56,9 @@ type Options struct {
 	// ChunkTokens bounds the rows of one prompt in a step. Default:
 	// MaxBatchedTokens.
 	ChunkTokens int
+	// Observe, where it is set, is told by attention nodes in this process what
+	// they report, when they do: on their goroutines, before any client hears.
+	Observe func(node string, reports []serve.Report)
 	// Preempt, in tests, forces preemptions.
 	Preempt []batch.Forced
 	// Progress is told how much of the weights has been loaded, in bytes; of
