@@ -26,8 +26,14 @@ func newCompletions() *completions {
 	return &completions{wake: make(chan struct{}, 1), closed: make(chan struct{})}
 }
 
-func (q *completions) push(c Completion) {
+// push adds a completion. It is false, and nothing was added, for a message that
+// arrives after close.
+func (q *completions) push(c Completion) bool {
 	q.mu.Lock()
+	if q.ended && c.Kind == Received {
+		q.mu.Unlock()
+		return false
+	}
 	q.ring.push(c)
 	q.length.Store(int64(q.ring.len()))
 	wake := q.parked
@@ -36,6 +42,7 @@ func (q *completions) push(c Completion) {
 	if wake {
 		q.signal()
 	}
+	return true
 }
 
 func (q *completions) signal() {
@@ -102,14 +109,26 @@ func (q *completions) park() bool {
 	return true
 }
 
-// close ends the waiting; what is queued can still be popped.
-func (q *completions) close() {
+// close ends the waiting and returns the messages that nobody has polled. What
+// else is queued can still be popped.
+func (q *completions) close() (messages []Completion) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.ended {
-		q.ended = true
-		close(q.closed)
+	if q.ended {
+		return nil
 	}
+	q.ended = true
+	close(q.closed)
+	for range q.ring.len() {
+		c, _ := q.ring.pop()
+		if c.Kind == Received {
+			messages = append(messages, c)
+		} else {
+			q.ring.push(c)
+		}
+	}
+	q.length.Store(int64(q.ring.len()))
+	return messages
 }
 
 // ring is a first-in, first-out queue that keeps its memory.

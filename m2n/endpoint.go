@@ -47,8 +47,8 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 
 // complete fills in the defaults and refuses what cannot work.
 func (c Config) complete() (Config, error) {
-	if c.ID == "" {
-		return c, errors.New("m2n: Config.ID is empty")
+	if c.ID == "" || len(c.ID) > maxID {
+		return c, fmt.Errorf("m2n: Config.ID has %d bytes, want 1 to %d", len(c.ID), maxID)
 	}
 	setDefault(&c.SlotBytes, 1<<20)
 	setDefault(&c.Slots, 8)
@@ -65,6 +65,9 @@ func setDefault[T int | time.Duration](v *T, def T) {
 		*v = def
 	}
 }
+
+// maxID bounds an id: two of them fit into a greeting, whatever they are.
+const maxID = 255
 
 // maxBytes bounds SlotBytes and HeaderBytes: lengths on the wire have 32 bits.
 const maxBytes = 1 << 31
@@ -260,7 +263,7 @@ func bodyBytes(body []Span) (int, error) {
 }
 
 // Poll returns the next completion, waiting for one until ctx ends. After Close
-// it returns what is left and then ErrClosed.
+// it returns what is left of Sent and Lost, and then ErrClosed.
 func (e *Endpoint) Poll(ctx context.Context) (Completion, error) {
 	for {
 		if c, ok := e.TryPoll(); ok {
@@ -289,7 +292,7 @@ func (c *Completion) account() bool {
 	case Received:
 		if c.pair.over.Load() {
 			c.pair.counters.droppedOld.Add(1)
-			c.held.release()
+			c.held.drop()
 			return false
 		}
 	case Sent:
@@ -330,8 +333,9 @@ func (e *Endpoint) allPairs() []*pair {
 
 // Close ends the endpoint in order: posts are refused, what was posted gets
 // PeerTimeout (or until ctx ends, where that is sooner) to be sent, then the
-// peers are told and report Lost with ErrClosed. The error tells what was not
-// sent, or, in process, is still being read by a peer.
+// peers are told and report Lost with ErrClosed. Messages that were received and
+// not polled are dropped. The error tells what was not sent, or, in process, is
+// still being read by a peer.
 func (e *Endpoint) Close(ctx context.Context) error {
 	if !e.beginClose() {
 		return nil
@@ -347,7 +351,9 @@ func (e *Endpoint) Close(ctx context.Context) error {
 	}
 	e.cancel()
 	errs = append(errs, e.running.wait(e.cfg.PeerTimeout))
-	e.done.close()
+	for _, c := range e.done.close() {
+		c.held.drop()
+	}
 	return errors.Join(errs...)
 }
 

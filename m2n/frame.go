@@ -61,8 +61,11 @@ type frame struct {
 // bounds are what a reader takes of one frame.
 type bounds struct{ header, spans, body int }
 
+// controlBytes bounds the headers of all frames but data.
+const controlBytes = 4 << 10
+
 // handshakeBounds are those before the ends know each other.
-var handshakeBounds = bounds{header: 4 << 10}
+var handshakeBounds = bounds{header: controlBytes}
 
 // versionError is a frame of another protocol version.
 type versionError struct{ got byte }
@@ -97,6 +100,9 @@ func parseFixed(b *[fixedBytes]byte, lim bounds) (frame, sizes, error) {
 	f := frame{kind: frameType(b[5]), flags: le.Uint16(b[6:]), epoch: le.Uint64(b[8:]), seq: le.Uint64(b[16:]), grant: le.Uint32(b[40:])}
 	if f.kind == 0 || f.kind >= frameTypes || f.flags&^flagBodySum != 0 || le.Uint32(b[48:]) != 0 {
 		return frame{}, sizes{}, fmt.Errorf("%w: type %d, flags %#x", ErrBadFrame, f.kind, f.flags)
+	}
+	if f.kind != frameData {
+		lim = handshakeBounds
 	}
 	s, err := lim.admit(uint64(le.Uint32(b[24:])), uint64(le.Uint32(b[28:])), le.Uint64(b[32:]))
 	s.metaSum = le.Uint32(b[44:])

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -63,9 +64,18 @@ func (r *refusal) Unwrap() error { return ErrRefused }
 func refusalOf(err error) *refusal {
 	var r *refusal
 	if errors.As(err, &r) {
-		return r
+		return &refusal{brief(r.Reason), r.Temporary}
 	}
-	return &refusal{Reason: err.Error()}
+	return &refusal{Reason: brief(err.Error())}
+}
+
+// brief cuts a text so that, escaped, it fits into a control frame.
+func brief(text string) string {
+	const limit = controlBytes / 8
+	if len(text) > limit {
+		return strings.ToValidUTF8(text[:limit], "") + "…"
+	}
+	return text
 }
 
 // farewell is the header of a goodbye frame: why the pair ends.
@@ -79,7 +89,7 @@ var sentinels = []error{ErrClosed, ErrReplaced, ErrRemoved, ErrSilent, ErrBadFra
 
 // farewellOf is what the peer is told of the cause of a loss.
 func farewellOf(cause error) farewell {
-	f := farewell{Reason: cause.Error()}
+	f := farewell{Reason: brief(cause.Error())}
 	for _, s := range sentinels {
 		if errors.Is(cause, s) {
 			f.Cause = s.Error()

@@ -2,6 +2,7 @@ package m2n
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -143,10 +144,14 @@ func (l *inprocLink) deliver(o *outgoing) {
 	n := len(o.header) + o.bytes
 	l.here.counters.sent[inproc].add(n)
 	l.there.counters.received[inproc].add(n)
-	l.there.ep.done.push(Completion{
+	taken := l.there.ep.done.push(Completion{
 		Kind: Received, Peer: l.there.id, Header: o.header, Body: o.body,
 		Posted: o.posted, Arrived: o.taken, pair: l.there, held: o,
 	})
+	if !taken {
+		o.released.Store(true)
+		l.here.sent(o, ErrClosed)
+	}
 }
 
 // check does nothing: an end in the same process is not silent.
@@ -159,13 +164,22 @@ func (l *inprocLink) end(cause error) { l.there.fail(farewellOf(cause).told()) }
 
 // release is the receiver's: the sender has its spans and its credit again.
 func (o *outgoing) release() {
-	if o.released.Swap(true) {
-		return
+	if !o.released.Swap(true) {
+		o.giveBack(nil)
 	}
+}
+
+func (o *outgoing) drop() {
+	if !o.released.Swap(true) {
+		o.giveBack(errors.New("the receiver closed or replaced the pair before it looked at the message"))
+	}
+}
+
+func (o *outgoing) giveBack(err error) {
 	p := o.pair
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counters.wireTime.add(time.Since(o.taken))
-	p.sent(o, nil)
+	p.sent(o, err)
 	p.grant(1)
 }

@@ -27,6 +27,7 @@ package m2n
 
 import (
 	"context"
+	"net"
 	"time"
 )
 
@@ -112,8 +113,10 @@ type Completion struct {
 
 // receipt is what a receiver holds of a message until it releases it.
 type receipt interface {
-	// release gives it back; a second call does nothing.
+	// release gives it back; a second call of either does nothing.
 	release()
+	// drop is release where the receiver has not seen the message.
+	drop()
 }
 
 // Config is what an endpoint needs to know.
@@ -148,6 +151,9 @@ type Config struct {
 	// DialTimeout bounds making a connection, retries and the wait for the peer's
 	// SetPeer included. Default 2 s.
 	DialTimeout time.Duration
+	// Dial makes a TCP connection to HOST:PORT; nil means plain TCP. For tests, and
+	// for networks with ways of their own.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// ReadyTimeout bounds the wait for a message's Ready event. Default 1 min.
 	ReadyTimeout time.Duration
 	// SpinFor is how long Poll looks again and again before it parks. Parking

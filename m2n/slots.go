@@ -115,3 +115,5 @@ func (r *slotReceipt) release() {
 		r.link.giveBack(r.slot)
 	}
 }
+
+func (r *slotReceipt) drop() { r.release() }

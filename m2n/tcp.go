@@ -120,8 +120,7 @@ func (p *pair) take(l *tcpLink, lim limits) error {
 
 // dialTCP makes one connection, and raises the pair with it.
 func (p *pair) dialTCP(ctx context.Context, addr string) error {
-	d := net.Dialer{Timeout: p.ep.cfg.DialTimeout / 4}
-	conn, err := d.DialContext(ctx, "tcp", addr)
+	conn, err := p.ep.dialer()(ctx, addr)
 	if err != nil {
 		return err
 	}
@@ -131,6 +130,15 @@ func (p *pair) dialTCP(ctx context.Context, addr string) error {
 		return err
 	}
 	return nil
+}
+
+// dialer is Config.Dial, or plain TCP.
+func (e *Endpoint) dialer() func(ctx context.Context, addr string) (net.Conn, error) {
+	if e.cfg.Dial != nil {
+		return e.cfg.Dial
+	}
+	d := &net.Dialer{Timeout: e.cfg.DialTimeout / 4}
+	return func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
 }
 
 // introduce says hello and hears the welcome.

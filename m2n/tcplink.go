@@ -397,10 +397,14 @@ func (l *tcpLink) message(f *frame) error {
 		return err
 	}
 	l.pair.counters.received[tcp].add(len(f.header) + f.body)
-	l.pair.ep.done.push(Completion{
+	taken := l.pair.ep.done.push(Completion{
 		Kind: Received, Peer: l.pair.id, Header: f.header, Body: l.slots.spans(slot, f.lengths),
 		Posted: began, Arrived: time.Now(), pair: l.pair, held: &slotReceipt{link: l, slot: slot},
 	})
+	if !taken {
+		l.slots.put(slot)
+	}
+	l.giveBackIfUrgent(0)
 	return nil
 }
 
@@ -408,11 +412,15 @@ func (l *tcpLink) message(f *frame) error {
 // frame, or at once where the peer may be short of credits.
 func (l *tcpLink) giveBack(slot int) {
 	l.slots.put(slot)
+	l.giveBackIfUrgent(1)
+}
+
+func (l *tcpLink) giveBackIfUrgent(more int) {
 	l.pair.mu.Lock()
-	l.back++
-	now := l.urgent()
+	l.back += more
+	urgent := l.urgent()
 	l.pair.mu.Unlock()
-	if now {
+	if urgent {
 		l.flush()
 	}
 }

@@ -1,0 +1,397 @@
+package m2n
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/m2ntest"
+)
+
+const testTimeout = 600 * time.Millisecond
+
+// proxied is a with a peer b that it can only dial through a proxy, and a peer
+// c beside it.
+type proxied struct {
+	a, b, c *Endpoint
+	proxy   *m2ntest.Proxy
+}
+
+func newProxied(t *testing.T, change func(*Config)) proxied {
+	t.Helper()
+	make := func(id string) (*Endpoint, string) {
+		cfg := Config{ID: id, PeerTimeout: testTimeout}
+		if change != nil {
+			change(&cfg)
+		}
+		e := endpoint(t, cfg)
+		return e, listen(t, e, "tcp:127.0.0.1:0")
+	}
+	a, _ := make("a")
+	b, atB := make("b")
+	c, atC := make("c")
+	proxy, err := m2ntest.NewProxy(atB)
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	require.NoError(t, a.SetPeer("b", proxy.Addr(), 0))
+	require.NoError(t, a.SetPeer("c", atC, 0))
+	require.NoError(t, b.SetPeer("a", "", 0))
+	require.NoError(t, c.SetPeer("a", "", 0))
+	p := proxied{a, b, c, proxy}
+	p.exchange(t, b)
+	p.exchange(t, c)
+	return p
+}
+
+// exchange sends one message each way between a and e.
+func (p proxied) exchange(t *testing.T, e *Endpoint) {
+	t.Helper()
+	transfer(t, p.a, e)
+	transfer(t, e, p.a)
+}
+
+// transfer sends one message and has it acknowledged.
+func transfer(t *testing.T, from, to *Endpoint) {
+	t.Helper()
+	_, err := from.Post(to.cfg.ID, Message{Header: []byte("hello")})
+	require.NoError(t, err)
+	c := pollKind(t, to, Received)
+	require.Equal(t, from.cfg.ID, c.Peer)
+	to.Release(c)
+	require.NoError(t, pollKind(t, from, Sent).Err)
+}
+
+// requireLost polls until e reports a peer lost.
+func requireLost(t *testing.T, e *Endpoint, peer string) error {
+	t.Helper()
+	for {
+		c := poll(t, e)
+		if c.Kind == Lost {
+			require.Equal(t, peer, c.Peer)
+			return c.Err
+		}
+		e.Release(c)
+	}
+}
+
+// TestSilence: whatever direction is silent, both ends find out in time, and no
+// other pair is touched.
+func TestSilence(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		do   func(*m2ntest.Proxy)
+	}{
+		{"to the peer", func(p *m2ntest.Proxy) { p.Set(m2ntest.ToTarget, m2ntest.Drop) }},
+		{"from the peer", func(p *m2ntest.Proxy) { p.Set(m2ntest.FromTarget, m2ntest.Drop) }},
+		{"both", func(p *m2ntest.Proxy) { p.SetBoth(m2ntest.Drop) }},
+		{"stalled to the peer", func(p *m2ntest.Proxy) { p.Set(m2ntest.ToTarget, m2ntest.Stall) }},
+		{"stalled both", func(p *m2ntest.Proxy) { p.SetBoth(m2ntest.Stall) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newProxied(t, nil)
+			begin := time.Now()
+			tc.do(p.proxy)
+			_, err := p.a.Post("b", Message{Header: []byte("into the void")})
+			require.NoError(t, err)
+			require.ErrorIs(t, requireLost(t, p.a, "b"), ErrSilent)
+			require.ErrorIs(t, requireLost(t, p.b, "a"), ErrSilent)
+			require.Less(t, time.Since(begin), 2*testTimeout)
+			p.exchange(t, p.c)
+			_, err = p.a.Post("b", Message{})
+			require.ErrorIs(t, err, ErrSilent)
+			require.ErrorContains(t, err, `peer "b" (epoch 0) is lost`)
+		})
+	}
+}
+
+// TestIdlePairsStayUp: signs of life keep an idle pair for longer than
+// PeerTimeout.
+func TestIdlePairsStayUp(t *testing.T) {
+	p := newProxied(t, func(c *Config) {
+		if c.ID == "b" {
+			c.PeerTimeout = testTimeout / 2 // a has to speak as often as b wants
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testTimeout)
+	defer cancel()
+	_, err := p.a.Poll(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	p.exchange(t, p.b)
+}
+
+// TestStuckWriteIsLost: a message is half written when the peer stops reading.
+func TestStuckWriteIsLost(t *testing.T) {
+	p := newProxied(t, func(c *Config) { c.SlotBytes = 64 << 20; c.Slots = 2 })
+	p.proxy.Set(m2ntest.ToTarget, m2ntest.Stall)
+	region := p.a.Register(make([]byte, 64<<20), nil)
+	token, err := p.a.Post("b", Message{Body: []Span{{region, 0, 64 << 20}}})
+	require.NoError(t, err)
+	p.exchange(t, p.c)
+	sent := pollKind(t, p.a, Sent)
+	require.Equal(t, token, sent.Token)
+	require.ErrorIs(t, sent.Err, ErrSilent)
+	pollKind(t, p.a, Lost)
+}
+
+func TestCorruptionIsNamedAtBothEnds(t *testing.T) {
+	p := newProxied(t, nil)
+	region := p.a.Register(make([]byte, 1000), nil)
+	p.proxy.Set(m2ntest.ToTarget, m2ntest.Corrupt)
+	_, err := p.a.Post("b", Message{Body: []Span{{region, 0, 1000}}})
+	require.NoError(t, err)
+	lost := requireLost(t, p.b, "a")
+	require.ErrorIs(t, lost, ErrBadFrame)
+	require.ErrorContains(t, lost, "checksum of the body")
+	told := requireLost(t, p.a, "b")
+	require.ErrorIs(t, told, ErrBadFrame)
+	require.ErrorContains(t, told, "the peer says: frame")
+	p.exchange(t, p.c)
+}
+
+func TestCutMidMessage(t *testing.T) {
+	p := newProxied(t, func(c *Config) { c.SlotBytes = 64 << 20; c.Slots = 1 })
+	region := p.a.Register(make([]byte, 64<<20), nil)
+	p.proxy.Delay(m2ntest.ToTarget, 10*time.Millisecond) // it is under way when it is cut
+	before := p.proxy.Bytes(m2ntest.ToTarget)
+	_, err := p.a.Post("b", Message{Body: []Span{{region, 0, 64 << 20}}})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return p.proxy.Bytes(m2ntest.ToTarget) > before }, atLast, time.Millisecond)
+	p.proxy.Cut()
+	sent := pollKind(t, p.a, Sent)
+	require.Error(t, sent.Err)
+	pollKind(t, p.a, Lost)
+	requireLost(t, p.b, "a")
+	p.exchange(t, p.c)
+}
+
+const atLast = 5 * time.Second
+
+// TestSlowReceiverBoundsTheSender: what is posted beyond credit and queue is
+// refused.
+func TestSlowReceiverBoundsTheSender(t *testing.T) {
+	a, b := tcpDuo(t, func(c *Config) { c.Slots, c.Queue = 2, 6 })
+	var err error
+	posted := 0
+	for ; err == nil; posted++ {
+		require.LessOrEqual(t, posted, 6)
+		_, err = a.Post("b", Message{})
+	}
+	require.ErrorIs(t, err, ErrQueueFull)
+	require.Equal(t, 6, posted-1)
+	pollKind(t, a, Sent)
+	pollKind(t, a, Sent)
+	_, ok := a.TryPoll()
+	require.False(t, ok, "a third message is out with two credits")
+	require.Equal(t, 4, a.Stats()[0].Queued)
+	for range 6 {
+		b.Release(pollKind(t, b, Received))
+	}
+	for range 4 {
+		pollKind(t, a, Sent)
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	for name, make := range map[string]func(testing.TB, func(*Config)) (a, b *Endpoint){"inproc": duo, "tcp": tcpDuo} {
+		t.Run(name, func(t *testing.T) {
+			small := func(c *Config) {
+				if c.ID == "b" {
+					c.SlotBytes, c.HeaderBytes = 100, 10
+				}
+			}
+			a, b := make(t, small)
+			transfer(t, a, b)
+			region := a.Register(zeros(101), nil)
+			_, err := a.Post("b", Message{Body: []Span{{region, 0, 101}}})
+			require.ErrorIs(t, err, ErrTooLarge)
+			require.ErrorContains(t, err, `post to peer "b": message is too large: the body has 101 bytes, the peer's slot 100`)
+			_, err = a.Post("b", Message{Header: zeros(11)})
+			require.ErrorContains(t, err, "the header has 11 bytes, the peer takes 10")
+			_, err = a.Post("b", Message{Body: []Span{{region, 100, 2}}})
+			require.ErrorContains(t, err, "span 0 (offset 100, length 2) is outside of its region of 101 bytes")
+			transfer(t, a, b)
+
+			// Before the pair is up nobody knows: then the pair is lost.
+			a, b = make(t, small)
+			_, err = a.Post("b", Message{Body: []Span{{region, 0, 101}}})
+			require.NoError(t, err)
+			require.ErrorIs(t, pollKind(t, a, Sent).Err, ErrTooLarge)
+			require.ErrorIs(t, pollKind(t, a, Lost).Err, ErrTooLarge)
+			require.ErrorIs(t, pollKind(t, b, Lost).Err, ErrTooLarge)
+		})
+	}
+}
+
+func zeros(n int) []byte { return make([]byte, n) }
+
+// stranger speaks the protocol by hand.
+type stranger struct {
+	t *testing.T
+	*stream
+	seq uint64
+}
+
+// dialAs shakes hands with e as a peer that e knows.
+func dialAs(t *testing.T, addr string, h hello) *stranger {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "tcp:"))
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	self := endpoint(t, Config{ID: h.From, Epoch: h.FromEpoch, PeerTimeout: atLast})
+	s := &stranger{t: t, stream: newStream(context.Background(), self, conn)}
+	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, s.say(frameHello, self.greeting(h)))
+	return s
+}
+
+func (s *stranger) welcomed() *stranger {
+	s.t.Helper()
+	_, err := s.hear(frameWelcome)
+	require.NoError(s.t, err)
+	return s
+}
+
+func (s *stranger) refused() error {
+	s.t.Helper()
+	_, err := s.hear(frameWelcome)
+	require.ErrorIs(s.t, err, ErrRefused)
+	return err
+}
+
+// send writes a frame, numbered as it should be.
+func (s *stranger) send(f frame, body string) {
+	s.t.Helper()
+	s.seq++
+	if f.seq == 0 {
+		f.seq = s.seq
+	}
+	_, err := s.conn.Write(encode(f, []byte(body)))
+	require.NoError(s.t, err)
+}
+
+func TestBreachesOfTheProtocol(t *testing.T) {
+	message := frame{kind: frameData, epoch: 3, flags: flagBodySum, body: 1, lengths: []int{1}}
+	with := func(change func(*frame)) frame {
+		f := message
+		change(&f)
+		return f
+	}
+	for _, tc := range []struct {
+		name string
+		send []frame
+		want string
+	}{
+		{"no credit", []frame{message, message, message}, "frame 3: bad frame: a message without a credit: 2 are received and not released"},
+		{"gap", []frame{with(func(f *frame) { f.seq = 2 })}, "its number should be 1"},
+		{"newer epoch", []frame{with(func(f *frame) { f.epoch = 4 })}, "it is of epoch 4, the peer of 3"},
+		{"more credits than are out", []frame{with(func(f *frame) { f.grant = 1 })}, "it gives back 1 credits, 0 of 8 are out"},
+		{"type", []frame{{kind: frameHello, epoch: 3}}, "type 1 outside of a handshake"},
+		{"slot overrun", []frame{with(func(f *frame) { f.body, f.lengths = 101, []int{101} })}, "it announces 101 bytes of body, the limit is 100"},
+		{"goodbye that is none", []frame{{kind: frameGoodbye, epoch: 3, header: []byte("{")}}, "goodbye"},
+		{"header overrun", []frame{with(func(f *frame) { f.header = zeros(11) })}, "it announces 11 bytes of header, the limit is 10"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e := endpoint(t, Config{ID: "e", Slots: 2, SlotBytes: 100, HeaderBytes: 10})
+			addr := listen(t, e, "tcp:127.0.0.1:0")
+			require.NoError(t, e.SetPeer("x", "", 3))
+			x := dialAs(t, addr, hello{From: "x", FromEpoch: 3, To: "e"}).welcomed()
+			for _, f := range tc.send {
+				x.send(f, "!")
+			}
+			for range len(tc.send) - 1 {
+				pollKind(t, e, Received)
+			}
+			lost := pollKind(t, e, Lost)
+			require.ErrorIs(t, lost.Err, ErrBadFrame)
+			require.ErrorContains(t, lost.Err, tc.want)
+			f, err := x.in.next()
+			require.NoError(t, err)
+			require.Equal(t, frameGoodbye, f.kind)
+			require.ErrorContains(t, readFarewell(f.header), tc.want, "the peer is told")
+		})
+	}
+}
+
+func TestFramesOfAnOlderEpochAreDropped(t *testing.T) {
+	e := endpoint(t, Config{ID: "e"})
+	addr := listen(t, e, "tcp:127.0.0.1:0")
+	require.NoError(t, e.SetPeer("x", "", 3))
+	x := dialAs(t, addr, hello{From: "x", FromEpoch: 3, To: "e"}).welcomed()
+	for _, epoch := range []uint64{2, 3} {
+		x.send(frame{kind: frameData, epoch: epoch, flags: flagBodySum, body: 1, lengths: []int{1}, header: []byte{byte(epoch)}}, "!")
+	}
+	require.Equal(t, []byte{3}, pollKind(t, e, Received).Header)
+	require.Equal(t, uint64(1), e.Stats()[0].DroppedOld)
+	require.Equal(t, uint64(1), e.Stats()[0].Received["tcp"].Messages)
+}
+
+func TestRefusalsNameBothValues(t *testing.T) {
+	e := endpoint(t, Config{ID: "e", Epoch: 5, DialTimeout: 200 * time.Millisecond})
+	addr := listen(t, e, "tcp:127.0.0.1:0")
+	require.NoError(t, e.SetPeer("x", "", 3))
+	good := hello{From: "x", FromEpoch: 3, To: "e", ToEpoch: 5}
+	for _, tc := range []struct {
+		name   string
+		change func(*hello)
+		want   string
+		final  bool
+	}{
+		{"unknown", func(h *hello) { h.From = "y" }, `peer "y" (epoch 3) is not known to "e"`, true},
+		{"another id", func(h *hello) { h.To = "f" }, `the peer wanted is "f", this is "e"`, true},
+		{"older epoch of the peer", func(h *hello) { h.FromEpoch = 2 }, `peer "x" has epoch 2, "e" knows epoch 3`, true},
+		{"newer epoch of the peer", func(h *hello) { h.FromEpoch = 4 }, `peer "x" has epoch 4, "e" knows epoch 3`, true},
+		{"older epoch of ours", func(h *hello) { h.ToEpoch = 4 }, `the epoch wanted of "e" is 4, this is 5`, true},
+		{"newer epoch of ours", func(h *hello) { h.ToEpoch = 6 }, `the epoch wanted of "e" is 6, this is 5`, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := good
+			tc.change(&h)
+			err := dialAs(t, addr, h).refused()
+			require.ErrorContains(t, err, tc.want)
+			require.Equal(t, tc.final, isFinal(err))
+		})
+	}
+	dialAs(t, addr, good).welcomed()
+	require.ErrorContains(t, dialAs(t, addr, good).refused(), `the pair is up at "e"`)
+	require.Equal(t, uint64(1), e.Stats()[0].DroppedOld, "the older connection is counted")
+}
+
+func TestAnotherProtocolVersionIsRefused(t *testing.T) {
+	e := endpoint(t, Config{ID: "e"})
+	addr := listen(t, e, "tcp:127.0.0.1:0")
+	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "tcp:"))
+	require.NoError(t, err)
+	defer conn.Close()
+	b := encode(frame{kind: frameHello}, nil)
+	b[4] = 9
+	_, err = conn.Write(b)
+	require.NoError(t, err)
+	answer, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Contains(t, string(answer), "protocol version 9, this end speaks 1")
+}
+
+// TestClientsThatSayNothing: they cost little, are gone after DialTimeout, and
+// are in nobody's way.
+func TestClientsThatSayNothing(t *testing.T) {
+	a, b := tcpDuo(t, func(c *Config) { c.DialTimeout = time.Second })
+	addr := strings.TrimPrefix(b.sockets[0].Addr().String(), "tcp:")
+	var conns []net.Conn
+	for range 300 {
+		c, err := net.Dial("tcp", addr)
+		require.NoError(t, err)
+		defer c.Close()
+		conns = append(conns, c)
+	}
+	transfer(t, a, b)
+	for _, c := range conns {
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(atLast)))
+		_, err := io.ReadAll(c)
+		require.NoError(t, err, "the endpoint hangs up")
+	}
+}

@@ -1,0 +1,112 @@
+package m2ntest_test
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/tandem-moe/tandem/m2n/m2ntest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// connect returns both ends of a connection through a proxy.
+func connect(t *testing.T) (p *m2ntest.Proxy, client, server net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	p, err = m2ntest.NewProxy("tcp:" + l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	client, err = net.Dial("tcp", strings.TrimPrefix(p.Addr(), "tcp:"))
+	require.NoError(t, err)
+	t.Cleanup(func() { client.Close() })
+	server, err = l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { server.Close() })
+	return p, client, server
+}
+
+// hears reports whether b gets text within d.
+func hears(t *testing.T, b net.Conn, text string, d time.Duration) bool {
+	t.Helper()
+	require.NoError(t, b.SetReadDeadline(time.Now().Add(d)))
+	got := make([]byte, len(text))
+	_, err := io.ReadFull(b, got)
+	return err == nil && string(got) == text
+}
+
+func say(t *testing.T, a net.Conn, text string) {
+	t.Helper()
+	_, err := a.Write([]byte(text))
+	require.NoError(t, err)
+}
+
+const soon, atLast = 50 * time.Millisecond, 5 * time.Second
+
+func TestProxyPassesAndDropsOneDirection(t *testing.T) {
+	p, client, server := connect(t)
+	say(t, client, "hello")
+	require.True(t, hears(t, server, "hello", atLast))
+	p.Set(m2ntest.ToTarget, m2ntest.Drop)
+	say(t, client, "lost")
+	require.False(t, hears(t, server, "lost", soon))
+	say(t, server, "back")
+	require.True(t, hears(t, client, "back", atLast))
+	p.Set(m2ntest.ToTarget, m2ntest.Pass)
+	say(t, client, "again")
+	require.True(t, hears(t, server, "again", atLast))
+	require.EqualValues(t, 10, p.Bytes(m2ntest.ToTarget))
+}
+
+func TestProxyKeepsTheEndFromASilentDirection(t *testing.T) {
+	p, client, server := connect(t)
+	p.SetBoth(m2ntest.Drop)
+	client.Close()
+	require.NoError(t, server.SetReadDeadline(time.Now().Add(soon)))
+	_, err := server.Read(make([]byte, 1))
+	var timeout net.Error
+	require.ErrorAs(t, err, &timeout)
+	require.True(t, timeout.Timeout())
+}
+
+func TestProxyHandsOnTheEnd(t *testing.T) {
+	_, client, server := connect(t)
+	say(t, client, "bye")
+	client.Close()
+	require.True(t, hears(t, server, "bye", atLast))
+	_, err := server.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+}
+
+func TestProxyStallsCorruptsDelaysAndCuts(t *testing.T) {
+	p, client, server := connect(t)
+	p.Set(m2ntest.ToTarget, m2ntest.Corrupt)
+	say(t, client, "aaa")
+	require.True(t, hears(t, server, "a`a", atLast))
+
+	p.Delay(m2ntest.ToTarget, soon)
+	begin := time.Now()
+	say(t, client, "late")
+	require.True(t, hears(t, server, "late", atLast))
+	require.GreaterOrEqual(t, time.Since(begin), soon)
+
+	p.Set(m2ntest.FromTarget, m2ntest.Stall)
+	say(t, server, "x") // the read under way still takes it
+	require.NoError(t, server.SetWriteDeadline(time.Now().Add(time.Second)))
+	_, err := server.Write(make([]byte, 64<<20))
+	require.Error(t, err, "a stalled direction fills up")
+
+	p.Cut()
+	_, err = client.Write(make([]byte, 1))
+	for begin := time.Now(); err == nil && time.Since(begin) < atLast; {
+		_, err = client.Write(make([]byte, 1))
+	}
+	require.Error(t, err)
+}
