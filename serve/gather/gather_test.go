@@ -12,7 +12,16 @@ import (
 	"pgregory.net/rapid"
 )
 
-var seeds = flag.Int("seeds", 24, "how many random clusters the simulation tests try")
+var seedCount = flag.Int("seeds", 24, "how many random clusters the simulation tests try")
+
+// seeds is a share of them, a third under -short.
+func seeds(share int) uint64 {
+	n := *seedCount / share
+	if testing.Short() {
+		n = (n + 2) / 3
+	}
+	return uint64(n)
+}
 
 // cluster draws a cluster of equally loaded attention nodes that begin out of
 // phase.
@@ -45,7 +54,7 @@ func (w *world) String() string {
 // a run joins nearly one message of each, and they get equally far. A single
 // node never waits. The world's run fails where a node does not end.
 func TestAggregation(t *testing.T) {
-	for seed := range uint64(*seeds) {
+	for seed := range seeds(1) {
 		w := cluster(t, seed, Config{})
 		w.run()
 		for _, e := range w.experts {
@@ -69,7 +78,7 @@ func TestAggregation(t *testing.T) {
 // ended before.
 func TestLingerBoundsWaiting(t *testing.T) {
 	const linger = 3 * time.Millisecond
-	for seed := range uint64(*seeds) {
+	for seed := range seeds(1) {
 		w := cluster(t, seed, Config{Linger: linger})
 		w.run()
 		e, a := w.experts[0], w.attention[0]
@@ -95,7 +104,7 @@ func TestIdleDeviceNeverWaitsBeyondLinger(t *testing.T) {
 // TestSlowNodeDoesNotHoldUpTheOthers: nodes that decode beside one in a long
 // prefill are as fast as if nobody waited for anybody, or nearly.
 func TestSlowNodeDoesNotHoldUpTheOthers(t *testing.T) {
-	for seed := range uint64(*seeds) / 4 {
+	for seed := range seeds(4) {
 		with, without := prefill(t, seed, Config{}), prefill(t, seed, Config{Linger: -1})
 		require.LessOrEqual(t, float64(with), 1.25*float64(without), "seed %d", seed)
 	}
@@ -119,7 +128,7 @@ func prefill(t *testing.T, seed uint64, cfg Config) time.Duration {
 // TestIdleNodesAreNotAwaited: nodes that come and go leave the others their
 // speed, and aggregation follows the number that is there.
 func TestIdleNodesAreNotAwaited(t *testing.T) {
-	for seed := range uint64(*seeds) / 4 {
+	for seed := range seeds(4) {
 		w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), layers: 16, jitter: 0.1, network: micros(50)}
 		like := simAttention{m: 2, rows: 8, time: micros(500), head: micros(500), steps: 60, free: seed%2 == 1}
 		w.add(2, like, micros(20000))
@@ -136,7 +145,7 @@ func TestIdleNodesAreNotAwaited(t *testing.T) {
 // TestUnequalMicroBatches: nodes with different numbers of micro-batches are in
 // phase too. A run joins both as long as both have one.
 func TestUnequalMicroBatches(t *testing.T) {
-	for seed := range uint64(*seeds) / 4 {
+	for seed := range seeds(4) {
 		w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), layers: 16, jitter: 0.1, network: micros(50)}
 		w.add(1, simAttention{m: 1, rows: 8, time: micros(1000), head: micros(500), steps: 60}, micros(20000))
 		w.add(1, simAttention{m: 2, rows: 8, time: micros(500), head: micros(500), steps: 60}, micros(20000))
