@@ -36,7 +36,7 @@ func Layers(part Part, first, last int) Stages {
 	return Stages{Part: part, First: first, Last: last, Stride: 1}
 }
 
-// Heads is the head, as a rank owns it.
+// heads is the head, as a rank owns it.
 var heads = Stages{Part: Head, Stride: 1}
 
 func (o Stages) has(st stage) bool {

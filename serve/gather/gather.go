@@ -81,7 +81,7 @@
 // micro-batch: nodes in phase go at the pace of whoever is slowest at each layer,
 // and nobody computes attention meanwhile. With fewer sparse layers than
 // micro-batches the circle is too short to tell who is behind: aggregation is
-// then lower, and time what it is without waiting.
+// then lower, and time nearly what it is without waiting.
 package gather
 
 import (
