@@ -1,0 +1,649 @@
+package jinja
+
+import (
+	"cmp"
+	"math"
+	"math/big"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// filters are Jinja's, and tojson as Hugging Face has it.
+var filters map[string]func(m *machine, v Value, a *args) Value
+
+func init() { //nolint:gochecknoinits // filters such as map call filters: a cycle of initialisation
+	filters = map[string]func(m *machine, v Value, a *args) Value{
+		"abs":        absFilter,
+		"attr":       attrFilter,
+		"batch":      batchFilter,
+		"capitalize": textFilter("capitalize", capitalize),
+		"center":     centerFilter,
+		"count":      lengthFilter,
+		"d":          defaultFilter,
+		"default":    defaultFilter,
+		"dictsort":   dictsortFilter,
+		"e":          escapeFilter,
+		"escape":     escapeFilter,
+		"first":      firstFilter,
+		"float":      floatFilter,
+		"format":     formatFilter,
+		"groupby":    groupbyFilter,
+		"indent":     indentFilter,
+		"int":        intFilter,
+		"items":      itemsFilter,
+		"join":       joinFilter,
+		"last":       lastFilter,
+		"length":     lengthFilter,
+		"list":       func(m *machine, v Value, a *args) Value { a.bind("list"); return m.list(v) },
+		"lower":      textFilter("lower", lower),
+		"map":        mapFilter,
+		"max":        extremeFilter("max", 1),
+		"min":        extremeFilter("min", -1),
+		"reject":     selectFilter("reject", false, false),
+		"rejectattr": selectFilter("rejectattr", true, false),
+		"replace":    replaceFilter,
+		"reverse":    reverseFilter,
+		"round":      roundFilter,
+		"safe":       func(m *machine, v Value, a *args) Value { a.bind("safe"); return markup(m.str(v)) },
+		"select":     selectFilter("select", false, true),
+		"selectattr": selectFilter("selectattr", true, true),
+		"sort":       sortFilter,
+		"string":     stringFilter,
+		"sum":        sumFilter,
+		"title":      textFilter("title", titleFilter),
+		"tojson":     toJSON,
+		"trim":       trimFilter,
+		"truncate":   truncateFilter,
+		"unique":     uniqueFilter,
+		"upper":      textFilter("upper", upper),
+		"wordcount":  wordcountFilter,
+	}
+}
+
+func textFilter(name string, f func(string) string) func(*machine, Value, *args) Value {
+	return func(m *machine, v Value, a *args) Value {
+		a.bind(name)
+		s := m.str(v)
+		m.use(int64(len(s)))
+		return sameKind(v, f(s))
+	}
+}
+
+// titleFilter makes the first letter of each word a capital: words begin behind
+// spaces, hyphens and opening brackets.
+func titleFilter(s string) string {
+	var out strings.Builder
+	begin := true
+	for _, r := range s {
+		switch {
+		case begin:
+			out.WriteString(upper(string(r)))
+		default:
+			out.WriteString(lower(string(r)))
+		}
+		begin = isSpace(r) || strings.ContainsRune("-({[<", r)
+	}
+	return out.String()
+}
+
+func (m *machine) list(v Value) *List {
+	items := m.mustIterate(v)
+	m.use(int64(len(items)) * valueSize)
+	return &List{append([]Value{}, items...)}
+}
+
+func absFilter(m *machine, v Value, a *args) Value {
+	a.bind("abs")
+	if f, ok := v.(float64); ok {
+		return math.Abs(f)
+	}
+	i, ok := bigInt(v)
+	if !ok {
+		raise("bad operand type for abs(): '%s'", typeName(v))
+	}
+	return integer64(new(big.Int).Abs(i))
+}
+
+func attrFilter(m *machine, v Value, a *args) Value {
+	name := a.bind("attr", "name").text("name", "")
+	if found, ok := m.member(v, name); ok {
+		return found
+	}
+	return missing(v, name)
+}
+
+// batchFilter cuts into lists of a length; the last is filled up.
+func batchFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("batch", "linecount", "fill_with")
+	n := int(b.integer("linecount", 0))
+	if n < 1 {
+		raise("batch: linecount is %d", n)
+	}
+	items := m.mustIterate(v)
+	m.use(int64(len(items)) * valueSize)
+	var out []Value
+	for part := range slices.Chunk(items, n) {
+		part = slices.Clone(part)
+		if b.has("fill_with") {
+			m.use(int64(n) * valueSize)
+			for len(part) < n {
+				part = append(part, b.value("fill_with", nil))
+			}
+		}
+		out = append(out, &List{part})
+	}
+	return &generator{"generator", out}
+}
+
+func centerFilter(m *machine, v Value, a *args) Value {
+	return m.pad(m.str(v), "center", a.bind("center", "width").count("width", 80), " ")
+}
+
+func lengthFilter(m *machine, v Value, a *args) Value {
+	a.bind("length")
+	n, ok := length(v)
+	if !ok {
+		raise("object of type '%s' has no len()", typeName(v))
+	}
+	return int64(n)
+}
+
+func defaultFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("default", "default_value", "boolean")
+	_, undefined := v.(*Undefined)
+	if undefined || b.flag("boolean", false) && !truth(v) {
+		return b.value("default_value", "")
+	}
+	return v
+}
+
+// sortKey is what sorting compares: text without regard to case.
+func (m *machine) sortKey(v Value, caseSensitive bool) Value {
+	if s, ok := asString(v); ok && !caseSensitive {
+		return lower(s)
+	}
+	return v
+}
+
+// sorted sorts by a key, stable also where it is reversed.
+func (m *machine) sorted(items []Value, key func(Value) Value, reverse bool) []Value {
+	type keyed struct{ key, value Value }
+	list := make([]keyed, len(items))
+	for i, v := range items {
+		list[i] = keyed{key(v), v}
+	}
+	m.use(int64(len(items)) * 3 * valueSize)
+	slices.SortStableFunc(list, func(x, y keyed) int {
+		defer m.enter()()
+		if reverse {
+			return cmp.Compare(0, m.lessOrder(x.key, y.key))
+		}
+		return m.lessOrder(x.key, y.key)
+	})
+	out := make([]Value, len(items))
+	for i, k := range list {
+		out[i] = k.value
+	}
+	return out
+}
+
+// lessOrder orders as Python's sort does, which asks for < alone.
+func (m *machine) lessOrder(a, b Value) int {
+	if c := m.order("<", a, b); c != 2 {
+		return c
+	}
+	return 0
+}
+
+func dictsortFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("dictsort", "case_sensitive", "by", "reverse")
+	d, ok := v.(*Dict)
+	if !ok {
+		raise("dictsort: want dict, got %s", typeName(v))
+	}
+	place, ok := map[string]int{"key": 0, "value": 1}[b.text("by", "key")]
+	if !ok {
+		raise(`You can only sort by either "key" or "value"`)
+	}
+	m.use(int64(d.Len()) * 4 * valueSize)
+	key := func(v Value) Value { return m.sortKey(v.(tuple)[place], b.flag("case_sensitive", false)) }
+	return &List{m.sorted(pairs(d), key, b.flag("reverse", false))}
+}
+
+func escapeFilter(m *machine, v Value, a *args) Value {
+	a.bind("escape")
+	if s, ok := v.(markup); ok {
+		return s
+	}
+	return markup(m.join(escapeHTML.Replace(m.str(v))))
+}
+
+func firstFilter(m *machine, v Value, a *args) Value {
+	a.bind("first")
+	if g, ok := v.(*generator); ok {
+		if item, ok := g.next(); ok {
+			return item
+		}
+	} else if items := m.mustIterate(v); len(items) > 0 {
+		return items[0]
+	}
+	return &Undefined{"No first item, sequence was empty."}
+}
+
+func lastFilter(m *machine, v Value, a *args) Value {
+	a.bind("last")
+	if _, ok := v.(*generator); ok {
+		raise("'generator' object is not reversible")
+	}
+	items := m.mustIterate(v)
+	if len(items) == 0 {
+		return &Undefined{"No last item, sequence was empty."}
+	}
+	return items[len(items)-1]
+}
+
+func floatFilter(m *machine, v Value, a *args) Value {
+	otherwise := a.bind("float", "default").value("default", 0.0)
+	if f, ok := asFloat(v); ok {
+		return f
+	}
+	if s, ok := asString(v); ok {
+		if f, ok := parseFloat(s); ok {
+			return f
+		}
+	}
+	return otherwise
+}
+
+// parseFloat is Python's float of a string.
+func parseFloat(s string) (float64, bool) {
+	s = strings.TrimFunc(s, isSpace)
+	if strings.ContainsAny(s, "xXpP") {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	return f, err == nil || math.IsInf(f, 0)
+}
+
+func intFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("int", "default", "base")
+	otherwise := b.value("default", int64(0))
+	if f, ok := v.(float64); ok {
+		if math.IsNaN(f) || math.IsInf(f, 0) {
+			return otherwise
+		}
+		i, _ := big.NewFloat(math.Trunc(f)).Int(nil)
+		return integer64(i)
+	}
+	if i, ok := bigInt(v); ok {
+		return integer64(i)
+	}
+	s, ok := asString(v)
+	if !ok {
+		return otherwise
+	}
+	return parseInt(s, b.count("base", 10), otherwise)
+}
+
+func parseInt(s string, base int, otherwise Value) Value {
+	s = strings.TrimFunc(s, isSpace)
+	if base == 0 || base >= 2 && base <= 36 {
+		digits := s
+		for _, prefix := range map[int][]string{2: {"0b", "0B"}, 8: {"0o", "0O"}, 16: {"0x", "0X"}}[base] {
+			digits = strings.TrimPrefix(digits, prefix)
+		}
+		if i, ok := new(big.Int).SetString(digits, base); ok && len(digits) <= maxDigits {
+			return integer64(i)
+		}
+	}
+	if f, ok := parseFloat(s); ok && !math.IsInf(f, 0) && !math.IsNaN(f) {
+		i, _ := big.NewFloat(math.Trunc(f)).Int(nil)
+		return integer64(i)
+	}
+	return otherwise
+}
+
+func formatFilter(m *machine, v Value, a *args) Value {
+	if a.named.Len() > 0 && len(a.positional) > 0 {
+		raise("can't handle positional and keyword arguments at the same time")
+	}
+	var operand Value = tuple(a.positional)
+	if a.named.Len() > 0 {
+		operand = a.named
+	}
+	return sameKind(v, m.percent(m.str(v), operand))
+}
+
+// getter returns what reads an attribute, such as "a.b.0", of an item.
+func (m *machine) getter(path Value, otherwise Value) func(Value) Value {
+	var parts []Value
+	if s, ok := asString(path); ok {
+		for _, p := range strings.Split(s, ".") {
+			if i, err := strconv.ParseInt(p, 10, 32); err == nil && p[0] != '-' && p[0] != '+' {
+				parts = append(parts, i)
+			} else {
+				parts = append(parts, p)
+			}
+		}
+	} else {
+		parts = []Value{path}
+	}
+	return func(v Value) Value {
+		for _, p := range parts {
+			v = m.itemOf(v, p)
+			if _, undefined := v.(*Undefined); undefined && otherwise != nil {
+				v = otherwise
+			}
+		}
+		return v
+	}
+}
+
+func (m *machine) itemOf(v, key Value) Value {
+	if u, ok := v.(*Undefined); ok {
+		u.raise()
+	}
+	return m.item(v, key)
+}
+
+func groupbyFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("groupby", "attribute", "default", "case_sensitive")
+	get := m.getter(b.need("attribute"), b.value("default", nil))
+	key := func(v Value) Value { return m.sortKey(get(v), b.flag("case_sensitive", false)) }
+	var out []Value
+	var last *List
+	var lastKey Value
+	for _, item := range m.sorted(m.mustIterate(v), key, false) {
+		k := key(item)
+		if last == nil || !m.equal(k, lastKey) {
+			last, lastKey = &List{}, k
+			out = append(out, tuple{get(item), last})
+		}
+		last.Items = append(last.Items, item)
+	}
+	return &List{out}
+}
+
+func indentFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("indent", "width", "first", "blank")
+	indent, isText := asString(b.value("width", int64(4)))
+	if !isText {
+		n := max(0, b.count("width", 4))
+		m.use(int64(n))
+		indent = strings.Repeat(" ", n)
+	}
+	text := m.str(v)
+	lines := m.splitIndented(text)
+	m.useTimes(int64(len(lines)), int64(len(indent)))
+	for i, line := range lines {
+		if i > 0 && (line != "" || b.flag("blank", false)) {
+			lines[i] = indent + line
+		}
+	}
+	out := strings.Join(lines, "\n")
+	if b.flag("first", false) {
+		out = indent + out
+	}
+	m.use(int64(len(out)))
+	return sameKind(v, out)
+}
+
+// splitIndented are the lines of a text to be indented.
+func (m *machine) splitIndented(text string) []string {
+	list := splitLines(m, text+"\n", &args{named: NewDict()}).(*List)
+	lines := make([]string, len(list.Items))
+	for i, v := range list.Items {
+		lines[i] = v.(string)
+	}
+	return lines
+}
+
+func itemsFilter(m *machine, v Value, a *args) Value {
+	a.bind("items")
+	switch d := v.(type) {
+	case *Undefined:
+		return &generator{"generator", nil}
+	case *Dict:
+		m.use(int64(d.Len()) * 4 * valueSize)
+		return &generator{"generator", pairs(d)}
+	}
+	raise("Can only get item pairs from a mapping.")
+	return nil
+}
+
+func joinFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("join", "d", "attribute")
+	items := m.mustIterate(v)
+	get := func(v Value) Value { return v }
+	if b.has("attribute") {
+		get = m.getter(b.value("attribute", nil), nil)
+	}
+	m.use(int64(len(items)) * valueSize)
+	parts := make([]string, len(items))
+	for i, item := range items {
+		parts[i] = m.str(get(item))
+	}
+	return m.joined(parts, m.str(b.value("d", "")))
+}
+
+func mapFilter(m *machine, v Value, a *args) Value {
+	f := m.mapper(a)
+	var out []Value
+	items := m.mustIterate(v)
+	m.use(int64(len(items)) * valueSize)
+	for _, item := range items {
+		out = append(out, f(item))
+	}
+	return &generator{"generator", out}
+}
+
+// mapper is what the filter map does to an item: read an attribute, or apply a
+// filter.
+func (m *machine) mapper(a *args) func(Value) Value {
+	if len(a.positional) == 0 {
+		b := a.bind("map", "attribute", "default")
+		return m.getter(b.need("attribute"), b.value("default", nil))
+	}
+	name := mustString("map", a.positional[0])
+	rest := &args{a.positional[1:], a.named}
+	return func(v Value) Value { return m.filter(name, v, rest, 0) }
+}
+
+func extremeFilter(name string, sign int) func(*machine, Value, *args) Value {
+	return func(m *machine, v Value, a *args) Value {
+		b := a.bind(name, "case_sensitive", "attribute")
+		get := func(v Value) Value { return v }
+		if b.has("attribute") {
+			get = m.getter(b.value("attribute", nil), nil)
+		}
+		items := m.mustIterate(v)
+		if len(items) == 0 {
+			return &Undefined{"No aggregated item, sequence was empty."}
+		}
+		key := func(v Value) Value { return m.sortKey(get(v), b.flag("case_sensitive", false)) }
+		best := items[0]
+		for _, item := range items[1:] {
+			if m.order("<", key(item), key(best)) == sign {
+				best = item
+			}
+		}
+		return best
+	}
+}
+
+// selectFilter keeps the items, or those whose attribute, pass a test; want says
+// whether they must pass or fail.
+func selectFilter(name string, byAttribute, want bool) func(*machine, Value, *args) Value {
+	return func(m *machine, v Value, a *args) Value {
+		rest := a.positional
+		get := func(v Value) Value { return v }
+		if byAttribute {
+			if len(rest) == 0 {
+				raise("Missing parameter for attribute name")
+			}
+			get = m.getter(rest[0], nil)
+			rest = rest[1:]
+		}
+		passes := func(v Value) bool { return truth(v) }
+		if len(rest) > 0 {
+			test := mustString(name, rest[0])
+			testArgs := &args{rest[1:], a.named}
+			passes = func(v Value) bool { return m.test(test, v, testArgs, 0) }
+		}
+		var out []Value
+		items := m.mustIterate(v)
+		m.use(int64(len(items)) * valueSize)
+		for _, item := range items {
+			if passes(get(item)) == want {
+				out = append(out, item)
+			}
+		}
+		return &generator{"generator", out}
+	}
+}
+
+func replaceFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("replace", "old", "new", "count")
+	count := -1
+	if b.has("count") {
+		count = b.count("count", -1)
+	}
+	return m.replace(m.str(v), m.str(b.need("old")), m.str(b.need("new")), count)
+}
+
+func reverseFilter(m *machine, v Value, a *args) Value {
+	a.bind("reverse")
+	if s, ok := asString(v); ok {
+		r := []rune(s)
+		slices.Reverse(r)
+		return sameKind(v, m.join(string(r)))
+	}
+	kind := "generator"
+	if _, ok := v.(*List); ok {
+		kind = "list_reverseiterator"
+	}
+	items := slices.Clone(m.mustIterate(v))
+	m.use(int64(len(items)) * valueSize)
+	slices.Reverse(items)
+	return &generator{kind, items}
+}
+
+func roundFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("round", "precision", "method")
+	f, ok := asFloat(v)
+	if !ok {
+		raise("type %s doesn't define __round__ method", typeName(v))
+	}
+	precision := b.count("precision", 0)
+	how := b.text("method", "common")
+	scale := math.Pow10(precision)
+	switch how {
+	case "ceil":
+		return math.Ceil(f*scale) / scale
+	case "floor":
+		return math.Floor(f*scale) / scale
+	case "common":
+	default:
+		raise("method must be common, ceil or floor")
+	}
+	if _, isInt := bigInt(v); isInt && precision >= 0 {
+		return v
+	}
+	if precision < 0 {
+		return math.RoundToEven(f*scale) / scale
+	}
+	rounded, _ := parseFloat(strconv.FormatFloat(f, 'f', min(precision, 400), 64))
+	return rounded
+}
+
+func sortFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("sort", "reverse", "case_sensitive", "attribute")
+	sensitive := b.flag("case_sensitive", false)
+	key := func(v Value) Value { return m.sortKey(v, sensitive) }
+	if b.has("attribute") {
+		var gets []func(Value) Value
+		for _, path := range strings.Split(b.text("attribute", ""), ",") {
+			gets = append(gets, m.getter(path, nil))
+		}
+		key = func(v Value) Value {
+			parts := make(tuple, len(gets))
+			for i, get := range gets {
+				parts[i] = m.sortKey(get(v), sensitive)
+			}
+			return parts
+		}
+	}
+	return &List{m.sorted(m.mustIterate(v), key, b.flag("reverse", false))}
+}
+
+func stringFilter(m *machine, v Value, a *args) Value {
+	a.bind("string")
+	if s, ok := v.(markup); ok {
+		return s
+	}
+	return m.str(v)
+}
+
+func sumFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("sum", "attribute", "start")
+	get := func(v Value) Value { return v }
+	if b.has("attribute") {
+		get = m.getter(b.value("attribute", nil), nil)
+	}
+	total := b.value("start", int64(0))
+	for _, item := range m.mustIterate(v) {
+		total = m.operate("+", total, get(item))
+	}
+	return total
+}
+
+func trimFilter(m *machine, v Value, a *args) Value {
+	return sameKind(v, stripMethod(true, true)(m, m.str(v), a).(string))
+}
+
+func truncateFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("truncate", "length", "killwords", "end", "leeway")
+	s, n, end, leeway := []rune(m.str(v)), b.count("length", 255), b.text("end", "..."), b.count("leeway", 5)
+	endLength := utf8.RuneCountInString(end)
+	if n < endLength || leeway < 0 {
+		raise("expected length >= %d, got %d", endLength, n)
+	}
+	if len(s) <= n+leeway {
+		return m.str(v)
+	}
+	cut := string(s[:n-endLength])
+	if !b.flag("killwords", false) {
+		if i := strings.LastIndex(cut, " "); i >= 0 {
+			cut = cut[:i]
+		}
+	}
+	return cut + end
+}
+
+func uniqueFilter(m *machine, v Value, a *args) Value {
+	b := a.bind("unique", "case_sensitive", "attribute")
+	get := func(v Value) Value { return v }
+	if b.has("attribute") {
+		get = m.getter(b.value("attribute", nil), nil)
+	}
+	seen := NewDict()
+	var out []Value
+	for _, item := range m.mustIterate(v) {
+		key := m.sortKey(get(item), b.flag("case_sensitive", false))
+		if _, ok := seen.get(m, key); ok {
+			continue
+		}
+		m.use(4 * valueSize)
+		seen.set(m, key, nil)
+		out = append(out, item)
+	}
+	return &generator{"generator", out}
+}
+
+func wordcountFilter(m *machine, v Value, a *args) Value {
+	a.bind("wordcount")
+	words := strings.FieldsFunc(m.str(v), func(r rune) bool { return r != '_' && !isAlphanumeric(r) })
+	return int64(len(words))
+}
