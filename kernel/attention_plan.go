@@ -43,39 +43,38 @@ type cut struct {
 // plan cuts the operation into pieces of about equal work: whole units where
 // they are many, and spans where a long context has few queries.
 func (a *attention) plan(threads int) {
-	const piecesPerThread = 8
 	a.makeTiles()
-	total := 0
+	a.work = 0
 	for i := range a.tiles {
-		total += a.tiles[i].cost() * a.cache.heads
+		a.work += a.tiles[i].cost() * a.cache.heads
 	}
-	a.work = total
-	share := total/(threads*piecesPerThread) + 1
-	longest := total / (2 * threads)
-	if threads == 1 {
-		longest = total
+	const piecesPerThread = 8
+	longest := a.work // of a unit that is left whole
+	if threads > 1 {
+		longest /= 2 * threads
 	}
+	a.makePieces(a.work/(threads*piecesPerThread)+1, longest)
+}
 
+// makePieces collects units until they are worth share, and cuts those that are
+// longer than longest.
+func (a *attention) makePieces(share, longest int) {
 	a.pieces, a.cuts = a.pieces[:0], a.cuts[:0]
 	partials, lo, sum := 0, 0, 0
 	units := len(a.tiles) * a.cache.heads
 	for u := range units {
 		t := a.tile(u)
-		if cost := t.cost(); cost <= longest || t.spans() == 1 {
-			if sum += cost; sum >= share {
-				a.addUnits(lo, u+1)
-				lo, sum = u+1, 0
-			}
-			continue
+		if t.cost() > longest && t.spans() > 1 {
+			a.addUnits(lo, u)
+			partials += a.addCut(u, partials, share)
+			lo, sum = u+1, 0
+		} else if sum += t.cost(); sum >= share {
+			a.addUnits(lo, u+1)
+			lo, sum = u+1, 0
 		}
-		a.addUnits(lo, u)
-		partials += a.addCut(u, partials, share)
-		lo, sum = u+1, 0
 	}
 	a.addUnits(lo, units)
-	if len(a.partials) < partials {
-		a.partials = make([]float32, partials)
-	}
+	a.partials = growFloats(a.partials, partials)
 }
 
 func (a *attention) tile(unit int) *queryTile { return &a.tiles[unit%len(a.tiles)] }

@@ -22,14 +22,16 @@ type partial struct {
 // accStride is the distance of two queries' accumulators: whole vectors.
 func (a *attention) accStride() int { return padLanes(a.cache.valueDim) }
 
-// partialSize is the floats of a partial of maxQueries queries.
-func (a *attention) partialSize() int { return maxQueries * (a.accStride() + 2) }
+// partialSize is the floats of a partial of maxQueries queries, rounded up so
+// that the next one's accumulators start on a cache line too.
+func (a *attention) partialSize() int { return padLanes(maxQueries * (a.accStride() + 2)) }
 
 // partialOf views memory as a partial.
 func (a *attention) partialOf(mem []float32) partial {
+	acc := maxQueries * a.accStride()
 	return partial{
-		acc: mem[2*maxQueries : a.partialSize()], stride: a.accStride(),
-		max: mem[:maxQueries], sum: mem[maxQueries : 2*maxQueries],
+		acc: mem[:acc], stride: a.accStride(),
+		max: mem[acc : acc+maxQueries], sum: mem[acc+maxQueries : acc+2*maxQueries],
 	}
 }
 
