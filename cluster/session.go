@@ -79,6 +79,9 @@ func (s *Session) join(ctx context.Context, client connect.HTTPClient, url strin
 	if err != nil {
 		return nil, err
 	}
+	// Without this, HTTP/2 notices the end of ctx only when there is something to
+	// send.
+	context.AfterFunc(ctx, func() { _ = s.stream.CloseRequest() })
 	err = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Hello{
 		Hello: &tandemv1.Hello{Role: string(role), Addr: addr, Identity: identityToProto(id)},
 	}})

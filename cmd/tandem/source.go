@@ -1,9 +1,13 @@
 package main
 
 import (
+	"math"
+
 	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/telemetry"
+	"github.com/tandem-moe/tandem/telemetry/histogram"
 )
 
 // source turns what front end and nodes count into metrics.
@@ -66,4 +70,25 @@ func addExpert(snap *telemetry.Snapshot, p *telemetry.Pool, n serve.NodeStats) {
 	for reason, count := range map[string]int{"complete": g.Complete, "forced": g.Forced, "linger": g.Linger} {
 		snap.Gathers.EndedBy[reason] += uint64(count)
 	}
+}
+
+// peer is a node's pair as metrics: what it has sent, and how long that was on
+// the wire.
+func peer(node string, p m2n.PeerStats) telemetry.Peer {
+	out := telemetry.Peer{Name: node + ">" + p.Peer, Latency: latency(p.WireTime)}
+	for _, t := range p.Sent {
+		out.Messages += t.Messages
+		out.Bytes += t.Bytes
+	}
+	return out
+}
+
+// latency turns buckets of powers of two nanoseconds into seconds.
+func latency(h m2n.Histogram) histogram.Snapshot {
+	s := histogram.Snapshot{Sum: h.Sum.Seconds(), Counts: make([]uint64, m2n.Buckets)}
+	copy(s.Counts, h.Buckets[:])
+	for i := range m2n.Buckets - 1 {
+		s.Bounds = append(s.Bounds, math.Ldexp(1e-9, i))
+	}
+	return s
 }

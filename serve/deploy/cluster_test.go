@@ -27,6 +27,27 @@ const nodeEnv = "TANDEM_TEST_NODE"
 // nodeSpec says which node a process is.
 type nodeSpec struct {
 	Role, Control, Listen, Advertise, Model string
+	// Via is a forwarder by which the node reaches its peers: it is told the
+	// address in a line.
+	Via string
+}
+
+// dial reaches peers through the forwarder, where there is one.
+func (s nodeSpec) dial() func(context.Context, string) (net.Conn, error) {
+	if s.Via == "" {
+		return nil
+	}
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.Via)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := fmt.Fprintln(conn, addr); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return conn, nil
+	}
 }
 
 func TestMain(m *testing.M) {
@@ -38,7 +59,7 @@ func TestMain(m *testing.M) {
 
 // nodeOptions are what all nodes of these tests have in common.
 func nodeOptions() deploy.Options {
-	return deploy.Options{MaxBatchedTokens: 64, MaxNumSeqs: 16, KVMemory: 64 << 20, Threads: 1}
+	return deploy.Options{MaxBatchedTokens: 64, MaxNumSeqs: 16, KVMemory: 64 << 20, Threads: 1, NoPrefixReuse: true}
 }
 
 func runNode(text string) int {
@@ -55,6 +76,7 @@ func runNode(text string) int {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 		err = deploy.RunNode(ctx, m, deploy.NodeOptions{
 			Options: o, Role: cluster.Role(s.Role), Control: s.Control, Listen: s.Listen, Advertise: s.Advertise, Version: "test",
+			Dial: s.dial(),
 		})
 	}
 	if err != nil {

@@ -3,8 +3,11 @@ package deploy_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -20,6 +23,8 @@ import (
 // affects.
 const errorWithin = 5 * time.Second
 
+var stopFor = flag.Duration("faults.stop", errorWithin, "how long a stopped process stays so")
+
 // fault is something that happens to a node, and how it ends.
 type fault struct {
 	name   string
@@ -33,6 +38,7 @@ type victim struct {
 	spec  nodeSpec
 	p     *process
 	proxy *m2ntest.Proxy
+	since time.Time // of the fault
 }
 
 var faults = []fault{
@@ -44,12 +50,15 @@ var faults = []fault{
 	{
 		name:   "SIGSTOP",
 		inject: func(v *victim) { _ = v.p.Process.Signal(syscall.SIGSTOP) },
-		heal:   func(v *victim) { _ = v.p.Process.Signal(syscall.SIGCONT) },
+		heal: func(v *victim) {
+			time.Sleep(time.Until(v.since.Add(*stopFor)))
+			_ = v.p.Process.Signal(syscall.SIGCONT)
+		},
 	},
 	{
 		name:   "drop",
-		inject: func(v *victim) { v.proxy.Drop() },
-		heal:   func(v *victim) { v.proxy.Pass() },
+		inject: func(v *victim) { v.proxy.SetBoth(m2ntest.Drop) },
+		heal:   func(v *victim) { v.proxy.SetBoth(m2ntest.Pass) },
 	},
 }
 
@@ -83,13 +92,16 @@ func testFault(t *testing.T, role string, f fault, phase string) {
 		c.node(nodeSpec{Role: "attention"})
 	}
 	c.ready(2, 30*time.Second)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+*stopFor)
 	defer cancel()
 	list := longRequests(phase)
 	want := c.askAll(ctx, list)
 	require.NoError(t, errors.Join(want.errs...))
 
-	got := c.askAllWith(ctx, list, phase, func() { f.inject(v) })
+	got := c.askAllWith(ctx, list, phase, func() {
+		v.since = time.Now()
+		f.inject(v)
+	})
 	failed := 0
 	for i, err := range got.errs {
 		if err != nil {
@@ -106,29 +118,94 @@ func testFault(t *testing.T, role string, f fault, phase string) {
 		require.Less(t, failed, len(list), "the fault affected requests of the other attention node")
 	}
 	f.heal(v)
-	c.ready(2, 30*time.Second)
-	again := c.askAll(ctx, list)
-	require.NoError(t, errors.Join(again.errs...))
+	again := c.askUntilServed(ctx, list)
 	for i := range list {
 		require.Equal(t, want.answers[i].bits(), again.answers[i].bits(), "request %d, after the fault", i)
 	}
 }
 
-// startVictim starts a node that its peers reach through a proxy. Attention
-// nodes dial, so the proxy of an attention node stands before the expert nodes:
-// it is reached by none, and drops what the node itself sends.
+// askUntilServed asks until all requests are served: what a client with retries
+// does while the cluster mends itself.
+func (c *testCluster) askUntilServed(ctx context.Context, list []serve.Request) results {
+	for {
+		c.ready(2, 30*time.Second)
+		r := c.askAll(ctx, list)
+		if err := errors.Join(r.errs...); err == nil {
+			return r
+		}
+		require.NoError(c.t, ctx.Err(), "requests do not flow again: %v", errors.Join(r.errs...))
+	}
+}
+
+// startVictim starts a node behind a proxy: its peers reach an expert node
+// through it, an attention node reaches its peers through it.
 func startVictim(c *testCluster, role string) *victim {
 	v := &victim{c: c, spec: nodeSpec{Role: role}}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(c.t, err)
-	v.spec.Listen = l.Addr().String()
-	require.NoError(c.t, l.Close())
-	v.proxy, err = m2ntest.NewProxy(v.spec.Listen)
+	target := freeAddr(c.t)
+	if role == "attention" {
+		target = forwarder(c.t)
+	}
+	var err error
+	v.proxy, err = m2ntest.NewProxy(target)
 	require.NoError(c.t, err)
 	c.t.Cleanup(v.proxy.Close)
-	v.spec.Advertise = v.proxy.Addr()
+	addr := strings.TrimPrefix(v.proxy.Addr(), "tcp:")
+	if role == "attention" {
+		v.spec.Via = addr
+	} else {
+		v.spec.Listen, v.spec.Advertise = target, addr
+	}
 	v.p = c.node(v.spec)
 	return v
+}
+
+// freeAddr is an address that nobody listens at.
+func freeAddr(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// forwarder connects who dials it with the address in the first line.
+func forwarder(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go forward(conn)
+		}
+	}()
+	return l.Addr().String()
+}
+
+// forward reads the address byte by byte, so that nothing behind it is lost.
+func forward(conn net.Conn) {
+	defer conn.Close()
+	var addr []byte
+	for b := make([]byte, 1); ; addr = append(addr, b[0]) {
+		if _, err := conn.Read(b); err != nil {
+			return
+		}
+		if b[0] == '\n' {
+			break
+		}
+	}
+	to, err := net.Dial("tcp", string(addr))
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	go func() {
+		_, _ = io.Copy(to, conn)
+		to.Close()
+	}()
+	_, _ = io.Copy(conn, to)
 }
 
 // longRequests are requests that take a while: in prefill, or in decoding.
@@ -166,9 +243,9 @@ func (c *testCluster) askAllWith(ctx context.Context, list []serve.Request, phas
 	r := results{make([]answer, len(list)), make([]error, len(list)), make([]time.Duration, len(list))}
 	streams := make([]serve.Stream, len(list))
 	for i := range list {
-		s, err := c.control.Engine.Submit(ctx, list[i])
-		require.NoError(c.t, err)
-		streams[i] = s
+		if streams[i], r.errs[i] = c.control.Engine.Submit(ctx, list[i]); r.errs[i] != nil {
+			return r
+		}
 	}
 	first := make(chan struct{}, len(list))
 	var at time.Time

@@ -223,7 +223,7 @@ func (o *Options) attentionConfig(m *Model, name string) serve.AttentionConfig {
 
 // listen makes a node's endpoint on the deployment's transport.
 func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, dev kernel.Device, slot int) (*m2n.Endpoint, string, error) {
-	ep, err := newEndpoint(name, 1, dev, slot, l.options, network)
+	ep, err := newEndpoint(m2n.Config{ID: name, Epoch: 1, Network: network, SlotBytes: slot}, dev, l.options)
 	if err != nil {
 		return nil, "", err
 	}
@@ -236,20 +236,18 @@ func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, d
 }
 
 // newEndpoint makes an endpoint whose receive memory is the device's.
-func newEndpoint(id string, epoch uint64, dev kernel.Device, slot int, o Options, network *m2n.Network) (*m2n.Endpoint, error) {
-	return m2n.NewEndpoint(m2n.Config{
-		ID: id, Epoch: epoch, Network: network,
-		SlotBytes: slot, Slots: o.MicroBatches + 1, // one more for a status
-		PeerTimeout: o.PeerTimeout,
-		Alloc: func(n int) (*m2n.Region, error) {
-			b, err := dev.Alloc(kernel.F32, (n+3)/4)
-			if err != nil {
-				return nil, err
-			}
-			return &m2n.Region{Bytes: b.Bytes()[:n], User: b}, nil
-		},
-		Free: func(r *m2n.Region) { dev.Free(r.User.(kernel.Buffer)) },
-	})
+func newEndpoint(cfg m2n.Config, dev kernel.Device, o Options) (*m2n.Endpoint, error) {
+	cfg.Slots = o.MicroBatches + 1 // one more for a status
+	cfg.PeerTimeout = o.PeerTimeout
+	cfg.Alloc = func(n int) (*m2n.Region, error) {
+		b, err := dev.Alloc(kernel.F32, (n+3)/4)
+		if err != nil {
+			return nil, err
+		}
+		return &m2n.Region{Bytes: b.Bytes()[:n], User: b}, nil
+	}
+	cfg.Free = func(r *m2n.Region) { dev.Free(r.User.(kernel.Buffer)) }
+	return m2n.NewEndpoint(cfg)
 }
 
 // introduce tells all nodes of each other.

@@ -31,6 +31,8 @@ type NodeOptions struct {
 	// Advertise is the host, or host:port, that they are told where it differs.
 	Listen, Advertise string
 	Version           string
+	// Dial reaches other nodes; nil means plain TCP.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Joined is told of each membership, for logs and tests; it may be nil.
 	Joined func(cluster.Member)
 }
@@ -168,11 +170,11 @@ func (n *node) endpoint(self cluster.Member, micro int, l net.Listener) (*m2n.En
 	if n.Role == cluster.Expert {
 		slot = expert
 	}
-	ep, err := newEndpoint(self.ID, self.Epoch, n.dev, slot, o, nil)
+	ep, err := newEndpoint(m2n.Config{ID: self.ID, Epoch: self.Epoch, SlotBytes: slot, Dial: n.Dial}, n.dev, o)
 	if err != nil {
 		return nil, &localError{err}
 	}
-	if err := serveOn(ep, l); err != nil {
+	if err := ep.Serve(l); err != nil {
 		return nil, errors.Join(&localError{err}, closeEndpoint(ep))
 	}
 	return ep, nil

@@ -227,6 +227,9 @@ func (c *Client) Run(ctx context.Context, client connect.HTTPClient, url string,
 	if err != nil {
 		return fmt.Errorf("offering to work for %s: %w", url, err)
 	}
+	// Without this, HTTP/2 notices the end of ctx only when there is something to
+	// send.
+	defer context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })()
 	err = stream.Send(&tandemv1.ServeRequest{Message: &tandemv1.ServeRequest_Offer{Offer: offerToProto(o)}})
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("offering to work for %s: %w", url, err)
