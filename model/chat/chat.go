@@ -86,21 +86,33 @@ type Input struct {
 // the template refuses it.
 //
 // Like transformers it gives the template None for tools and documents where
-// there are none. Some templates stumble over that, so that one that fails gets
-// another try without these variables.
+// there are none. Some templates stumble over that, so that one that fails, and
+// does not refuse the conversation itself, gets another try without these
+// variables.
 func (t *Template) Render(in Input) (string, error) {
 	vars, err := t.variables(in)
 	if err != nil {
 		return "", err
 	}
 	text, err := t.render(withNone(vars))
-	if err == nil || has(vars, "tools") && has(vars, "documents") {
+	if err == nil || refuses(err) || has(vars, "tools") && has(vars, "documents") {
 		return text, err
 	}
 	if text, err := t.render(vars); err == nil {
 		return text, nil
 	}
 	return "", err
+}
+
+// refusal is what a template says that refuses a conversation by
+// raise_exception.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+func refuses(err error) bool {
+	var r refusal
+	return errors.As(err, &r)
 }
 
 // withNone adds None for tools and documents that are not there.
@@ -167,7 +179,7 @@ func (t *Template) functions() map[string]func([]jinja.Value) (jinja.Value, erro
 		"raise_exception": func(args []jinja.Value) (jinja.Value, error) {
 			message, err := oneString("raise_exception", args)
 			if err == nil {
-				err = errors.New(message)
+				err = refusal(message)
 			}
 			return nil, err
 		},

@@ -429,6 +429,9 @@ func joinFilter(m *machine, v Value, a *args) Value {
 }
 
 func mapFilter(m *machine, v Value, a *args) Value {
+	if !truth(v) { // None, too
+		return &generator{"generator", nil}
+	}
 	f := m.mapper(a)
 	var out []Value
 	items := m.mustIterate(v)
@@ -477,6 +480,9 @@ func extremeFilter(name string, sign int) func(*machine, Value, *args) Value {
 // whether they must pass or fail.
 func selectFilter(name string, byAttribute, want bool) func(*machine, Value, *args) Value {
 	return func(m *machine, v Value, a *args) Value {
+		if !truth(v) { // None, too
+			return &generator{"generator", nil}
+		}
 		rest := a.positional
 		get := func(v Value) Value { return v }
 		if byAttribute {

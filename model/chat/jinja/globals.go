@@ -19,7 +19,7 @@ func globals(functions map[string]func([]Value) (Value, error)) map[string]Value
 			}
 			v, err := f(a.positional)
 			if err != nil {
-				raise("%s", err.Error())
+				panic(&Error{Message: err.Error(), Cause: err})
 			}
 			return v
 		}}

@@ -10,7 +10,11 @@ type Error struct {
 	// Line is where, 0 where that is not known.
 	Line    int
 	Message string
+	// Cause is what a function of Options returned, nil for other errors.
+	Cause error
 }
+
+func (e *Error) Unwrap() error { return e.Cause }
 
 func (e *Error) Error() string {
 	if e.Line == 0 {
