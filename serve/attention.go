@@ -325,15 +325,20 @@ func (n *AttentionNode) forward(ctx context.Context, a schedule.Action) error {
 	defer n.turn()()
 	begin := time.Now()
 	n.attention.Forward(a.Layer, b.rows, b.seqs, b.positions)
-	defer func() { n.stats.computed(time.Since(begin)) }()
 	if !n.cfg.Spec.Layers[a.Layer].Sparse {
+		n.stats.computed(time.Since(begin))
 		return nil
 	}
 	n.announced = n.inFlight()
-	return b.exchange.dispatch(ctx, b.rows, route.Header{
+	bodies, err := b.exchange.pack(ctx, b.rows, route.Header{
 		Kind: route.Dispatch, MicroBatch: a.MicroBatch, Layer: a.Layer,
 		Step: b.step, Placement: n.cfg.Placement.Version, InFlight: n.announced,
-	}, n.experts)
+	})
+	n.stats.computed(time.Since(begin)) // what follows may write to a socket
+	if err != nil {
+		return err
+	}
+	return b.exchange.post(n.experts, bodies)
 }
 
 // turn tells the pool that the node works, until the function that it returns

@@ -80,20 +80,23 @@ func (x *exchange) free() {
 	}
 }
 
-// dispatch sends a layer's rows to their experts: one message to every expert
-// node, zero rows included.
-func (x *exchange) dispatch(ctx context.Context, r *layer.Rows, h route.Header, nodes []string) error {
+// pack splits a layer's rows by expert node, and returns the bodies of the
+// messages: one to every node, zero rows included.
+func (x *exchange) pack(ctx context.Context, r *layer.Rows, h route.Header) ([][]m2n.Span, error) {
 	if err := x.dev.Record().Wait(ctx); err != nil {
-		return fmt.Errorf("layer %d: %w", h.Layer, err)
+		return nil, fmt.Errorf("layer %d: %w", h.Layer, err)
 	}
 	var err error
-	n := r.Residual.Rows
-	if x.packets, err = x.splitter.Split(r.Choice.Bytes(), n); err != nil {
-		return fmt.Errorf("layer %d: %w", h.Layer, err)
+	if x.packets, err = x.splitter.Split(r.Choice.Bytes(), r.Residual.Rows); err != nil {
+		return nil, fmt.Errorf("layer %d: %w", h.Layer, err)
 	}
 	x.sent, x.waiting, x.pending = h, len(x.packets), true
-	bodies := x.pack(r)
-	ready := x.dev.Record()
+	return x.copy(r), nil
+}
+
+// post sends what pack made to the expert nodes.
+func (x *exchange) post(nodes []string, bodies [][]m2n.Span) error {
+	h, ready := x.sent, x.dev.Record()
 	for i, p := range x.packets {
 		h.Rows, h.Pairs = len(p.Rows), len(p.Row)
 		message := m2n.Message{Header: h.Append(nil), Body: bodies[i], Ready: ready}
@@ -104,8 +107,8 @@ func (x *exchange) dispatch(ctx context.Context, r *layer.Rows, h route.Header, 
 	return nil
 }
 
-// pack copies each packet's rows, gate weights and pairs to the send buffers.
-func (x *exchange) pack(r *layer.Rows) [][]m2n.Span {
+// copy brings each packet's rows, gate weights and pairs to the send buffers.
+func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 	bodies := make([][]m2n.Span, len(x.packets))
 	rows := kernel.MatOf(x.rows.buffer, x.rows.buffer.Len()/x.hidden, x.hidden)
 	gates := kernel.MatOf(x.gates.buffer, len(x.order), 1)
