@@ -152,13 +152,17 @@ func (n *ExpertNode) handle(ctx context.Context, c m2n.Completion) error {
 	case m2n.Sent:
 		n.sent(c)
 	case m2n.Lost:
-		n.cfg.Log.Warn("attention node lost", "node", c.Peer, "error", c.Err)
+		level := slog.LevelWarn
+		if errors.Is(c.Err, m2n.ErrClosed) {
+			level = slog.LevelDebug // it said goodbye
+		}
+		n.cfg.Log.Log(ctx, level, "attention node lost", "peer", c.Peer, "error", c.Err)
 		return n.lost(ctx, c.Peer)
 	case m2n.Received:
 		actions, err := n.receive(c)
 		if err != nil {
 			n.cfg.Endpoint.Release(c)
-			n.cfg.Log.Error("message refused", "node", c.Peer, "error", err)
+			n.cfg.Log.Error("message refused", "peer", c.Peer, "error", err)
 			n.cfg.Endpoint.RemovePeer(c.Peer)
 			return n.lost(ctx, c.Peer)
 		}
@@ -410,7 +414,7 @@ func (n *ExpertNode) answer(run *gather.Run, g *route.Grouping, out *output) {
 		}
 		token, err := n.cfg.Endpoint.Post(m.Node, m2n.Message{Header: h.Append(nil), Body: body, Ready: ready})
 		if err != nil {
-			n.cfg.Log.Warn("results not returned", "node", m.Node, "error", err)
+			n.cfg.Log.Warn("results not returned", "peer", m.Node, "error", err)
 			continue
 		}
 		out.parts++
