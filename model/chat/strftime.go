@@ -17,7 +17,7 @@ var directives = map[byte]func(t time.Time) string{
 	'd': layout("02"),
 	'D': layout("01/02/06"),
 	'e': layout("_2"),
-	'f': layout("000000"),
+	'f': func(t time.Time) string { return fmt.Sprintf("%06d", t.Nanosecond()/1000) },
 	'F': layout("2006-01-02"),
 	'h': layout("Jan"),
 	'H': layout("15"),

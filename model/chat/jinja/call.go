@@ -68,6 +68,14 @@ func (a *args) bind(callee string, params ...string) bound {
 	return b
 }
 
+// bindPositional is bind for a callee that takes no named arguments.
+func (a *args) bindPositional(callee string, params ...string) bound {
+	if a.named.Len() > 0 {
+		raise("%s() takes no keyword arguments", callee)
+	}
+	return a.bind(callee, params...)
+}
+
 // bound are arguments by their parameters' names.
 type bound struct {
 	callee string

@@ -32,6 +32,9 @@ func FromJSON(data []byte) (Value, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	v, err := decode(d, 0)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
 		return nil, fmt.Errorf("JSON at byte %d: %w", d.InputOffset(), err)
 	}
@@ -47,9 +50,6 @@ func decode(d *json.Decoder, depth int) (Value, error) {
 	}
 	t, err := d.Token()
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
 		return nil, err
 	}
 	switch t := t.(type) {

@@ -554,14 +554,31 @@ func roundFilter(m *machine, v Value, a *args) Value {
 	default:
 		raise("method must be common, ceil or floor")
 	}
-	if _, isInt := bigInt(v); isInt && precision >= 0 {
-		return v
+	if i, isInt := bigInt(v); isInt {
+		return roundInteger(i, precision)
 	}
 	if precision < 0 {
 		return math.RoundToEven(f*scale) / scale
 	}
 	rounded, _ := parseFloat(strconv.FormatFloat(f, 'f', min(precision, 400), 64))
 	return rounded
+}
+
+// roundInteger rounds to tens, hundreds and so on, halves to even ones.
+func roundInteger(i *big.Int, precision int) Value {
+	if precision >= 0 {
+		return integer64(i)
+	}
+	if precision < -maxDigits {
+		return int64(0)
+	}
+	unit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(-precision)), nil)
+	down, rest := new(big.Int).DivMod(i, unit, new(big.Int))
+	half := rest.Lsh(rest, 1).Cmp(unit)
+	if half > 0 || half == 0 && down.Bit(0) == 1 {
+		down.Add(down, big.NewInt(1))
+	}
+	return integer64(down.Mul(down, unit))
 }
 
 func sortFilter(m *machine, v Value, a *args) Value {
@@ -606,7 +623,12 @@ func sumFilter(m *machine, v Value, a *args) Value {
 }
 
 func trimFilter(m *machine, v Value, a *args) Value {
-	return sameKind(v, stripMethod(true, true)(m, m.str(v), a).(string))
+	b := a.bind("trim", "chars")
+	chars := &args{named: NewDict()}
+	if b.has("chars") {
+		chars.positional = []Value{b.value("chars", nil)}
+	}
+	return sameKind(v, stripMethod(true, true)(m, m.str(v), chars).(string))
 }
 
 func truncateFilter(m *machine, v Value, a *args) Value {

@@ -168,7 +168,7 @@ func (w *jsonWriter) quote(s string) {
 		switch {
 		case ok:
 			w.WriteString(escape)
-		case r < ' ' || w.ascii && r >= utf8.RuneSelf && r < 0x10000:
+		case r < ' ' || w.ascii && r > '~' && r < 0x10000:
 			fmt.Fprintf(w, `\u%04x`, r)
 		case w.ascii && r >= utf8.RuneSelf:
 			r -= 0x10000

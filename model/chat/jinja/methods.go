@@ -44,7 +44,7 @@ func named[T any](methods map[string]func(*machine, T, *args) Value, kind string
 
 var dictMethods = map[string]func(*machine, *Dict, *args) Value{
 	"get": func(m *machine, d *Dict, a *args) Value {
-		b := a.bind("get", "key", "default")
+		b := a.bindPositional("get", "key", "default")
 		if v, ok := d.get(m, b.need("key")); ok {
 			return v
 		}
@@ -54,14 +54,14 @@ var dictMethods = map[string]func(*machine, *Dict, *args) Value{
 	"values": dictView("values"),
 	"items":  dictView("items"),
 	"copy": func(_ *machine, d *Dict, a *args) Value {
-		a.bind("copy")
+		a.bindPositional("copy")
 		return d
 	},
 }
 
 func dictView(kind string) func(*machine, *Dict, *args) Value {
 	return func(_ *machine, d *Dict, a *args) Value {
-		a.bind(kind)
+		a.bindPositional(kind)
 		return &view{d, kind}
 	}
 }
@@ -70,7 +70,7 @@ var listMethods = map[string]func(*machine, *List, *args) Value{
 	"count": func(m *machine, l *List, a *args) Value { return m.count(l.Items, a) },
 	"index": func(m *machine, l *List, a *args) Value { return m.index(l.Items, a) },
 	"copy": func(_ *machine, l *List, a *args) Value {
-		a.bind("copy")
+		a.bindPositional("copy")
 		return l
 	},
 }
@@ -81,7 +81,7 @@ var tupleMethods = map[string]func(*machine, tuple, *args) Value{
 }
 
 func (m *machine) count(items []Value, a *args) Value {
-	want := a.bind("count", "value").need("value")
+	want := a.bindPositional("count", "value").need("value")
 	n := int64(0)
 	for _, v := range items {
 		if m.equal(v, want) {
@@ -92,7 +92,7 @@ func (m *machine) count(items []Value, a *args) Value {
 }
 
 func (m *machine) index(items []Value, a *args) Value {
-	want := a.bind("index", "value").need("value")
+	want := a.bindPositional("index", "value").need("value")
 	for i, v := range items {
 		if m.equal(v, want) {
 			return int64(i)
@@ -163,18 +163,71 @@ func stringMethod(object Value, name string) (Value, bool) {
 		if f == nil {
 			raise("the method '%s' of 'str' is not supported", name)
 		}
+		if _, ok := object.(markup); ok {
+			return m.markupMethod(name, f, s, a)
+		}
 		v := f(m, s, a)
 		if text, ok := v.(string); ok {
 			m.use(int64(len(text)))
-			return sameKind(object, text)
 		}
 		return v
 	}}, true
 }
 
+// markupMethod is a method of a markup: what it inserts is escaped, and what it
+// returns is a markup, too.
+func (m *machine) markupMethod(name string, f func(*machine, string, *args) Value, s string, a *args) Value {
+	switch name {
+	case "replace":
+		a = &args{slices.Clone(a.positional), a.named}
+		if len(a.positional) > 1 {
+			a.positional[1] = m.escaped(a.positional[1])
+		}
+	case "join":
+		items := m.mustIterate(a.bindPositional("join", "iterable").need("iterable"))
+		escaped := make([]Value, len(items))
+		for i, v := range items {
+			escaped[i] = m.escaped(v)
+		}
+		a = &args{[]Value{tuple(escaped)}, a.named}
+	case "format":
+		raise("the method 'format' of 'Markup' is not supported")
+	}
+	v := f(m, s, a)
+	if text, ok := v.(string); ok {
+		m.use(int64(len(text)))
+	}
+	return asMarkup(v)
+}
+
+// escaped escapes a string, unless it is a markup.
+func (m *machine) escaped(v Value) Value {
+	if s, ok := v.(string); ok {
+		return markup(m.join(escapeHTML.Replace(s)))
+	}
+	return v
+}
+
+// asMarkup makes a string, or those in a list or tuple, markups.
+func asMarkup(v Value) Value {
+	switch v := v.(type) {
+	case string:
+		return markup(v)
+	case *List:
+		for i, item := range v.Items {
+			v.Items[i] = asMarkup(item)
+		}
+	case tuple:
+		for i, item := range v {
+			v[i] = asMarkup(item)
+		}
+	}
+	return v
+}
+
 func noArguments(f func(string) string) func(*machine, string, *args) Value {
 	return func(_ *machine, s string, a *args) Value {
-		a.bind("the method")
+		a.bindPositional("the method")
 		return f(s)
 	}
 }
@@ -244,14 +297,14 @@ func characterTest(is func(rune) bool) func(*machine, string, *args) Value {
 
 func textTest(is func(string) bool) func(*machine, string, *args) Value {
 	return func(_ *machine, s string, a *args) Value {
-		a.bind("the method")
+		a.bindPositional("the method")
 		return is(s)
 	}
 }
 
 func stripMethod(left, right bool) func(*machine, string, *args) Value {
 	return func(_ *machine, s string, a *args) Value {
-		b := a.bind("strip", "chars")
+		b := a.bindPositional("strip", "chars")
 		is := isSpace
 		if b.has("chars") {
 			chars := b.text("chars", "")
@@ -270,7 +323,7 @@ func stripMethod(left, right bool) func(*machine, string, *args) Value {
 // affixMethod is startswith or endswith: of one string or any of a tuple.
 func affixMethod(name string, has func(s, affix string) bool) func(*machine, string, *args) Value {
 	return func(_ *machine, s string, a *args) Value {
-		v := a.bind(name, "affix").need("affix")
+		v := a.bindPositional(name, "affix").need("affix")
 		if t, ok := v.(tuple); ok {
 			return slices.ContainsFunc(t, func(v Value) bool { return has(s, mustString(name, v)) })
 		}
@@ -288,7 +341,7 @@ func mustString(callee string, v Value) string {
 
 func cutMethod(name, param string, cut func(s, affix string) string) func(*machine, string, *args) Value {
 	return func(_ *machine, s string, a *args) Value {
-		b := a.bind(name, param)
+		b := a.bindPositional(name, param)
 		b.need(param)
 		return cut(s, b.text(param, ""))
 	}
@@ -398,7 +451,7 @@ func splitLines(m *machine, s string, a *args) Value {
 // is the last part.
 func partition(find func(s, sep string) int, last bool) func(*machine, string, *args) Value {
 	return func(_ *machine, s string, a *args) Value {
-		sep := mustString("partition", a.bind("partition", "sep").need("sep"))
+		sep := mustString("partition", a.bindPositional("partition", "sep").need("sep"))
 		if sep == "" {
 			raise("empty separator")
 		}
@@ -430,7 +483,7 @@ func (m *machine) replace(s, from, to string, count int) string {
 }
 
 func joinMethod(m *machine, s string, a *args) Value {
-	items := m.mustIterate(a.bind("join", "iterable").need("iterable"))
+	items := m.mustIterate(a.bindPositional("join", "iterable").need("iterable"))
 	parts := make([]string, len(items))
 	for i, v := range items {
 		text, ok := asString(v)
@@ -470,7 +523,7 @@ func window(s string, b bound) (part string, before int) {
 
 func findMethod(name string, find func(s, sub string) int) func(*machine, string, *args) Value {
 	return func(_ *machine, s string, a *args) Value {
-		b := a.bind(name, "sub", "start", "end")
+		b := a.bindPositional(name, "sub", "start", "end")
 		sub := mustString(name, b.need("sub"))
 		part, before := window(s, b)
 		i := find(part, sub)
@@ -493,7 +546,7 @@ func indexMethod(name string, find func(s, sub string) int) func(*machine, strin
 }
 
 func countMethod(_ *machine, s string, a *args) Value {
-	b := a.bind("count", "sub", "start", "end")
+	b := a.bindPositional("count", "sub", "start", "end")
 	sub := mustString("count", b.need("sub"))
 	part, before := window(s, b)
 	if before < 0 {
@@ -505,7 +558,7 @@ func countMethod(_ *machine, s string, a *args) Value {
 // padMethod is center, ljust or rjust.
 func padMethod(name string) func(*machine, string, *args) Value {
 	return func(m *machine, s string, a *args) Value {
-		b := a.bind(name, "width", "fillchar")
+		b := a.bindPositional(name, "width", "fillchar")
 		b.need("width")
 		fill := b.text("fillchar", " ")
 		if utf8.RuneCountInString(fill) != 1 {
@@ -530,7 +583,7 @@ func (m *machine) pad(s, how string, width int, fill string) string {
 }
 
 func zfill(m *machine, s string, a *args) Value {
-	b := a.bind("zfill", "width")
+	b := a.bindPositional("zfill", "width")
 	b.need("width")
 	sign := ""
 	if strings.HasPrefix(s, "-") || strings.HasPrefix(s, "+") {

@@ -12,8 +12,8 @@ func (m *machine) operate(op string, a, b Value) Value {
 	if u := undefinedOf(a, b); u != nil {
 		u.raise()
 	}
-	if sa, ok := asString(a); ok && op == "%" {
-		return sameKind(a, m.percent(sa, b))
+	if s, ok := a.(string); ok && op == "%" {
+		return m.percent(s, b)
 	}
 	if op == "+" {
 		if v, ok := m.add(a, b); ok {

@@ -39,7 +39,7 @@ func Parse(source string) (t *Template, err error) {
 }
 
 // DefaultLimits are enough for a conversation of megabytes.
-var DefaultLimits = Limits{Steps: 20_000_000, Bytes: 1 << 30, Depth: 2000}
+var DefaultLimits = Limits{Steps: 10_000_000, Bytes: 1 << 30, Depth: 2000}
 
 // Options are how a template is rendered.
 type Options struct {
