@@ -143,8 +143,8 @@ func (e *Endpoint) alive() error {
 // is old news and ignored. Errors: an address of no known form, the endpoint's
 // own id, a closed endpoint.
 func (e *Endpoint) SetPeer(id, addr string, epoch uint64) error {
-	if id == e.cfg.ID || id == "" {
-		return fmt.Errorf("m2n: endpoint %q cannot be its own peer, nor one without a name", e.cfg.ID)
+	if id == e.cfg.ID || id == "" || len(id) > maxID {
+		return fmt.Errorf("m2n: the peer %q of endpoint %q: want another id of 1 to %d bytes", id, e.cfg.ID, maxID)
 	}
 	if addr != "" {
 		if _, _, err := splitAddr(addr); err != nil {

@@ -56,7 +56,7 @@ func (p proxied) exchange(t *testing.T, e *Endpoint) {
 }
 
 // transfer sends one message and has it acknowledged.
-func transfer(t *testing.T, from, to *Endpoint) {
+func transfer(t testing.TB, from, to *Endpoint) {
 	t.Helper()
 	_, err := from.Post(to.cfg.ID, Message{Header: []byte("hello")})
 	require.NoError(t, err)

@@ -2,6 +2,7 @@ package m2n
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -195,7 +196,7 @@ func (r *frameReader) next() (frame, error) {
 
 // insideFrame names an end of the stream for what it is.
 func insideFrame(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -203,7 +204,7 @@ func insideFrame(err error) error {
 
 // piece is how much of a body is checksummed and moved at a time: it stays in
 // the cache between the two.
-const piece = 64 << 10
+const piece = 256 << 10
 
 // readBody reads the body into dst, which has f.body bytes, and checks it.
 func (r *frameReader) readBody(f *frame, dst []byte) error {

@@ -131,7 +131,8 @@ type Config struct {
 	// Alloc makes receive memory of n bytes, once per connected peer (Slots slots
 	// of SlotBytes each, rounded up to 64); nil means ordinary memory. Free gets
 	// it back once the pair is lost and its last message released; it may be nil.
-	// Neither is used in process, where a receiver reads the sender's spans.
+	// Neither is used in process, where a receiver reads the sender's spans. Both
+	// are called from goroutines of the endpoint, Alloc by one at a time.
 	Alloc func(n int) (*Region, error)
 	Free  func(*Region)
 	// SlotBytes bounds the body of one message that this endpoint receives
@@ -157,7 +158,8 @@ type Config struct {
 	// ReadyTimeout bounds the wait for a message's Ready event. Default 1 min.
 	ReadyTimeout time.Duration
 	// SpinFor is how long Poll looks again and again before it parks. Parking
-	// costs a wake-up of some 20 µs across cores; spinning costs a core. Default
-	// 0: park at once.
+	// costs a wake-up of some 20 µs across cores; spinning costs a core, and slows
+	// down TCP where it takes the last one: then nobody waits for the sockets.
+	// Default 0: park at once.
 	SpinFor time.Duration
 }

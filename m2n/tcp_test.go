@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -80,22 +79,4 @@ func TestTCPCloseSaysGoodbye(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = b.Post("a", Message{})
 	require.ErrorIs(t, err, ErrClosed)
-}
-
-func BenchmarkTCPPingPong(b *testing.B) {
-	for _, mode := range []struct {
-		name string
-		spin time.Duration
-	}{{"park", 0}, {"spin", 50 * time.Microsecond}} {
-		b.Run(mode.name, func(b *testing.B) {
-			x, y := tcpDuo(b, func(c *Config) { c.SpinFor = mode.spin })
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				pong(y, "a", b.N)
-			}()
-			pingN(b, x, "b", b.N)
-			<-done
-		})
-	}
 }

@@ -325,7 +325,7 @@ func (l *tcpLink) receive() error {
 	for {
 		f, err := l.in.next()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return errors.New("the peer closed the connection without a goodbye")
 		case err != nil:
 			return fmt.Errorf("reading: %w", err)

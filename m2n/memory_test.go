@@ -1,0 +1,117 @@
+package m2n
+
+import (
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestReceiveMemoryGoesBack: Alloc is called once per connection, Free when the
+// pair is lost and the last message released.
+func TestReceiveMemoryGoesBack(t *testing.T) {
+	var taken, freed atomic.Int64
+	a, b := tcpDuo(t, func(c *Config) {
+		c.SlotBytes, c.Slots = 100, 3
+		if c.ID == "b" {
+			c.Alloc = func(n int) (*Region, error) {
+				taken.Add(int64(n))
+				return &Region{Bytes: make([]byte, n), User: "device"}, nil
+			}
+			c.Free = func(r *Region) { freed.Add(int64(len(r.Bytes))) }
+		}
+	})
+	region := a.Register([]byte("abc"), nil)
+	for range 2 {
+		_, err := a.Post("b", Message{Body: []Span{{region, 0, 3}}})
+		require.NoError(t, err)
+	}
+	first, second := pollKind(t, b, Received), pollKind(t, b, Received)
+	require.EqualValues(t, 3*128, taken.Load())
+	require.Equal(t, "device", first.Body[0].Region.User)
+	require.NotEqual(t, first.Body[0].Off, second.Body[0].Off)
+	closeNow(a)
+	pollKind(t, b, Lost)
+	require.Equal(t, "abc", string(first.Body[0].Bytes()), "still the receiver's")
+	b.Release(first)
+	require.Zero(t, freed.Load())
+	b.Release(second)
+	require.Eventually(t, func() bool { return freed.Load() == taken.Load() }, atLast, time.Millisecond)
+}
+
+func TestAllocThatFails(t *testing.T) {
+	for name, alloc := range map[string]func(int) (*Region, error){
+		"out of device memory": func(int) (*Region, error) { return nil, errors.New("out of device memory") },
+		"asked for":            func(n int) (*Region, error) { return &Region{Bytes: make([]byte, n-1)}, nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := tcpDuo(t, func(c *Config) {
+				if c.ID == "b" {
+					c.Alloc = alloc
+				}
+			})
+			_, err := a.Post("b", Message{})
+			require.NoError(t, err)
+			require.ErrorContains(t, pollKind(t, a, Sent).Err, name, "the reason travels to who dials")
+
+			_, err = b.Post("a", Message{})
+			if err == nil { // b dials, and fails at its own memory
+				require.ErrorContains(t, pollKind(t, b, Sent).Err, name)
+			}
+		})
+	}
+}
+
+// TestManyIncarnations: connecting, dying and connecting again leaves nothing
+// behind, neither goroutines (goleak) nor memory.
+func TestManyIncarnations(t *testing.T) {
+	a := endpoint(t, Config{ID: "a", SlotBytes: 1 << 20})
+	at := listen(t, a, "tcp:127.0.0.1:0")
+	incarnation := func(epoch uint64) {
+		b, err := NewEndpoint(Config{ID: "b", Epoch: epoch, SlotBytes: 1 << 20})
+		require.NoError(t, err)
+		addr := listen(t, b, "tcp:127.0.0.1:0")
+		require.NoError(t, a.SetPeer("b", addr, epoch))
+		require.NoError(t, b.SetPeer("a", at, 0))
+		if epoch%2 == 0 {
+			transfer(t, a, b)
+		} else {
+			transfer(t, b, a)
+		}
+		closeNow(b)
+		requireLost(t, a, "b")
+	}
+	var before, after runtime.MemStats
+	for epoch := range uint64(200) {
+		incarnation(epoch + 1)
+		if epoch == 50 {
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	require.Less(t, int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(16<<20))
+	s := a.Stats()[0]
+	require.Equal(t, uint64(200), s.Connects)
+	require.Equal(t, uint64(200), s.Losses)
+}
+
+func TestHistogram(t *testing.T) {
+	var h histogram
+	for _, d := range []time.Duration{0, 1, 2, 3, 1000, time.Second} {
+		h.add(d)
+	}
+	h.add(-time.Second) // clocks may step
+	s := h.snapshot()
+	require.EqualValues(t, 7, s.Count)
+	require.Equal(t, []uint64{2, 1, 2}, s.Buckets[:3])
+	require.EqualValues(t, 4, s.Quantile(0.5))
+	require.EqualValues(t, 1<<30, s.Quantile(1))
+	require.EqualValues(t, (1006+time.Second)/7, s.Mean())
+	require.Zero(t, Histogram{}.Mean())
+	require.EqualValues(t, 1, Histogram{}.Quantile(0.5))
+}
