@@ -1,8 +1,11 @@
 package tokenizer
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -61,15 +64,110 @@ func stripAccents() normalizer {
 // is no exception, and a capital I with a dot becomes two characters.
 func lowercase(s string) string {
 	s = strings.ReplaceAll(s, "İ", "i̇")
-	return strings.Map(unicode.ToLower, s)
+	return strings.Map(func(r rune) rune {
+		if l, ok := lower16[r]; ok {
+			return l
+		}
+		if r >= 0x10D50 && r <= 0x10D65 {
+			return r + 0x20
+		}
+		return unicode.ToLower(r)
+	}, s)
 }
+
+// lower16 are the capitals of Unicode 16 that package unicode's version 15 lacks,
+// but for a run of them.
+var lower16 = map[rune]rune{0x1C89: 0x1C8A, 0xA7CB: 0x264, 0xA7CC: 0xA7CD, 0xA7DA: 0xA7DB, 0xA7DC: 0x19B}
 
 // form returns a Unicode normal form.
 func form(f norm.Form) normalizer {
 	return func(s string) string {
+		if manyMarks(s) {
+			return formSlowly(f, s)
+		}
 		if f.IsNormalString(s) {
 			return s
 		}
 		return f.String(s)
 	}
+}
+
+// fewMarks is how many marks on one character package norm leaves as they are: it
+// puts a joiner behind the 30th, and some are two.
+const fewMarks = 12
+
+// manyMarks reports whether package norm could put a joiner between the marks.
+func manyMarks(s string) bool {
+	n := 0
+	for i := 0; i < len(s); {
+		if s[i] < utf8.RuneSelf {
+			n = 0
+			i++
+			continue
+		}
+		p := norm.NFKD.PropertiesString(s[i:])
+		i += p.Size()
+		if n++; p.CCC() == 0 && len(p.Decomposition()) == 0 {
+			n = 0
+		}
+		if n > fewMarks {
+			return true
+		}
+	}
+	return false
+}
+
+// formSlowly is a normal form as the standard defines it: decompose, put marks in
+// order, compose.
+func formSlowly(f norm.Form, s string) string {
+	decomposing, composing := norm.NFD, f == norm.NFC || f == norm.NFKC
+	if f == norm.NFKC || f == norm.NFKD {
+		decomposing = norm.NFKD
+	}
+	var runes []rune
+	for _, r := range s {
+		runes = append(runes, []rune(decomposing.String(string(r)))...)
+	}
+	orderMarks(runes)
+	if composing {
+		runes = composed(runes)
+	}
+	return string(runes)
+}
+
+// class is a character's canonical combining class: 0 begins a new one.
+func class(r rune) uint8 { return norm.NFD.PropertiesString(string(r)).CCC() }
+
+// orderMarks sorts each run of marks by class.
+func orderMarks(runes []rune) {
+	for begin := 0; begin < len(runes); {
+		end := begin
+		for end < len(runes) && class(runes[end]) != 0 {
+			end++
+		}
+		slices.SortStableFunc(runes[begin:end], func(a, b rune) int { return cmp.Compare(class(a), class(b)) })
+		begin = end + 1
+	}
+}
+
+// composed joins each mark with the last character that begins one, unless
+// another mark of its class or a higher one stands between.
+func composed(runes []rune) []rune {
+	out := runes[:0]
+	starter, last := -1, uint8(0) // last: the class of what stands between
+	for _, r := range runes {
+		c := class(r)
+		if starter >= 0 && (last < c || last == 0 && starter == len(out)-1) {
+			if joined := []rune(norm.NFC.String(string([]rune{out[starter], r}))); len(joined) == 1 {
+				out[starter] = joined[0]
+				continue
+			}
+		}
+		if c == 0 {
+			starter = len(out)
+		}
+		last = c
+		out = append(out, r)
+	}
+	return out
 }

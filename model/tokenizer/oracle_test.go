@@ -42,7 +42,7 @@ func TestOracle(t *testing.T) {
 					require.Equal(t, c.IDs, ids, "%q", c.Text)
 				}
 				require.Equal(t, tok.normalizedText(c.Text), tok.Decode(ids, false))
-				require.Equal(t, tok.Decode(ids, false), streamed(tok, ids))
+				require.Equal(t, tok.Decode(ids, false), streamed(tok, ids, false))
 			}
 		})
 	}
@@ -55,13 +55,4 @@ func (t *Tokenizer) normalizedText(text string) string {
 		return t.normalize(text)
 	}
 	return text
-}
-
-func streamed(t *Tokenizer, ids []int32) string {
-	s := t.NewStream(false)
-	var text string
-	for _, id := range ids {
-		text += s.Push(id)
-	}
-	return text + s.Flush()
 }

@@ -272,37 +272,40 @@ func (p *patternParser) literal(r rune) expr {
 func (p *patternParser) group() expr {
 	fold, dot := p.fold, p.dot
 	defer func() { p.fold, p.dot = fold, dot }()
-	wrap := p.groupKind()
+	wrap, closed := p.groupKind()
 	e := p.alternation()
+	if closed {
+		return e
+	}
 	if p.err == nil && !p.eat(")") {
 		p.fail("a group without an end")
 	}
 	return wrap(e)
 }
 
-func (p *patternParser) groupKind() func(expr) expr {
+// groupKind reads what kind of group it is. closed says that it is options alone,
+// which hold to the end of the group around.
+func (p *patternParser) groupKind() (wrap func(expr) expr, closed bool) {
 	plain := func(e expr) expr { return e }
 	switch {
 	case !strings.HasPrefix(p.rest(), "?"), p.eat("?:"):
-		return plain
+		return plain, false
 	case p.eat("?="):
-		return func(e expr) expr { return look{sub: e} }
+		return func(e expr) expr { return look{sub: e} }, false
 	case p.eat("?!"):
-		return func(e expr) expr { return look{sub: e, negate: true} }
+		return func(e expr) expr { return look{sub: e, negate: true} }, false
 	case p.eat("?<="):
-		return func(e expr) expr { return look{sub: e, behind: true} }
+		return func(e expr) expr { return look{sub: e, behind: true} }, false
 	case p.eat("?<!"):
-		return func(e expr) expr { return look{sub: e, behind: true, negate: true} }
+		return func(e expr) expr { return look{sub: e, behind: true, negate: true} }, false
 	case p.eat("?>"):
-		return func(e expr) expr { return atomic{e} }
+		return func(e expr) expr { return atomic{e} }, false
 	}
-	p.options()
-	return plain
+	return plain, p.options()
 }
 
-// options reads "?im-im:", or "?im-im)" at the beginning of a group or pattern,
-// which then holds to its end.
-func (p *patternParser) options() {
+// options reads "?im-im:", or "?im-im)", of which it reports that it is closed.
+func (p *patternParser) options() (closed bool) {
 	begin := p.at
 	on := true
 	for p.at++; p.err == nil; {
@@ -313,13 +316,14 @@ func (p *patternParser) options() {
 			p.dot = on
 		case '-':
 			on = false
-		case ':':
-			return
+		case ':', ')':
+			return r == ')'
 		default:
 			p.at = begin
 			p.fail("the group (%.3s… is not supported", p.rest())
 		}
 	}
+	return false
 }
 
 // escape reads what follows a backslash outside a class.
