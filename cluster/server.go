@@ -59,7 +59,7 @@ func (s *Server) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			s.update(func(r *Registry) error {
+			_ = s.update(func(r *Registry) error {
 				r.Expire(now)
 				return nil
 			})
@@ -69,7 +69,7 @@ func (s *Server) Run(ctx context.Context) {
 
 // Expel removes a member, which finds out by the end of its stream.
 func (s *Server) Expel(id string) {
-	s.update(func(r *Registry) error {
+	_ = s.update(func(r *Registry) error {
 		r.Leave(id)
 		return nil
 	})

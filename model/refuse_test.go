@@ -1,7 +1,6 @@
 package model
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -100,7 +99,7 @@ func TestBrokenJSON(t *testing.T) {
 func TestFieldErrorIsShort(t *testing.T) {
 	_, err := qwen3MoE.with(fields{"secret": strings.Repeat("é", 500)}).parse(t)
 	var field *FieldError
-	require.True(t, errors.As(err, &field))
+	require.ErrorAs(t, err, &field)
 	require.Equal(t, "secret", field.Field)
 	require.Less(t, len(err.Error()), 250)
 	_, err = qwen3MoE.with(fields{strings.Repeat("é", 5000): 1}).parse(t)

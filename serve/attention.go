@@ -206,11 +206,9 @@ func (e *PeerLostError) Unwrap() error { return e.Cause }
 // the device fails. Whatever ends it, no request is left without a last report.
 func (n *AttentionNode) Run(ctx context.Context) error {
 	err := n.serve(ctx)
-	reason := &UnavailableError{Reason: "the attention node is stopping"}
-	if err != nil && ctx.Err() == nil {
-		reason.Reason = err.Error()
-	} else {
-		err = nil
+	reason := &UnavailableError{Reason: err.Error()}
+	if ctx.Err() != nil {
+		err, reason.Reason = nil, "the attention node is stopping"
 	}
 	n.accept()
 	for id := range n.sequences {
@@ -222,6 +220,7 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 }
 
 // serve goes round the cycle while there is work, and waits while there is none.
+// It ends with an error.
 func (n *AttentionNode) serve(ctx context.Context) error {
 	for {
 		if err := n.rest(ctx); err != nil {

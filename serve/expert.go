@@ -109,7 +109,7 @@ func (n *ExpertNode) Run(ctx context.Context) error {
 			n.timer = 0
 			err = n.act(ctx, n.gather.Timer(n.now()))
 		case err == nil:
-			err = n.handle(ctx, c)
+			err = n.act(ctx, n.handle(c))
 		case ctx.Err() != nil || errors.Is(err, m2n.ErrClosed):
 			return nil
 		}
@@ -145,9 +145,8 @@ func (n *ExpertNode) poll(ctx context.Context) (m2n.Completion, error) {
 
 func (n *ExpertNode) now() time.Duration { return time.Since(n.origin) }
 
-// handle takes one completion. An error of a peer's is that peer's loss; only
-// the device's ends the node.
-func (n *ExpertNode) handle(ctx context.Context, c m2n.Completion) error {
+// handle takes one completion. What a peer does wrong is that peer's loss.
+func (n *ExpertNode) handle(c m2n.Completion) gather.Actions {
 	switch c.Kind {
 	case m2n.Sent:
 		n.sent(c)
@@ -156,28 +155,28 @@ func (n *ExpertNode) handle(ctx context.Context, c m2n.Completion) error {
 		if errors.Is(c.Err, m2n.ErrClosed) {
 			level = slog.LevelDebug // it said goodbye
 		}
-		n.cfg.Log.Log(ctx, level, "attention node lost", "peer", c.Peer, "error", c.Err)
-		return n.lost(ctx, c.Peer)
+		n.cfg.Log.Log(context.Background(), level, "attention node lost", "peer", c.Peer, "error", c.Err)
+		return n.lost(c.Peer)
 	case m2n.Received:
 		actions, err := n.receive(c)
-		if err != nil {
-			n.cfg.Endpoint.Release(c)
-			n.cfg.Log.Error("message refused", "peer", c.Peer, "error", err)
-			n.cfg.Endpoint.RemovePeer(c.Peer)
-			return n.lost(ctx, c.Peer)
+		if err == nil {
+			return actions
 		}
-		return n.act(ctx, actions)
+		n.cfg.Endpoint.Release(c)
+		n.cfg.Log.Error("message refused", "peer", c.Peer, "error", err)
+		n.cfg.Endpoint.RemovePeer(c.Peer)
+		return n.lost(c.Peer)
 	}
-	return nil
+	return gather.Actions{}
 }
 
-func (n *ExpertNode) lost(ctx context.Context, peer string) error {
+func (n *ExpertNode) lost(peer string) gather.Actions {
 	if _, ok := n.joined[peer]; !ok {
-		return nil
+		return gather.Actions{}
 	}
 	delete(n.joined, peer)
 	n.stats.working(n.anyInFlight())
-	return n.act(ctx, n.gather.Lost(peer, n.now()))
+	return n.gather.Lost(peer, n.now())
 }
 
 // receive takes an attention node's message to the gather.
@@ -272,9 +271,7 @@ func (n *ExpertNode) read(h route.Header, c m2n.Completion) (*dispatched, error)
 // act does what the gather decides, until it decides to wait.
 func (n *ExpertNode) act(ctx context.Context, a gather.Actions) error {
 	for {
-		for _, m := range a.Drop {
-			n.cfg.Endpoint.Release(m.Tag.(*dispatched).completion)
-		}
+		n.drop(a)
 		n.timer = a.Timer
 		if a.Run == nil {
 			return nil
@@ -283,6 +280,27 @@ func (n *ExpertNode) act(ctx context.Context, a gather.Actions) error {
 			return err
 		}
 		a = n.gather.Done(n.now())
+	}
+}
+
+// drain takes what came during a run to the gather, so that it decides with all
+// that is here. That is before the run is answered, since an answer may bring
+// its micro-batch's next message, which the gather takes only after Done. While
+// a run is not done, the gather starts none.
+func (n *ExpertNode) drain() {
+	for {
+		c, ok := n.cfg.Endpoint.TryPoll()
+		if !ok {
+			return
+		}
+		n.drop(n.handle(c))
+	}
+}
+
+// drop releases messages that will never run.
+func (n *ExpertNode) drop(a gather.Actions) {
+	for _, m := range a.Drop {
+		n.cfg.Endpoint.Release(m.Tag.(*dispatched).completion)
 	}
 }
 
@@ -318,6 +336,7 @@ func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
 	}
 	n.stats.computed(time.Since(begin))
 	n.count(grouping.Offsets)
+	n.drain()
 	n.answer(run, grouping, out)
 	return nil
 }

@@ -56,12 +56,6 @@ func (n *AttentionNode) cancelled(id uint64) {
 	delete(n.sequences, id)
 }
 
-// fail ends a request with an error.
-func (n *AttentionNode) fail(id uint64, err error) {
-	n.cancelled(id)
-	n.reports = append(n.reports, Report{ID: id, Err: err})
-}
-
 // event is the next report of a sequence: a token, the end, or both.
 func (s *sequence) event(rows batch.Rows, p picked, o batch.Outcome) Event {
 	e := Event{}

@@ -109,7 +109,7 @@ func TestEveryTruncationIsFound(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, b.Bytes()[:n], 0o600))
 		_, err := OpenFile(path)
 		var f *FormatError
-		require.True(t, errors.As(err, &f), "%d bytes: %v", n, err)
+		require.ErrorAs(t, err, &f, "%d bytes", n)
 		require.Equal(t, path, f.File)
 	}
 }

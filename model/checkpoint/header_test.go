@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -72,7 +71,7 @@ func TestBrokenHeaders(t *testing.T) {
 	} {
 		_, err := parse(c.file)
 		var f *FormatError
-		require.True(t, errors.As(err, &f), "%q: %v", c.file, err)
+		require.ErrorAs(t, err, &f, "%q", c.file)
 		require.Equal(t, "x.safetensors", f.File)
 		require.Equal(t, c.tensor, f.Tensor, "%v", err)
 		require.Equal(t, c.offset, f.Offset, "%v", err)

@@ -293,7 +293,7 @@ func TestBatcherProperties(t *testing.T) {
 	var seen Counters // over all runs: what was drawn must have happened
 	var pages kvcache.Counters
 	defer func() {
-		if !t.Failed() {
+		if !t.Failed() && !testing.Short() { // -short draws too little for that
 			require.NotZero(t, seen.Forced)
 			require.Greater(t, seen.Preemptions, seen.Forced)
 			require.NotZero(t, seen.Recomputed)

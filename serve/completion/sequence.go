@@ -88,7 +88,7 @@ func (s *sequence) finish(d Delta) Delta {
 // fail ends the sequence. What it returns is never io.EOF, nor wraps it.
 func (s *sequence) fail(err error) error {
 	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("the engine broke the output off (%v): %w", err, io.ErrUnexpectedEOF) //nolint:errorlint // EOF is the end of an output that is whole
+		err = fmt.Errorf("the engine broke the output off (%v): %w", err, io.ErrUnexpectedEOF)
 	}
 	reason := EndError
 	if errors.Is(err, context.Canceled) {

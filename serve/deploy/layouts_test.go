@@ -294,7 +294,7 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		})
 	}
 	t.Logf("%d layouts: %+v", c.layouts, c)
-	if *layoutSeed == 0 && !raceEnabled && !t.Failed() {
+	if *layoutSeed == 0 && *layoutCount >= 4 && !raceEnabled && !t.Failed() {
 		require.GreaterOrEqual(t, c.layouts, uint64(40))
 		require.Positive(t, c.preemptions, "preemptions")
 		require.Positive(t, c.reused, "reused tokens")

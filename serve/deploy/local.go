@@ -280,10 +280,15 @@ func (l *Local) run() error {
 		l.loops[1].start(ctx[1], e.Run, l.fail)
 	}
 	for _, a := range l.attention {
-		l.loops[0].start(ctx[0], a.Run, l.fail)
-		if _, err := l.Engine.Attach(a.Offer(a.name, 1), a); err != nil {
+		detach, err := l.Engine.Attach(a.Offer(a.name, 1), a)
+		if err != nil {
 			return err
 		}
+		l.loops[0].start(ctx[0], func(ctx context.Context) error {
+			err := a.Run(ctx)
+			detach(&serve.UnavailableError{Reason: fmt.Sprintf("%s has ended: %v", a.name, err)})
+			return err
+		}, l.fail)
 	}
 	return nil
 }

@@ -143,7 +143,7 @@ func readAll(blob []byte) (parent Key, pages []Page, rest int, err error) {
 	}
 	for {
 		p, err := d.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return d.Parent(), pages, r.Len(), nil
 		}
 		if err != nil {

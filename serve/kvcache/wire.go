@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -190,7 +191,7 @@ func (d *Reader) read(b []byte, n int) ([]byte, error) {
 
 // noEOF makes the end of the input within a record an error of its own.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
