@@ -210,8 +210,17 @@ func byteLevelPiece(p piece, yield func(piece)) {
 
 func (t *Tokenizer) buildPostProcessor() error {
 	var err error
-	t.post, err = build(t.file.PostProcessor, "processors", postProcessors)
-	return err
+	if t.post, err = build(t.file.PostProcessor, "processors", postProcessors); err != nil {
+		return err
+	}
+	for _, p := range t.post {
+		for _, id := range p(nil) {
+			if !t.Has(id) {
+				return fmt.Errorf("it adds the id %d, which is no token", id)
+			}
+		}
+	}
+	return nil
 }
 
 func (t *Tokenizer) buildDecoder() error {
