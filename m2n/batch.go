@@ -83,23 +83,30 @@ func (b *batch) next() [][]byte {
 	return b.pending
 }
 
+// fill gathers limit bytes of bodies, up to twice that where it is the rest of a
+// span, and the small parts around them: a short rest is not worth a write.
 func (b *batch) fill(limit int) {
 	b.list = b.list[:0]
-	for limit > 0 && b.at < len(b.parts) && len(b.list) < maxPieces {
+	for b.at < len(b.parts) && len(b.list) < maxPieces {
 		p := &b.parts[b.at]
-		n := min(len(p.bytes), limit)
+		n := len(p.bytes)
 		switch p.kind {
 		case bodyPart:
+			if limit <= 0 {
+				b.pending = b.list
+				return
+			}
+			if n > 2*limit {
+				n = limit
+			}
+			limit -= n
 			b.sum = crc32.Update(b.sum, castagnoli, p.bytes[:n])
 		case trailerPart:
-			n = trailerBytes
 			binary.LittleEndian.PutUint32(p.bytes, b.sum)
 			b.sum = 0
 		}
 		b.list = append(b.list, p.bytes[:n])
-		p.bytes = p.bytes[n:]
-		limit -= n
-		if len(p.bytes) == 0 {
+		if p.bytes = p.bytes[n:]; len(p.bytes) == 0 {
 			b.at++
 		}
 	}

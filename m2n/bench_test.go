@@ -2,10 +2,12 @@ package m2n
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -113,6 +115,59 @@ func rawPingPong(b *testing.B, size int, sums bool) {
 		require.NoError(b, rawTurn(x, buf, sums, true))
 	}
 	require.NoError(b, <-done)
+}
+
+// BenchmarkHandOff: the time from a post to the other end's Poll, where the poster
+// goes on computing for 100 µs, so that the receiver has to run on another core.
+func BenchmarkHandOff(b *testing.B) {
+	for _, way := range []struct {
+		name string
+		make func(testing.TB, func(*Config)) (x, y *Endpoint)
+		spin time.Duration
+	}{
+		{"inproc-park", duo, 0}, {"inproc-spin", duo, time.Millisecond}, {"tcp-park", tcpDuo, 0},
+	} {
+		b.Run(way.name, func(b *testing.B) {
+			x, y := way.make(b, func(c *Config) {
+				c.Queue = 1 << 20
+				if c.ID == "b" {
+					c.SpinFor = way.spin
+				}
+			})
+			transfer(b, x, y)
+			took := make([]time.Duration, b.N)
+			done := async(func() error { return noteDelays(y, took) })
+			for range b.N {
+				postAndCompute(b, x, 100*time.Microsecond)
+			}
+			require.NoError(b, <-done)
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2])/1e3, "median-µs")
+			b.ReportMetric(float64(took[len(took)*99/100])/1e3, "p99-µs")
+		})
+	}
+}
+
+// postAndCompute posts the time, and keeps the core busy.
+func postAndCompute(b *testing.B, e *Endpoint, d time.Duration) {
+	begin := now()
+	_, err := e.Post("b", Message{Header: binary.LittleEndian.AppendUint64(nil, uint64(begin))})
+	require.NoError(b, err)
+	for now()-begin < d {
+		e.TryPoll()
+	}
+}
+
+func noteDelays(e *Endpoint, took []time.Duration) error {
+	for i := range took {
+		c, err := e.Poll(context.Background())
+		if err != nil {
+			return err
+		}
+		took[i] = now() - time.Duration(binary.LittleEndian.Uint64(c.Header))
+		e.Release(c)
+	}
+	return nil
 }
 
 // rawTurn writes and reads, or reads and writes.

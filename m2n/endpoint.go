@@ -224,7 +224,10 @@ func (e *Endpoint) Post(peer string, m Message) (uint64, error) {
 		pair: p, token: e.tokens.Add(1), header: slices.Clone(m.Header), body: slices.Clone(m.Body),
 		bytes: bytes, ready: m.Ready, posted: time.Now(),
 	}
-	return o.token, p.post(o)
+	if err := p.post(o); err != nil {
+		return 0, err
+	}
+	return o.token, nil
 }
 
 func (e *Endpoint) peer(id string) (*pair, error) {

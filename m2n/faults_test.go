@@ -82,6 +82,7 @@ func requireLost(t *testing.T, e *Endpoint, peer string) error {
 // TestSilence: whatever direction is silent, both ends find out in time, and no
 // other pair is touched.
 func TestSilence(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name string
 		do   func(*m2ntest.Proxy)
@@ -93,6 +94,7 @@ func TestSilence(t *testing.T) {
 		{"stalled both", func(p *m2ntest.Proxy) { p.SetBoth(m2ntest.Stall) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			p := newProxied(t, nil)
 			begin := time.Now()
 			tc.do(p.proxy)
@@ -112,6 +114,7 @@ func TestSilence(t *testing.T) {
 // TestIdlePairsStayUp: signs of life keep an idle pair for longer than
 // PeerTimeout.
 func TestIdlePairsStayUp(t *testing.T) {
+	t.Parallel()
 	p := newProxied(t, func(c *Config) {
 		if c.ID == "b" {
 			c.PeerTimeout = testTimeout / 2 // a has to speak as often as b wants
@@ -126,6 +129,7 @@ func TestIdlePairsStayUp(t *testing.T) {
 
 // TestStuckWriteIsLost: a message is half written when the peer stops reading.
 func TestStuckWriteIsLost(t *testing.T) {
+	t.Parallel()
 	p := newProxied(t, func(c *Config) { c.SlotBytes = 64 << 20; c.Slots = 2 })
 	p.proxy.Set(m2ntest.ToTarget, m2ntest.Stall)
 	region := p.a.Register(make([]byte, 64<<20), nil)
@@ -154,6 +158,7 @@ func TestCorruptionIsNamedAtBothEnds(t *testing.T) {
 }
 
 func TestCutMidMessage(t *testing.T) {
+	t.Parallel()
 	p := newProxied(t, func(c *Config) { c.SlotBytes = 64 << 20; c.Slots = 1 })
 	region := p.a.Register(make([]byte, 64<<20), nil)
 	p.proxy.Delay(m2ntest.ToTarget, 10*time.Millisecond) // it is under way when it is cut
@@ -331,6 +336,7 @@ func TestFramesOfAnOlderEpochAreDropped(t *testing.T) {
 }
 
 func TestRefusalsNameBothValues(t *testing.T) {
+	t.Parallel()
 	e := endpoint(t, Config{ID: "e", Epoch: 5, DialTimeout: 200 * time.Millisecond})
 	addr := listen(t, e, "tcp:127.0.0.1:0")
 	require.NoError(t, e.SetPeer("x", "", 3))
@@ -379,6 +385,7 @@ func TestAnotherProtocolVersionIsRefused(t *testing.T) {
 // TestClientsThatSayNothing: they cost little, are gone after DialTimeout, and
 // are in nobody's way.
 func TestClientsThatSayNothing(t *testing.T) {
+	t.Parallel()
 	a, b := tcpDuo(t, func(c *Config) { c.DialTimeout = time.Second })
 	addr := strings.TrimPrefix(b.sockets[0].Addr().String(), "tcp:")
 	var conns []net.Conn

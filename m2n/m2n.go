@@ -73,7 +73,8 @@ const (
 	Received Kind = iota
 	// Sent: a posted message's spans may be reused; Token says which. In process
 	// it comes when the receiver releases, over TCP when the last byte is with
-	// the kernel. Err is set where the pair failed first.
+	// the kernel. Err is set where the pair failed first. An answer may be polled
+	// before the Sent of what it answers.
 	Sent
 	// Lost: the pair has failed; Err is a *LostError that says why. Later posts to
 	// the peer fail until SetPeer names it again, with a higher epoch.

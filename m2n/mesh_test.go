@@ -410,6 +410,7 @@ func TestOneSidedAddresses(t *testing.T) {
 }
 
 func TestNobodyThere(t *testing.T) {
+	t.Parallel()
 	l := endpoint(t, Config{ID: "l"})
 	gone := listen(t, l, "tcp:127.0.0.1:0")
 	require.NoError(t, l.Close(t.Context()))

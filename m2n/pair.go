@@ -75,8 +75,8 @@ func (o *outgoing) lengths() []int {
 // pair is this end of the connection with one incarnation of a peer: the queue
 // of what is to be sent, the credit that the peer gave, and the link.
 //
-// Lock order: pair.mu of two pairs in the order of their owners' ids, then
-// slots.mu or completions.mu. Endpoint.mu is never held together with them.
+// Lock order: Endpoint.mu, pair.mu (of two pairs in the order of their owners'
+// ids), then slots.mu or completions.mu.
 type pair struct {
 	ep       *Endpoint
 	id       string // the peer's

@@ -197,14 +197,17 @@ type stream struct {
 func newStream(ctx context.Context, e *Endpoint, conn net.Conn) *stream {
 	s := &stream{ep: e, conn: conn, clock: &listener{conn: conn}}
 	s.in = frameReader{r: bufio.NewReaderSize(s.clock, readBuffer), lim: handshakeBounds}
+	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(over)
 		conn.SetDeadline(time.Now()) //nolint:errcheck // it fails where the connection has, and that is what is wanted
 	})
 	s.keep = func() error {
-		if !stop() {
-			return ctx.Err()
+		if stop() {
+			close(over)
 		}
-		return nil
+		<-over
+		return ctx.Err()
 	}
 	return s
 }
@@ -240,7 +243,7 @@ func (s *stream) hear(kind frameType) (greeting, error) {
 // refuse tells the peer why, where it still listens.
 func (s *stream) refuse(err error) {
 	_ = s.keep()                                                 // from here on the deadline is the one below
-	s.conn.SetDeadline(time.Now().Add(s.ep.cfg.DialTimeout / 8)) //nolint:errcheck // the write fails then
+	s.conn.SetDeadline(time.Now().Add(s.ep.cfg.DialTimeout / 4)) //nolint:errcheck // the write fails then
 	_ = s.say(frameRefuse, refusalOf(err))                       // the peer sees the end of the connection otherwise
 }
 

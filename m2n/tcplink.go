@@ -45,6 +45,9 @@ const (
 	batchMessages = 16
 )
 
+// leastIdle bounds how often a peer may want to hear something.
+const leastIdle = 2 * time.Millisecond
+
 func newTCPLink(p *pair, s *stream, theirs greeting) (*tcpLink, error) {
 	memory, err := newSlots(p.ep)
 	if err != nil {
@@ -53,7 +56,7 @@ func newTCPLink(p *pair, s *stream, theirs greeting) (*tcpLink, error) {
 	cfg := p.ep.cfg
 	l := &tcpLink{
 		pair: p, conn: s.conn, direct: newDirectWriter(s.conn), in: &s.in, clock: s.clock, slots: memory,
-		idle: min(cfg.PeerTimeout, theirs.PeerTimeout) / 4, kick: make(chan struct{}, 1),
+		idle: max(min(cfg.PeerTimeout, theirs.PeerTimeout)/4, leastIdle), kick: make(chan struct{}, 1),
 		busy: true, // until run: the handshake writes
 	}
 	l.in.lim = bounds{header: cfg.HeaderBytes, spans: maxSpans, body: cfg.SlotBytes}
