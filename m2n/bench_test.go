@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -118,14 +119,19 @@ func rawPingPong(b *testing.B, size int, sums bool) {
 }
 
 // BenchmarkHandOff: the time from a post to the other end's Poll, where the poster
-// goes on computing for 100 µs, so that the receiver has to run on another core.
+// goes on computing for 100 µs, so that one of them has to move to another core:
+// the receiver, which takes Go's scheduler some 70 µs, or the poster, where it
+// yields after its posts.
 func BenchmarkHandOff(b *testing.B) {
 	for _, way := range []struct {
 		name string
 		make func(testing.TB, func(*Config)) (x, y *Endpoint)
 		spin time.Duration
+		post func()
 	}{
-		{"inproc-park", duo, 0}, {"inproc-spin", duo, time.Millisecond}, {"tcp-park", tcpDuo, 0},
+		{"inproc-park", duo, 0, func() {}}, {"inproc-yield", duo, 0, runtime.Gosched},
+		{"inproc-spin", duo, time.Millisecond, func() {}},
+		{"tcp-park", tcpDuo, 0, func() {}}, {"tcp-yield", tcpDuo, 0, runtime.Gosched},
 	} {
 		b.Run(way.name, func(b *testing.B) {
 			x, y := way.make(b, func(c *Config) {
@@ -138,7 +144,7 @@ func BenchmarkHandOff(b *testing.B) {
 			took := make([]time.Duration, b.N)
 			done := async(func() error { return noteDelays(y, took) })
 			for range b.N {
-				postAndCompute(b, x, 100*time.Microsecond)
+				postAndCompute(b, x, way.post)
 			}
 			require.NoError(b, <-done)
 			slices.Sort(took)
@@ -149,11 +155,12 @@ func BenchmarkHandOff(b *testing.B) {
 }
 
 // postAndCompute posts the time, and keeps the core busy.
-func postAndCompute(b *testing.B, e *Endpoint, d time.Duration) {
+func postAndCompute(b *testing.B, e *Endpoint, after func()) {
 	begin := now()
 	_, err := e.Post("b", Message{Header: binary.LittleEndian.AppendUint64(nil, uint64(begin))})
 	require.NoError(b, err)
-	for now()-begin < d {
+	after()
+	for now()-begin < 100*time.Microsecond {
 		e.TryPoll()
 	}
 }
