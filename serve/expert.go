@@ -109,7 +109,9 @@ func (n *ExpertNode) Run(ctx context.Context) error {
 			n.timer = 0
 			err = n.act(ctx, n.gather.Timer(n.now()))
 		case err == nil:
-			err = n.act(ctx, n.handle(c))
+			if actions, decided := n.handle(c); decided {
+				err = n.act(ctx, actions)
+			}
 		case ctx.Err() != nil || errors.Is(err, m2n.ErrClosed):
 			return nil
 		}
@@ -145,8 +147,10 @@ func (n *ExpertNode) poll(ctx context.Context) (m2n.Completion, error) {
 
 func (n *ExpertNode) now() time.Duration { return time.Since(n.origin) }
 
-// handle takes one completion. What a peer does wrong is that peer's loss.
-func (n *ExpertNode) handle(c m2n.Completion) gather.Actions {
+// handle takes one completion, and says whether the gather has decided anew:
+// what it wanted before holds otherwise, its timer above all. What a peer does
+// wrong is that peer's loss.
+func (n *ExpertNode) handle(c m2n.Completion) (a gather.Actions, decided bool) {
 	switch c.Kind {
 	case m2n.Sent:
 		n.sent(c)
@@ -158,53 +162,62 @@ func (n *ExpertNode) handle(c m2n.Completion) gather.Actions {
 		n.cfg.Log.Log(context.Background(), level, "attention node lost", "peer", c.Peer, "error", c.Err)
 		return n.lost(c.Peer)
 	case m2n.Received:
-		actions, err := n.receive(c)
+		a, decided, err := n.receive(c)
 		if err == nil {
-			return actions
+			return a, decided
 		}
 		n.cfg.Endpoint.Release(c)
 		n.cfg.Log.Error("message refused", "peer", c.Peer, "error", err)
 		n.cfg.Endpoint.RemovePeer(c.Peer)
-		return n.lost(c.Peer)
+		after, lost := n.lost(c.Peer)
+		if lost {
+			a = join(a, after)
+		}
+		return a, decided || lost
 	}
-	return gather.Actions{}
+	return a, false
 }
 
-func (n *ExpertNode) lost(peer string) gather.Actions {
+func (n *ExpertNode) lost(peer string) (a gather.Actions, decided bool) {
 	if _, ok := n.joined[peer]; !ok {
-		return gather.Actions{}
+		return a, false
 	}
 	delete(n.joined, peer)
 	n.stats.working(n.anyInFlight())
-	return n.gather.Lost(peer, n.now())
+	return n.gather.Lost(peer, n.now()), true
 }
 
-// receive takes an attention node's message to the gather.
-func (n *ExpertNode) receive(c m2n.Completion) (gather.Actions, error) {
+// receive takes an attention node's message to the gather. Where it fails, what
+// the gather has decided before counts all the same.
+func (n *ExpertNode) receive(c m2n.Completion) (a gather.Actions, decided bool, err error) {
 	h, err := route.ParseHeader(c.Header)
 	if err != nil {
-		return gather.Actions{}, err
+		return a, false, err
 	}
-	actions, err := n.inFlight(c.Peer, h.InFlight)
-	if err != nil {
-		return gather.Actions{}, err
-	}
-	switch h.Kind {
-	case route.Status:
-		n.cfg.Endpoint.Release(c)
-		return actions, nil
-	case route.Dispatch:
-		d, err := n.read(h, c)
-		if err != nil {
-			return gather.Actions{}, fmt.Errorf("step %d, layer %d, micro-batch %d: %w", h.Step, h.Layer, h.MicroBatch, err)
+	if h.Kind == route.Status {
+		if a, decided, err = n.inFlight(c.Peer, h.InFlight); err == nil {
+			n.cfg.Endpoint.Release(c)
 		}
-		n.stats.arrived(c)
-		next, err := n.gather.Arrive(gather.Message{
-			Node: c.Peer, Step: h.Step, MicroBatch: h.MicroBatch, Layer: h.Layer, Rows: h.Pairs, Tag: d,
-		}, n.now())
-		return join(actions, next), err
+		return a, decided, err
 	}
-	return gather.Actions{}, fmt.Errorf("a message of kind %d", h.Kind)
+	if h.Kind != route.Dispatch {
+		return a, false, fmt.Errorf("a message of kind %d", h.Kind)
+	}
+	d, err := n.read(h, c)
+	if err != nil {
+		return a, false, fmt.Errorf("step %d, layer %d, micro-batch %d: %w", h.Step, h.Layer, h.MicroBatch, err)
+	}
+	n.stats.arrived(c)
+	if a, decided, err = n.inFlight(c.Peer, h.InFlight); err != nil {
+		return a, decided, err
+	}
+	next, err := n.gather.Arrive(gather.Message{
+		Node: c.Peer, Step: h.Step, MicroBatch: h.MicroBatch, Layer: h.Layer, Rows: h.Pairs, Tag: d,
+	}, n.now())
+	if err != nil {
+		return a, decided, err
+	}
+	return join(a, next), true, nil
 }
 
 // join is the actions of two events in a row.
@@ -218,19 +231,20 @@ func join(a, b gather.Actions) gather.Actions {
 
 // inFlight tells the gather of a node that is new, or whose micro-batches in
 // flight have changed.
-func (n *ExpertNode) inFlight(peer string, batches uint64) (gather.Actions, error) {
+func (n *ExpertNode) inFlight(peer string, batches uint64) (a gather.Actions, decided bool, err error) {
 	was, known := n.joined[peer]
 	if !known {
 		if err := n.gather.Joined(peer); err != nil {
-			return gather.Actions{}, err
+			return a, false, err
 		}
 	}
 	n.joined[peer] = batches
 	if known && was == batches {
-		return gather.Actions{}, nil
+		return a, false, nil
 	}
 	n.stats.working(n.anyInFlight())
-	return n.gather.Busy(peer, batches, n.now())
+	a, err = n.gather.Busy(peer, batches, n.now())
+	return a, true, err
 }
 
 // anyInFlight says whether any attention node has micro-batches in flight.
@@ -293,7 +307,8 @@ func (n *ExpertNode) drain() {
 		if !ok {
 			return
 		}
-		n.drop(n.handle(c))
+		actions, _ := n.handle(c)
+		n.drop(actions)
 	}
 }
 
