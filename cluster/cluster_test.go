@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -16,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var identity = Identity{Version: "v1", Model: "abc", Layers: 4, Experts: 8, TopK: 2, Numerics: "f32"}
 
 func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
-	r := NewRegistry(identity, 2, 1, time.Second)
+	r := NewRegistry(identity, Settings{ExpertNodes: 2, MicroBatches: 1}, time.Second)
 	now := time.Unix(0, 0)
 	join := func(role Role) Member {
 		m, err := r.Join(role, "tcp:x", identity, now)
@@ -47,13 +48,16 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 func TestIdentityMismatchNamesBothValues(t *testing.T) {
 	other := identity
 	other.Layers = 5
-	_, err := NewRegistry(identity, 1, 1, time.Second).Join(Attention, "tcp:x", other, time.Now())
+	_, err := NewRegistry(identity, Settings{ExpertNodes: 1}, time.Second).Join(Attention, "tcp:x", other, time.Now())
 	require.ErrorContains(t, err, "layers: the cluster has 4, the node 5")
 }
 
+// settings have a value of their own in each field.
+var settings = Settings{ExpertNodes: 1, MicroBatches: 2, MaxModelLen: 3, MaxBatchedTokens: 4}
+
 // front starts a front end and returns its address.
 func front(t *testing.T, timeout time.Duration) (*Server, string) {
-	s := NewServer(identity, 1, 1, timeout)
+	s := NewServer(identity, settings, timeout)
 	path, handler := s.Handler()
 	require.Equal(t, "/tandem.v1.Membership/", path)
 	web := httptest.NewUnstartedServer(handler)
@@ -97,6 +101,7 @@ func TestNodesJoinAndSeeEachOther(t *testing.T) {
 	require.NoError(t, e.Ready())
 	v := until(t, a, func(v View) bool { return v.Missing() == "" })
 	require.Equal(t, "tcp:e", v.Of(Expert)[0].Addr)
+	require.Equal(t, settings, v.Settings)
 	e.Close()
 	until(t, a, func(v View) bool { return len(v.Of(Expert)) == 0 })
 	v, _ = server.View()
@@ -115,6 +120,29 @@ func TestRefusalSaysWhy(t *testing.T) {
 	require.ErrorContains(t, err, `role "router"`)
 }
 
+// TestDrainingNodeIsSeen: everybody sees that a node is about to stop, and that
+// the cluster takes no requests for lack of it.
+func TestDrainingNodeIsSeen(t *testing.T) {
+	server, url := front(t, time.Second)
+	client := NewHTTPClient(time.Second)
+	defer client.CloseIdleConnections()
+	a, err := Join(t.Context(), client, url, Attention, "tcp:a", identity, time.Second)
+	require.NoError(t, err)
+	defer a.Close()
+	e, err := Join(t.Context(), client, url, Expert, "tcp:e", identity, time.Second)
+	require.NoError(t, err)
+	defer e.Close()
+	require.NoError(t, a.Ready())
+	require.NoError(t, e.Ready())
+	until(t, a, func(v View) bool { return v.Missing() == "" })
+	require.NoError(t, e.Drain())
+	v := until(t, a, func(v View) bool { return v.Missing() != "" })
+	require.Equal(t, "0 of 1 expert nodes are ready (about to stop: expert-0)", v.Missing())
+	require.True(t, v.Of(Expert)[0].Ready, "it still serves those who need it")
+	server.Expel(e.Self.ID)
+	until(t, a, func(v View) bool { return len(v.Of(Expert)) == 0 })
+}
+
 // TestExpelledNodeFindsOut removes a member as a silent one is removed.
 func TestExpelledNodeFindsOut(t *testing.T) {
 	server, url := front(t, time.Second)
@@ -130,4 +158,29 @@ func TestExpelledNodeFindsOut(t *testing.T) {
 		_, err = a.Next(ctx)
 	}
 	require.ErrorContains(t, err, "was removed")
+}
+
+// TestEndComesRightAfterAView: a session may end after Next has heard of a view,
+// and before it looks.
+func TestEndComesRightAfterAView(t *testing.T) {
+	s := &Session{news: make(chan struct{}, 1)}
+	s.set(View{}, nil)
+	s.mu.Lock()
+	first := make(chan error, 1)
+	go func() {
+		_, err := s.Next(t.Context())
+		first <- err
+	}()
+	require.Eventually(t, func() bool { return len(s.news) == 0 }, 5*time.Second, time.Millisecond)
+	s.err = errors.New("the end")
+	s.wake()
+	s.mu.Unlock()
+	select {
+	case err := <-first:
+		require.EqualError(t, err, "the end")
+	case <-time.After(5 * time.Second):
+		t.Fatal("Next hangs")
+	}
+	_, err := s.Next(t.Context())
+	require.EqualError(t, err, "the end", "an end stays an end")
 }

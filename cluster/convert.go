@@ -18,19 +18,22 @@ func identityFromProto(p *tandemv1.Identity) Identity {
 
 func memberToProto(m Member) *tandemv1.Member {
 	return &tandemv1.Member{
-		Id: m.ID, Role: string(m.Role), Addr: m.Addr, Epoch: m.Epoch, Place: int64(m.Place), Ready: m.Ready,
+		Id: m.ID, Role: string(m.Role), Addr: m.Addr, Epoch: m.Epoch, Place: int64(m.Place), Ready: m.Ready, Draining: m.Draining,
 	}
 }
 
 func memberFromProto(p *tandemv1.Member) Member {
 	return Member{
 		ID: p.GetId(), Role: Role(p.GetRole()), Addr: p.GetAddr(),
-		Epoch: p.GetEpoch(), Place: int(p.GetPlace()), Ready: p.GetReady(),
+		Epoch: p.GetEpoch(), Place: int(p.GetPlace()), Ready: p.GetReady(), Draining: p.GetDraining(),
 	}
 }
 
 func viewToProto(v View) *tandemv1.View {
-	p := &tandemv1.View{Version: v.Version, ExpertNodes: int64(v.ExpertNodes), MicroBatches: int64(v.MicroBatches)}
+	p := &tandemv1.View{
+		Version: v.Version, ExpertNodes: int64(v.ExpertNodes), MicroBatches: int64(v.MicroBatches),
+		MaxModelLen: int64(v.MaxModelLen), MaxBatchedTokens: int64(v.MaxBatchedTokens),
+	}
 	for _, m := range v.Members {
 		p.Members = append(p.Members, memberToProto(m))
 	}
@@ -38,7 +41,10 @@ func viewToProto(v View) *tandemv1.View {
 }
 
 func viewFromProto(p *tandemv1.View) View {
-	v := View{Version: p.GetVersion(), ExpertNodes: int(p.GetExpertNodes()), MicroBatches: int(p.GetMicroBatches())}
+	v := View{Version: p.GetVersion(), Settings: Settings{
+		ExpertNodes: int(p.GetExpertNodes()), MicroBatches: int(p.GetMicroBatches()),
+		MaxModelLen: int(p.GetMaxModelLen()), MaxBatchedTokens: int(p.GetMaxBatchedTokens()),
+	}}
 	for _, m := range p.GetMembers() {
 		v.Members = append(v.Members, memberFromProto(m))
 	}

@@ -18,13 +18,13 @@ type Registry struct {
 	named    map[Role]int
 }
 
-// NewRegistry returns the registry of a cluster with the given number of expert
-// places. A member that is not heard of for timeout is removed.
-func NewRegistry(id Identity, expertNodes, microBatches int, timeout time.Duration) *Registry {
+// NewRegistry returns the registry of a cluster without members. One that is not
+// heard of for timeout is removed.
+func NewRegistry(id Identity, s Settings, timeout time.Duration) *Registry {
 	return &Registry{
 		identity: id,
 		timeout:  timeout,
-		view:     View{ExpertNodes: expertNodes, MicroBatches: microBatches},
+		view:     View{Settings: s},
 		heard:    map[string]time.Time{},
 		named:    map[Role]int{},
 	}
@@ -77,24 +77,31 @@ func (r *Registry) place(role Role) (int, error) {
 
 // Ready marks a member's weights as loaded.
 func (r *Registry) Ready(id string, now time.Time) error {
+	return r.mark(id, now, func(m *Member) { m.Ready = true })
+}
+
+// Drain marks a member as about to stop.
+func (r *Registry) Drain(id string, now time.Time) error {
+	return r.mark(id, now, func(m *Member) { m.Draining = true })
+}
+
+// Heard notes a sign of life.
+func (r *Registry) Heard(id string, now time.Time) error {
+	return r.mark(id, now, func(*Member) {})
+}
+
+// mark changes a member that was heard of.
+func (r *Registry) mark(id string, now time.Time, change func(*Member)) error {
 	i := r.find(id)
 	if i < 0 {
 		return fmt.Errorf("node %s is not a member", id)
 	}
 	r.heard[id] = now
-	if !r.view.Members[i].Ready {
-		r.view.Members[i].Ready = true
+	before := r.view.Members[i]
+	change(&r.view.Members[i])
+	if r.view.Members[i] != before {
 		r.view.Version++
 	}
-	return nil
-}
-
-// Heard notes a sign of life.
-func (r *Registry) Heard(id string, now time.Time) error {
-	if r.find(id) < 0 {
-		return fmt.Errorf("node %s is not a member", id)
-	}
-	r.heard[id] = now
 	return nil
 }
 

@@ -29,10 +29,10 @@ type Server struct {
 }
 
 // NewServer serves a registry of the given cluster: see [NewRegistry].
-func NewServer(id Identity, expertNodes, microBatches int, timeout time.Duration) *Server {
+func NewServer(id Identity, settings Settings, timeout time.Duration) *Server {
 	return &Server{
 		timeout:  timeout,
-		registry: NewRegistry(id, expertNodes, microBatches, timeout),
+		registry: NewRegistry(id, settings, timeout),
 		changed:  make(chan struct{}),
 	}
 }
@@ -196,7 +196,7 @@ func (s membership) keep(ctx context.Context, id string, stream *connect.BidiStr
 			var view View
 			view, changed = s.View()
 			if _, ok := view.Find(id); !ok {
-				return connect.NewError(connect.CodeAborted, fmt.Errorf("node %s was removed: nothing heard for %v", id, s.timeout))
+				return connect.NewError(connect.CodeAborted, fmt.Errorf("node %s was removed: it was about to stop, or nothing was heard of it for %v", id, s.timeout))
 			}
 			err = stream.Send(&tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_View{View: viewToProto(view)}})
 		}
@@ -209,8 +209,11 @@ func (s membership) keep(ctx context.Context, id string, stream *connect.BidiStr
 // heard notes what a member said.
 func (s membership) heard(id string, m *tandemv1.JoinRequest) error {
 	err := s.update(func(r *Registry) error {
-		if m.GetReady() != nil {
+		switch {
+		case m.GetReady() != nil:
 			return r.Ready(id, time.Now())
+		case m.GetDrain() != nil:
+			return r.Drain(id, time.Now())
 		}
 		return r.Heard(id, time.Now())
 	})

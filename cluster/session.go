@@ -108,6 +108,12 @@ func (s *Session) Ready() error {
 	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Ready{Ready: &tandemv1.Ready{}}})
 }
 
+// Drain says that the node is about to stop. The front end lets no new request
+// need it, and ends the session once none does.
+func (s *Session) Drain() error {
+	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Drain{Drain: &tandemv1.Drain{}}})
+}
+
 // Next waits for a view that it has not returned, and returns the newest; or the
 // error that ended the session: the front end is lost, or has removed the node.
 func (s *Session) Next(ctx context.Context) (View, error) {
@@ -119,7 +125,7 @@ func (s *Session) Next(ctx context.Context) (View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		s.news <- struct{}{} // an end stays an end
+		s.wake() // an end stays an end
 		return View{}, s.err
 	}
 	v := *s.view
@@ -138,6 +144,11 @@ func (s *Session) set(v View, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.view, s.err = &v, err
+	s.wake()
+}
+
+// wake lets Next look.
+func (s *Session) wake() {
 	select {
 	case s.news <- struct{}{}:
 	default:

@@ -85,16 +85,25 @@ type Member struct {
 	Place int
 	// Ready: its weights are loaded.
 	Ready bool
+	// Draining: it is about to stop, and stays only for the requests that run.
+	Draining bool
+}
+
+// Settings are what the front end decides for all nodes.
+type Settings struct {
+	// ExpertNodes is how many places the experts are spread over; MicroBatches
+	// how many each attention node has in flight.
+	ExpertNodes, MicroBatches int
+	// MaxModelLen bounds a sequence, MaxBatchedTokens a micro-batch's step, in
+	// tokens.
+	MaxModelLen, MaxBatchedTokens int
 }
 
 // View is a snapshot of the cluster. Version rises with every change.
 type View struct {
 	Version uint64
-	// ExpertNodes is how many places the experts are spread over; MicroBatches
-	// how many each attention node has in flight.
-	ExpertNodes  int
-	MicroBatches int
-	Members      []Member
+	Settings
+	Members []Member
 }
 
 // Find returns the member with the given id.
@@ -118,22 +127,29 @@ func (v View) Of(r Role) []Member {
 	return members
 }
 
-// Missing says in words which nodes are not there or not ready, or nothing
-// where the cluster can serve: all expert places are filled, and one attention
-// node at least.
+// Missing says in words which nodes are not there, not ready or about to stop, or
+// nothing where the cluster takes requests: all expert places are filled, and one
+// attention node at least.
 func (v View) Missing() string {
 	ready := map[Role]int{}
+	var missing, draining []string
 	for _, m := range v.Members {
-		if m.Ready {
+		switch {
+		case m.Draining:
+			draining = append(draining, m.ID)
+		case m.Ready:
 			ready[m.Role]++
 		}
 	}
-	var missing []string
 	if n := ready[Attention]; n == 0 {
 		missing = append(missing, "no attention node is ready")
 	}
 	if n := ready[Expert]; n < v.ExpertNodes {
 		missing = append(missing, fmt.Sprintf("%d of %d expert nodes are ready", n, v.ExpertNodes))
 	}
-	return strings.Join(missing, ", ")
+	text := strings.Join(missing, ", ")
+	if text != "" && len(draining) > 0 {
+		text += " (about to stop: " + strings.Join(draining, ", ") + ")"
+	}
+	return text
 }

@@ -32,6 +32,7 @@ type JoinRequest struct {
 	//	*JoinRequest_Ready
 	//	*JoinRequest_Beat
 	//	*JoinRequest_Leave
+	//	*JoinRequest_Drain
 	Message       isJoinRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -110,6 +111,15 @@ func (x *JoinRequest) GetLeave() *Leave {
 	return nil
 }
 
+func (x *JoinRequest) GetDrain() *Drain {
+	if x != nil {
+		if x, ok := x.Message.(*JoinRequest_Drain); ok {
+			return x.Drain
+		}
+	}
+	return nil
+}
+
 type isJoinRequest_Message interface {
 	isJoinRequest_Message()
 }
@@ -129,8 +139,14 @@ type JoinRequest_Beat struct {
 }
 
 type JoinRequest_Leave struct {
-	// The node is going to stop, in an orderly way.
+	// The node stops now, in an orderly way.
 	Leave *Leave `protobuf:"bytes,4,opt,name=leave,proto3,oneof"`
+}
+
+type JoinRequest_Drain struct {
+	// The node is about to stop: the front end ends its membership once no
+	// request needs it.
+	Drain *Drain `protobuf:"bytes,5,opt,name=drain,proto3,oneof"`
 }
 
 func (*JoinRequest_Hello) isJoinRequest_Message() {}
@@ -140,6 +156,8 @@ func (*JoinRequest_Ready) isJoinRequest_Message() {}
 func (*JoinRequest_Beat) isJoinRequest_Message() {}
 
 func (*JoinRequest_Leave) isJoinRequest_Message() {}
+
+func (*JoinRequest_Drain) isJoinRequest_Message() {}
 
 // JoinResponse is what the front end says. The first one is a welcome.
 type JoinResponse struct {
@@ -546,6 +564,42 @@ func (*Leave) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
 }
 
+type Drain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drain) Reset() {
+	*x = Drain{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drain) ProtoMessage() {}
+
+func (x *Drain) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drain.ProtoReflect.Descriptor instead.
+func (*Drain) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -554,13 +608,14 @@ type Member struct {
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Place         int64                  `protobuf:"varint,5,opt,name=place,proto3" json:"place,omitempty"`
 	Ready         bool                   `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
+	Draining      bool                   `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +627,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +640,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Member) GetId() string {
@@ -630,19 +685,28 @@ func (x *Member) GetReady() bool {
 	return false
 }
 
+func (x *Member) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 type View struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	ExpertNodes   int64                  `protobuf:"varint,2,opt,name=expert_nodes,json=expertNodes,proto3" json:"expert_nodes,omitempty"`
-	MicroBatches  int64                  `protobuf:"varint,3,opt,name=micro_batches,json=microBatches,proto3" json:"micro_batches,omitempty"`
-	Members       []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Version          uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	ExpertNodes      int64                  `protobuf:"varint,2,opt,name=expert_nodes,json=expertNodes,proto3" json:"expert_nodes,omitempty"`
+	MicroBatches     int64                  `protobuf:"varint,3,opt,name=micro_batches,json=microBatches,proto3" json:"micro_batches,omitempty"`
+	Members          []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
+	MaxModelLen      int64                  `protobuf:"varint,5,opt,name=max_model_len,json=maxModelLen,proto3" json:"max_model_len,omitempty"`
+	MaxBatchedTokens int64                  `protobuf:"varint,6,opt,name=max_batched_tokens,json=maxBatchedTokens,proto3" json:"max_batched_tokens,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +718,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +731,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *View) GetVersion() uint64 {
@@ -698,16 +762,31 @@ func (x *View) GetMembers() []*Member {
 	return nil
 }
 
+func (x *View) GetMaxModelLen() int64 {
+	if x != nil {
+		return x.MaxModelLen
+	}
+	return 0
+}
+
+func (x *View) GetMaxBatchedTokens() int64 {
+	if x != nil {
+		return x.MaxBatchedTokens
+	}
+	return 0
+}
+
 var File_tandem_v1_membership_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\xbd\x01\n" +
+	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\xe7\x01\n" +
 	"\vJoinRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.tandem.v1.HelloH\x00R\x05hello\x12(\n" +
 	"\x05ready\x18\x02 \x01(\v2\x10.tandem.v1.ReadyH\x00R\x05ready\x12%\n" +
 	"\x04beat\x18\x03 \x01(\v2\x0f.tandem.v1.BeatH\x00R\x04beat\x12(\n" +
-	"\x05leave\x18\x04 \x01(\v2\x10.tandem.v1.LeaveH\x00R\x05leaveB\t\n" +
+	"\x05leave\x18\x04 \x01(\v2\x10.tandem.v1.LeaveH\x00R\x05leave\x12(\n" +
+	"\x05drain\x18\x05 \x01(\v2\x10.tandem.v1.DrainH\x00R\x05drainB\t\n" +
 	"\amessage\"\x97\x01\n" +
 	"\fJoinResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.tandem.v1.WelcomeH\x00R\awelcome\x12%\n" +
@@ -730,19 +809,23 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\"\a\n" +
 	"\x05Ready\"\x06\n" +
 	"\x04Beat\"\a\n" +
-	"\x05Leave\"\x82\x01\n" +
+	"\x05Leave\"\a\n" +
+	"\x05Drain\"\x9e\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05place\x18\x05 \x01(\x03R\x05place\x12\x14\n" +
-	"\x05ready\x18\x06 \x01(\bR\x05ready\"\x95\x01\n" +
+	"\x05ready\x18\x06 \x01(\bR\x05ready\x12\x1a\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"\xe7\x01\n" +
 	"\x04View\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12!\n" +
 	"\fexpert_nodes\x18\x02 \x01(\x03R\vexpertNodes\x12#\n" +
 	"\rmicro_batches\x18\x03 \x01(\x03R\fmicroBatches\x12+\n" +
-	"\amembers\x18\x04 \x03(\v2\x11.tandem.v1.MemberR\amembers2I\n" +
+	"\amembers\x18\x04 \x03(\v2\x11.tandem.v1.MemberR\amembers\x12\"\n" +
+	"\rmax_model_len\x18\x05 \x01(\x03R\vmaxModelLen\x12,\n" +
+	"\x12max_batched_tokens\x18\x06 \x01(\x03R\x10maxBatchedTokens2I\n" +
 	"\n" +
 	"Membership\x12;\n" +
 	"\x04Join\x12\x16.tandem.v1.JoinRequest\x1a\x17.tandem.v1.JoinResponse(\x010\x01B\x9e\x01\n" +
@@ -761,7 +844,7 @@ func file_tandem_v1_membership_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_membership_proto_rawDescData
 }
 
-var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_tandem_v1_membership_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: tandem.v1.JoinRequest
 	(*JoinResponse)(nil), // 1: tandem.v1.JoinResponse
@@ -771,28 +854,30 @@ var file_tandem_v1_membership_proto_goTypes = []any{
 	(*Ready)(nil),        // 5: tandem.v1.Ready
 	(*Beat)(nil),         // 6: tandem.v1.Beat
 	(*Leave)(nil),        // 7: tandem.v1.Leave
-	(*Member)(nil),       // 8: tandem.v1.Member
-	(*View)(nil),         // 9: tandem.v1.View
+	(*Drain)(nil),        // 8: tandem.v1.Drain
+	(*Member)(nil),       // 9: tandem.v1.Member
+	(*View)(nil),         // 10: tandem.v1.View
 }
 var file_tandem_v1_membership_proto_depIdxs = []int32{
 	2,  // 0: tandem.v1.JoinRequest.hello:type_name -> tandem.v1.Hello
 	5,  // 1: tandem.v1.JoinRequest.ready:type_name -> tandem.v1.Ready
 	6,  // 2: tandem.v1.JoinRequest.beat:type_name -> tandem.v1.Beat
 	7,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
-	4,  // 4: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
-	9,  // 5: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
-	6,  // 6: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
-	3,  // 7: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
-	8,  // 8: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
-	9,  // 9: tandem.v1.Welcome.view:type_name -> tandem.v1.View
-	8,  // 10: tandem.v1.View.members:type_name -> tandem.v1.Member
-	0,  // 11: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
-	1,  // 12: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
+	4,  // 5: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
+	10, // 6: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
+	6,  // 7: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
+	3,  // 8: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
+	9,  // 9: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
+	10, // 10: tandem.v1.Welcome.view:type_name -> tandem.v1.View
+	9,  // 11: tandem.v1.View.members:type_name -> tandem.v1.Member
+	0,  // 12: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
+	1,  // 13: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
+	13, // [13:14] is the sub-list for method output_type
+	12, // [12:13] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_membership_proto_init() }
@@ -805,6 +890,7 @@ func file_tandem_v1_membership_proto_init() {
 		(*JoinRequest_Ready)(nil),
 		(*JoinRequest_Beat)(nil),
 		(*JoinRequest_Leave)(nil),
+		(*JoinRequest_Drain)(nil),
 	}
 	file_tandem_v1_membership_proto_msgTypes[1].OneofWrappers = []any{
 		(*JoinResponse_Welcome)(nil),
@@ -817,7 +903,7 @@ func file_tandem_v1_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_membership_proto_rawDesc), len(file_tandem_v1_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
