@@ -197,7 +197,12 @@ type PeerLostError struct {
 }
 
 func (e *PeerLostError) Error() string {
-	return fmt.Sprintf("expert node %s is lost: %v", e.Peer, e.Cause)
+	cause := e.Cause
+	var pair *m2n.LostError // names the peer once more
+	if errors.As(cause, &pair) {
+		cause = pair.Cause
+	}
+	return fmt.Sprintf("expert node %s is lost: %v", e.Peer, cause)
 }
 
 func (e *PeerLostError) Unwrap() error { return e.Cause }

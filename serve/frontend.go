@@ -17,7 +17,8 @@ type FrontEndConfig struct {
 	MaxModelLen int
 	// MaxWaiting bounds the requests beyond those that the workers run at once.
 	MaxWaiting int
-	// Missing says in words what the cluster lacks to serve, or nothing.
+	// Missing says in words what the cluster lacks to serve, or nothing. It may
+	// not call the front end.
 	Missing func() string
 }
 
@@ -39,6 +40,7 @@ type attached struct {
 	worker   Worker
 	prefixes *prefixes
 	running  map[uint64]*admitted
+	draining bool // it gets no more requests
 }
 
 // admitted is a request with its stream, on a worker.
@@ -78,6 +80,24 @@ func (f *FrontEnd) detach(a *attached, reason error) {
 	clear(a.running)
 }
 
+// Drain gives a worker no more requests, and says how many it still has.
+func (f *FrontEnd) Drain(node string) (left int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.workers {
+		if w.Node == node {
+			w.draining = true
+			left += len(w.running)
+		}
+	}
+	return left
+}
+
+// open are the workers that take requests.
+func (f *FrontEnd) open() []*attached {
+	return slices.DeleteFunc(slices.Clone(f.workers), func(w *attached) bool { return w.draining })
+}
+
 // Limits are what the front end accepts now.
 func (f *FrontEnd) Limits() Limits {
 	f.mu.Lock()
@@ -87,7 +107,7 @@ func (f *FrontEnd) Limits() Limits {
 
 func (f *FrontEnd) limits() Limits {
 	l := Limits{Vocabulary: f.cfg.Vocabulary, MaxModelLen: f.cfg.MaxModelLen}
-	for _, w := range f.workers {
+	for _, w := range f.open() {
 		l.CacheTokens = max(l.CacheTokens, w.CacheTokens)
 	}
 	return l
@@ -95,7 +115,8 @@ func (f *FrontEnd) limits() Limits {
 
 // Counts are the requests in the front end's hands.
 type Counts struct {
-	// Requests is all of them; Capacity is how many the workers run at once.
+	// Requests is all of them; Capacity is how many the workers run at once. One
+	// that drains adds what it still has.
 	Requests, Capacity int
 }
 
@@ -109,19 +130,25 @@ func (f *FrontEnd) Counts() Counts {
 func (f *FrontEnd) counts() Counts {
 	c := Counts{Requests: len(f.streams)}
 	for _, w := range f.workers {
-		c.Capacity += w.MaxNumSeqs
+		n := w.MaxNumSeqs
+		if w.draining {
+			n = min(n, len(w.running))
+		}
+		c.Capacity += n
 	}
 	return c
 }
 
 // Submit validates a request and gives it to a worker.
 func (f *FrontEnd) Submit(_ context.Context, r Request) (Stream, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// Under the lock: a node that has been seen to drain while the front end had no
+	// requests is needed by none.
 	if missing := f.cfg.Missing(); missing != "" {
 		return nil, &UnavailableError{Reason: "the cluster cannot serve: " + missing}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.workers) == 0 {
+	if len(f.open()) == 0 {
 		return nil, &UnavailableError{Reason: "the cluster cannot serve: no attention node has offered to work"}
 	}
 	if err := r.validate(f.limits()); err != nil {
@@ -145,11 +172,12 @@ func (f *FrontEnd) Submit(_ context.Context, r Request) (Stream, error) {
 // front end knows of them.
 func (f *FrontEnd) place(r Request) *attached {
 	tokens := len(r.Prompt) + len(r.Output)
-	loads := make([]batch.NodeLoad, len(f.workers))
-	for i, w := range f.workers {
+	open := f.open()
+	loads := make([]batch.NodeLoad, len(open))
+	for i, w := range open {
 		loads[i] = w.load(r)
 	}
-	return f.workers[batch.Place(loads, tokens)]
+	return open[batch.Place(loads, tokens)]
 }
 
 // load is what a worker has to do.

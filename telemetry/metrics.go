@@ -51,14 +51,25 @@ func New(model string, source Source) *Metrics {
 	for _, reason := range []string{"stop", "length", "abort", "error"} {
 		m.ended.WithLabelValues(reason)
 	}
-	m.registry.MustRegister(
-		m.firstToken, m.interToken, m.request, m.promptLength, m.outputLength, m.promptTokens, m.outputTokens, m.ended,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
+	m.registry.MustRegister(m.firstToken, m.interToken, m.request, m.promptLength, m.outputLength, m.promptTokens, m.outputTokens, m.ended)
+	registerProcess(m.registry)
 	if source != nil {
 		m.registry.MustRegister(newEngine(labels, source))
 	}
 	return m
+}
+
+func registerProcess(r *prometheus.Registry) {
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+}
+
+// NodeHandler serves the metrics of a node that is alone in its process: what its
+// source counts. Requests are their front end's to count.
+func NodeHandler(model string, source Source) http.Handler {
+	r := prometheus.NewRegistry()
+	registerProcess(r)
+	r.MustRegister(newEngine(prometheus.Labels{"model_name": model}, source))
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
 func histogramOf(labels prometheus.Labels, name, help string, buckets []float64) prometheus.Histogram {

@@ -119,7 +119,7 @@ func (t *terminal) write(ctx context.Context, w io.Writer, r completion.Request)
 // GenerateCmd continues a prompt.
 type GenerateCmd struct {
 	modelFlags
-	sizeFlags
+	terminalFlags
 	samplingFlags
 	Prompt string `arg:"" help:"Text to continue; \"-\" reads it from standard input."`
 }
@@ -147,7 +147,7 @@ func (c *GenerateCmd) Run(ctx context.Context, log *slog.Logger) error {
 // ChatCmd is a conversation.
 type ChatCmd struct {
 	modelFlags
-	sizeFlags
+	terminalFlags
 	samplingFlags
 	System string `help:"Text of a system message that comes first."`
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/serve/deploy"
@@ -12,15 +14,26 @@ import (
 
 // NodeCmd runs one node of a cluster.
 type NodeCmd struct {
-	modelFlags
-	sizeFlags
-	Role      string `help:"attention or expert." enum:"attention,expert" required:""`
-	Join      string `help:"Where the front end's --control listens." required:"" placeholder:"HOST:PORT"`
-	Listen    string `help:"Where other nodes reach this one." default:"127.0.0.1:0" placeholder:"HOST:PORT"`
-	Advertise string `help:"Host, or host and port, that other nodes are told, where it is not that of --listen." placeholder:"HOST[:PORT]"`
+	Role      string        `help:"Part of each layer that the node computes: attention or expert." enum:"attention,expert" required:"" placeholder:"ROLE" group:"Cluster:"`
+	Join      string        `help:"Where the front end admits nodes: its --control." required:"" placeholder:"HOST:PORT" group:"Cluster:"`
+	Listen    string        `help:"Where other nodes reach this one; port 0 is a free one." default:"127.0.0.1:0" group:"Cluster:"`
+	Advertise string        `help:"What other nodes are told instead, behind a NAT for instance." placeholder:"HOST[:PORT]" group:"Cluster:"`
+	Grace     time.Duration `help:"On SIGTERM, longest that the node stays for running requests." default:"30s" group:"Cluster:"`
+	Metrics   string        `help:"Serve /metrics and /health of this node. Default: not." placeholder:"HOST:PORT" group:"Cluster:"`
+
+	modelFlags `group:"Model:"`
+	nodeFlags  `group:"Node:"`
 }
 
-// Run works for the cluster until ctx ends.
+// Help is the end of the command's help.
+func (*NodeCmd) Help() string {
+	return `The node loads its part of the model only, and works until SIGTERM. Then it takes
+no new requests, stays until those that need it have ended, and leaves; a second
+signal ends it at once. What all nodes share, such as --max-model-len, the front
+end tells them. See "tandem serve --help" for an example.`
+}
+
+// Run works for the cluster until ctx ends, and then drains.
 func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	role, err := cluster.ParseRole(c.Role)
 	if err != nil {
@@ -36,11 +49,15 @@ func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		url = "http://" + url
 	}
 	bar := newProgress(os.Stderr, "loading "+m.Name)
+	defer bar.done()
 	o := deploy.NodeOptions{
-		Options: c.options(log), Role: role, Control: url,
-		Listen: c.Listen, Advertise: c.Advertise, Version: version,
+		Options: deploy.Options{Log: log, Progress: bar.report}, Role: role, Control: url,
+		Listen: c.Listen, Advertise: c.Advertise, Version: version, Grace: c.Grace,
 	}
-	o.Progress = bar.report
-	o.Joined = func(cluster.Member) { bar.done() }
-	return deploy.RunNode(ctx, m, o)
+	c.addTo(&o.Options)
+	node, err := deploy.NewNode(m, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.work(ctx, log, m, node), node.Close())
 }

@@ -8,23 +8,85 @@ import (
 	"os"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/tandem-moe/tandem/api"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
 	"github.com/tandem-moe/tandem/telemetry"
 )
 
+// inProcess is the group of the flags that say what the nodes of this process
+// are like.
+const inProcess = "Nodes in this process (without --control):"
+
 // ServeCmd serves a model over HTTP.
 type ServeCmd struct {
-	modelFlags
-	layoutFlags
-	sizeFlags
-	Listen          string        `help:"Where the API listens." default:":8080" env:"TANDEM_LISTEN"`
-	ServedModelName []string      `help:"Name of the model in the API; default: the folder's name." placeholder:"NAME"`
-	APIKey          []string      `help:"Key that clients must send." name:"api-key" env:"TANDEM_API_KEY" placeholder:"KEY"`
-	RequestTimeout  time.Duration `help:"Longest that a request may take." default:"10m"`
-	Grace           time.Duration `help:"Time for running requests to finish on SIGTERM." default:"30s"`
-	Control         string        `help:"Serve with nodes in other processes, which join at this address." placeholder:"HOST:PORT"`
+	modelFlags      `group:"Model:"`
+	ServedModelName []string `help:"Names of the model in the API. Default: the folder's name." placeholder:"NAME" group:"Model:"`
+	limitFlags      `group:"Model:"`
+
+	Listen         string        `help:"Where the API listens." default:":8080" env:"TANDEM_LISTEN" group:"API:"`
+	APIKey         []string      `help:"Keys, one of which clients must send. Default: none is needed." name:"api-key" env:"TANDEM_API_KEY" placeholder:"KEY" group:"API:"`
+	MaxWaiting     count         `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
+	RequestTimeout time.Duration `help:"Longest that a request may take." default:"10m" group:"API:"`
+	Grace          time.Duration `help:"On SIGTERM, longest that running requests may take." default:"30s" group:"API:"`
+
+	Experts             count  `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
+	MicroBatches        count  `help:"Micro-batches in flight per attention node. Default: 1 in one process, 2 with --control." placeholder:"N" group:"Layout:"`
+	MaxNumBatchedTokens count  `help:"Rows of a micro-batch in one step; longer prompts are computed in chunks." default:"512" group:"Layout:"`
+	Control             string `help:"Run no nodes in this process: admit those that \"tandem node\" runs, at this address." placeholder:"HOST:PORT" group:"Layout:"`
+
+	Attention count `help:"Attention nodes." default:"1" group:"Nodes in this process (without --control):"`
+	nodeFlags `group:"Nodes in this process (without --control):"`
+}
+
+// Help is the end of the command's help.
+func (*ServeCmd) Help() string {
+	return `In one process:
+
+    tandem serve
+    curl -s localhost:8080/v1/completions -H 'Content-Type: application/json' \
+      -d '{"model": "gopher", "prompt": "func main() {\n", "max_tokens": 48}'
+
+In several processes, started in any order, here on one machine:
+
+    tandem serve --model DIR --control 127.0.0.1:7000 --experts 2
+    tandem node  --model DIR --join 127.0.0.1:7000 --role attention
+    tandem node  --model DIR --join 127.0.0.1:7000 --role expert
+    tandem node  --model DIR --join 127.0.0.1:7000 --role expert
+
+SIGTERM drains: running requests finish, new ones get 503. A second signal ends
+the process at once.`
+}
+
+// Validate refuses flags that would change nothing.
+func (c *ServeCmd) Validate(command *kong.Context) error {
+	if c.Control == "" {
+		return nil
+	}
+	for _, p := range command.Path {
+		if f := p.Flag; f != nil && f.Group != nil && f.Group.Key == inProcess {
+			return fmt.Errorf("--%s: with --control there are no nodes in this process; give it to tandem node, or start more or fewer of them", f.Name)
+		}
+	}
+	return nil
+}
+
+// options are the flags of a deployment.
+func (c *ServeCmd) options(log *slog.Logger) deploy.Options {
+	o := deploy.Options{
+		Log: log, Experts: int(c.Experts), MicroBatches: int(c.MicroBatches),
+		MaxBatchedTokens: int(c.MaxNumBatchedTokens), MaxWaiting: int(c.MaxWaiting),
+	}
+	c.limitFlags.addTo(&o)
+	if c.Control == "" {
+		c.nodeFlags.addTo(&o)
+		o.Attention = int(c.Attention)
+	} else if o.MicroBatches == 0 {
+		o.MicroBatches = 2
+	}
+	return o
 }
 
 // Run serves until ctx ends, and then drains.
@@ -40,7 +102,7 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {
-		return fmt.Errorf("listening for the API: %w", err)
+		return fmt.Errorf("listening for the API (--listen): %w", err)
 	}
 	defer listener.Close()
 	options := c.options(log)
@@ -65,6 +127,14 @@ func (c *ServeCmd) local(ctx context.Context, log *slog.Logger, m *deploy.Model,
 	return c.api(ctx, log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
 }
 
+// kvShare says where the size of the KV cache comes from.
+func (c *ServeCmd) kvShare() string {
+	if c.KVMemory > 0 {
+		return "--kv-memory"
+	}
+	return "at most a third of the free memory; --kv-memory changes it"
+}
+
 // front serves with nodes in other processes.
 func (c *ServeCmd) front(ctx context.Context, log *slog.Logger, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
 	control, err := deploy.NewControl(m, o, version)
@@ -73,17 +143,23 @@ func (c *ServeCmd) front(ctx context.Context, log *slog.Logger, m *deploy.Model,
 	}
 	nodes, err := net.Listen("tcp", c.Control)
 	if err != nil {
-		return fmt.Errorf("listening for nodes: %w", err)
+		return fmt.Errorf("listening for nodes (--control): %w", err)
 	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	// Nodes are needed until the last request has drained.
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	failed := make(chan error, 1)
-	go func() { failed <- control.Serve(inner, nodes) }()
+	ended := make(chan error, 1)
+	go func() {
+		err := control.Serve(inner, nodes)
+		fail(err)
+		ended <- err
+	}()
 	go watchNodes(inner, os.Stderr, control.Members)
-	log.Info("waiting for nodes", "control", nodes.Addr().String(), "experts", c.Experts)
+	log.Info("waiting for nodes", "control", nodes.Addr().String(), "experts", o.Experts)
 	err = c.api(ctx, log, m, text, l, control.Engine, control.Missing, nil)
 	cancel()
-	if served := <-failed; err == nil {
+	if served := <-ended; err == nil {
 		err = served
 	}
 	return err

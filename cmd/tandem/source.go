@@ -12,19 +12,19 @@ import (
 
 // source turns what front end and nodes count into metrics.
 type source struct {
-	engine *serve.FrontEnd
+	engine *serve.FrontEnd          // asked where stats is nil
 	stats  func() []serve.NodeStats // nil where the nodes are elsewhere
 }
 
 // Snapshot implements telemetry.Source.
 func (s *source) Snapshot() telemetry.Snapshot {
-	c := s.engine.Counts()
-	snap := telemetry.Snapshot{Running: min(c.Requests, c.Capacity), Waiting: max(0, c.Requests-c.Capacity)}
+	var snap telemetry.Snapshot
 	if s.stats == nil {
+		c := s.engine.Counts()
+		snap.Running, snap.Waiting = min(c.Requests, c.Capacity), max(0, c.Requests-c.Capacity)
 		return snap
 	}
 	attention, expert := telemetry.Pool{Name: "attention"}, telemetry.Pool{Name: "expert"}
-	snap.Running, snap.Waiting = 0, 0
 	snap.Gathers.EndedBy = map[string]uint64{}
 	for _, n := range s.stats() {
 		snap.Communication = snap.Communication.Add(n.Transfer)
@@ -37,7 +37,11 @@ func (s *source) Snapshot() telemetry.Snapshot {
 			snap.Peers = append(snap.Peers, peer(n.Node, p))
 		}
 	}
-	snap.Pools = []telemetry.Pool{attention, expert}
+	for _, p := range []telemetry.Pool{attention, expert} {
+		if p.Nodes > 0 {
+			snap.Pools = append(snap.Pools, p)
+		}
+	}
 	return snap
 }
 

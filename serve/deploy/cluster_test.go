@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,6 +28,7 @@ const nodeEnv = "TANDEM_TEST_NODE"
 // nodeSpec says which node a process is.
 type nodeSpec struct {
 	Role, Control, Listen, Advertise, Model string
+	Grace                                   time.Duration
 	// Via is a forwarder by which the node reaches its peers: it is told the
 	// address in a line.
 	Via string
@@ -74,9 +76,9 @@ func runNode(text string) int {
 	if err == nil {
 		o := nodeOptions()
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-		err = deploy.RunNode(ctx, m, deploy.NodeOptions{
+		err = work(ctx, m, deploy.NodeOptions{
 			Options: o, Role: cluster.Role(s.Role), Control: s.Control, Listen: s.Listen, Advertise: s.Advertise, Version: "test",
-			Dial: s.dial(),
+			Grace: s.Grace, Dial: s.dial(),
 		})
 	}
 	if err != nil {
@@ -84,6 +86,14 @@ func runNode(text string) int {
 		return 1
 	}
 	return 0
+}
+
+func work(ctx context.Context, m *deploy.Model, o deploy.NodeOptions) error {
+	n, err := deploy.NewNode(m, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(n.Run(ctx), n.Close())
 }
 
 // testCluster is a front end in this process with nodes in others.

@@ -27,17 +27,24 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
 	}
-	c := &Control{Members: cluster.NewServer(m.Identity(version), o.Experts, o.MicroBatches, o.PeerTimeout)}
+	c := &Control{Members: cluster.NewServer(m.Identity(version), cluster.Settings{
+		ExpertNodes: o.Experts, MicroBatches: o.MicroBatches, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
+	}, o.PeerTimeout)}
 	c.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
-		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, Missing: c.Missing,
+		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, Missing: c.members,
 	})
 	return c, nil
 }
 
-// Missing says which nodes the cluster lacks to serve, or nothing.
-func (c *Control) Missing() string {
+// members says which nodes are missing, or nothing.
+func (c *Control) members() string {
 	view, _ := c.Members.View()
-	if missing := view.Missing(); missing != "" {
+	return view.Missing()
+}
+
+// Missing says what the cluster lacks to serve, or nothing.
+func (c *Control) Missing() string {
+	if missing := c.members(); missing != "" {
 		return missing
 	}
 	if c.Engine.Counts().Capacity == 0 {
@@ -60,6 +67,7 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	}
 	var running sync.WaitGroup
 	running.Go(func() { c.Members.Run(ctx) })
+	running.Go(func() { c.release(ctx) })
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	err := server.Serve(l)
 	stop()
@@ -68,4 +76,42 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 		return nil
 	}
 	return fmt.Errorf("control at %s: %w", l.Addr(), err)
+}
+
+// releasePause is how long a node that drains stays after its last request, at
+// most.
+const releasePause = 20 * time.Millisecond
+
+// release lets nodes that drain go once no request needs them, until ctx ends.
+func (c *Control) release(ctx context.Context) {
+	pause := time.NewTicker(releasePause)
+	defer pause.Stop()
+	for {
+		view, changed := c.Members.View()
+		var again <-chan time.Time
+		for _, m := range view.Members {
+			switch {
+			case !m.Draining:
+			case c.needs(m):
+				again = pause.C
+			default:
+				c.Members.Expel(m.ID)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-again:
+		}
+	}
+}
+
+// needs says whether a request needs a node that drains: one of its own, or, of
+// an expert node, any.
+func (c *Control) needs(m cluster.Member) bool {
+	if m.Role == cluster.Attention {
+		return c.Engine.Drain(m.ID) > 0
+	}
+	return c.Engine.Counts().Requests > 0
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -15,13 +14,13 @@ import (
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
-	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
-	"github.com/tandem-moe/tandem/serve/remote"
 )
 
-// NodeOptions say how one node joins a cluster.
+// NodeOptions say how one node joins a cluster. What all nodes share, the front
+// end decides: Experts, MicroBatches, MaxModelLen and MaxBatchedTokens of the
+// Options do not count.
 type NodeOptions struct {
 	Options
 	Role cluster.Role
@@ -31,23 +30,51 @@ type NodeOptions struct {
 	// Advertise is the host, or host:port, that they are told where it differs.
 	Listen, Advertise string
 	Version           string
+	// Grace is how long a node that is told to stop stays for the requests that
+	// need it. 0: it stops at once.
+	Grace time.Duration
 	// Dial reaches other nodes; nil means plain TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
-	// Joined is told of each membership, for logs and tests; it may be nil.
-	Joined func(cluster.Member)
 }
 
-// node is a node's process: what it keeps from one membership to the next.
-type node struct {
+// Node is a node's process: what it keeps from one membership to the next.
+type Node struct {
 	NodeOptions
 	model  *Model
 	pool   *kernel.Pool
 	dev    kernel.Device
 	client *http.Client
 
+	// What has been loaded: for sequences of so many tokens, or of one place.
 	attention *layer.AttentionWeights
+	positions int
 	experts   *layer.ExpertWeights
-	place     int // of the experts that are loaded
+	place     place
+
+	mu     sync.Mutex
+	status Status
+	stats  func() serve.NodeStats // nil where nothing is counted
+}
+
+// place is one of so many.
+type place struct{ index, of int }
+
+// State is how far a node is.
+type State string
+
+// States, in their order. A node that loses the front end or a peer joins again.
+const (
+	Joining  State = "joining"
+	Joined   State = "joined" // loads its weights, or waits for other nodes
+	Ready    State = "ready"
+	Draining State = "draining"
+)
+
+// Status is a node at a moment.
+type Status struct {
+	State State
+	// ID is the node's in the cluster, empty while it joins.
+	ID string
 }
 
 // Pauses between attempts to join.
@@ -56,36 +83,67 @@ const (
 	maxPause   = 2 * time.Second
 )
 
-// RunNode joins a cluster and works for it until ctx ends. A node that loses the
-// front end or a peer leaves and joins anew. Errors: a front end that refuses
-// the node for what it is, and what fails on the node itself.
-func RunNode(ctx context.Context, m *Model, o NodeOptions) error {
-	if err := o.fill(m.Spec); err != nil {
-		return err
+// NewNode makes a node, which joins in Run. The caller closes it.
+func NewNode(m *Model, o NodeOptions) (*Node, error) {
+	filled := o.Options
+	if err := filled.fill(m.Spec); err != nil {
+		return nil, err
 	}
-	n := &node{NodeOptions: o, model: m, pool: kernel.NewPool(o.Threads), client: cluster.NewHTTPClient(o.PeerTimeout), place: -1}
-	defer n.pool.Close()
-	defer n.client.CloseIdleConnections()
+	o.Log, o.PeerTimeout = filled.Log, filled.PeerTimeout
+	n := &Node{
+		NodeOptions: o, model: m, pool: kernel.NewPool(filled.Threads),
+		client: cluster.NewHTTPClient(o.PeerTimeout), status: Status{State: Joining},
+	}
 	var err error
-	if n.dev, err = o.Device(string(o.Role), n.pool); err != nil {
-		return err
+	if n.dev, err = filled.Device(string(o.Role), n.pool); err != nil {
+		n.pool.Close()
+		return nil, err
 	}
-	defer n.dev.Close()
-	if o.Role == cluster.Attention {
-		n.attention, err = layer.LoadAttention(ctx, n.dev, m.Checkpoint, m.Spec, o.MaxModelLen, o.Progress)
-		if err != nil {
-			return fmt.Errorf("loading attention: %w", err)
-		}
-	}
-	return n.rejoin(ctx)
+	return n, nil
 }
 
-// rejoin keeps the node a member.
-func (n *node) rejoin(ctx context.Context) error {
+// Close gives back what the node has. Run has ended.
+func (n *Node) Close() error {
+	n.client.CloseIdleConnections()
+	defer n.pool.Close()
+	return n.dev.Close()
+}
+
+// Status tells how far the node is.
+func (n *Node) Status() Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.status
+}
+
+// Stats tells what the node has done since it became ready, nothing before.
+func (n *Node) Stats() serve.NodeStats {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := serve.NodeStats{Role: n.Role}
+	if n.stats != nil {
+		s = n.stats()
+	}
+	s.Node = n.status.ID
+	return s
+}
+
+func (n *Node) setStatus(state State, id string, stats func() serve.NodeStats) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.status, n.stats = Status{state, id}, stats
+}
+
+// Run works for the cluster until ctx ends, and then stays, no longer than the
+// grace, until no request needs it. A node that loses the front end or a peer
+// leaves and joins anew. Errors: a front end that refuses the node for what it
+// is, and what fails on the node itself.
+func (n *Node) Run(ctx context.Context) error {
 	pause := firstPause
 	for {
 		began := time.Now()
 		err := n.member(ctx)
+		n.setStatus(Joining, "", nil)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -95,7 +153,7 @@ func (n *node) rejoin(ctx context.Context) error {
 		if time.Since(began) > maxPause {
 			pause = firstPause
 		}
-		n.Log.Warn("not a member any more, joining again", "pause", pause, "error", err)
+		n.Log.Warn("not a member of the cluster, joining again", "control", n.Control, "pause", pause, "reason", err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -116,152 +174,6 @@ type localError struct{ error }
 
 func (e *localError) Unwrap() error { return e.error }
 
-// member is one membership, from joining to the loss of a side.
-func (n *node) member(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	listener, err := net.Listen("tcp", n.Listen)
-	if err != nil {
-		return &localError{fmt.Errorf("listening for peers: %w", err)}
-	}
-	defer listener.Close()
-	addr, err := n.advertised(listener)
-	if err != nil {
-		return &localError{err}
-	}
-	session, err := cluster.Join(ctx, n.client, n.Control, n.Role, addr, n.model.Identity(n.Version), n.PeerTimeout)
-	if err != nil {
-		return err
-	}
-	defer session.Close()
-	n.Log.Info("joined", "node", session.Self.ID, "place", session.Self.Place, "address", addr)
-	if n.Joined != nil {
-		n.Joined(session.Self)
-	}
-	if n.Role == cluster.Expert {
-		return n.expertMember(ctx, session, listener)
-	}
-	return n.attentionMember(ctx, session, listener)
-}
-
-// advertised is the address that peers are told.
-func (n *node) advertised(l net.Listener) (string, error) {
-	host, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		return "", fmt.Errorf("address %s: %w", l.Addr(), err)
-	}
-	if h, p, err := net.SplitHostPort(n.Advertise); err == nil {
-		host, port = h, p
-	} else if n.Advertise != "" {
-		host = n.Advertise
-	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		return "", fmt.Errorf("listening for peers at %s: say by --advertise under which address they reach this node", l.Addr())
-	}
-	return "tcp:" + net.JoinHostPort(host, port), nil
-}
-
-// endpoint makes the membership's endpoint on the listener.
-func (n *node) endpoint(self cluster.Member, micro int, l net.Listener) (*m2n.Endpoint, error) {
-	o := n.Options
-	o.MicroBatches = micro
-	attention, expert := o.slotBytes(n.model.Spec)
-	slot := attention
-	if n.Role == cluster.Expert {
-		slot = expert
-	}
-	ep, err := newEndpoint(m2n.Config{ID: self.ID, Epoch: self.Epoch, SlotBytes: slot, Dial: n.Dial}, n.dev, o)
-	if err != nil {
-		return nil, &localError{err}
-	}
-	if err := ep.Serve(l); err != nil {
-		return nil, errors.Join(&localError{err}, closeEndpoint(ep))
-	}
-	return ep, nil
-}
-
-func closeEndpoint(ep *m2n.Endpoint) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	return leave(ctx, ep)
-}
-
-// group runs the parts of a membership: the first that ends, ends all.
-type group struct {
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	running sync.WaitGroup
-}
-
-func newGroup(ctx context.Context) *group {
-	g := &group{}
-	g.ctx, g.cancel = context.WithCancelCause(ctx)
-	return g
-}
-
-func (g *group) run(f func(ctx context.Context) error) {
-	g.running.Go(func() {
-		err := f(g.ctx)
-		if err == nil {
-			err = context.Canceled
-		}
-		g.cancel(err)
-	})
-}
-
-// wait returns what ended the group.
-func (g *group) wait() error {
-	g.running.Wait()
-	return context.Cause(g.ctx)
-}
-
-// expertMember loads the place's experts and serves them.
-func (n *node) expertMember(ctx context.Context, session *cluster.Session, l net.Listener) error {
-	view, err := session.Next(ctx)
-	if err != nil {
-		return err
-	}
-	placement := route.Even(n.model.Spec.Router.Experts, view.ExpertNodes)
-	if err := n.loadExperts(ctx, placement, session.Self.Place); err != nil {
-		return err
-	}
-	ep, err := n.endpoint(session.Self, view.MicroBatches, l)
-	if err != nil {
-		return err
-	}
-	expert, err := serve.NewExpertNode(serve.ExpertConfig{
-		Spec: n.model.Spec, Device: n.dev, Weights: n.experts, Placement: placement, Place: session.Self.Place,
-		Endpoint: ep, Linger: n.Linger, Busy: n.pool, Log: n.Log,
-	})
-	if err != nil {
-		return errors.Join(&localError{err}, closeEndpoint(ep))
-	}
-	if err := introduce(ep, view, cluster.Attention); err != nil {
-		return errors.Join(err, closeEndpoint(ep))
-	}
-	g := newGroup(ctx)
-	g.run(func(ctx context.Context) error { return wrapLocal(expert.Run(ctx)) })
-	g.run(func(ctx context.Context) error {
-		for known := view; ; {
-			next, err := session.Next(ctx)
-			if err != nil {
-				return err
-			}
-			forget(ep, known, next, cluster.Attention)
-			if err := introduce(ep, next, cluster.Attention); err != nil {
-				return err
-			}
-			known = next
-		}
-	})
-	if err := session.Ready(); err != nil {
-		g.cancel(err)
-	}
-	err = errors.Join(g.wait(), closeEndpoint(ep))
-	expert.Free()
-	return err
-}
-
 func wrapLocal(err error) error {
 	if err == nil {
 		return nil
@@ -269,122 +181,33 @@ func wrapLocal(err error) error {
 	return &localError{err}
 }
 
-// loadExperts loads a place's experts, unless they are there.
-func (n *node) loadExperts(ctx context.Context, p route.Placement, place int) error {
-	if n.place == place {
+// loadAttention loads the attention part for sequences of so many tokens, unless
+// it is there.
+func (n *Node) loadAttention(ctx context.Context, positions int) error {
+	if n.attention != nil && n.positions == positions {
 		return nil
 	}
 	var err error
-	n.place = -1
-	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(place), n.Progress)
+	n.attention = nil
+	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.Progress)
 	if err != nil {
-		return &localError{fmt.Errorf("loading the experts of place %d: %w", place, err)}
+		return &localError{fmt.Errorf("loading attention: %w", err)}
 	}
-	n.place = place
+	n.positions = positions
 	return nil
 }
 
-// introduce names the members of a role to an endpoint.
-func introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) error {
-	for _, m := range v.Of(role) {
-		if err := ep.SetPeer(m.ID, m.Addr, m.Epoch); err != nil {
-			return err
-		}
+// loadExperts loads a place's experts, unless they are there.
+func (n *Node) loadExperts(ctx context.Context, p route.Placement, at place) error {
+	if n.experts != nil && n.place == at {
+		return nil
 	}
+	var err error
+	n.experts = nil
+	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.Progress)
+	if err != nil {
+		return &localError{fmt.Errorf("loading the experts of place %d: %w", at.index, err)}
+	}
+	n.place = at
 	return nil
-}
-
-// forget removes members that are gone.
-func forget(ep *m2n.Endpoint, before, now cluster.View, role cluster.Role) {
-	for _, m := range before.Of(role) {
-		if _, ok := now.Find(m.ID); !ok {
-			ep.RemovePeer(m.ID)
-		}
-	}
-}
-
-// attentionMember waits for the expert nodes, and then works for the front end
-// until one of them changes.
-func (n *node) attentionMember(ctx context.Context, session *cluster.Session, l net.Listener) error {
-	if err := session.Ready(); err != nil {
-		return err
-	}
-	view, err := n.awaitExperts(ctx, session)
-	if err != nil {
-		return err
-	}
-	ep, err := n.endpoint(session.Self, view.MicroBatches, l)
-	if err != nil {
-		return err
-	}
-	err = n.attend(ctx, session, view, ep)
-	return err
-}
-
-// awaitExperts waits for a view in which every expert place is ready.
-func (n *node) awaitExperts(ctx context.Context, session *cluster.Session) (cluster.View, error) {
-	for {
-		view, err := session.Next(ctx)
-		if err != nil || len(readyExperts(view)) == view.ExpertNodes {
-			return view, err
-		}
-	}
-}
-
-// readyExperts lists the expert nodes that are ready, by place.
-func readyExperts(v cluster.View) []string {
-	var ids []string
-	for _, m := range v.Of(cluster.Expert) {
-		if m.Ready {
-			ids = append(ids, m.ID)
-		}
-	}
-	return ids
-}
-
-// attend runs the attention node of a membership.
-func (n *node) attend(ctx context.Context, session *cluster.Session, view cluster.View, ep *m2n.Endpoint) error {
-	work := remote.NewClient()
-	cache, err := layer.NewCache(n.dev, n.model.Spec, n.pages(n.model.Spec), n.PageTokens)
-	if err != nil {
-		return errors.Join(&localError{err}, closeEndpoint(ep))
-	}
-	defer cache.Free(n.dev)
-	attention, err := n.newAttention(view, ep, cache, work)
-	if err != nil {
-		return errors.Join(&localError{err}, closeEndpoint(ep))
-	}
-	defer attention.Free()
-	experts := readyExperts(view)
-	attention.SetExperts(experts)
-	if err := introduce(ep, view, cluster.Expert); err != nil {
-		return errors.Join(err, closeEndpoint(ep))
-	}
-	g := newGroup(ctx)
-	g.run(attention.Run)
-	g.run(func(ctx context.Context) error {
-		return work.Run(ctx, n.client, n.Control, attention.Offer(session.Self.ID, session.Self.Epoch), attention)
-	})
-	g.run(func(ctx context.Context) error {
-		for {
-			next, err := session.Next(ctx)
-			if err != nil {
-				return err
-			}
-			if now := readyExperts(next); !slices.Equal(now, experts) {
-				return fmt.Errorf("the expert nodes changed from %v to %v", experts, now)
-			}
-		}
-	})
-	return errors.Join(g.wait(), closeEndpoint(ep))
-}
-
-func (n *node) newAttention(view cluster.View, ep *m2n.Endpoint, cache *layer.Cache, work *remote.Client) (*serve.AttentionNode, error) {
-	o := n.Options
-	o.MicroBatches = view.MicroBatches
-	cfg := o.attentionConfig(n.model, "attention")
-	cfg.Device, cfg.Weights, cfg.Cache, cfg.Endpoint = n.dev, n.attention, cache, ep
-	cfg.Placement = route.Even(n.model.Spec.Router.Experts, view.ExpertNodes)
-	cfg.Busy, cfg.Reports = n.pool, work.Report
-	return serve.NewAttentionNode(cfg)
 }

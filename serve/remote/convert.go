@@ -60,6 +60,14 @@ func samplingFromProto(p *tandemv1.Sampling) sample.Params {
 	}
 }
 
+func eventsToProto(reports []serve.Report) *tandemv1.ServeRequest {
+	events := &tandemv1.Events{}
+	for _, r := range reports {
+		events.Events = append(events.Events, reportToProto(r))
+	}
+	return &tandemv1.ServeRequest{Message: &tandemv1.ServeRequest_Events{Events: events}}
+}
+
 func reportToProto(r serve.Report) *tandemv1.Event {
 	e := r.Event
 	p := &tandemv1.Event{

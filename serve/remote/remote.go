@@ -64,12 +64,19 @@ func (o *outbox[T]) send(ctx context.Context, send func([]T) error) error {
 			return ctx.Err()
 		case <-o.news:
 		}
-		if items := o.take(); len(items) > 0 {
-			if err := send(items); err != nil {
-				return err
-			}
+		if err := o.flush(send); err != nil {
+			return err
 		}
 	}
+}
+
+// flush passes on what there is.
+func (o *outbox[T]) flush(send func([]T) error) error {
+	items := o.take()
+	if len(items) == 0 {
+		return nil
+	}
+	return send(items)
 }
 
 // Handler returns the path and the handler by which attention nodes offer to
@@ -115,19 +122,25 @@ func (s *work) Serve(ctx context.Context, stream *connect.BidiStream[tandemv1.Se
 	}
 	go s.receive(stream, offer.Node, cancel)
 	go s.watch(ctx, offer, cancel)
-	err = w.send(ctx, func(items []*tandemv1.ServeResponse) error {
+	// At once, where sending is stuck too.
+	context.AfterFunc(ctx, func() { detach(&serve.UnavailableError{Reason: gone(offer.Node, context.Cause(ctx))}) })
+	cancel(w.send(ctx, func(items []*tandemv1.ServeResponse) error {
 		for _, m := range items {
 			if err := stream.Send(m); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
+	}))
+	return connect.NewError(connect.CodeAborted, context.Cause(ctx))
+}
+
+// gone says why a node's requests end.
+func gone(node string, cause error) string {
+	if errors.Is(cause, io.EOF) {
+		return fmt.Sprintf("attention node %s has stopped", node)
 	}
-	detach(&serve.UnavailableError{Reason: fmt.Sprintf("attention node %s is lost: %v", offer.Node, err)})
-	return connect.NewError(connect.CodeAborted, err)
+	return fmt.Sprintf("attention node %s is lost: %v", node, cause)
 }
 
 // offer reads the first message. A client that sends none is bounded by the
@@ -218,32 +231,34 @@ func NewClient() *Client { return &Client{reports: newOutbox[serve.Report]()} }
 // Report queues what the node has to say; it does not block.
 func (c *Client) Report(reports []serve.Report) { c.reports.put(reports...) }
 
+// farewell bounds what remains to be said when the node stops.
+const farewell = time.Second
+
 // Run offers a worker to the front end at url, and passes requests and reports
-// on until ctx ends or the stream fails.
+// on until the stream fails, or until ctx ends and the last report is through.
 func (c *Client) Run(ctx context.Context, client connect.HTTPClient, url string, o serve.Offer, w serve.Worker) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stream, err := tandemv1.NewWorkClient(client, url, connect.WithReadMaxBytes(cluster.MaxMessage)).Serve(ctx)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	streaming, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(farewell, cancel) })()
+	stream, err := tandemv1.NewWorkClient(client, url, connect.WithReadMaxBytes(cluster.MaxMessage)).Serve(streaming)
 	if err != nil {
 		return fmt.Errorf("offering to work for %s: %w", url, err)
 	}
-	// Without this, HTTP/2 notices the end of ctx only when there is something to
-	// send.
-	defer context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })()
+	// Without this, HTTP/2 notices the end of the context only when there is
+	// something to send.
+	defer context.AfterFunc(streaming, func() { _ = stream.CloseRequest() })()
 	err = stream.Send(&tandemv1.ServeRequest{Message: &tandemv1.ServeRequest_Offer{Offer: offerToProto(o)}})
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("offering to work for %s: %w", url, err)
 	}
 	var receiving sync.WaitGroup
-	receiving.Go(func() { cancel(c.receive(stream.Receive, w)) })
-	err = c.reports.send(ctx, func(reports []serve.Report) error {
-		events := &tandemv1.Events{}
-		for _, r := range reports {
-			events.Events = append(events.Events, reportToProto(r))
-		}
-		return stream.Send(&tandemv1.ServeRequest{Message: &tandemv1.ServeRequest_Events{Events: events}})
-	})
-	cancel(err)
+	receiving.Go(func() { stop(c.receive(stream.Receive, w)) })
+	send := func(reports []serve.Report) error { return stream.Send(eventsToProto(reports)) }
+	stop(c.reports.send(ctx, send))
+	_ = c.reports.flush(send)
+	_ = stream.CloseRequest() // which makes the front end end the stream
 	receiving.Wait()
 	return fmt.Errorf("working for %s: %w", url, context.Cause(ctx))
 }

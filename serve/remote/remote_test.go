@@ -72,13 +72,14 @@ type pair struct {
 	members *cluster.Server
 	session *cluster.Session
 	worker  *echo
+	stop    context.CancelFunc // of the worker's stream
 	ended   chan error
 }
 
 func newPair(t *testing.T, keep bool) *pair {
 	t.Helper()
 	id := cluster.Identity{Version: "v"}
-	p := &pair{members: cluster.NewServer(id, 1, 1, timeout), ended: make(chan error, 1)}
+	p := &pair{members: cluster.NewServer(id, cluster.Settings{ExpertNodes: 1, MicroBatches: 1}, timeout), ended: make(chan error, 1)}
 	p.front = serve.NewFrontEnd(serve.FrontEndConfig{
 		Vocabulary: vocabulary, MaxModelLen: 64, MaxWaiting: 4, Missing: func() string { return "" },
 	})
@@ -93,6 +94,7 @@ func newPair(t *testing.T, keep bool) *pair {
 	p.session, err = cluster.Join(t.Context(), client, web.URL, cluster.Attention, "tcp:a", id, timeout)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
+	p.stop = cancel
 	p.worker = &echo{client: remote.NewClient(), keep: keep}
 	offer := serve.Offer{
 		Node: p.session.Self.ID, Epoch: p.session.Self.Epoch, PageTokens: 16, MaxNumSeqs: 2, MaxBatchedTokens: 8,
@@ -210,4 +212,49 @@ func TestLostNodeFailsItsRequests(t *testing.T) {
 	}
 	_, err = p.front.Submit(t.Context(), ask())
 	require.ErrorAs(t, err, &unavailable)
+}
+
+// TestLastReportsArrive: what a worker says when its node stops reaches the
+// request, and not that the node is gone.
+func TestLastReportsArrive(t *testing.T) {
+	p := newPair(t, true)
+	s, err := p.front.Submit(t.Context(), ask())
+	require.NoError(t, err)
+	id := submitted(t, p, 0)
+	last := &serve.UnavailableError{Reason: "the last word"}
+	p.worker.client.Report([]serve.Report{{ID: id, Err: last}})
+	p.stop()
+	_, err = next(t, s)
+	require.Equal(t, last, err)
+	require.Error(t, <-p.ended)
+}
+
+// TestRequestsOfAStoppedNodeEnd: a node that stops without a word on a request.
+func TestRequestsOfAStoppedNodeEnd(t *testing.T) {
+	p := newPair(t, true)
+	s, err := p.front.Submit(t.Context(), ask())
+	require.NoError(t, err)
+	submitted(t, p, 0)
+	p.stop()
+	_, err = next(t, s)
+	require.Equal(t, &serve.UnavailableError{Reason: "attention node attention-0 has stopped"}, err)
+}
+
+// TestDrainingWorkerGetsNoRequests: its own go on, and their end is the
+// front end's to see.
+func TestDrainingWorkerGetsNoRequests(t *testing.T) {
+	p := newPair(t, true)
+	s, err := p.front.Submit(t.Context(), ask())
+	require.NoError(t, err)
+	id := submitted(t, p, 0)
+	require.Equal(t, 1, p.front.Drain(p.session.Self.ID))
+	require.Equal(t, serve.Counts{Requests: 1, Capacity: 1}, p.front.Counts())
+	_, err = p.front.Submit(t.Context(), ask())
+	var unavailable *serve.UnavailableError
+	require.ErrorAs(t, err, &unavailable)
+	p.worker.client.Report([]serve.Report{{ID: id, Event: serve.Event{Finish: serve.FinishStop}}})
+	_, err = next(t, s)
+	require.NoError(t, err)
+	require.Zero(t, p.front.Drain(p.session.Self.ID))
+	require.Zero(t, p.front.Drain("nobody"))
 }

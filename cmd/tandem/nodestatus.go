@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/telemetry"
+)
+
+// statusTimeout bounds each phase of a request for a node's status.
+const statusTimeout = 5 * time.Second
+
+// work runs the node, and tells of it over HTTP meanwhile where that is wanted.
+func (c *NodeCmd) work(ctx context.Context, log *slog.Logger, m *deploy.Model, n *deploy.Node) error {
+	if c.Metrics == "" {
+		return n.Run(ctx)
+	}
+	listener, err := net.Listen("tcp", c.Metrics)
+	if err != nil {
+		return fmt.Errorf("listening for --metrics: %w", err)
+	}
+	log.Info("telling of the node", "metrics", listener.Addr().String())
+	server := &http.Server{
+		Handler: nodeStatus(m.Name, n), ReadTimeout: statusTimeout, WriteTimeout: statusTimeout, IdleTimeout: time.Minute,
+	}
+	go func() { _ = server.Serve(listener) }() // until Close
+	defer server.Close()
+	return n.Run(ctx)
+}
+
+// nodeStatus serves a node's metrics and health: 200 while it is ready.
+func nodeStatus(model string, n *deploy.Node) http.Handler {
+	mux := http.NewServeMux()
+	stats := func() []serve.NodeStats { return []serve.NodeStats{n.Stats()} }
+	mux.Handle("GET /metrics", telemetry.NodeHandler(model, &source{stats: stats}))
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		s := n.Status()
+		w.Header().Set("Content-Type", "application/json")
+		if s.State != deploy.Ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(struct {
+			Status deploy.State `json:"status"`
+			Node   string       `json:"node,omitempty"`
+		}{s.State, s.ID}) // nobody to tell
+	})
+	return mux
+}

@@ -1,0 +1,347 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/remote"
+)
+
+// membership is a node from joining to the loss of a side.
+type membership struct {
+	*Node
+	options  Options // with the cluster's settings
+	session  *cluster.Session
+	view     cluster.View
+	listener net.Listener
+	// told ends when the node is told to stop. Until ready, that is the end of the
+	// membership too.
+	told  context.Context
+	ready func() bool
+}
+
+// member is one membership, which ends with an error.
+func (n *Node) member(told context.Context) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
+	defer cancel()
+	m := &membership{Node: n, told: told, ready: context.AfterFunc(told, cancel)}
+	defer m.ready()
+	var err error
+	if m.listener, err = net.Listen("tcp", n.Listen); err != nil {
+		return &localError{fmt.Errorf("listening for peers: %w", err)}
+	}
+	defer m.listener.Close()
+	addr, err := n.advertised(m.listener)
+	if err != nil {
+		return &localError{err}
+	}
+	m.session, err = cluster.Join(ctx, n.client, n.Control, n.Role, addr, n.model.Identity(n.Version), n.PeerTimeout)
+	if err != nil {
+		return err
+	}
+	defer m.session.Close()
+	self := m.session.Self
+	n.setStatus(Joined, self.ID, nil)
+	n.Log.Info("joined", "node", self.ID, "place", self.Place, "address", addr)
+	if m.view, err = m.session.Next(ctx); err != nil {
+		return err
+	}
+	if err := m.fill(); err != nil {
+		return &localError{err}
+	}
+	if n.Role == cluster.Expert {
+		return m.expert(ctx)
+	}
+	return m.attend(ctx)
+}
+
+// fill completes the options by what the front end has decided.
+func (m *membership) fill() error {
+	m.options = m.NodeOptions.Options
+	m.options.Experts, m.options.MicroBatches = m.view.ExpertNodes, m.view.MicroBatches
+	m.options.MaxModelLen, m.options.MaxBatchedTokens = m.view.MaxModelLen, m.view.MaxBatchedTokens
+	if err := m.options.fill(m.model.Spec); err != nil {
+		return fmt.Errorf("with the cluster's settings: %w", err)
+	}
+	return nil
+}
+
+// advertised is the address that peers are told.
+func (n *Node) advertised(l net.Listener) (string, error) {
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return "", fmt.Errorf("address %s: %w", l.Addr(), err)
+	}
+	if h, p, err := net.SplitHostPort(n.Advertise); err == nil {
+		host, port = h, p
+	} else if n.Advertise != "" {
+		host = n.Advertise
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		return "", fmt.Errorf("listening for peers at %s: say by --advertise under which address they reach this node", l.Addr())
+	}
+	return "tcp:" + net.JoinHostPort(host, port), nil
+}
+
+// endpoint makes the membership's endpoint on the listener.
+func (m *membership) endpoint() (*m2n.Endpoint, error) {
+	attention, expert := m.options.slotBytes(m.model.Spec)
+	slot := attention
+	if m.Role == cluster.Expert {
+		slot = expert
+	}
+	self := m.session.Self
+	ep, err := newEndpoint(m2n.Config{ID: self.ID, Epoch: self.Epoch, SlotBytes: slot, Dial: m.Dial}, m.dev, m.options)
+	if err != nil {
+		return nil, &localError{err}
+	}
+	if err := ep.Serve(m.listener); err != nil {
+		return nil, errors.Join(&localError{err}, closeEndpoint(ep))
+	}
+	return ep, nil
+}
+
+func closeEndpoint(ep *m2n.Endpoint) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return leave(ctx, ep)
+}
+
+// group runs the parts of a membership: the first that ends, ends all.
+type group struct {
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	running sync.WaitGroup
+}
+
+func newGroup(ctx context.Context) *group {
+	g := &group{}
+	g.ctx, g.cancel = context.WithCancelCause(ctx)
+	return g
+}
+
+func (g *group) run(f func(ctx context.Context) error) {
+	g.running.Go(func() {
+		err := f(g.ctx)
+		if err == nil {
+			err = context.Canceled
+		}
+		g.cancel(err)
+	})
+}
+
+// wait returns what ended the group.
+func (g *group) wait() error {
+	g.running.Wait()
+	return context.Cause(g.ctx)
+}
+
+// work marks the node as ready and lets the parts run until one of them ends,
+// or the node is told to stop and is needed no more.
+func (m *membership) work(ctx context.Context, stats func() serve.NodeStats, parts ...func(context.Context) error) error {
+	m.setStatus(Ready, m.session.Self.ID, stats)
+	g := newGroup(ctx)
+	for _, part := range parts {
+		g.run(part)
+	}
+	g.run(func(ctx context.Context) error { return m.drain(ctx, stats) })
+	return g.wait()
+}
+
+// drain waits until the node is told to stop, says so, and waits until the front
+// end ends the session, or for the grace.
+func (m *membership) drain(ctx context.Context, stats func() serve.NodeStats) error {
+	m.ready()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-m.told.Done():
+	}
+	self := m.session.Self
+	m.setStatus(Draining, self.ID, stats)
+	m.Log.Info("draining: stays until no request needs the node", "node", self.ID, "grace", m.Grace)
+	if err := m.session.Drain(); err != nil {
+		return fmt.Errorf("telling the front end: %w", err)
+	}
+	grace := time.NewTimer(m.Grace)
+	defer grace.Stop()
+	select {
+	case <-ctx.Done():
+		m.Log.Info("drained", "node", self.ID)
+		return ctx.Err()
+	case <-grace.C:
+		m.Log.Warn("the grace is over, requests that still run end with an error", "node", self.ID, "grace", m.Grace)
+		return fmt.Errorf("the grace of %v is over", m.Grace)
+	}
+}
+
+// expert loads the place's experts and serves them.
+func (m *membership) expert(ctx context.Context) error {
+	placement := route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
+	self := m.session.Self
+	if err := m.loadExperts(ctx, placement, place{self.Place, m.view.ExpertNodes}); err != nil {
+		return err
+	}
+	ep, err := m.endpoint()
+	if err != nil {
+		return err
+	}
+	expert, err := serve.NewExpertNode(serve.ExpertConfig{
+		Spec: m.model.Spec, Device: m.dev, Weights: m.experts, Placement: placement, Place: self.Place,
+		Endpoint: ep, Linger: m.options.Linger, Busy: m.pool, Log: m.Log,
+	})
+	if err != nil {
+		return errors.Join(&localError{err}, closeEndpoint(ep))
+	}
+	defer expert.Free()
+	if err := introduce(ep, m.view, cluster.Attention); err != nil {
+		return errors.Join(err, closeEndpoint(ep))
+	}
+	if err := m.session.Ready(); err != nil {
+		return errors.Join(err, closeEndpoint(ep))
+	}
+	err = m.work(ctx, expert.Stats,
+		func(ctx context.Context) error { return wrapLocal(expert.Run(ctx)) },
+		func(ctx context.Context) error { return m.acquaint(ctx, ep) })
+	return errors.Join(err, closeEndpoint(ep))
+}
+
+// acquaint keeps an expert node's endpoint informed of who the attention nodes
+// are.
+func (m *membership) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
+	for known := m.view; ; {
+		next, err := m.session.Next(ctx)
+		if err != nil {
+			return err
+		}
+		forget(ep, known, next, cluster.Attention)
+		if err := introduce(ep, next, cluster.Attention); err != nil {
+			return err
+		}
+		known = next
+	}
+}
+
+// introduce names the members of a role to an endpoint.
+func introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) error {
+	for _, m := range v.Of(role) {
+		if err := ep.SetPeer(m.ID, m.Addr, m.Epoch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget removes members that are gone.
+func forget(ep *m2n.Endpoint, before, now cluster.View, role cluster.Role) {
+	for _, m := range before.Of(role) {
+		if _, ok := now.Find(m.ID); !ok {
+			ep.RemovePeer(m.ID)
+		}
+	}
+}
+
+// attend loads the attention part, waits for the expert nodes, and then works for
+// the front end until one of them changes.
+func (m *membership) attend(ctx context.Context) error {
+	if err := m.loadAttention(ctx, m.view.MaxModelLen); err != nil {
+		return err
+	}
+	if err := m.session.Ready(); err != nil {
+		return err
+	}
+	experts, err := m.awaitExperts(ctx)
+	if err != nil {
+		return err
+	}
+	ep, err := m.endpoint()
+	if err != nil {
+		return err
+	}
+	cache, err := layer.NewCache(m.dev, m.model.Spec, m.options.pages(m.model.Spec), m.options.PageTokens)
+	if err != nil {
+		return errors.Join(&localError{err}, closeEndpoint(ep))
+	}
+	defer cache.Free(m.dev)
+	client := remote.NewClient()
+	attention, err := m.newAttention(ep, cache, client)
+	if err != nil {
+		return errors.Join(&localError{err}, closeEndpoint(ep))
+	}
+	defer attention.Free()
+	attention.SetExperts(experts)
+	if err := introduce(ep, m.view, cluster.Expert); err != nil {
+		return errors.Join(err, closeEndpoint(ep))
+	}
+	self := m.session.Self
+	// The stream outlives the loop, whose last reports say why requests end.
+	streaming, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	err = m.work(ctx, attention.Stats,
+		func(ctx context.Context) error {
+			defer end()
+			return attention.Run(ctx)
+		},
+		func(context.Context) error {
+			return client.Run(streaming, m.client, m.Control, attention.Offer(self.ID, self.Epoch), attention)
+		},
+		func(ctx context.Context) error { return m.expertsChange(ctx, experts) })
+	return errors.Join(err, closeEndpoint(ep))
+}
+
+func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *remote.Client) (*serve.AttentionNode, error) {
+	cfg := m.options.attentionConfig(m.model, m.session.Self.ID)
+	cfg.Device, cfg.Weights, cfg.Cache, cfg.Endpoint = m.dev, m.attention, cache, ep
+	cfg.Placement = route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
+	cfg.Busy, cfg.Reports = m.pool, client.Report
+	return serve.NewAttentionNode(cfg)
+}
+
+// awaitExperts waits for a view in which every expert place is ready, and returns
+// their ids.
+func (m *membership) awaitExperts(ctx context.Context) ([]string, error) {
+	for {
+		view, err := m.session.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if experts := readyExperts(view); len(experts) == view.ExpertNodes {
+			m.view = view
+			return experts, nil
+		}
+	}
+}
+
+// readyExperts lists the expert nodes that are ready, by place.
+func readyExperts(v cluster.View) []string {
+	var ids []string
+	for _, m := range v.Of(cluster.Expert) {
+		if m.Ready {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+// expertsChange waits until the expert nodes are others.
+func (m *membership) expertsChange(ctx context.Context, experts []string) error {
+	for {
+		next, err := m.session.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if now := readyExperts(next); !slices.Equal(now, experts) {
+			return fmt.Errorf("the expert nodes changed from %v to %v", experts, now)
+		}
+	}
+}
