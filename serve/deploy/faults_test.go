@@ -212,7 +212,7 @@ func forward(conn net.Conn) {
 func longRequests(phase string) []serve.Request {
 	var list []serve.Request
 	for i := range 6 {
-		r := serve.Request{MaxTokens: 400, Logprobs: -1, PromptLogprobs: -1}
+		r := serve.Request{MaxTokens: 250, Logprobs: -1, PromptLogprobs: -1}
 		n := 8
 		if phase == "prefill" {
 			r.MaxTokens, n = 4, 1500
