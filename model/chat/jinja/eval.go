@@ -204,8 +204,7 @@ func (e sliceExpr) of(m *machine, s *scope, object Value) Value {
 	return m.cut(object, cut)
 }
 
-// cut applies a slice to what can be sliced. What cannot is as if it had no such
-// item.
+// cut applies a slice to what can be sliced.
 func (m *machine) cut(object Value, cut func([]Value) []Value) Value {
 	switch o := object.(type) {
 	case *List:
@@ -220,7 +219,7 @@ func (m *machine) cut(object Value, cut func([]Value) []Value) Value {
 	}
 	s, ok := asString(object)
 	if !ok {
-		return &Undefined{fmt.Sprintf("'%s' object has no slices", typeName(object))}
+		raise("'%s' object is not subscriptable", typeName(object))
 	}
 	var out strings.Builder
 	for _, c := range cut(m.characters(s)) {

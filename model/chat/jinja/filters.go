@@ -108,6 +108,7 @@ func absFilter(m *machine, v Value, a *args) Value {
 
 func attrFilter(m *machine, v Value, a *args) Value {
 	name := a.bind("attr", "name").text("name", "")
+	mustDefine(v)
 	if found, ok := m.member(v, name); ok {
 		return found
 	}
@@ -121,20 +122,22 @@ func batchFilter(m *machine, v Value, a *args) Value {
 	if n < 1 {
 		raise("batch: linecount is %d", n)
 	}
-	items := m.mustIterate(v)
-	m.use(int64(len(items)) * valueSize)
-	var out []Value
-	for part := range slices.Chunk(items, n) {
-		part = slices.Clone(part)
-		if b.has("fill_with") {
-			m.use(int64(n) * valueSize)
-			for len(part) < n {
-				part = append(part, b.value("fill_with", nil))
+	return lazily(func() []Value {
+		items := m.mustIterate(v)
+		m.use(int64(len(items)) * valueSize)
+		var out []Value
+		for part := range slices.Chunk(items, n) {
+			part = slices.Clone(part)
+			if b.has("fill_with") {
+				m.use(int64(n) * valueSize)
+				for len(part) < n {
+					part = append(part, b.value("fill_with", nil))
+				}
 			}
+			out = append(out, &List{part})
 		}
-		out = append(out, &List{part})
-	}
-	return &generator{"generator", out}
+		return out
+	})
 }
 
 func centerFilter(m *machine, v Value, a *args) Value {
@@ -244,8 +247,15 @@ func lastFilter(m *machine, v Value, a *args) Value {
 	return items[len(items)-1]
 }
 
+func mustDefine(v Value) {
+	if u, ok := v.(*Undefined); ok {
+		u.raise()
+	}
+}
+
 func floatFilter(m *machine, v Value, a *args) Value {
 	otherwise := a.bind("float", "default").value("default", 0.0)
+	mustDefine(v)
 	if f, ok := asFloat(v); ok {
 		return f
 	}
@@ -270,6 +280,7 @@ func parseFloat(s string) (float64, bool) {
 func intFilter(m *machine, v Value, a *args) Value {
 	b := a.bind("int", "default", "base")
 	otherwise := b.value("default", int64(0))
+	mustDefine(v)
 	if f, ok := v.(float64); ok {
 		if math.IsNaN(f) || math.IsInf(f, 0) {
 			return otherwise
@@ -374,7 +385,7 @@ func indentFilter(m *machine, v Value, a *args) Value {
 		m.use(int64(n))
 		indent = strings.Repeat(" ", n)
 	}
-	text := m.str(v)
+	text := mustString("indent", v)
 	lines := m.splitIndented(text)
 	m.useTimes(int64(len(lines)), int64(len(indent)))
 	for i, line := range lines {
@@ -402,15 +413,17 @@ func (m *machine) splitIndented(text string) []string {
 
 func itemsFilter(m *machine, v Value, a *args) Value {
 	a.bind("items")
-	switch d := v.(type) {
-	case *Undefined:
-		return &generator{"generator", nil}
-	case *Dict:
-		m.use(int64(d.Len()) * 4 * valueSize)
-		return &generator{"generator", pairs(d)}
-	}
-	raise("Can only get item pairs from a mapping.")
-	return nil
+	return lazily(func() []Value {
+		switch d := v.(type) {
+		case *Undefined:
+			return nil
+		case *Dict:
+			m.use(int64(d.Len()) * 4 * valueSize)
+			return pairs(d)
+		}
+		raise("Can only get item pairs from a mapping.")
+		return nil
+	})
 }
 
 func joinFilter(m *machine, v Value, a *args) Value {
@@ -429,17 +442,19 @@ func joinFilter(m *machine, v Value, a *args) Value {
 }
 
 func mapFilter(m *machine, v Value, a *args) Value {
-	if !truth(v) { // None, too
-		return &generator{"generator", nil}
-	}
-	f := m.mapper(a)
-	var out []Value
-	items := m.mustIterate(v)
-	m.use(int64(len(items)) * valueSize)
-	for _, item := range items {
-		out = append(out, f(item))
-	}
-	return &generator{"generator", out}
+	return lazily(func() []Value {
+		if !truth(v) { // None, too
+			return nil
+		}
+		f := m.mapper(a)
+		items := m.mustIterate(v)
+		m.use(int64(len(items)) * valueSize)
+		out := make([]Value, len(items))
+		for i, item := range items {
+			out[i] = f(item)
+		}
+		return out
+	})
 }
 
 // mapper is what the filter map does to an item: read an attribute, or apply a
@@ -480,34 +495,41 @@ func extremeFilter(name string, sign int) func(*machine, Value, *args) Value {
 // whether they must pass or fail.
 func selectFilter(name string, byAttribute, want bool) func(*machine, Value, *args) Value {
 	return func(m *machine, v Value, a *args) Value {
-		if !truth(v) { // None, too
-			return &generator{"generator", nil}
-		}
-		rest := a.positional
-		get := func(v Value) Value { return v }
-		if byAttribute {
-			if len(rest) == 0 {
-				raise("Missing parameter for attribute name")
+		return lazily(func() []Value {
+			if !truth(v) { // None, too
+				return nil
 			}
-			get = m.getter(rest[0], nil)
-			rest = rest[1:]
-		}
-		passes := func(v Value) bool { return truth(v) }
-		if len(rest) > 0 {
-			test := mustString(name, rest[0])
-			testArgs := &args{rest[1:], a.named}
-			passes = func(v Value) bool { return m.test(test, v, testArgs, 0) }
-		}
-		var out []Value
-		items := m.mustIterate(v)
-		m.use(int64(len(items)) * valueSize)
-		for _, item := range items {
-			if passes(get(item)) == want {
-				out = append(out, item)
+			passes := m.selector(name, byAttribute, a)
+			var out []Value
+			items := m.mustIterate(v)
+			m.use(int64(len(items)) * valueSize)
+			for _, item := range items {
+				if passes(item) == want {
+					out = append(out, item)
+				}
 			}
-		}
-		return &generator{"generator", out}
+			return out
+		})
 	}
+}
+
+// selector is what the filters of selectFilter ask of an item.
+func (m *machine) selector(name string, byAttribute bool, a *args) func(Value) bool {
+	rest := a.positional
+	get := func(v Value) Value { return v }
+	if byAttribute {
+		if len(rest) == 0 {
+			raise("Missing parameter for attribute name")
+		}
+		get = m.getter(rest[0], nil)
+		rest = rest[1:]
+	}
+	if len(rest) == 0 {
+		return func(v Value) bool { return truth(get(v)) }
+	}
+	test := mustString(name, rest[0])
+	testArgs := &args{rest[1:], a.named}
+	return func(v Value) bool { return m.test(test, get(v), testArgs, 0) }
 }
 
 func replaceFilter(m *machine, v Value, a *args) Value {
@@ -533,7 +555,7 @@ func reverseFilter(m *machine, v Value, a *args) Value {
 	items := slices.Clone(m.mustIterate(v))
 	m.use(int64(len(items)) * valueSize)
 	slices.Reverse(items)
-	return &generator{kind, items}
+	return &generator{kind: kind, items: items}
 }
 
 func roundFilter(m *machine, v Value, a *args) Value {
@@ -584,19 +606,21 @@ func roundInteger(i *big.Int, precision int) Value {
 func sortFilter(m *machine, v Value, a *args) Value {
 	b := a.bind("sort", "reverse", "case_sensitive", "attribute")
 	sensitive := b.flag("case_sensitive", false)
-	key := func(v Value) Value { return m.sortKey(v, sensitive) }
-	if b.has("attribute") {
-		var gets []func(Value) Value
-		for _, path := range strings.Split(b.text("attribute", ""), ",") {
-			gets = append(gets, m.getter(path, nil))
+	gets := []func(Value) Value{func(v Value) Value { return v }}
+	if path, isText := asString(b.value("attribute", nil)); isText {
+		gets = nil
+		for _, p := range strings.Split(path, ",") {
+			gets = append(gets, m.getter(p, nil))
 		}
-		key = func(v Value) Value {
-			parts := make(tuple, len(gets))
-			for i, get := range gets {
-				parts[i] = m.sortKey(get(v), sensitive)
-			}
-			return parts
+	} else if b.has("attribute") {
+		gets = []func(Value) Value{m.getter(b.value("attribute", nil), nil)}
+	}
+	key := func(v Value) Value { // a tuple, so that what has no order but is equal can be sorted
+		parts := make(tuple, len(gets))
+		for i, get := range gets {
+			parts[i] = m.sortKey(get(v), sensitive)
 		}
+		return parts
 	}
 	return &List{m.sorted(m.mustIterate(v), key, b.flag("reverse", false))}
 }
@@ -633,14 +657,15 @@ func trimFilter(m *machine, v Value, a *args) Value {
 
 func truncateFilter(m *machine, v Value, a *args) Value {
 	b := a.bind("truncate", "length", "killwords", "end", "leeway")
-	s, n, end, leeway := []rune(m.str(v)), b.count("length", 255), b.text("end", "..."), b.count("leeway", 5)
+	n, end, leeway := b.count("length", 255), b.text("end", "..."), b.count("leeway", 5)
 	endLength := utf8.RuneCountInString(end)
 	if n < endLength || leeway < 0 {
 		raise("expected length >= %d, got %d", endLength, n)
 	}
-	if len(s) <= n+leeway {
-		return m.str(v)
+	if l, ok := length(v); ok && l <= n+leeway {
+		return v
 	}
+	s := []rune(mustString("truncate", v))
 	cut := string(s[:n-endLength])
 	if !b.flag("killwords", false) {
 		if i := strings.LastIndex(cut, " "); i >= 0 {
@@ -656,18 +681,20 @@ func uniqueFilter(m *machine, v Value, a *args) Value {
 	if b.has("attribute") {
 		get = m.getter(b.value("attribute", nil), nil)
 	}
-	seen := NewDict()
-	var out []Value
-	for _, item := range m.mustIterate(v) {
-		key := m.sortKey(get(item), b.flag("case_sensitive", false))
-		if _, ok := seen.get(m, key); ok {
-			continue
+	return lazily(func() []Value {
+		seen := NewDict()
+		var out []Value
+		for _, item := range m.mustIterate(v) {
+			key := m.sortKey(get(item), b.flag("case_sensitive", false))
+			if _, ok := seen.get(m, key); ok {
+				continue
+			}
+			m.use(4 * valueSize)
+			seen.set(m, key, nil)
+			out = append(out, item)
 		}
-		m.use(4 * valueSize)
-		seen.set(m, key, nil)
-		out = append(out, item)
-	}
-	return &generator{"generator", out}
+		return out
+	})
 }
 
 func wordcountFilter(m *machine, v Value, a *args) Value {

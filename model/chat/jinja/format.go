@@ -24,13 +24,21 @@ func (m *machine) percent(text string, operand Value) string {
 		last = at[1]
 	}
 	p.raw(text[last:])
-	if _, named := operand.(*Dict); len(p.rest) > 0 && !named {
-		if _, isTuple := operand.(tuple); isTuple || !p.used {
-			raise("not all arguments converted during string formatting")
-		}
+	if len(p.rest) > 0 && !p.used && !subscriptable(operand) {
+		raise("not all arguments converted during string formatting")
 	}
 	m.use(int64(p.out.Len()))
 	return p.out.String()
+}
+
+// subscriptable reports whether Python takes a %-format's operand for a mapping,
+// of which not all need be used.
+func subscriptable(v Value) bool {
+	switch v.(type) {
+	case *Dict, *List, numbers:
+		return true
+	}
+	return false
 }
 
 func submatches(text string, at []int) []string {
@@ -49,7 +57,7 @@ type percentFormat struct {
 	m       *machine
 	operand Value
 	rest    []Value
-	used    bool
+	used    bool // all of rest is
 	out     strings.Builder
 }
 
@@ -100,7 +108,6 @@ func (s *spec) setFlags(flags string) {
 }
 
 func (p *percentFormat) argument(whole, name string) Value {
-	p.used = true
 	if strings.HasPrefix(whole, "%(") {
 		d, ok := p.operand.(*Dict)
 		if !ok {
@@ -117,6 +124,7 @@ func (p *percentFormat) argument(whole, name string) Value {
 	}
 	v := p.rest[0]
 	p.rest = p.rest[1:]
+	p.used = len(p.rest) == 0
 	return v
 }
 

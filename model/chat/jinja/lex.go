@@ -293,7 +293,7 @@ func (l *lexer) literal() bool {
 
 func (l *lexer) number(rest string) {
 	kind, text := tokenFloat, float.FindString(rest)
-	if text == "" {
+	if text == "" || l.source[l.at-1] == '.' { // x.0.1 is two items
 		kind, text = tokenInteger, integer.FindString(rest)
 	}
 	l.skip(len(text))

@@ -16,7 +16,8 @@ func (f forStmt) exec(m *machine, s *scope) signal {
 	return done
 }
 
-// over runs the loop.
+// over runs the loop. Like Jinja2 it goes on to else where no iteration came to
+// its end: neither break nor continue lets one.
 func (f forStmt) over(m *machine, s *scope, iterable Value, depth int64) {
 	l := &loop{items: f.filtered(m, s, m.mustIterate(iterable)), depth: depth}
 	m.use(int64(len(l.items)) * valueSize)
@@ -26,16 +27,19 @@ func (f forStmt) over(m *machine, s *scope, iterable Value, depth int64) {
 			return m.capture(func() { f.over(m, s, items, depth) })
 		}
 	}
+	completed := false
 	for i, v := range l.items {
 		l.at = i
 		inner := s.inner()
 		inner.set("loop", l)
 		m.assign(inner, f.target, v)
-		if f.body.exec(m, inner) == broken {
-			return
+		sig := f.body.exec(m, inner)
+		completed = completed || sig == done
+		if sig == broken {
+			break
 		}
 	}
-	if len(l.items) == 0 {
+	if !completed {
 		f.otherwise.exec(m, s.inner())
 	}
 }

@@ -143,14 +143,36 @@ func pairs(d *Dict) []Value {
 	return out
 }
 
-// generator gives its items once.
+// generator gives its items once. They are made when the first is asked for, so
+// that what goes wrong does so then.
 type generator struct {
 	kind  string // Python's name of its type
+	make  func() []Value
 	items []Value
+}
+
+// lazily returns a generator of what make returns.
+func lazily(make func() []Value) *generator { return &generator{kind: "generator", make: make} }
+
+// rest uses the generator up.
+func (g *generator) rest() []Value {
+	g.start()
+	items := g.items
+	g.items = nil
+	return items
+}
+
+func (g *generator) start() {
+	if g.make != nil {
+		makeItems := g.make
+		g.make = nil
+		g.items = makeItems()
+	}
 }
 
 // next returns the next item.
 func (g *generator) next() (Value, bool) {
+	g.start()
 	if len(g.items) == 0 {
 		return nil, false
 	}
@@ -317,9 +339,7 @@ func (m *machine) iterate(v Value) ([]Value, bool) {
 		m.use(v.length() * valueSize)
 		return v.items(), true
 	case *generator:
-		items := v.items
-		v.items = nil
-		return items, true
+		return v.rest(), true
 	case *Undefined:
 		return nil, true
 	}
