@@ -79,17 +79,38 @@ func lowercase(s string) string {
 // but for a run of them.
 var lower16 = map[rune]rune{0x1C89: 0x1C8A, 0xA7CB: 0x264, 0xA7CC: 0xA7CD, 0xA7DA: 0xA7DB, 0xA7DC: 0x19B}
 
-// form returns a Unicode normal form.
+// form returns a Unicode normal form, with the characters that Hugging Face's
+// normaliser does not know left as they are: nothing moves over them or joins
+// them.
 func form(f norm.Form) normalizer {
+	later := newRuneSet(laterMarks)
 	return func(s string) string {
-		if manyMarks(s) {
-			return formSlowly(f, s)
-		}
-		if f.IsNormalString(s) {
+		if f.IsNormalString(s) && !manyMarks(s) { // where nothing moves, nothing is in the way
 			return s
 		}
-		return f.String(s)
+		var out strings.Builder
+		for s != "" {
+			n := strings.IndexFunc(s, later.has)
+			if n < 0 {
+				n = len(s)
+			}
+			out.WriteString(formOf(f, s[:n]))
+			size := 0
+			if n < len(s) {
+				_, size = utf8.DecodeRuneInString(s[n:])
+			}
+			out.WriteString(s[n : n+size])
+			s = s[n+size:]
+		}
+		return out.String()
 	}
+}
+
+func formOf(f norm.Form, s string) string {
+	if manyMarks(s) {
+		return formSlowly(f, s)
+	}
+	return f.String(s)
 }
 
 // fewMarks is how many marks on one character package norm leaves as they are: it
