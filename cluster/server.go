@@ -16,6 +16,9 @@ import (
 // silent peer counts as lost: a few may be late on a busy machine.
 const beatsPerTimeout = 8
 
+// ErrStopping ends the streams of a front end that stops.
+var ErrStopping = errors.New("the front end is stopping")
+
 // MaxMessage bounds a message of the cluster's protocols.
 const MaxMessage = 64 << 20
 
@@ -184,7 +187,7 @@ func (s membership) keep(ctx context.Context, id string, stream *connect.BidiStr
 		var err error
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return connect.NewError(connect.CodeUnavailable, ErrStopping)
 		case m := <-messages:
 			if m.err != nil || m.message.GetLeave() != nil {
 				return nil

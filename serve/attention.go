@@ -108,6 +108,7 @@ func NewAttentionNode(cfg AttentionConfig) (*AttentionNode, error) {
 		n.Free()
 		return nil, err
 	}
+	n.count()
 	return n, nil
 }
 

@@ -19,12 +19,12 @@ const version = "0.1.0"
 
 // cli is the command line.
 type cli struct {
-	Serve    ServeCmd    `cmd:"" help:"Serve a model: all in one process, or the front end of nodes."`
+	Serve    ServeCmd    `cmd:"" help:"Serve a model over HTTP, as OpenAI does: all in one process, or the front end of nodes."`
 	Node     NodeCmd     `cmd:"" help:"Run one attention or expert node of a cluster."`
 	Generate GenerateCmd `cmd:"" help:"Continue a prompt in the terminal."`
 	Chat     ChatCmd     `cmd:"" help:"Talk to a model in the terminal."`
-	Tokenize TokenizeCmd `cmd:"" help:"Turn text into token ids, and back."`
-	Bench    BenchCmd    `cmd:"" help:"Measure."`
+	Tokenize TokenizeCmd `cmd:"" help:"Turn standard input into token ids, and back."`
+	Bench    BenchCmd    `cmd:"" help:"Measure this machine, and Tandem on it."`
 
 	LogLevel slog.Level       `help:"Least level that is logged: debug, info, warn, error." default:"info" env:"TANDEM_LOG_LEVEL"`
 	LogJSON  bool             `help:"Log as JSON." name:"log-json"`
@@ -39,14 +39,17 @@ func main() {
 // comes. A second signal ends the process at once.
 func run(args []string) int {
 	var c cli
-	parser, err := kong.New(&c, kong.Name("tandem"), kong.UsageOnError(), kong.Vars{"version": version},
-		kong.Description("Mixture-of-experts models, attention and experts apart."))
+	parser, err := kong.New(&c, kong.Name("tandem"), kong.Vars{"version": "tandem " + version},
+		kong.Description("Tandem serves mixture-of-experts language models, attention and experts on separate nodes. \"tandem serve\" starts right away with a small model that is built in."))
 	if err != nil {
 		panic(err) // the command line's own description is broken
 	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		parser.Errorf("%v", err)
+		fmt.Fprintf(os.Stderr, "tandem: %v\nTry: %s --help\n", err, commandOf(err))
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -59,6 +62,17 @@ func run(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// commandOf is the command that a mistake on the command line was made in.
+func commandOf(err error) string {
+	var mistake *kong.ParseError
+	if errors.As(err, &mistake) {
+		if c := mistake.Context.Selected(); c != nil {
+			return c.FullPath()
+		}
+	}
+	return "tandem"
 }
 
 func logger(level slog.Level, asJSON bool) *slog.Logger {

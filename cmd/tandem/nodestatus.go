@@ -26,7 +26,7 @@ func (c *NodeCmd) work(ctx context.Context, log *slog.Logger, m *deploy.Model, n
 	if err != nil {
 		return fmt.Errorf("listening for --metrics: %w", err)
 	}
-	log.Info("telling of the node", "metrics", listener.Addr().String())
+	log.Info("serving /metrics and /health", "address", listener.Addr().String())
 	server := &http.Server{
 		Handler: nodeStatus(m.Name, n), ReadTimeout: statusTimeout, WriteTimeout: statusTimeout, IdleTimeout: time.Minute,
 	}

@@ -67,7 +67,7 @@ func (c *ServeCmd) Validate(command *kong.Context) error {
 	}
 	for _, p := range command.Path {
 		if f := p.Flag; f != nil && f.Group != nil && f.Group.Key == inProcess {
-			return fmt.Errorf("--%s: with --control there are no nodes in this process; give it to tandem node, or start more or fewer of them", f.Name)
+			return fmt.Errorf("--%s: with --control, nodes run in other processes: start as many as you like by \"tandem node\", which takes their flags", f.Name)
 		}
 	}
 	return nil
@@ -155,8 +155,8 @@ func (c *ServeCmd) front(ctx context.Context, log *slog.Logger, m *deploy.Model,
 		fail(err)
 		ended <- err
 	}()
-	go watchNodes(inner, os.Stderr, control.Members)
-	log.Info("waiting for nodes", "control", nodes.Addr().String(), "experts", o.Experts)
+	log.Info("admitting nodes", "control", nodes.Addr().String(), "experts", o.Experts)
+	go watchNodes(inner, log, os.Stderr, control.Members)
 	err = c.api(ctx, log, m, text, l, control.Engine, control.Missing, nil)
 	cancel()
 	if served := <-ended; err == nil {
@@ -186,5 +186,8 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 		Limits: api.Limits{Request: c.RequestTimeout, Grace: c.Grace},
 	})
 	log.Info("serving", "model", names[0], "address", l.Addr().String())
+	defer context.AfterFunc(ctx, func() {
+		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace)
+	})()
 	return server.Serve(ctx, l)
 }

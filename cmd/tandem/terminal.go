@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -18,39 +18,41 @@ import (
 
 // progress draws how much has been loaded, where somebody looks.
 type progress struct {
+	w    *os.File
+	what string
+
 	mu  sync.Mutex
-	bar *progressbar.ProgressBar
-	max int64
+	bar *progressbar.ProgressBar // nil while nothing is loaded
 }
 
 // newProgress returns a bar that draws on a terminal and nowhere else.
-func newProgress(w *os.File, what string) *progress {
-	p := &progress{}
-	if term.IsTerminal(int(w.Fd())) {
-		p.bar = progressbar.NewOptions64(1, progressbar.OptionSetWriter(w), progressbar.OptionSetDescription(what),
-			progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(50*time.Millisecond))
-	}
-	return p
-}
+func newProgress(w *os.File, what string) *progress { return &progress{w: w, what: what} }
 
 // report draws that done of total bytes are loaded.
 func (p *progress) report(done, total int64) {
-	if p.bar == nil {
+	if !term.IsTerminal(int(p.w.Fd())) {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if total != p.max {
-		p.bar.ChangeMax64(total)
-		p.max = total
+	if p.bar == nil {
+		p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(p.w), progressbar.OptionSetDescription(p.what),
+			progressbar.OptionShowBytes(true), progressbar.OptionShowCount(), progressbar.OptionShowTotalBytes(true),
+			progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(50*time.Millisecond))
 	}
 	_ = p.bar.Set64(done) // drawing is best effort
+	if done == total {
+		p.bar = nil
+	}
 }
 
 // done removes the bar.
 func (p *progress) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.bar != nil {
 		_ = p.bar.Finish()
+		p.bar = nil
 	}
 }
 
@@ -66,15 +68,19 @@ func printNodes(w io.Writer, nodes []deploy.NodeInfo) {
 	t.Render()
 }
 
-// watchNodes draws the table again when the cluster becomes able to serve, or no
-// longer is, until ctx ends.
-func watchNodes(ctx context.Context, w io.Writer, members *cluster.Server) {
-	last := "-"
+// watchNodes tells what the cluster waits for, and draws a table of its nodes when
+// it is able to serve, until ctx ends.
+func watchNodes(ctx context.Context, log *slog.Logger, w io.Writer, members *cluster.Server) {
+	last := "nothing yet"
 	for {
 		view, changed := members.View()
 		if missing := view.Missing(); missing != last {
-			printView(w, view, missing)
 			last = missing
+			if missing == "" {
+				printView(w, view)
+			} else {
+				log.Info("waiting for nodes", "missing", missing)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -84,19 +90,25 @@ func watchNodes(ctx context.Context, w io.Writer, members *cluster.Server) {
 	}
 }
 
-// printView draws the members of a view.
-func printView(w io.Writer, v cluster.View, missing string) {
+// printView draws a table of the members of a view.
+func printView(w io.Writer, v cluster.View) {
 	t := table.NewWriter()
 	t.SetOutputMirror(w)
 	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"node", "part", "place", "address", "epoch", "ready"})
+	t.AppendHeader(table.Row{"node", "part", "address", "epoch", "state"})
 	for _, m := range v.Members {
-		t.AppendRow(table.Row{m.ID, m.Role, m.Place, m.Addr, m.Epoch, m.Ready})
+		t.AppendRow(table.Row{m.ID, m.Role, m.Addr, m.Epoch, state(m)})
 	}
 	t.Render()
-	if missing != "" {
-		fmt.Fprintf(w, "waiting: %s\n", missing)
-		return
+}
+
+// state is how far a member is, in the words of its own /health.
+func state(m cluster.Member) deploy.State {
+	switch {
+	case m.Draining:
+		return deploy.Draining
+	case m.Ready:
+		return deploy.Ready
 	}
-	fmt.Fprintln(w, "ready")
+	return deploy.Joined
 }

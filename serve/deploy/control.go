@@ -58,6 +58,8 @@ const headerTimeout = 5 * time.Second
 
 // Serve admits nodes on a listener until ctx ends.
 func (c *Control) Serve(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	mux := http.NewServeMux()
 	mux.Handle(c.Members.Handler())
 	mux.Handle(remote.Handler(c.Engine, c.Members))
@@ -68,14 +70,31 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	var running sync.WaitGroup
 	running.Go(func() { c.Members.Run(ctx) })
 	running.Go(func() { c.release(ctx) })
-	stop := context.AfterFunc(ctx, func() { server.Close() })
+	stopped := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		shutdown(server)
+	})
 	err := server.Serve(l)
-	stop()
+	cancel()
+	<-stopped
 	running.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("control at %s: %w", l.Addr(), err)
+}
+
+// farewell bounds the time in which nodes hear that the front end stops.
+const farewell = time.Second
+
+// shutdown ends a server whose handlers are ending.
+func shutdown(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		_ = server.Close() // what is left is cut off
+	}
 }
 
 // releasePause is how long a node that drains stays after its last request, at

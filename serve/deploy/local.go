@@ -11,6 +11,7 @@ import (
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 )
@@ -129,7 +130,7 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 		return nil, err
 	}
 	defer dev.Close()
-	progress := sumProgress(o.Progress)
+	progress := sumProgress(o.Progress, bytesOf(m.Checkpoint))
 	w := &Weights{positions: o.MaxModelLen}
 	if w.attention, err = layer.LoadAttention(ctx, dev, m.Checkpoint, m.Spec, o.MaxModelLen, progress()); err != nil {
 		return nil, fmt.Errorf("loading attention: %w", err)
@@ -145,9 +146,19 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 	return w, nil
 }
 
-// sumProgress makes, for each of several loads one after the other, a progress
-// that adds to what the earlier ones have done.
-func sumProgress(report func(done, total int64)) func() layer.Progress {
+// bytesOf is the size of a checkpoint's tensors.
+func bytesOf(c *checkpoint.Checkpoint) (total int64) {
+	for _, name := range c.Names() {
+		if t, err := c.Tensor(name); err == nil {
+			total += int64(len(t.Data))
+		}
+	}
+	return total
+}
+
+// sumProgress makes, for each of several loads one after the other that have total
+// bytes, a progress that adds to what the earlier ones have done.
+func sumProgress(report func(done, total int64), total int64) func() layer.Progress {
 	if report == nil {
 		return func() layer.Progress { return nil }
 	}
@@ -156,9 +167,9 @@ func sumProgress(report func(done, total int64)) func() layer.Progress {
 		before += last
 		last = 0
 		base := before
-		return func(done, total int64) {
-			last = total
-			report(base+done, base+total)
+		return func(done, _ int64) {
+			last = done
+			report(base+done, total)
 		}
 	}
 }
@@ -342,17 +353,23 @@ func (l *Local) Nodes() []NodeInfo {
 	for _, a := range l.attention {
 		all = append(all, NodeInfo{
 			Node: a.name, Role: string(cluster.Attention), Addr: a.addr, Device: a.dev.Name(),
-			Holds: fmt.Sprintf("KV cache of %d tokens", l.options.cacheTokens(l.model.Spec)),
+			Holds: holdsCache(l.options.cacheTokens(l.model.Spec)),
 		})
 	}
 	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
 	for i, e := range l.experts {
 		all = append(all, NodeInfo{
 			Node: e.name, Role: string(cluster.Expert), Addr: e.addr, Device: e.dev.Name(),
-			Holds: fmt.Sprintf("%d experts of each layer", len(placement.Experts(i))),
+			Holds: holdsExperts(placement, i),
 		})
 	}
 	return all
+}
+
+func holdsCache(tokens int) string { return fmt.Sprintf("KV cache of %d tokens", tokens) }
+
+func holdsExperts(p route.Placement, place int) string {
+	return fmt.Sprintf("%d experts of each layer", len(p.Experts(place)))
 }
 
 // Stats tells what each node has done.

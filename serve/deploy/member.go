@@ -146,10 +146,11 @@ func (g *group) wait() error {
 	return context.Cause(g.ctx)
 }
 
-// work marks the node as ready and lets the parts run until one of them ends,
-// or the node is told to stop and is needed no more.
-func (m *membership) work(ctx context.Context, stats func() serve.NodeStats, parts ...func(context.Context) error) error {
+// work marks the node as ready, with what it holds, and lets the parts run until
+// one of them ends, or the node is told to stop and is needed no more.
+func (m *membership) work(ctx context.Context, holds string, stats func() serve.NodeStats, parts ...func(context.Context) error) error {
 	m.setStatus(Ready, m.session.Self.ID, stats)
+	m.Log.Info("ready", "node", m.session.Self.ID, "holds", holds)
 	g := newGroup(ctx)
 	for _, part := range parts {
 		g.run(part)
@@ -210,7 +211,7 @@ func (m *membership) expert(ctx context.Context) error {
 	if err := m.session.Ready(); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
-	err = m.work(ctx, expert.Stats,
+	err = m.work(ctx, holdsExperts(placement, self.Place), expert.Stats,
 		func(ctx context.Context) error { return wrapLocal(expert.Run(ctx)) },
 		func(ctx context.Context) error { return m.acquaint(ctx, ep) })
 	return errors.Join(err, closeEndpoint(ep))
@@ -287,7 +288,7 @@ func (m *membership) attend(ctx context.Context) error {
 	// The stream outlives the loop, whose last reports say why requests end.
 	streaming, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	err = m.work(ctx, attention.Stats,
+	err = m.work(ctx, holdsCache(m.options.cacheTokens(m.model.Spec)), attention.Stats,
 		func(ctx context.Context) error {
 			defer end()
 			return attention.Run(ctx)

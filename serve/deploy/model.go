@@ -38,8 +38,9 @@ type Model struct {
 // empty. The caller closes its Checkpoint.
 func OpenModel(dir string) (*Model, error) {
 	m := &Model{Name: gopher.Name, Files: gopher.Files()}
-	open := gopher.Open
+	open, what := gopher.Open, "the embedded model"
 	if dir != "" {
+		what = "model " + dir
 		abs, err := filepath.Abs(dir)
 		if err != nil {
 			return nil, fmt.Errorf("model folder %q: %w", dir, err)
@@ -49,10 +50,10 @@ func OpenModel(dir string) (*Model, error) {
 	}
 	var err error
 	if m.Spec, err = model.ReadSpec(m.Files); err != nil {
-		return nil, fmt.Errorf("model %s: %w", m.Name, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	if m.Checkpoint, err = open(); err != nil {
-		return nil, fmt.Errorf("model %s: %w", m.Name, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	spec, weights := m.Spec.Hash(), m.Checkpoint.Hash()
 	hash := sha256.Sum256(append(spec[:], weights[:]...))

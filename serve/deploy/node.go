@@ -153,7 +153,7 @@ func (n *Node) Run(ctx context.Context) error {
 		if time.Since(began) > maxPause {
 			pause = firstPause
 		}
-		n.Log.Warn("not a member of the cluster, joining again", "control", n.Control, "pause", pause, "reason", err)
+		n.Log.Warn("not a member of the cluster, trying to join", "control", n.Control, "pause", pause, "reason", err)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -108,8 +108,8 @@ func (w worker) Cancel(id uint64) {
 const offerTimeout = 5 * time.Second
 
 // Serve keeps one node's stream.
-func (s *work) Serve(ctx context.Context, stream *connect.BidiStream[tandemv1.ServeRequest, tandemv1.ServeResponse]) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (s *work) Serve(whole context.Context, stream *connect.BidiStream[tandemv1.ServeRequest, tandemv1.ServeResponse]) error {
+	ctx, cancel := context.WithCancelCause(whole)
 	defer cancel(nil)
 	offer, err := s.offer(ctx, stream)
 	if err != nil {
@@ -132,6 +132,9 @@ func (s *work) Serve(ctx context.Context, stream *connect.BidiStream[tandemv1.Se
 		}
 		return nil
 	}))
+	if whole.Err() != nil { // or the node is gone, and hears nothing
+		return connect.NewError(connect.CodeUnavailable, cluster.ErrStopping)
+	}
 	return connect.NewError(connect.CodeAborted, context.Cause(ctx))
 }
 
