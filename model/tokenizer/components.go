@@ -273,7 +273,7 @@ func makeDigits(raw json.RawMessage) (cutter, error) {
 	if c.Individual {
 		b = "Isolated"
 	}
-	return cutBy(charSplitter(newRuneSet(category("N")).has), b, false), err
+	return cutBy(charSplitter(digits()), b, false), err
 }
 
 func makePunctuation(raw json.RawMessage) (cutter, error) {

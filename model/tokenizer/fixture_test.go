@@ -155,6 +155,51 @@ func TestCategories(t *testing.T) {
 // surrogates are no characters.
 var surrogates = spans{{0xD800, 0xDFFF}}
 
+// TestClasses: every code point is in the classes that the components make.
+func TestClasses(t *testing.T) {
+	var f struct {
+		StripAccents, Punctuation, Digits, Whitespace, WhitespaceSplit [][2]rune
+		Lowercase                                                      map[string]string
+	}
+	readJSON(t, "classes.json", &f)
+	accents := stripAccents()
+	for _, c := range []struct {
+		name string
+		want [][2]rune
+		is   func(rune) bool
+	}{
+		{"StripAccents", f.StripAccents, func(r rune) bool { return accents(string(r)) == "" }},
+		{"Punctuation", f.Punctuation, punctuation()},
+		{"Digits", f.Digits, digits()},
+		{"Whitespace", f.Whitespace, newRuneSet(words()).has},
+		{"WhitespaceSplit", f.WhitespaceSplit, newRuneSet(spaces()).has},
+	} {
+		require.Equal(t, c.want, runsOf(c.is), c.name)
+	}
+	for r := rune(0); r <= maxRune; r++ {
+		want, ok := f.Lowercase[string(r)]
+		if !ok {
+			want = string(r)
+		}
+		require.Equal(t, want, lowercase(string(r)))
+	}
+}
+
+// runsOf lists the code points of a class as runs.
+func runsOf(is func(rune) bool) [][2]rune {
+	var out [][2]rune
+	for r := rune(0); r <= maxRune; r++ {
+		switch {
+		case surrogates.has(r) || !is(r):
+		case len(out) > 0 && out[len(out)-1][1] == r-1:
+			out[len(out)-1][1] = r
+		default:
+			out = append(out, [2]rune{r, r})
+		}
+	}
+	return out
+}
+
 func TestForms(t *testing.T) {
 	var cases []struct{ Text, NFC, NFD, NFKC, NFKD string }
 	readJSON(t, "forms.json", &cases)

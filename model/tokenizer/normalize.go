@@ -49,7 +49,7 @@ func stripNormalizer(left, right bool) normalizer {
 
 // stripAccents removes combining marks.
 func stripAccents() normalizer {
-	marks := newRuneSet(category("M"))
+	marks := newRuneSet(union(category("M").minus(laterCombining), spans{{0x1CF2, 0x1CF3}}))
 	return func(s string) string {
 		return strings.Map(func(r rune) rune {
 			if marks.has(r) {
@@ -68,16 +68,21 @@ func lowercase(s string) string {
 		if l, ok := lower16[r]; ok {
 			return l
 		}
-		if r >= 0x10D50 && r <= 0x10D65 {
+		switch {
+		case r >= 0x10D50 && r <= 0x10D65:
 			return r + 0x20
+		case r >= 0x16EA0 && r <= 0x16EB8:
+			return r + 0x1B
 		}
 		return unicode.ToLower(r)
 	}, s)
 }
 
-// lower16 are the capitals of Unicode 16 that package unicode's version 15 lacks,
-// but for a run of them.
-var lower16 = map[rune]rune{0x1C89: 0x1C8A, 0xA7CB: 0x264, 0xA7CC: 0xA7CD, 0xA7DA: 0xA7DB, 0xA7DC: 0x19B}
+// lower16 are the capitals of Unicode 16 and 17 that package unicode's version 15
+// lacks, but for two runs of them.
+var lower16 = map[rune]rune{
+	0x1C89: 0x1C8A, 0xA7CB: 0x264, 0xA7CC: 0xA7CD, 0xA7CE: 0xA7CF, 0xA7D2: 0xA7D3, 0xA7D4: 0xA7D5, 0xA7DA: 0xA7DB, 0xA7DC: 0x19B,
+}
 
 // form returns a Unicode normal form, with the characters that Hugging Face's
 // normaliser does not know left as they are: nothing moves over them or joins

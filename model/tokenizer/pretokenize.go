@@ -194,10 +194,16 @@ func (m metaspace) preTokenizer() preTokenizer {
 	}
 }
 
+// digits are Rust's, which knows those of Unicode 17.
+func digits() func(rune) bool {
+	return newRuneSet(union(category("N"), spans{{0x11DE0, 0x11DE9}, {0x16FF4, 0x16FF6}})).has
+}
+
 // punctuation is ASCII's, symbols among it, and Unicode's.
 func punctuation() func(rune) bool {
-	set := newRuneSet(union(category("P"), spans{{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}}))
-	return set.has
+	ascii := spans{{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}}
+	older := spans{{0x166D, 0x166D}, {0x111C9, 0x111C9}} // were punctuation once
+	return newRuneSet(union(category("P").minus(laterPunctuation), ascii, older)).has
 }
 
 // fixedLength cuts after every n characters.
