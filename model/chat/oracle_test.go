@@ -65,3 +65,18 @@ func scenarioInput(t *testing.T, vars map[string]json.RawMessage) Input {
 	require.NoError(t, err)
 	return in
 }
+
+// BenchmarkRender prints how long a conversation of 1,000 messages takes.
+func BenchmarkRender(b *testing.B) {
+	source, err := os.ReadFile(filepath.Join(oracle.Dir(b), "templates", "Qwen-Qwen3-0.6B.jinja"))
+	require.NoError(b, err)
+	template, err := New(string(source), nil)
+	require.NoError(b, err)
+	pair := `{"role": "user", "content": "` + strings.Repeat("question ", 50) + `"}, {"role": "assistant", "content": "<think>x</think>` + strings.Repeat("answer ", 50) + `"}`
+	messages := json.RawMessage("[" + strings.Repeat(pair+",", 499) + pair + "]")
+	b.SetBytes(int64(len(messages)))
+	for b.Loop() {
+		_, err := template.Render(Input{Messages: messages, AddGenerationPrompt: true})
+		require.NoError(b, err)
+	}
+}

@@ -11,12 +11,12 @@ type bpe struct {
 	ids    map[string]int32 // the vocabulary
 	merges map[pair]merge
 
-	unk      int32 // -1: none; characters without a token vanish
-	fuseUnk  bool  // neighbouring unknown characters are one token
-	bytes    []int32
-	prefix   string // before every character but the first
-	suffix   string // behind the last character
-	wholeIDs bool   // a word that is a token is that token, whatever the merges
+	unk      int32   // -1: none; characters without a token vanish
+	fuseUnk  bool    // neighbouring unknown characters are one token
+	bytes    []int32 // of the 256 bytes, -1 where there is none; nil: no byte fallback
+	prefix   string  // before every character but the first
+	suffix   string  // behind the last character
+	wholeIDs bool    // a word that is a token is that token, whatever the merges
 }
 
 // pair is two neighbouring tokens.

@@ -164,7 +164,6 @@ type spec struct {
 	fill      string
 	align     rune // < > ^ =; 0: the type's own
 	sign      rune // - + or a space
-	zero      bool
 	width     int
 	comma     string // between thousands
 	precision int    // -1: none
