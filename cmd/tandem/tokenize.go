@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -32,7 +31,7 @@ const (
 
 // Run turns text into ids, or ids into text.
 func (c *TokenizeCmd) Run() error {
-	t, err := tokenizer.LoadFS(tokenizerFiles(c.Model))
+	t, err := loadTokenizer(c.Model)
 	if err != nil {
 		return err
 	}
@@ -43,12 +42,12 @@ func (c *TokenizeCmd) Run() error {
 	return out.Flush()
 }
 
-// tokenizerFiles is the model's folder, or the embedded model.
-func tokenizerFiles(dir string) fs.FS {
+// loadTokenizer reads the tokenizer in a model's folder, or the embedded model's.
+func loadTokenizer(dir string) (*tokenizer.Tokenizer, error) {
 	if dir == "" {
-		return gopher.Files()
+		return tokenizer.LoadFS(gopher.Files())
 	}
-	return os.DirFS(dir)
+	return tokenizer.Load(dir)
 }
 
 func (c *TokenizeCmd) convert(t *tokenizer.Tokenizer, in io.Reader, out io.Writer) error {

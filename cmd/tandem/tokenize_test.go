@@ -22,7 +22,7 @@ const tinyTokenizer = `{"added_tokens": [{"id": 4, "content": "<s>", "special": 
 func TestTokenize(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, tokenizer.File), []byte(tinyTokenizer), 0o600))
-	tok, err := tokenizer.LoadFS(tokenizerFiles(dir))
+	tok, err := loadTokenizer(dir)
 	require.NoError(t, err)
 	for _, c := range []struct {
 		cmd           TokenizeCmd
@@ -58,8 +58,10 @@ func TestTokenize(t *testing.T) {
 
 // TestTokenizeEmbedded: without a folder the embedded model's tokenizer is used.
 func TestTokenizeEmbedded(t *testing.T) {
-	tok, err := tokenizer.LoadFS(tokenizerFiles(""))
+	tok, err := loadTokenizer("")
 	require.NoError(t, err)
+	_, err = loadTokenizer("no such folder")
+	require.ErrorContains(t, err, "no such folder")
 	const text = "func main() {\n\tfmt.Println(\"hi\")\n}\n"
 	require.Equal(t, text, tok.Decode(tok.Encode(text, true), false))
 }

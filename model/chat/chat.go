@@ -57,7 +57,13 @@ func newTemplate(src source) (*Template, error) {
 
 // Load reads the template in a model's folder. The error is ErrNoTemplate where
 // there is none.
-func Load(dir string) (*Template, error) { return LoadFS(os.DirFS(dir)) }
+func Load(dir string) (*Template, error) {
+	t, err := LoadFS(os.DirFS(dir))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return t, nil
+}
 
 // LoadFS reads the template in a model's folder. The error is ErrNoTemplate where
 // there is none.

@@ -53,7 +53,13 @@ type token struct {
 }
 
 // Load reads tokenizer.json in a model's folder.
-func Load(dir string) (*Tokenizer, error) { return LoadFS(os.DirFS(dir)) }
+func Load(dir string) (*Tokenizer, error) {
+	t, err := LoadFS(os.DirFS(dir))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return t, nil
+}
 
 // LoadFS reads tokenizer.json in a model's folder.
 func LoadFS(dir fs.FS) (*Tokenizer, error) {
