@@ -1,9 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -69,12 +69,12 @@ type count int
 
 // UnmarshalText reads a number.
 func (c *count) UnmarshalText(text []byte) error {
-	n, err := strconv.Atoi(string(text))
-	if errors.Is(err, strconv.ErrSyntax) || n < 1 {
-		return fmt.Errorf("%q: want a whole number of 1 or more", text)
+	n, err := strconv.ParseInt(string(text), 10, 32)
+	if err != nil || n < 1 {
+		return fmt.Errorf("%q: want a whole number from 1 to %d", text, math.MaxInt32)
 	}
 	*c = count(n)
-	return err
+	return nil
 }
 
 // bytes is a size like "512MiB" or "2G".

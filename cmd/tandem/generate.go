@@ -93,8 +93,17 @@ func openTerminal(ctx context.Context, dir string, o deploy.Options) (*terminal,
 	return t, nil
 }
 
-// write streams a completion to w and returns its text.
+// write streams a completion to w, ends the line, and returns the text.
 func (t *terminal) write(ctx context.Context, w io.Writer, r completion.Request) (string, error) {
+	text, err := t.stream(ctx, w, r)
+	if text != "" || err == nil {
+		fmt.Fprintln(w)
+	}
+	return text, err
+}
+
+// stream writes a completion to w as it comes.
+func (t *terminal) stream(ctx context.Context, w io.Writer, r completion.Request) (string, error) {
 	run, err := t.service.Start(ctx, r)
 	if err != nil {
 		return "", err
@@ -125,7 +134,8 @@ type GenerateCmd struct {
 }
 
 // Run prints the prompt's continuation.
-func (c *GenerateCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c *GenerateCmd) Run(log *slog.Logger) error {
+	ctx := context.Background() // a signal ends the process
 	prompt := c.Prompt
 	if prompt == "-" {
 		all, err := io.ReadAll(os.Stdin)
@@ -140,7 +150,6 @@ func (c *GenerateCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	defer t.close()
 	_, err = t.write(ctx, os.Stdout, c.request(t.text, t.tokens.Encode(prompt, true)))
-	fmt.Println()
 	return err
 }
 
@@ -152,6 +161,9 @@ type ChatCmd struct {
 	System string `help:"Text of a system message that comes first."`
 }
 
+// maxMessage bounds what is typed at once, in bytes.
+const maxMessage = 1 << 20
+
 // message is one of a conversation.
 type message struct {
 	Role    string `json:"role"`
@@ -159,7 +171,8 @@ type message struct {
 }
 
 // Run answers what is typed until standard input ends.
-func (c *ChatCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c *ChatCmd) Run(log *slog.Logger) error {
+	ctx := context.Background() // a signal ends the process
 	t, err := openTerminal(ctx, c.Model, c.options(log))
 	if err != nil {
 		return err
@@ -173,17 +186,20 @@ func (c *ChatCmd) Run(ctx context.Context, log *slog.Logger) error {
 		messages = append(messages, message{"system", c.System})
 	}
 	input := bufio.NewScanner(os.Stdin)
+	input.Buffer(nil, maxMessage)
 	for {
 		fmt.Fprint(os.Stderr, "> ")
 		if !input.Scan() {
 			fmt.Fprintln(os.Stderr)
-			return input.Err()
+			if err := input.Err(); err != nil {
+				return fmt.Errorf("reading standard input: %w", err)
+			}
+			return nil
 		}
 		if strings.TrimSpace(input.Text()) == "" {
 			continue
 		}
 		answer, err := c.turn(ctx, t, append(messages, message{"user", input.Text()}))
-		fmt.Println()
 		if err != nil {
 			return err
 		}

@@ -35,12 +35,10 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
-// run parses the command line and runs a subcommand until it ends or a signal
-// comes. A second signal ends the process at once.
+// run parses the command line and runs a subcommand.
 func run(args []string) int {
 	var c cli
-	parser, err := kong.New(&c, kong.Name("tandem"), kong.Vars{"version": "tandem " + version},
-		kong.Description("Tandem serves mixture-of-experts language models, attention and experts on separate nodes. \"tandem serve\" starts right away with a small model that is built in."))
+	parser, err := newParser(&c)
 	if err != nil {
 		panic(err) // the command line's own description is broken
 	}
@@ -52,16 +50,33 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "tandem: %v\nTry: %s --help\n", err, commandOf(err))
 		return 2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
-	command.BindTo(ctx, (*context.Context)(nil))
 	command.Bind(logger(c.LogLevel, c.LogJSON))
 	if err := command.Run(); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintf(os.Stderr, "tandem: %v\n", err)
 		return 1
 	}
 	return 0
+}
+
+func newParser(c *cli) (*kong.Kong, error) {
+	return kong.New(c, kong.Name("tandem"), kong.Vars{"version": "tandem " + version}, kong.BindToProvider(untilSignal),
+		kong.Description("Tandem serves mixture-of-experts language models, attention and experts on separate nodes. "+
+			"\"tandem serve\" starts right away, with a small model that is built in."))
+}
+
+// untilSignal returns a context that ends with the first signal, for subcommands
+// that end in good order. A second signal ends the process at once.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		second := (<-signals).(syscall.Signal)
+		os.Exit(128 + int(second)) // as shells report it
+	}()
+	return ctx
 }
 
 // commandOf is the command that a mistake on the command line was made in.

@@ -3,9 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
@@ -39,19 +40,18 @@ func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if _, _, err := net.SplitHostPort(c.Join); err != nil {
+		return fmt.Errorf("--join: %w", err)
+	}
 	m, err := deploy.OpenModel(c.Model)
 	if err != nil {
 		return err
 	}
 	defer m.Checkpoint.Close()
-	url := c.Join
-	if !strings.Contains(url, "://") {
-		url = "http://" + url
-	}
 	bar := newProgress(os.Stderr, "loading "+m.Name)
 	defer bar.done()
 	o := deploy.NodeOptions{
-		Options: deploy.Options{Log: log, Progress: bar.report}, Role: role, Control: url,
+		Options: deploy.Options{Log: log, Progress: bar.report}, Role: role, Control: "http://" + c.Join,
 		Listen: c.Listen, Advertise: c.Advertise, Version: version, Grace: c.Grace,
 	}
 	c.addTo(&o.Options)

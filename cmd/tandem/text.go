@@ -27,16 +27,16 @@ func openText(m *deploy.Model) (*text, error) {
 	t := &text{}
 	var err error
 	if t.tokens, err = tokenizer.LoadFS(m.Files); err != nil {
-		return nil, fmt.Errorf("model %s: %w", m.Name, err)
+		return nil, fmt.Errorf("%s: %w", m.Source, err)
 	}
 	if n := t.tokens.VocabSize(); n > m.Spec.Vocabulary {
-		return nil, fmt.Errorf("model %s: the tokenizer has %d ids, the model's vocabulary %d", m.Name, n, m.Spec.Vocabulary)
+		return nil, fmt.Errorf("%s: the tokenizer has %d ids, the model's vocabulary %d", m.Source, n, m.Spec.Vocabulary)
 	}
 	if t.chat, err = chat.LoadFS(m.Files); err != nil && !errors.Is(err, chat.ErrNoTemplate) {
-		return nil, fmt.Errorf("model %s: %w", m.Name, err)
+		return nil, fmt.Errorf("%s: %w", m.Source, err)
 	}
 	if t.defaults, err = model.ReadGeneration(m.Files, m.Spec); err != nil {
-		return nil, fmt.Errorf("model %s: %w", m.Name, err)
+		return nil, fmt.Errorf("%s: %w", m.Source, err)
 	}
 	t.eos = m.Spec.Ends(t.defaults)
 	return t, nil

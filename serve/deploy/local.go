@@ -178,10 +178,11 @@ func sumProgress(report func(done, total int64), total int64) func() layer.Progr
 func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Placement, place int, w *layer.ExpertWeights) error {
 	n := &expertNode{name: fmt.Sprintf("expert-%d", place)}
 	l.experts = append(l.experts, n)
-	var err error
-	if n.dev, err = l.options.Device(n.name, l.pool); err != nil {
+	dev, err := l.options.Device(n.name, l.pool)
+	if err != nil {
 		return err
 	}
+	n.dev = dev
 	_, slot := l.options.slotBytes(l.model.Spec)
 	if n.ep, n.addr, err = l.listen(ctx, network, n.name, n.dev, slot); err != nil {
 		return err
@@ -198,10 +199,11 @@ func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Pla
 func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.Placement, i int, w *layer.AttentionWeights) error {
 	n := &attentionNode{name: fmt.Sprintf("attention-%d", i)}
 	l.attention = append(l.attention, n)
-	var err error
-	if n.dev, err = l.options.Device(n.name, l.pool); err != nil {
+	dev, err := l.options.Device(n.name, l.pool)
+	if err != nil {
 		return err
 	}
+	n.dev = dev
 	if n.cache, err = layer.NewCache(n.dev, l.model.Spec, l.options.pages(l.model.Spec), l.options.PageTokens); err != nil {
 		return err
 	}

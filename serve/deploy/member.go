@@ -88,7 +88,7 @@ func (n *Node) advertised(l net.Listener) (string, error) {
 		host = n.Advertise
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		return "", fmt.Errorf("listening for peers at %s: say by --advertise under which address they reach this node", l.Addr())
+		return "", fmt.Errorf("listening for peers at %s, any address of this machine: --advertise must say which of them they are told", n.Listen)
 	}
 	return "tcp:" + net.JoinHostPort(host, port), nil
 }

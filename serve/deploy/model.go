@@ -24,9 +24,10 @@ var Numerics = fmt.Sprintf("f32 (kv f32, wire f32, combine exact, span %d)", ker
 
 // Model is an opened model.
 type Model struct {
-	// Name is the folder's, or the embedded model's.
-	Name string
-	Spec *model.Spec
+	// Name is the folder's, or the embedded model's; Source is what errors call the
+	// model: "model DIR", or "the embedded model".
+	Name, Source string
+	Spec         *model.Spec
 	// Files holds config.json and its companions.
 	Files      fs.FS
 	Checkpoint *checkpoint.Checkpoint
@@ -37,23 +38,22 @@ type Model struct {
 // OpenModel opens a Hugging Face folder, or the embedded model where dir is
 // empty. The caller closes its Checkpoint.
 func OpenModel(dir string) (*Model, error) {
-	m := &Model{Name: gopher.Name, Files: gopher.Files()}
-	open, what := gopher.Open, "the embedded model"
+	m := &Model{Name: gopher.Name, Source: "the embedded model", Files: gopher.Files()}
+	open := gopher.Open
 	if dir != "" {
-		what = "model " + dir
 		abs, err := filepath.Abs(dir)
 		if err != nil {
 			return nil, fmt.Errorf("model folder %q: %w", dir, err)
 		}
-		m.Name, m.Files = filepath.Base(abs), os.DirFS(dir)
+		m.Name, m.Source, m.Files = filepath.Base(abs), "model "+dir, os.DirFS(dir)
 		open = func() (*checkpoint.Checkpoint, error) { return checkpoint.Open(dir) }
 	}
 	var err error
 	if m.Spec, err = model.ReadSpec(m.Files); err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, fmt.Errorf("%s: %w", m.Source, err)
 	}
 	if m.Checkpoint, err = open(); err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, fmt.Errorf("%s: %w", m.Source, err)
 	}
 	spec, weights := m.Spec.Hash(), m.Checkpoint.Hash()
 	hash := sha256.Sum256(append(spec[:], weights[:]...))

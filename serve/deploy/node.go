@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -189,6 +190,7 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 	}
 	var err error
 	n.attention = nil
+	runtime.GC() // gives back the memory of one of other length
 	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.Progress)
 	if err != nil {
 		return &localError{fmt.Errorf("loading attention: %w", err)}
@@ -204,6 +206,7 @@ func (n *Node) loadExperts(ctx context.Context, p route.Placement, at place) err
 	}
 	var err error
 	n.experts = nil
+	runtime.GC() // gives back the memory of those of another place
 	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.Progress)
 	if err != nil {
 		return &localError{fmt.Errorf("loading the experts of place %d: %w", at.index, err)}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/api/apitest"
+)
+
+// freeAddr is an address that nobody listens at.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// node starts a node of the embedded model.
+func node(t *testing.T, role, join string, more ...string) *process {
+	t.Helper()
+	return start(t, append([]string{"node", "--role", role, "--join", join, small, "--threads", "1"}, more...)...)
+}
+
+// TestCluster runs front end, two attention and two expert nodes as processes,
+// some before the front end and some after it. The cluster serves as one process
+// does, outlives its front end, and ends in good order.
+func TestCluster(t *testing.T) {
+	control, listen, status := freeAddr(t), freeAddr(t), freeAddr(t)
+	nodes := []*process{node(t, "expert", control, "--metrics", status), node(t, "attention", control)}
+	nodes[0].says("trying to join")
+	front := start(t, "serve", "--control", control, "--listen", listen, "--experts", "2")
+	c := client{t: t, url: front.url()}
+	refused, text := c.post("/v1/completions", object{"model": "gopher", "prompt": "x", "max_tokens": 1})
+	require.Equal(t, http.StatusServiceUnavailable, refused)
+	require.Contains(t, text, "2 expert nodes are ready")
+	nodes = append(nodes, node(t, "attention", control, "--metrics", "127.0.0.1:0"), node(t, "expert", control))
+	c.healthy()
+	nodes[1].says("msg=ready")
+	nodes[2].says("msg=ready")
+	continuesGo(t, c)
+	t.Run("client", func(t *testing.T) {
+		apitest.Run(t, apitest.Target{
+			URL: c.url, Model: "gopher", Prompt: "package main\n\nimport \"fmt\"\n\n// héllo\nfunc main() {\n", Tokens: 24, Chat: true,
+		})
+	})
+	require.Contains(t, front.text(), "attention-1", "the table of nodes")
+	tellsOfItself(t, client{t: t, url: "http://" + status}, "expert", "tandem_rows_per_expert_sum", "tandem_gathers_total", "tandem_expert_seconds_count")
+	tellsOfItself(t, client{t: t, url: "http://" + nodes[2].says(`/health" address=(\S+)`)}, "attention", "tandem_attention_seconds_count", "tandem_kv_cache_tokens")
+
+	front.stopped()
+	for _, n := range nodes {
+		n.says("the front end is stopping")
+	}
+	front = start(t, "serve", "--control", control, "--listen", listen, "--experts", "2")
+	front.url()
+	c.healthy()
+	continuesGo(t, c)
+	drains(t, c, nodes)
+	front.stopped()
+}
+
+// tellsOfItself asks a node for its health and its metrics.
+func tellsOfItself(t *testing.T, c client, role string, metrics ...string) {
+	t.Helper()
+	status, text := c.get("/health")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, text, `"status":"ready"`)
+	require.Contains(t, text, fmt.Sprintf(`"node":"%s-`, role))
+	require.Equal(t, 1.0, c.metric("tandem_pool_nodes"))
+	for _, name := range metrics {
+		require.Positive(t, c.metric(name), name)
+	}
+}
+
+// drains stops all nodes while a request runs: it is finished, the next one is
+// refused, and the nodes end.
+func drains(t *testing.T, c client, nodes []*process) {
+	t.Helper()
+	s := c.stream("gopher", 1000)
+	for _, n := range nodes {
+		n.stop()
+	}
+	require.Eventually(t, func() bool {
+		status, _ := c.get("/health")
+		return status == http.StatusServiceUnavailable
+	}, patience, 10*time.Millisecond)
+	require.Equal(t, "length", s.rest().Choices[0].FinishReason)
+	for _, n := range nodes {
+		require.Equal(t, 0, n.ended().ExitCode())
+		require.Contains(t, n.text(), "draining")
+	}
+	status, text := c.post("/v1/completions", object{"model": "gopher", "prompt": "x", "max_tokens": 1})
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, text, "no attention node is ready, 0 of 2 expert nodes are ready")
+}
+
+// TestNodeStopsWhereverItIs: nobody admits it, and then it waits for others.
+func TestNodeStopsWhereverItIs(t *testing.T) {
+	control := freeAddr(t)
+	alone := node(t, "attention", control)
+	alone.says("trying to join")
+	alone.stopped()
+	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
+	waits := node(t, "attention", control, "--metrics", "127.0.0.1:0")
+	c := client{t: t, url: "http://" + waits.says(`/health" address=(\S+)`)}
+	waits.says("msg=joined")
+	status, text := c.get("/health")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, text, `"status":"joined"`)
+	waits.stopped()
+	front.stopped()
+}
