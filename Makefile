@@ -1,7 +1,7 @@
 # The commands of everyday work. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz golden generate fixtures bench ci
+.PHONY: help build test race lint fuzz golden generate proto fixtures bench ci
 
 LINT := go tool -modfile=tools/lint/go.mod
 
@@ -29,6 +29,12 @@ golden: ## check the golden bits with GOAMD64=v3 and as linux/arm64
 
 generate: ## make the generated files again
 	go generate ./...
+
+proto: ## make the code of the cluster's protocol again, after a change in proto/
+	GOBIN=$(CURDIR)/bin/proto go install github.com/bufbuild/buf/cmd/buf@v1.66.0
+	GOBIN=$(CURDIR)/bin/proto go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+	GOBIN=$(CURDIR)/bin/proto go install connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
+	cd proto && export PATH="$(CURDIR)/bin/proto:$$PATH" && buf lint && buf generate
 
 fixtures: ## make the models and numbers in testdata again (needs Python with torch and transformers)
 	python3 scripts/fixtures/make.py testdata/models
