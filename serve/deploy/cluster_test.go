@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/serve/deploy"
@@ -56,7 +57,7 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(nodeEnv); text != "" {
 		os.Exit(runNode(text))
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // nodeOptions are what all nodes of these tests have in common.
