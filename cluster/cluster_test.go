@@ -19,14 +19,15 @@ var identity = Identity{Version: "v1", Model: "abc", Layers: 4, Experts: 8, TopK
 func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 	r := NewRegistry(identity, Settings{ExpertNodes: 2, MicroBatches: 1}, time.Second)
 	now := time.Unix(0, 0)
-	join := func(role Role) Member {
-		m, err := r.Join(role, "tcp:x", identity, now)
+	joinAt := func(role Role, place int) Member {
+		m, err := r.Join(Hello{Role: role, Addr: "tcp:x", Identity: identity, Place: place}, now)
 		require.NoError(t, err)
 		return m
 	}
+	join := func(role Role) Member { return joinAt(role, AnyPlace) }
 	e0, e1, a0 := join(Expert), join(Expert), join(Attention)
 	require.Equal(t, []int{0, 1, 0}, []int{e0.Place, e1.Place, a0.Place})
-	_, err := r.Join(Expert, "tcp:y", identity, now)
+	_, err := r.Join(Hello{Role: Expert, Addr: "tcp:y", Identity: identity, Place: AnyPlace}, now)
 	require.ErrorContains(t, err, "all 2 places of expert nodes are taken")
 	require.Equal(t, "no attention node is ready, 0 of 2 expert nodes are ready", r.View().Missing())
 	for _, m := range []Member{e0, e1, a0} {
@@ -43,12 +44,17 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 	require.Greater(t, again.Epoch, a0.Epoch)
 	require.Error(t, r.Ready(e0.ID, now))
 	require.False(t, r.Leave(e0.ID))
+
+	require.True(t, r.Leave(again.ID))
+	require.True(t, r.Leave(e1.ID))
+	require.Equal(t, 1, joinAt(Expert, 1).Place, "a node gets the place back that it had")
+	require.Equal(t, 0, joinAt(Expert, 1).Place, "where it is free")
 }
 
 func TestIdentityMismatchNamesBothValues(t *testing.T) {
 	other := identity
 	other.Layers = 5
-	_, err := NewRegistry(identity, Settings{ExpertNodes: 1}, time.Second).Join(Attention, "tcp:x", other, time.Now())
+	_, err := NewRegistry(identity, Settings{ExpertNodes: 1}, time.Second).Join(Hello{Role: Attention, Addr: "tcp:x", Identity: other}, time.Now())
 	require.ErrorContains(t, err, "layers: the cluster has 4, the node 5")
 }
 
@@ -92,10 +98,10 @@ func TestNodesJoinAndSeeEachOther(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second)
 	defer client.CloseIdleConnections()
-	a, err := Join(t.Context(), client, url, Attention, "tcp:a", identity, time.Second)
+	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer a.Close()
-	e, err := Join(t.Context(), client, url, Expert, "tcp:e", identity, time.Second)
+	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:e", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	require.NoError(t, a.Ready())
 	require.NoError(t, e.Ready())
@@ -114,9 +120,9 @@ func TestRefusalSaysWhy(t *testing.T) {
 	defer client.CloseIdleConnections()
 	other := identity
 	other.Model = "xyz"
-	_, err := Join(t.Context(), client, url, Expert, "tcp:e", other, time.Second)
+	_, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:e", Identity: other, Place: AnyPlace}, time.Second)
 	require.ErrorContains(t, err, "model: the cluster has abc, the node xyz")
-	_, err = Join(t.Context(), client, url, "router", "tcp:e", identity, time.Second)
+	_, err = Join(t.Context(), client, url, Hello{Role: "router", Addr: "tcp:e", Identity: identity, Place: AnyPlace}, time.Second)
 	require.ErrorContains(t, err, `role "router"`)
 }
 
@@ -126,10 +132,10 @@ func TestDrainingNodeIsSeen(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second)
 	defer client.CloseIdleConnections()
-	a, err := Join(t.Context(), client, url, Attention, "tcp:a", identity, time.Second)
+	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer a.Close()
-	e, err := Join(t.Context(), client, url, Expert, "tcp:e", identity, time.Second)
+	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:e", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer e.Close()
 	require.NoError(t, a.Ready())
@@ -148,7 +154,7 @@ func TestExpelledNodeFindsOut(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second)
 	defer client.CloseIdleConnections()
-	a, err := Join(t.Context(), client, url, Attention, "tcp:a", identity, time.Second)
+	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer a.Close()
 	server.Expel(a.Self.ID)

@@ -16,6 +16,23 @@ func identityFromProto(p *tandemv1.Identity) Identity {
 	}
 }
 
+func helloToProto(h Hello) *tandemv1.Hello {
+	p := &tandemv1.Hello{Role: string(h.Role), Addr: h.Addr, Identity: identityToProto(h.Identity)}
+	if h.Place != AnyPlace {
+		place := int64(h.Place)
+		p.Place = &place
+	}
+	return p
+}
+
+func helloFromProto(role Role, p *tandemv1.Hello) Hello {
+	h := Hello{Role: role, Addr: p.GetAddr(), Identity: identityFromProto(p.GetIdentity()), Place: AnyPlace}
+	if p.Place != nil {
+		h.Place = int(p.GetPlace())
+	}
+	return h
+}
+
 func memberToProto(m Member) *tandemv1.Member {
 	return &tandemv1.Member{
 		Id: m.ID, Role: string(m.Role), Addr: m.Addr, Epoch: m.Epoch, Place: int64(m.Place), Ready: m.Ready, Draining: m.Draining,

@@ -39,17 +39,17 @@ func (r *Registry) View() View {
 
 // Join admits a node, gives it an id, an epoch and a place, and returns it as a
 // member that is not ready yet.
-func (r *Registry) Join(role Role, addr string, node Identity, now time.Time) (Member, error) {
-	if err := r.identity.Match(node); err != nil {
-		return Member{}, fmt.Errorf("node at %s refused: %w", addr, err)
+func (r *Registry) Join(h Hello, now time.Time) (Member, error) {
+	if err := r.identity.Match(h.Identity); err != nil {
+		return Member{}, fmt.Errorf("node at %s refused: %w", h.Addr, err)
 	}
-	place, err := r.place(role)
+	place, err := r.place(h)
 	if err != nil {
-		return Member{}, fmt.Errorf("node at %s refused: %w", addr, err)
+		return Member{}, fmt.Errorf("node at %s refused: %w", h.Addr, err)
 	}
 	r.epoch++
-	m := Member{ID: fmt.Sprintf("%s-%d", role, r.named[role]), Role: role, Addr: addr, Epoch: r.epoch, Place: place}
-	r.named[role]++
+	m := Member{ID: fmt.Sprintf("%s-%d", h.Role, r.named[h.Role]), Role: h.Role, Addr: h.Addr, Epoch: r.epoch, Place: place}
+	r.named[h.Role]++
 	r.heard[m.ID] = now
 	r.view.Members = append(r.view.Members, m)
 	slices.SortFunc(r.view.Members, func(a, b Member) int {
@@ -59,17 +59,21 @@ func (r *Registry) Join(role Role, addr string, node Identity, now time.Time) (M
 	return m, nil
 }
 
-// place is the lowest free place of a role.
-func (r *Registry) place(role Role) (int, error) {
+// place is the one that a node wants, where it is free, else the lowest free one
+// of its role.
+func (r *Registry) place(h Hello) (int, error) {
 	taken := map[int]bool{}
-	for _, m := range r.view.Of(role) {
+	for _, m := range r.view.Of(h.Role) {
 		taken[m.Place] = true
+	}
+	if h.Role == Expert && h.Place >= 0 && h.Place < r.view.ExpertNodes && !taken[h.Place] {
+		return h.Place, nil
 	}
 	place := 0
 	for taken[place] {
 		place++
 	}
-	if role == Expert && place >= r.view.ExpertNodes {
+	if h.Role == Expert && place >= r.view.ExpertNodes {
 		return 0, fmt.Errorf("all %d places of expert nodes are taken", r.view.ExpertNodes)
 	}
 	return place, nil

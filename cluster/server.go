@@ -165,7 +165,7 @@ func (s membership) admit(ctx context.Context, messages <-chan received[tandemv1
 	var self Member
 	err = s.update(func(r *Registry) error {
 		var err error
-		self, err = r.Join(role, hello.GetAddr(), identityFromProto(hello.GetIdentity()), time.Now())
+		self, err = r.Join(helloFromProto(role, hello), time.Now())
 		return err
 	})
 	var mismatch *MismatchError

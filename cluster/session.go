@@ -60,10 +60,10 @@ type Session struct {
 
 // Join asks the front end at url to admit a node. ctx bounds the whole session.
 // A refusal is an error that says why.
-func Join(ctx context.Context, client connect.HTTPClient, url string, role Role, addr string, id Identity, timeout time.Duration) (*Session, error) {
+func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, timeout time.Duration) (*Session, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Session{timeout: timeout, cancel: cancel, news: make(chan struct{}, 1)}
-	messages, err := s.join(ctx, client, url, role, addr, id)
+	messages, err := s.join(ctx, client, url, h)
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("joining %s: %w", url, err)
@@ -73,7 +73,7 @@ func Join(ctx context.Context, client connect.HTTPClient, url string, role Role,
 	return s, nil
 }
 
-func (s *Session) join(ctx context.Context, client connect.HTTPClient, url string, role Role, addr string, id Identity) (<-chan received[tandemv1.JoinResponse], error) {
+func (s *Session) join(ctx context.Context, client connect.HTTPClient, url string, h Hello) (<-chan received[tandemv1.JoinResponse], error) {
 	var err error
 	s.stream, err = tandemv1.NewMembershipClient(client, url, connect.WithReadMaxBytes(MaxMessage)).Join(ctx)
 	if err != nil {
@@ -82,9 +82,7 @@ func (s *Session) join(ctx context.Context, client connect.HTTPClient, url strin
 	// Without this, HTTP/2 notices the end of ctx only when there is something to
 	// send.
 	context.AfterFunc(ctx, func() { _ = s.stream.CloseRequest() })
-	err = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Hello{
-		Hello: &tandemv1.Hello{Role: string(role), Addr: addr, Identity: identityToProto(id)},
-	}})
+	err = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Hello{Hello: helloToProto(h)}})
 	// A refusal shows as io.EOF here: the reason is in what the stream receives.
 	messages := read(ctx, s.stream.Receive)
 	m, receiveErr := s.receive(ctx, messages)

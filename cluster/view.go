@@ -70,6 +70,20 @@ func (id Identity) Match(node Identity) error {
 	return nil
 }
 
+// Hello is what a node says of itself when it joins.
+type Hello struct {
+	Role Role
+	// Addr is where its peers reach it, in m2n's words.
+	Addr     string
+	Identity Identity
+	// Place is the one that the node would rather have, of experts that it still
+	// holds; AnyPlace where it has no wish.
+	Place int
+}
+
+// AnyPlace is no wish for a place.
+const AnyPlace = -1
+
 // Member is one node of a view.
 type Member struct {
 	// ID names the node; it is never given to another one.

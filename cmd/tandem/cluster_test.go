@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"regexp"
 	"testing"
 	"time"
 
@@ -61,6 +62,11 @@ func TestCluster(t *testing.T) {
 	front.url()
 	c.healthy()
 	continuesGo(t, c)
+	for _, n := range []*process{nodes[0], nodes[3]} {
+		places := regexp.MustCompile(`msg=joined node=expert-\d+ place=(\d)`).FindAllStringSubmatch(n.text(), -1)
+		require.GreaterOrEqual(t, len(places), 2)
+		require.Equal(t, places[0][1], places[len(places)-1][1], "the node has the place back whose experts it had loaded")
+	}
 	drains(t, c, nodes)
 	front.stopped()
 }

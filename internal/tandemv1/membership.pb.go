@@ -262,8 +262,10 @@ type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Role  string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	// Where peers reach the node, in m2n's words.
-	Addr          string    `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
-	Identity      *Identity `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	Addr     string    `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Identity *Identity `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	// The place that the node had before: its experts are still loaded.
+	Place         *int64 `protobuf:"varint,4,opt,name=place,proto3,oneof" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -317,6 +319,13 @@ func (x *Hello) GetIdentity() *Identity {
 		return x.Identity
 	}
 	return nil
+}
+
+func (x *Hello) GetPlace() int64 {
+	if x != nil && x.Place != nil {
+		return *x.Place
+	}
+	return 0
 }
 
 // Identity is what all nodes must agree on.
@@ -792,11 +801,13 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\awelcome\x18\x01 \x01(\v2\x12.tandem.v1.WelcomeH\x00R\awelcome\x12%\n" +
 	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewH\x00R\x04view\x12%\n" +
 	"\x04beat\x18\x03 \x01(\v2\x0f.tandem.v1.BeatH\x00R\x04beatB\t\n" +
-	"\amessage\"`\n" +
+	"\amessage\"\x85\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12/\n" +
-	"\bidentity\x18\x03 \x01(\v2\x13.tandem.v1.IdentityR\bidentity\"\x9d\x01\n" +
+	"\bidentity\x18\x03 \x01(\v2\x13.tandem.v1.IdentityR\bidentity\x12\x19\n" +
+	"\x05place\x18\x04 \x01(\x03H\x00R\x05place\x88\x01\x01B\b\n" +
+	"\x06_place\"\x9d\x01\n" +
 	"\bIdentity\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x16\n" +
@@ -897,6 +908,7 @@ func file_tandem_v1_membership_proto_init() {
 		(*JoinResponse_View)(nil),
 		(*JoinResponse_Beat)(nil),
 	}
+	file_tandem_v1_membership_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -45,7 +45,7 @@ func (n *Node) member(told context.Context) error {
 	if err != nil {
 		return &localError{err}
 	}
-	m.session, err = cluster.Join(ctx, n.client, n.Control, n.Role, addr, n.model.Identity(n.Version), n.PeerTimeout)
+	m.session, err = cluster.Join(ctx, n.client, n.Control, n.hello(addr), n.PeerTimeout)
 	if err != nil {
 		return err
 	}
@@ -63,6 +63,16 @@ func (n *Node) member(told context.Context) error {
 		return m.expert(ctx)
 	}
 	return m.attend(ctx)
+}
+
+// hello is what the node says of itself. It asks for the place whose experts it
+// has: to load others takes long.
+func (n *Node) hello(addr string) cluster.Hello {
+	h := cluster.Hello{Role: n.Role, Addr: addr, Identity: n.model.Identity(n.Version), Place: cluster.AnyPlace}
+	if n.experts != nil {
+		h.Place = n.place.index
+	}
+	return h
 }
 
 // fill completes the options by what the front end has decided.

@@ -91,7 +91,7 @@ func newPair(t *testing.T, keep bool) *pair {
 	web.Start()
 	client := cluster.NewHTTPClient(timeout)
 	var err error
-	p.session, err = cluster.Join(t.Context(), client, web.URL, cluster.Attention, "tcp:a", id, timeout)
+	p.session, err = cluster.Join(t.Context(), client, web.URL, cluster.Hello{Role: cluster.Attention, Addr: "tcp:a", Identity: id, Place: cluster.AnyPlace}, timeout)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
