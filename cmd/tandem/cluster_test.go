@@ -67,7 +67,7 @@ func TestCluster(t *testing.T) {
 		require.GreaterOrEqual(t, len(places), 2)
 		require.Equal(t, places[0][1], places[len(places)-1][1], "the node has the place back whose experts it had loaded")
 	}
-	drains(t, c, nodes)
+	drains(t, c, nodes, client{t: t, url: "http://" + status})
 	front.stopped()
 }
 
@@ -85,13 +85,17 @@ func tellsOfItself(t *testing.T, c client, role string, metrics ...string) {
 }
 
 // drains stops all nodes while a request runs: it is finished, the next one is
-// refused, and the nodes end.
-func drains(t *testing.T, c client, nodes []*process) {
+// refused, and the nodes end. The first node tells its status.
+func drains(t *testing.T, c client, nodes []*process, first client) {
 	t.Helper()
-	s := c.stream("gopher", 1000)
+	s := c.stream("gopher", 1500)
 	for _, n := range nodes {
 		n.stop()
 	}
+	nodes[0].says("draining")
+	status, text := first.get("/health")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, text, `"status":"draining"`)
 	require.Eventually(t, func() bool {
 		status, _ := c.get("/health")
 		return status == http.StatusServiceUnavailable
@@ -101,7 +105,7 @@ func drains(t *testing.T, c client, nodes []*process) {
 		require.Equal(t, 0, n.ended().ExitCode())
 		require.Contains(t, n.text(), "draining")
 	}
-	status, text := c.post("/v1/completions", object{"model": "gopher", "prompt": "x", "max_tokens": 1})
+	status, text = c.post("/v1/completions", object{"model": "gopher", "prompt": "x", "max_tokens": 1})
 	require.Equal(t, http.StatusServiceUnavailable, status)
 	require.Contains(t, text, "no attention node is ready, 0 of 2 expert nodes are ready")
 }

@@ -132,7 +132,7 @@ func (c *ServeCmd) kvShare() string {
 	if c.KVMemory > 0 {
 		return "--kv-memory"
 	}
-	return "at most a third of the free memory; --kv-memory changes it"
+	return "up to a third of the free memory; see --kv-memory"
 }
 
 // front serves with nodes in other processes.

@@ -61,9 +61,9 @@ func printNodes(w io.Writer, nodes []deploy.NodeInfo) {
 	t := table.NewWriter()
 	t.SetOutputMirror(w)
 	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"node", "part", "address", "device", "holds"})
+	t.AppendHeader(table.Row{"node", "part", "device", "holds"})
 	for _, n := range nodes {
-		t.AppendRow(table.Row{n.Node, n.Role, n.Addr, n.Device, n.Holds})
+		t.AppendRow(table.Row{n.Node, n.Role, n.Device, n.Holds})
 	}
 	t.Render()
 }

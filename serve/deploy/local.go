@@ -346,7 +346,7 @@ func (l *Local) CacheTokens() int { return l.options.cacheTokens(l.model.Spec) *
 
 // NodeInfo describes a node to people.
 type NodeInfo struct {
-	Node, Role, Addr, Device, Holds string
+	Node, Role, Device, Holds string
 }
 
 // Nodes describes the nodes.
@@ -354,14 +354,14 @@ func (l *Local) Nodes() []NodeInfo {
 	var all []NodeInfo
 	for _, a := range l.attention {
 		all = append(all, NodeInfo{
-			Node: a.name, Role: string(cluster.Attention), Addr: a.addr, Device: a.dev.Name(),
+			Node: a.name, Role: string(cluster.Attention), Device: a.dev.Name(),
 			Holds: holdsCache(l.options.cacheTokens(l.model.Spec)),
 		})
 	}
 	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
 	for i, e := range l.experts {
 		all = append(all, NodeInfo{
-			Node: e.name, Role: string(cluster.Expert), Addr: e.addr, Device: e.dev.Name(),
+			Node: e.name, Role: string(cluster.Expert), Device: e.dev.Name(),
 			Holds: holdsExperts(placement, i),
 		})
 	}
