@@ -45,15 +45,18 @@ func (s *Server) modelByName(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// health is 200 while requests are served.
+// health is 200 while requests are served. That they are not is no failure to
+// log, however often somebody looks.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
-	if s.gate.shutting() {
-		return notReady("the server is shutting down")
+	err := s.cfg.Ready()
+	switch {
+	case s.gate.shutting():
+		writeError(w, notReady("the server is shutting down"))
+	case err != nil:
+		writeError(w, notReady(err.Error()))
+	default:
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	}
-	if err := s.cfg.Ready(); err != nil {
-		return notReady(err.Error())
-	}
-	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	return nil
 }
 

@@ -50,7 +50,7 @@ func TestCluster(t *testing.T) {
 			URL: c.url, Model: "gopher", Prompt: "package main\n\nimport \"fmt\"\n\n// héllo\nfunc main() {\n", Tokens: 24, Chat: true,
 		})
 	})
-	require.Contains(t, front.text(), "attention-1", "the table of nodes")
+	front.says(`attention-1 .* ready`) // in the table of nodes
 	tellsOfItself(t, client{t: t, url: "http://" + status}, "expert", "tandem_rows_per_expert_sum", "tandem_gathers_total", "tandem_expert_seconds_count")
 	tellsOfItself(t, client{t: t, url: "http://" + nodes[2].says(`/health" address=(\S+)`)}, "attention", "tandem_attention_seconds_count", "tandem_kv_cache_tokens")
 

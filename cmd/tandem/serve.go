@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/tandem-moe/tandem/api"
 	"github.com/tandem-moe/tandem/serve"
@@ -122,7 +123,11 @@ func (c *ServeCmd) local(ctx context.Context, log *slog.Logger, m *deploy.Model,
 		return err
 	}
 	defer local.Close()
-	printNodes(os.Stderr, local.Nodes())
+	var rows []table.Row
+	for _, n := range local.Nodes() {
+		rows = append(rows, table.Row{n.Node, n.Role, n.Device, n.Holds})
+	}
+	printNodes(os.Stderr, table.Row{"node", "part", "device", "holds"}, rows)
 	fmt.Fprintf(os.Stderr, "KV cache: %d tokens (%s)\n", local.CacheTokens(), c.kvShare())
 	return c.api(ctx, log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
 }

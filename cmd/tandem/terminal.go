@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -57,31 +58,34 @@ func (p *progress) done() {
 }
 
 // printNodes draws a table of nodes.
-func printNodes(w io.Writer, nodes []deploy.NodeInfo) {
+func printNodes(w io.Writer, header table.Row, rows []table.Row) {
 	t := table.NewWriter()
 	t.SetOutputMirror(w)
 	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"node", "part", "device", "holds"})
-	for _, n := range nodes {
-		t.AppendRow(table.Row{n.Node, n.Role, n.Device, n.Holds})
-	}
+	t.AppendHeader(header)
+	t.AppendRows(rows)
 	t.Render()
 }
 
-// watchNodes tells what the cluster waits for, and draws a table of its nodes when
-// it is able to serve, until ctx ends.
+// watchNodes tells what the cluster waits for, or draws a table of its nodes where
+// it is able to serve, whenever that changes, until ctx ends.
 func watchNodes(ctx context.Context, log *slog.Logger, w io.Writer, members *cluster.Server) {
-	last := "nothing yet"
+	last := ""
 	for {
 		view, changed := members.View()
-		if missing := view.Missing(); missing != last {
-			last = missing
-			if missing == "" {
-				printView(w, view)
-			} else {
-				log.Info("waiting for nodes", "missing", missing)
-			}
+		missing := view.Missing()
+		now := missing
+		if missing == "" {
+			now = fmt.Sprint(settled(view))
 		}
+		switch {
+		case now == last:
+		case missing == "":
+			printNodes(w, table.Row{"node", "part", "address", "epoch", "state"}, settled(view))
+		default:
+			log.Info("waiting for nodes", "missing", missing)
+		}
+		last = now
 		select {
 		case <-ctx.Done():
 			return
@@ -90,16 +94,15 @@ func watchNodes(ctx context.Context, log *slog.Logger, w io.Writer, members *clu
 	}
 }
 
-// printView draws a table of the members of a view.
-func printView(w io.Writer, v cluster.View) {
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"node", "part", "address", "epoch", "state"})
+// settled are the rows of the members that have loaded their weights.
+func settled(v cluster.View) []table.Row {
+	var rows []table.Row
 	for _, m := range v.Members {
-		t.AppendRow(table.Row{m.ID, m.Role, m.Addr, m.Epoch, state(m)})
+		if s := state(m); s != deploy.Joined {
+			rows = append(rows, table.Row{m.ID, m.Role, m.Addr, m.Epoch, s})
+		}
 	}
-	t.Render()
+	return rows
 }
 
 // state is how far a member is, in the words of its own /health.
