@@ -24,18 +24,18 @@ type membership struct {
 	session  *cluster.Session
 	view     cluster.View
 	listener net.Listener
-	// told ends when the node is told to stop. Until ready, that is the end of the
-	// membership too.
-	told  context.Context
-	ready func() bool
+	// told ends when the node is told to stop, and the membership with it, until
+	// outlive has been called: then there may be requests to finish.
+	told    context.Context
+	outlive func() bool
 }
 
 // member is one membership, which ends with an error.
 func (n *Node) member(told context.Context) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
 	defer cancel()
-	m := &membership{Node: n, told: told, ready: context.AfterFunc(told, cancel)}
-	defer m.ready()
+	m := &membership{Node: n, told: told, outlive: context.AfterFunc(told, cancel)}
+	defer m.outlive()
 	var err error
 	if m.listener, err = net.Listen("tcp", n.Listen); err != nil {
 		return &localError{fmt.Errorf("listening for peers: %w", err)}
@@ -172,7 +172,7 @@ func (m *membership) work(ctx context.Context, holds string, stats func() serve.
 // drain waits until the node is told to stop, says so, and waits until the front
 // end ends the session, or for the grace.
 func (m *membership) drain(ctx context.Context, stats func() serve.NodeStats) error {
-	m.ready()
+	m.outlive()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
