@@ -3,11 +3,13 @@ package serve
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 
 	"github.com/tandem-moe/tandem/serve/batch"
+	"github.com/tandem-moe/tandem/serve/sample"
 )
 
 // FrontEndConfig is what a front end needs to know.
@@ -261,8 +263,9 @@ func (r *Request) validate(l Limits) error {
 	if r.Logprobs > l.Vocabulary || r.PromptLogprobs > l.Vocabulary {
 		return invalid("Logprobs", "%d candidates of a vocabulary of %d", max(r.Logprobs, r.PromptLogprobs), l.Vocabulary)
 	}
-	if err := r.Sampling.Validate(l.Vocabulary); err != nil {
-		return &InvalidError{Field: "Sampling", Reason: err.Error()}
+	var param *sample.ParamError
+	if err := r.Sampling.Validate(l.Vocabulary); errors.As(err, &param) {
+		return &InvalidError{Field: "Sampling." + param.Field, Reason: param.Reason}
 	}
 	return nil
 }

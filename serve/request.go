@@ -16,7 +16,9 @@ type Request struct {
 	Prompt []int32
 	// Output holds tokens generated earlier: a resumed request continues after
 	// them, with positions, penalties and usage unchanged.
-	Output    []int32
+	Output []int32
+	// MaxTokens bounds the output; 0 computes the prompt alone, for its
+	// log-probabilities.
 	MaxTokens int
 	MinTokens int
 	// StopIDs end the output; the stopping token is part of it.
