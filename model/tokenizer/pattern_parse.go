@@ -136,9 +136,13 @@ func (p *patternParser) sequence() expr {
 	return sequence{parts}
 }
 
-// wideFolds are sequences that one character folds to: under the option i
-// Oniguruma lets "ss" match "ß".
-var wideFolds = []string{"ss", "ff", "fi", "fl", "st", "i̇", "ʼn", "ǰ", "ẖ", "ẗ", "ẘ", "ẙ", "aʾ", "եւ", "մն", "մե", "մի", "վն", "մխ"}
+// wideFolds are pairs of characters that one character folds to: under the
+// option i Oniguruma lets "ss" match "ß".
+var wideFolds = [][2]rune{
+	{'s', 's'}, {'f', 'f'}, {'f', 'i'}, {'f', 'l'}, {'s', 't'}, {'i', 0x307}, {0x2bc, 'n'},
+	{'j', 0x30c}, {'h', 0x331}, {'t', 0x308}, {'w', 0x30a}, {'y', 0x30a}, {'a', 0x2be},
+	{'ե', 'ւ'}, {'մ', 'ն'}, {'մ', 'ե'}, {'մ', 'ի'}, {'վ', 'ն'}, {'մ', 'խ'},
+}
 
 // refuseWideFolds refuses literals of which two characters could match one.
 func (p *patternParser) refuseWideFolds(parts []expr) {
@@ -149,9 +153,8 @@ func (p *patternParser) refuseWideFolds(parts []expr) {
 		a, okA := parts[i].(oneOf)
 		b, okB := parts[i+1].(oneOf)
 		for _, wide := range wideFolds {
-			r := []rune(wide)
-			if okA && okB && a.isCaseOf(r[0]) && b.isCaseOf(r[1]) {
-				p.fail("%q without regard to case, which a single character matches too, is not supported", wide)
+			if okA && okB && a.isCaseOf(wide[0]) && b.isCaseOf(wide[1]) {
+				p.fail("%q without regard to case, which a single character matches too, is not supported", string(wide[:]))
 			}
 		}
 	}
