@@ -142,7 +142,8 @@ func (d *direct) compute(ctx context.Context, s *plainStep) error {
 	return d.dev.Record().Wait(ctx)
 }
 
-// choose takes the best logit of each wanted row.
+// choose takes the best logit of each wanted row. All tokens of a step appear when
+// the last one is chosen, as those of the engine do.
 func (d *direct) choose(t *trace, seqs []plainSequence, s *plainStep, output int, start time.Time) error {
 	chain := sample.Params{}.Chain()
 	logits := kernel.Float32s(d.logits)
@@ -153,8 +154,12 @@ func (d *direct) choose(t *trace, seqs []plainSequence, s *plainStep, output int
 			return fmt.Errorf("sequence %d: %w", i, err)
 		}
 		q.counter.Add(token)
-		t.add(i, token, time.Since(start))
 		q.rest = []int32{token}
+	}
+	at := time.Since(start)
+	for _, i := range s.of {
+		q := &seqs[i]
+		t.add(i, q.rest[0], at)
 		q.finished = len(t.tokens[i]) == output
 	}
 	return nil
