@@ -63,6 +63,7 @@ type AttentionNode struct {
 	reports   []Report
 	experts   []string // ids of the expert nodes, by place
 	announced uint64   // micro-batches in flight, as the expert nodes know it
+	patience  patience
 	stats     *recorder
 
 	mu    sync.Mutex
@@ -212,6 +213,7 @@ func (e *PeerLostError) Unwrap() error { return e.Cause }
 // the device fails. Whatever ends it, no request is left without a last report.
 func (n *AttentionNode) Run(ctx context.Context) error {
 	err := n.serve(ctx)
+	n.patience.end()
 	reason := &UnavailableError{Reason: err.Error()}
 	if ctx.Err() != nil {
 		err, reason.Reason = nil, "the attention node is stopping"
@@ -357,8 +359,32 @@ func (n *AttentionNode) turn() func() {
 }
 
 // stallTimeout bounds the wait for an expert node that is alive and does not
-// answer.
+// answer: it ends between half of stallTimeout and all of it from its beginning.
 const stallTimeout = time.Minute
+
+// patience makes the contexts of waits that stallTimeout bounds. One serves many
+// waits: a timer for each would wake a thread that sleeps until a later one, and
+// cost more than the rest of a hand-over.
+type patience struct {
+	ctx    context.Context
+	ends   time.Time
+	cancel context.CancelFunc
+}
+
+func (p *patience) context(parent context.Context) context.Context {
+	if now := time.Now(); p.ends.Sub(now) < stallTimeout/2 {
+		p.end()
+		p.ctx, p.cancel = context.WithTimeout(parent, stallTimeout)
+		p.ends = now.Add(stallTimeout)
+	}
+	return p.ctx
+}
+
+func (p *patience) end() {
+	if p.cancel != nil {
+		p.cancel()
+	}
+}
 
 // collect waits for a micro-batch's results of the last layer and adds them to
 // its residual stream.
@@ -382,15 +408,15 @@ func (n *AttentionNode) collect(ctx context.Context, b *microBatch) error {
 	return nil
 }
 
+// poll waits for a completion while micro-batch b waits for its results.
 func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion, error) {
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
 	}
-	wait, cancel := context.WithTimeout(ctx, stallTimeout)
-	defer cancel()
+	wait := n.patience.context(ctx)
 	c, err := n.cfg.Endpoint.Poll(wait)
 	if err != nil && ctx.Err() == nil && wait.Err() != nil {
-		return c, fmt.Errorf("no results of layer %d, micro-batch %d, step %d for %v", b.exchange.sent.Layer, b.exchange.sent.MicroBatch, b.step, stallTimeout)
+		return c, fmt.Errorf("no results of layer %d, micro-batch %d, step %d for %v", b.exchange.sent.Layer, b.exchange.sent.MicroBatch, b.step, stallTimeout/2)
 	}
 	return c, err
 }
