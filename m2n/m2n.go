@@ -27,6 +27,7 @@ package m2n
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"time"
 )
@@ -156,6 +157,12 @@ type Config struct {
 	// Dial makes a TCP connection to HOST:PORT; nil means plain TCP. For tests, and
 	// for networks with ways of their own.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// TLS secures TCP connections: TLS 1.3, mutual. It serves both roles, so it has
+	// RootCAs and ServerName for dialling, and Certificates, ClientCAs and
+	// ClientAuth for accepting. Connections of Dial and of listeners are wrapped in
+	// it too. nil means plain TCP, whose payloads carry checksums; with TLS they
+	// carry none. Memory transports do not use it.
+	TLS *tls.Config
 	// ReadyTimeout bounds the wait for a message's Ready event. Default 1 min.
 	ReadyTimeout time.Duration
 	// SpinFor is how long Poll looks again and again before it parks. Parking
