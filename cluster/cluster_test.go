@@ -96,7 +96,7 @@ func until(t *testing.T, s *Session, ok func(View) bool) View {
 
 func TestNodesJoinAndSeeEachOther(t *testing.T) {
 	server, url := front(t, time.Second)
-	client := NewHTTPClient(time.Second)
+	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
 	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestNodesJoinAndSeeEachOther(t *testing.T) {
 
 func TestRefusalSaysWhy(t *testing.T) {
 	_, url := front(t, time.Second)
-	client := NewHTTPClient(time.Second)
+	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
 	other := identity
 	other.Model = "xyz"
@@ -130,7 +130,7 @@ func TestRefusalSaysWhy(t *testing.T) {
 // the cluster takes no requests for lack of it.
 func TestDrainingNodeIsSeen(t *testing.T) {
 	server, url := front(t, time.Second)
-	client := NewHTTPClient(time.Second)
+	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
 	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
@@ -152,7 +152,7 @@ func TestDrainingNodeIsSeen(t *testing.T) {
 // TestExpelledNodeFindsOut removes a member as a silent one is removed.
 func TestExpelledNodeFindsOut(t *testing.T) {
 	server, url := front(t, time.Second)
-	client := NewHTTPClient(time.Second)
+	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
 	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)

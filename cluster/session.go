@@ -15,28 +15,31 @@ import (
 )
 
 // Protocols are what a front end's listener speaks: HTTP/1 for clients of the
-// API, and HTTP/2 without TLS for nodes.
+// API, and HTTP/2 for nodes, with TLS or without it, as the listener has it.
 func Protocols() *http.Protocols {
-	p := h2c()
-	p.SetHTTP1(true)
-	return p
-}
-
-func h2c() *http.Protocols {
 	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
 	p.SetUnencryptedHTTP2(true)
 	return p
 }
 
-// NewHTTPClient returns a client that speaks HTTP/2 without TLS, as the streams
-// between nodes and front end need.
-func NewHTTPClient(dialTimeout time.Duration) *http.Client {
+// NewHTTPClient returns a client that speaks HTTP/2, as the streams between nodes
+// and front end need: without TLS where config is nil.
+func NewHTTPClient(dialTimeout time.Duration, config *tls.Config) *http.Client {
 	dialer := &net.Dialer{Timeout: dialTimeout}
-	return &http.Client{Transport: &http.Transport{
-		Protocols:       h2c(),
+	t := &http.Transport{
 		DialContext:     dialer.DialContext,
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13},
-	}}
+		Protocols:       new(http.Protocols),
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}, TLSHandshakeTimeout: dialTimeout,
+	}
+	if config == nil {
+		t.Protocols.SetUnencryptedHTTP2(true)
+	} else {
+		t.Protocols.SetHTTP2(true)
+		t.TLSClientConfig = config.Clone()
+	}
+	return &http.Client{Transport: t}
 }
 
 // Session is a node's membership: from its welcome until it leaves or one side
@@ -66,7 +69,7 @@ func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, t
 	messages, err := s.join(ctx, client, url, h)
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("joining %s: %w", url, err)
+		return nil, fmt.Errorf("joining %s: %w", url, needsTLS(err))
 	}
 	s.owned.Go(func() { s.beat(ctx) })
 	s.owned.Go(func() { s.listen(ctx, messages) })

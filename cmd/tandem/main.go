@@ -24,6 +24,7 @@ type cli struct {
 	Generate GenerateCmd `cmd:"" help:"Continue a prompt in the terminal."`
 	Chat     ChatCmd     `cmd:"" help:"Talk to a model in the terminal."`
 	Tokenize TokenizeCmd `cmd:"" help:"Turn standard input into token ids, and back."`
+	Certs    CertsCmd    `cmd:"" help:"Make the certificates by which the members of a cluster know each other."`
 	Bench    BenchCmd    `cmd:"" help:"Measure this machine, and Tandem on it."`
 
 	LogLevel slog.Level       `help:"Least level that is logged: debug, info, warn, error." default:"info" env:"TANDEM_LOG_LEVEL"`

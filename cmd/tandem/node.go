@@ -22,6 +22,7 @@ type NodeCmd struct {
 	Grace     time.Duration `help:"On SIGTERM, longest that the node stays for running requests." default:"30s" group:"Cluster:"`
 	Metrics   string        `help:"Serve /metrics and /health of this node. Default: not." placeholder:"HOST:PORT" group:"Cluster:"`
 
+	tlsFlags   `group:"Cluster:"`
 	modelFlags `group:"Model:"`
 	nodeFlags  `group:"Node:"`
 }
@@ -43,6 +44,10 @@ func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if _, _, err := net.SplitHostPort(c.Join); err != nil {
 		return fmt.Errorf("--join: %w", err)
 	}
+	identity, err := c.identity(log)
+	if err != nil {
+		return err
+	}
 	m, err := deploy.OpenModel(c.Model)
 	if err != nil {
 		return err
@@ -51,7 +56,7 @@ func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	bar := newProgress(os.Stderr, "loading "+m.Name)
 	defer bar.done()
 	o := deploy.NodeOptions{
-		Options: deploy.Options{Log: log, Progress: bar.report}, Role: role, Control: "http://" + c.Join,
+		Options: deploy.Options{Log: log, Progress: bar.report, TLS: identity}, Role: role, Control: scheme(identity) + c.Join,
 		Listen: c.Listen, Advertise: c.Advertise, Version: version, Grace: c.Grace,
 	}
 	c.addTo(&o.Options)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -38,6 +39,8 @@ type ServeCmd struct {
 	MaxNumBatchedTokens count  `help:"Rows of a micro-batch in one step; longer prompts are computed in chunks." default:"512" group:"Layout:"`
 	Control             string `help:"Run no nodes in this process: admit those that \"tandem node\" runs, at this address." placeholder:"HOST:PORT" group:"Layout:"`
 
+	tlsFlags `group:"Layout:"`
+
 	Attention count `help:"Attention nodes." default:"1" group:"Nodes in this process (without --control):"`
 	nodeFlags `group:"Nodes in this process (without --control):"`
 }
@@ -64,6 +67,9 @@ the process at once.`
 // Validate refuses flags that would change nothing.
 func (c *ServeCmd) Validate(command *kong.Context) error {
 	if c.Control == "" {
+		if _, secure := c.files(); secure {
+			return errors.New("--tls: it secures the connections with nodes in other processes: it needs --control")
+		}
 		return nil
 	}
 	for _, p := range command.Path {
@@ -92,6 +98,10 @@ func (c *ServeCmd) options(log *slog.Logger) deploy.Options {
 
 // Run serves until ctx ends, and then drains.
 func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
+	identity, err := c.identity(log)
+	if err != nil {
+		return err
+	}
 	m, err := deploy.OpenModel(c.Model)
 	if err != nil {
 		return err
@@ -107,6 +117,7 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	defer listener.Close()
 	options := c.options(log)
+	options.TLS = identity
 	if c.Control != "" {
 		return c.front(ctx, log, m, text, listener, options)
 	}
@@ -160,7 +171,7 @@ func (c *ServeCmd) front(ctx context.Context, log *slog.Logger, m *deploy.Model,
 		fail(err)
 		ended <- err
 	}()
-	log.Info("admitting nodes", "control", nodes.Addr().String(), "experts", o.Experts)
+	log.Info("admitting nodes", "control", nodes.Addr().String(), "experts", o.Experts, "tls", o.TLS != nil)
 	go watchNodes(inner, log, os.Stderr, control.Members)
 	err = c.api(ctx, log, m, text, l, control.Engine, control.Missing, nil)
 	cancel()

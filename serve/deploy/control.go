@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 
+	"github.com/tandem-moe/tandem/certs"
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/remote"
@@ -19,6 +21,9 @@ import (
 type Control struct {
 	Engine  *serve.FrontEnd
 	Members *cluster.Server
+
+	tls *certs.Identity
+	log *slog.Logger
 }
 
 // NewControl makes the front end of a model, for nodes that run the same version
@@ -27,7 +32,7 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
 	}
-	c := &Control{Members: cluster.NewServer(m.Identity(version), cluster.Settings{
+	c := &Control{tls: o.TLS, log: o.Log, Members: cluster.NewServer(m.Identity(version), cluster.Settings{
 		ExpertNodes: o.Experts, MicroBatches: o.MicroBatches, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
 	}, o.PeerTimeout)}
 	c.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
@@ -56,16 +61,27 @@ func (c *Control) Missing() string {
 // headerTimeout bounds a node's request line and headers.
 const headerTimeout = 5 * time.Second
 
+// secure puts TLS on a listener, where the cluster has it, and returns the log
+// for connections that fail.
+func (c *Control) secure(l net.Listener) (net.Listener, *slog.Logger) {
+	if c.tls == nil {
+		return l, c.log
+	}
+	return cluster.ListenTLS(l, c.tls.TLS()), c.log.With("certificate", c.tls.Cert, "authority", c.tls.CA)
+}
+
 // Serve admits nodes on a listener until ctx ends.
 func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	l, log := c.secure(l)
 	mux := http.NewServeMux()
 	mux.Handle(c.Members.Handler())
 	mux.Handle(remote.Handler(c.Engine, c.Members))
 	server := &http.Server{
 		Handler: mux, Protocols: cluster.Protocols(), ReadHeaderTimeout: headerTimeout,
 		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	var running sync.WaitGroup
 	running.Go(func() { c.Members.Run(ctx) })

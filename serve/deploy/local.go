@@ -251,7 +251,7 @@ func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, d
 // newEndpoint makes an endpoint whose receive memory is the device's.
 func newEndpoint(cfg m2n.Config, dev kernel.Device, o Options) (*m2n.Endpoint, error) {
 	cfg.Slots = o.MicroBatches + 1 // one more for a status
-	cfg.PeerTimeout = o.PeerTimeout
+	cfg.PeerTimeout, cfg.TLS = o.PeerTimeout, o.TLS.TLS()
 	cfg.Alloc = func(n int) (*m2n.Region, error) {
 		b, err := dev.Alloc(kernel.F32, (n+3)/4)
 		if err != nil {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/tandem-moe/tandem/certs"
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
@@ -47,7 +49,7 @@ func (n *Node) member(told context.Context) error {
 	}
 	m.session, err = cluster.Join(ctx, n.client, n.Control, n.hello(addr), n.PeerTimeout)
 	if err != nil {
-		return err
+		return joinError(err)
 	}
 	defer m.session.Close()
 	self := m.session.Self
@@ -63,6 +65,15 @@ func (n *Node) member(told context.Context) error {
 		return m.expert(ctx)
 	}
 	return m.attend(ctx)
+}
+
+// joinError is an error of joining, a permanent one where the two ends are secured
+// otherwise: neither's files nor flags change by waiting.
+func joinError(err error) error {
+	if certs.Refused(err) || errors.Is(err, cluster.ErrPlain) || errors.Is(err, http.ErrSchemeMismatch) {
+		return &localError{err}
+	}
+	return err
 }
 
 // hello is what the node says of itself. It asks for the place whose experts it

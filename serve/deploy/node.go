@@ -25,7 +25,7 @@ import (
 type NodeOptions struct {
 	Options
 	Role cluster.Role
-	// Control is the front end's URL.
+	// Control is the front end's URL: https where Options.TLS is set, else http.
 	Control string
 	// Listen is where peers reach the node, host:port; port 0 takes a free one.
 	// Advertise is the host, or host:port, that they are told where it differs.
@@ -93,7 +93,7 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 	o.Log, o.PeerTimeout = filled.Log, filled.PeerTimeout
 	n := &Node{
 		NodeOptions: o, model: m, pool: kernel.NewPool(filled.Threads),
-		client: cluster.NewHTTPClient(o.PeerTimeout), status: Status{State: Joining},
+		client: cluster.NewHTTPClient(o.PeerTimeout, o.TLS.TLS()), status: Status{State: Joining},
 	}
 	var err error
 	if n.dev, err = filled.Device(string(o.Role), n.pool); err != nil {
@@ -138,12 +138,12 @@ func (n *Node) setStatus(state State, id string, stats func() serve.NodeStats) {
 // Run works for the cluster until ctx ends, and then stays, no longer than the
 // grace, until no request needs it. A node that loses the front end or a peer
 // leaves and joins anew. Errors: a front end that refuses the node for what it
-// is, and what fails on the node itself.
+// is, or is refused by it, and what fails on the node itself.
 func (n *Node) Run(ctx context.Context) error {
 	pause := firstPause
 	for {
 		began := time.Now()
-		err := n.member(ctx)
+		err := n.TLS.Explain(n.member(ctx))
 		n.setStatus(Joining, "", nil)
 		switch {
 		case ctx.Err() != nil:

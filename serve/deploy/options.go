@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/tandem-moe/tandem/certs"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/model"
@@ -48,6 +49,9 @@ type Options struct {
 	Linger time.Duration
 	// PeerTimeout is the silence after which a peer counts as lost. Default 2 s.
 	PeerTimeout time.Duration
+	// TLS is who this process is among the members of a cluster: it secures the
+	// control protocol, and connections between nodes by TCP. nil: without TLS.
+	TLS *certs.Identity
 	// Device makes a node's device; nil: the CPU's best. Node names are
 	// "attention-0", "expert-1", ….
 	Device func(node string, pool *kernel.Pool) (kernel.Device, error)

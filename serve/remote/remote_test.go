@@ -89,7 +89,7 @@ func newPair(t *testing.T, keep bool) *pair {
 	web := httptest.NewUnstartedServer(mux)
 	web.Config.Protocols = cluster.Protocols()
 	web.Start()
-	client := cluster.NewHTTPClient(timeout)
+	client := cluster.NewHTTPClient(timeout, nil)
 	var err error
 	p.session, err = cluster.Join(t.Context(), client, web.URL, cluster.Hello{Role: cluster.Attention, Addr: "tcp:a", Identity: id, Place: cluster.AnyPlace}, timeout)
 	require.NoError(t, err)

@@ -1,0 +1,143 @@
+package certs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Folder is where an authority and what it has issued lie:
+//
+//	DIR/ca.crt        the authority's certificate
+//	DIR/ca.key        its key, which never leaves this folder
+//	DIR/NAME/ca.crt   what the member NAME gets: the authority's certificate,
+//	DIR/NAME/tls.crt  its own,
+//	DIR/NAME/tls.key  and its key
+type Folder string
+
+// file is a path of the folder.
+func (f Folder) file(names ...string) string {
+	return filepath.Join(append([]string{string(f)}, names...)...)
+}
+
+// CertFile is the authority's certificate.
+func (f Folder) CertFile() string { return f.file(authorityCert) }
+
+// KeyFile is the authority's key.
+func (f Folder) KeyFile() string { return f.file(authorityKey) }
+
+// Init makes the authority. Where there is one it is kept, with an error, unless
+// replace is set: then no member that the old one knows will be known any more.
+func (f Folder) Init(now time.Time, replace bool) (*Authority, error) {
+	a, err := NewAuthority(now)
+	if err != nil {
+		return nil, err
+	}
+	key, err := encodeKey(a.key)
+	if err != nil {
+		return nil, err
+	}
+	err = writeAll(string(f), replace, []file{
+		{authorityKey, key, 0o600},
+		{authorityCert, encodeCert(a.Cert), 0o644},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making an authority: %w", err)
+	}
+	return a, nil
+}
+
+// Authority reads the folder's authority, for issuing.
+func (f Folder) Authority(now time.Time) (*Authority, error) {
+	name := f.file(authorityCert)
+	all, err := readAuthorities(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := valid(name, all[0], now); err != nil {
+		return nil, err
+	}
+	key, err := readKey(f.file(authorityKey), all[0], name)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{all[0], key}, nil
+}
+
+// Issue makes the certificate and the key of a member in a folder of its own,
+// which is all that the member needs. Files that are there are kept, with an
+// error, unless replace is set.
+func (f Folder) Issue(r Request, now time.Time, replace bool) (Files, error) {
+	a, err := f.Authority(now)
+	if err != nil {
+		return Files{}, fmt.Errorf("issuing a certificate: %w", err)
+	}
+	if r.Name == authorityCert || r.Name == authorityKey {
+		return Files{}, fmt.Errorf("name %q: it is that of a file of the authority", r.Name)
+	}
+	cert, key, err := a.Issue(r, now)
+	if err != nil {
+		return Files{}, err
+	}
+	err = writeAll(f.file(r.Name), replace, []file{
+		{memberKey, key, 0o600},
+		{memberCert, cert, 0o644},
+		{authorityCert, encodeCert(a.Cert), 0o644},
+	})
+	if err != nil {
+		return Files{}, fmt.Errorf("issuing a certificate: %w", err)
+	}
+	return InFolder(f.file(r.Name)), nil
+}
+
+// file is one that is to be written.
+type file struct {
+	name string
+	text []byte
+	mode fs.FileMode
+}
+
+// writeAll writes files that belong together into a folder, which it makes if
+// need be. It looks for all of them before it writes one.
+func writeAll(dir string, replace bool, files []file) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, f := range files {
+		name := filepath.Join(dir, f.name)
+		if _, err := os.Lstat(name); err == nil && !replace {
+			return fmt.Errorf("%s: %w, and is kept", name, ErrExists)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	for _, f := range files {
+		if err := f.write(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write puts the file in place whole: a reader sees the old one or the new one,
+// and a key is never readable to others, whatever the mode of an old file.
+func (f file) write(dir string) (err error) {
+	temp, err := os.CreateTemp(dir, f.name+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(temp.Name()) // it is of no use
+		}
+	}()
+	_, err = temp.Write(f.text)
+	err = errors.Join(err, temp.Chmod(f.mode), temp.Sync(), temp.Close())
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", temp.Name(), err)
+	}
+	return os.Rename(temp.Name(), filepath.Join(dir, f.name))
+}

@@ -1,0 +1,74 @@
+package certs
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// Entry is a certificate file of a folder.
+type Entry struct {
+	File string
+	Cert *x509.Certificate
+	// Err is what a peer would have against it, or why it cannot be read.
+	Err error
+}
+
+// List reads the certificates of the authority and of all members, or of one
+// member's own folder, in the order of their names.
+func (f Folder) List(now time.Time) ([]Entry, error) {
+	authorities, err := readAuthorities(f.file(authorityCert))
+	if err != nil {
+		return nil, err
+	}
+	var list []Entry
+	for _, c := range authorities {
+		name := f.file(authorityCert)
+		list = append(list, Entry{name, c, valid(name, c, now)})
+	}
+	inside, err := os.ReadDir(string(f))
+	if err != nil {
+		return nil, err
+	}
+	folders := []string{"."}
+	for _, d := range inside {
+		if d.IsDir() {
+			folders = append(folders, d.Name())
+		}
+	}
+	for _, d := range folders {
+		if e, found := f.entry(d, authorities, now); found {
+			list = append(list, e)
+		}
+	}
+	return list, nil
+}
+
+// entry reads the certificate of a member's folder, if it is one.
+func (f Folder) entry(member string, authorities []*x509.Certificate, now time.Time) (Entry, bool) {
+	e := Entry{File: f.file(member, memberCert)}
+	chain, err := readCerts(e.File)
+	if err != nil {
+		e.Err = err
+		return e, !errors.Is(err, fs.ErrNotExist)
+	}
+	i := &Identity{Files: Files{CA: f.file(authorityCert), Cert: e.File}, Leaf: chain[0], authorities: authorities}
+	e.Cert, e.Err = i.Leaf, i.check(chain[1:], now)
+	return e, true
+}
+
+// Remaining is how long a certificate is still valid, in words.
+func Remaining(c *x509.Certificate, now time.Time) string {
+	left := c.NotAfter.Sub(now)
+	switch days := int(left / (24 * time.Hour)); {
+	case left < 0:
+		return "expired"
+	case days < 2:
+		return fmt.Sprintf("%d hours", int(left/time.Hour))
+	default:
+		return fmt.Sprintf("%d days", days)
+	}
+}
