@@ -1,0 +1,353 @@
+package shape
+
+import "time"
+
+// model is the network without clock, memory or goroutines. It is told of writes,
+// reads and faults, and counts bytes: it does not hold them. Times are since the
+// network began.
+type model struct {
+	cfg   Config
+	now   time.Duration
+	due   agenda
+	paths []*path
+	out   []action
+}
+
+// action is what the model wants its owner to know.
+type action struct {
+	kind   actionKind
+	flow   *flow // all but signalled
+	bytes  int   // left, arrived
+	signal any   // signalled: what was given to model.signal
+}
+
+type actionKind uint8
+
+const (
+	left      actionKind = iota // bytes have left the sender: its buffer has room
+	arrived                     // bytes can be read
+	finished                    // after the last byte: nothing more will come
+	signalled                   // a signal has arrived
+)
+
+// host is a NIC in each direction.
+type host struct {
+	name    string
+	egress  nic
+	ingress nic
+	turns   queue[*flow] // flows with a packet to send, and room for it
+	sending bool
+	room    int          // bytes of Config.Queue that are taken
+	waiting queue[*flow] // flows that want room, in the order of asking
+	cut     bool
+}
+
+// path is one direction between two hosts.
+type path struct {
+	from, to *host
+	latency  time.Duration
+	stalled  bool
+	flows    []*flow  // that may have something to send when it heals
+	held     []signal // to be sent when the path heals
+}
+
+// flow is one direction of a connection.
+type flow struct {
+	path    *path
+	pending int // bytes written that have not begun to leave
+	unread  int // bytes that have, and are not read
+	end     ending
+	place   place
+	packet  int           // the size of the packet that has room
+	last    time.Duration // when its latest packet arrives
+	lost    bool          // bytes vanished: nothing arrives any more
+	gone    bool          // abandoned
+	user    any           // the owner's
+}
+
+// place is where a flow waits. It is in one place at most.
+type place uint8
+
+const (
+	nowhere place = iota // nothing to send, or it may not
+	asking               // in its receiver's waiting
+	ready                // in its sender's turns, or sending
+)
+
+// ending is what is known of a flow's end.
+type ending uint8
+
+const (
+	open    ending = iota
+	wanted         // the writer has finished
+	leaving        // the end is on its way
+)
+
+// signal is something without size: a request to connect, a reset.
+type signal struct {
+	path *path
+	what any
+	// keep says that it waits while the path is cut or stalled, as what is sent
+	// again and again would.
+	keep bool
+}
+
+// packet is some bytes of a flow on their way.
+type packet struct {
+	flow *flow
+	size int
+	end  bool          // the flow's end comes with it
+	tail time.Duration // when the last byte can be there
+}
+
+func newModel(cfg Config) *model { return &model{cfg: cfg} }
+
+func (m *model) host(name string) *host { return &host{name: name} }
+
+// path returns the one between two hosts.
+func (m *model) path(from, to *host) *path {
+	for _, p := range m.paths {
+		if p.from == from && p.to == to {
+			return p
+		}
+	}
+	p := &path{from: from, to: to, latency: m.cfg.Latency}
+	m.paths = append(m.paths, p)
+	return p
+}
+
+func (m *model) flow(p *path, user any) *flow {
+	f := &flow{path: p, user: user}
+	p.flows = append(p.flows, f)
+	return f
+}
+
+// advance does what is due until a time, and returns what came of it. The result
+// is valid until the next call.
+func (m *model) advance(to time.Duration) []action {
+	m.out = m.out[:0]
+	for m.due.len() > 0 && m.due.first().at <= to {
+		e := m.due.pop()
+		m.now = e.at
+		e.do()
+	}
+	m.now = max(m.now, to)
+	return m.out
+}
+
+// next is when something is due.
+func (m *model) next() (time.Duration, bool) {
+	if m.due.len() == 0 {
+		return 0, false
+	}
+	return m.due.first().at, true
+}
+
+func (m *model) at(t time.Duration, do func()) { m.due.push(t, do) }
+
+// write tells that n bytes more are to be sent.
+func (m *model) write(f *flow, n int) {
+	f.pending += n
+	m.consider(f)
+}
+
+// finish tells that no byte will follow those written.
+func (m *model) finish(f *flow) {
+	if f.end == open {
+		f.end = wanted
+		m.consider(f)
+	}
+}
+
+// read tells that n of the bytes that arrived have been read.
+func (m *model) read(f *flow, n int) {
+	f.unread -= n
+	m.consider(f)
+}
+
+// abandon forgets a flow: nothing of it arrives any more.
+func (m *model) abandon(f *flow) {
+	f.gone = true
+	f.pending = 0
+	m.retire(f)
+}
+
+// retire takes a flow off its path's list.
+func (m *model) retire(f *flow) {
+	for i, g := range f.path.flows {
+		if g == f {
+			last := len(f.path.flows) - 1
+			f.path.flows[i] = f.path.flows[last]
+			f.path.flows = f.path.flows[:last]
+			return
+		}
+	}
+}
+
+// want is the size of the packet that a flow would send now; false where it has
+// none, or may not.
+func (m *model) want(f *flow) (int, bool) {
+	if f.gone || f.path.stalled || f.pending == 0 && f.end != wanted {
+		return 0, false
+	}
+	size := min(f.pending, m.cfg.Packet)
+	return size, f.unread+size <= m.cfg.Window
+}
+
+// consider gives a flow that has something to send its place.
+func (m *model) consider(f *flow) {
+	if f.place != nowhere {
+		return
+	}
+	size, ok := m.want(f)
+	if !ok {
+		return
+	}
+	to := f.path.to
+	if to.waiting.len() > 0 || to.room+size > m.cfg.Queue {
+		f.place = asking
+		to.waiting.push(f)
+		return
+	}
+	m.admit(f, size)
+}
+
+// admit takes room for a packet at the receiver, and lines up to send it.
+func (m *model) admit(f *flow, size int) {
+	f.path.to.room += size
+	f.packet = size
+	f.place = ready
+	f.path.from.turns.push(f)
+	m.transmit(f.path.from)
+}
+
+// release gives room back, to those who wait for it.
+func (m *model) release(h *host, size int) {
+	h.room -= size
+	for h.waiting.len() > 0 {
+		f := h.waiting.front()
+		size, ok := m.want(f)
+		if ok && h.room+size > m.cfg.Queue {
+			return
+		}
+		h.waiting.pop()
+		f.place = nowhere
+		if ok {
+			m.admit(f, size)
+		}
+	}
+}
+
+// transmit begins to send the packet whose turn it is.
+func (m *model) transmit(h *host) {
+	for !h.sending && h.turns.len() > 0 {
+		f := h.turns.pop()
+		if f.gone || f.path.stalled {
+			f.place = nowhere
+			m.release(f.path.to, f.packet)
+			continue
+		}
+		m.send(f)
+	}
+}
+
+func (m *model) send(f *flow) {
+	h, p := f.path.from, &packet{flow: f, size: f.packet}
+	f.pending -= p.size
+	f.unread += p.size
+	if f.pending == 0 && f.end == wanted {
+		f.end, p.end = leaving, true
+	}
+	h.sending = true
+	done := h.egress.serve(m.now, p.size)
+	f.last = max(f.last, m.now+f.path.latency)
+	p.tail = done + f.last - m.now
+	m.at(done, func() { m.sent(p) })
+	m.at(f.last, func() { m.arrive(p) })
+}
+
+// sent: the last byte of a packet has left.
+func (m *model) sent(p *packet) {
+	f, h := p.flow, p.flow.path.from
+	h.sending = false
+	h.egress.carried += int64(p.size)
+	f.place = nowhere
+	if p.size > 0 && !f.gone {
+		m.out = append(m.out, action{kind: left, flow: f, bytes: p.size})
+	}
+	m.consider(f)
+	m.transmit(h)
+}
+
+// arrive: the first byte of a packet is at the receiving NIC, which forwards it
+// as fast as it comes and its rate allows.
+func (m *model) arrive(p *packet) {
+	if m.vanishes(p.flow) {
+		m.release(p.flow.path.to, p.size)
+		return
+	}
+	done := p.flow.path.to.ingress.serve(m.now, p.size)
+	m.at(max(done, p.tail), func() { m.deliver(p) })
+}
+
+// vanishes reports whether what a flow carries is lost here.
+func (m *model) vanishes(f *flow) bool {
+	if !f.lost && (f.path.from.cut || f.path.to.cut) {
+		f.lost = true
+		m.retire(f)
+	}
+	return f.lost || f.gone
+}
+
+// deliver: the last byte of a packet is through.
+func (m *model) deliver(p *packet) {
+	f, to := p.flow, p.flow.path.to
+	if !m.vanishes(f) {
+		to.ingress.carried += int64(p.size)
+		if p.size > 0 {
+			m.out = append(m.out, action{kind: arrived, flow: f, bytes: p.size})
+		}
+		if p.end {
+			m.out = append(m.out, action{kind: finished, flow: f})
+			m.retire(f)
+		}
+	}
+	m.release(to, p.size)
+}
+
+// signal sends something without size.
+func (m *model) signal(p *path, what any, keep bool) {
+	s := signal{path: p, what: what, keep: keep}
+	m.at(m.now+p.latency, func() { m.hear(s) })
+}
+
+func (m *model) hear(s signal) {
+	cut := s.path.from.cut || s.path.to.cut
+	switch {
+	case s.keep && (cut || s.path.stalled):
+		s.path.held = append(s.path.held, s)
+	case !cut:
+		m.out = append(m.out, action{kind: signalled, signal: s.what})
+	}
+}
+
+// heal ends all faults of a host.
+func (m *model) heal(h *host) {
+	h.cut = false
+	for _, p := range m.paths {
+		if p.from == h || p.to == h {
+			m.healPath(p)
+		}
+	}
+}
+
+func (m *model) healPath(p *path) {
+	p.stalled = false
+	for _, s := range p.held {
+		m.signal(p, s.what, s.keep)
+	}
+	p.held = nil
+	for _, f := range p.flows {
+		m.consider(f)
+	}
+}
