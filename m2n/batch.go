@@ -27,9 +27,9 @@ type part struct {
 type partKind uint8
 
 const (
-	plainPart partKind = iota
-	bodyPart
-	trailerPart // holds the checksum of the body parts before it
+	plainPart   partKind = iota
+	bodyPart             // of a body that is checksummed
+	trailerPart          // holds the checksum of the body parts before it
 )
 
 // maxPieces is what the kernel takes in one vectored write.
@@ -53,7 +53,7 @@ func (b *batch) encode() {
 		n := fixedBytes + 4*len(f.lengths) + len(f.header)
 		b.add(rest[:n], plainPart)
 		if i < len(b.messages) {
-			b.addBody(b.messages[i].body)
+			b.addBody(b.messages[i].body, f.hasTrailer())
 		}
 		if f.hasTrailer() {
 			b.add(rest[n:n+trailerBytes], trailerPart)
@@ -62,9 +62,13 @@ func (b *batch) encode() {
 	}
 }
 
-func (b *batch) addBody(spans []Span) {
+func (b *batch) addBody(spans []Span, summed bool) {
+	kind := plainPart
+	if summed {
+		kind = bodyPart
+	}
 	for _, s := range spans {
-		b.add(s.Bytes(), bodyPart)
+		b.add(s.Bytes(), kind)
 	}
 }
 

@@ -2,29 +2,28 @@ package m2n
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // completions is the queue between the transports, which push, and the one
-// consumer, which polls. A waiting consumer is woken through a channel; one that
-// finds a completion there takes it without any hand-off.
+// consumer, which polls. A consumer that waits is woken through a channel, or by
+// the gate's bell, where there is a gate; one that finds a completion there takes
+// it without any hand-off.
 type completions struct {
 	length atomic.Int64 // of ring's content, readable without the lock
 	wake   chan struct{}
-	closed chan struct{}
+	gate   atomic.Pointer[gate]
 
-	mu     sync.Mutex
-	ring   ring[Completion]
-	parked bool
-	ended  bool
+	mu      sync.Mutex
+	ring    ring[Completion]
+	parked  bool
+	ended   bool
+	watched <-chan struct{} // of the consumer's context, whose end is a signal
+	unwatch func() bool
 }
 
-func newCompletions() *completions {
-	return &completions{wake: make(chan struct{}, 1), closed: make(chan struct{})}
-}
+func newCompletions() *completions { return &completions{wake: make(chan struct{}, 1)} }
 
 // push adds a completion. It is false, and nothing was added, for a message that
 // arrives after close.
@@ -45,11 +44,22 @@ func (q *completions) push(c Completion) bool {
 	return true
 }
 
+// signal ends the consumer's wait, or its next one.
 func (q *completions) signal() {
+	if g := q.gate.Load(); g != nil {
+		g.ring()
+		return
+	}
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
+}
+
+// ringAt makes the gate the place to wait; who waits already goes there.
+func (q *completions) ringAt(g *gate) {
+	q.signal()
+	q.gate.Store(g)
 }
 
 func (q *completions) pop() (Completion, bool) {
@@ -63,38 +73,45 @@ func (q *completions) pop() (Completion, bool) {
 	return c, ok
 }
 
-// wait returns nil when there may be something to pop.
-func (q *completions) wait(ctx context.Context, spin time.Duration) error {
-	if spin > 0 && q.spin(ctx, spin) {
-		return nil
-	}
-	if !q.park() {
-		return nil
-	}
-	select {
-	case <-q.wake:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-q.closed:
-		if q.length.Load() > 0 {
-			return nil
-		}
-		return ErrClosed
+// await waits for a signal, unless there is something already.
+func (q *completions) await() {
+	if q.park() {
+		<-q.wake
 	}
 }
 
-// spin looks for a completion for at most d.
-func (q *completions) spin(ctx context.Context, d time.Duration) bool {
-	deadline := time.Now().Add(d)
-	for i := 1; ; i++ {
-		if q.length.Load() > 0 {
-			return true
-		}
-		if i%16 == 0 && (ctx.Err() != nil || time.Now().After(deadline)) {
-			return false
-		}
-		runtime.Gosched()
+// over says that there is nothing to wait for.
+func (q *completions) over(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended && q.ring.len() == 0 {
+		return ErrClosed
+	}
+	return nil
+}
+
+// watch makes the end of ctx a signal, so that waiting is for one thing only. A
+// consumer waits with the same context again and again, or with one that is soon
+// over.
+func (q *completions) watch(ctx context.Context) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if ctx.Done() == q.watched {
+		return
+	}
+	q.stopWatching()
+	if !q.ended {
+		q.watched, q.unwatch = ctx.Done(), context.AfterFunc(ctx, q.signal)
+	}
+}
+
+func (q *completions) stopWatching() {
+	if q.unwatch != nil {
+		q.unwatch()
+		q.watched, q.unwatch = nil, nil
 	}
 }
 
@@ -102,11 +119,18 @@ func (q *completions) spin(ctx context.Context, d time.Duration) bool {
 func (q *completions) park() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.ring.len() > 0 {
+	if q.ring.len() > 0 || q.ended {
 		return false
 	}
 	q.parked = true
 	return true
+}
+
+// unpark takes that back.
+func (q *completions) unpark() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.parked = false
 }
 
 // close ends the waiting and returns the messages that nobody has polled. What
@@ -118,7 +142,8 @@ func (q *completions) close() (messages []Completion) {
 		return nil
 	}
 	q.ended = true
-	close(q.closed)
+	q.stopWatching()
+	defer q.signal()
 	for range q.ring.len() {
 		c, _ := q.ring.pop()
 		if c.Kind == Received {

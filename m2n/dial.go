@@ -112,12 +112,26 @@ func (p *pair) endTry() {
 }
 
 // awaitTurn waits until a connection that the peer has made may be taken, or
-// returns why it may not.
+// returns why it may not. Until turnOver this end begins no try of its own.
 func (p *pair) awaitTurn(ctx context.Context) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.spares++
-	defer func() { p.spares-- }()
+	err := p.waitTurn(ctx)
+	p.mu.Unlock()
+	if err != nil {
+		p.turnOver()
+	}
+	return err
+}
+
+func (p *pair) turnOver() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.spares--
+}
+
+// waitTurn is called, and returns, with mu held.
+func (p *pair) waitTurn(ctx context.Context) error {
 	for {
 		mine, err := p.mayTake()
 		if mine || err != nil {

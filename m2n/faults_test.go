@@ -2,6 +2,7 @@ package m2n
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"strings"
@@ -238,7 +239,8 @@ func zeros(n int) []byte { return make([]byte, n) }
 type stranger struct {
 	t *testing.T
 	*stream
-	seq uint64
+	seq    uint64
+	number uint64
 }
 
 // dialAs shakes hands with e as a peer that e knows.
@@ -248,7 +250,7 @@ func dialAs(t *testing.T, addr string, h hello) *stranger {
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	self := endpoint(t, Config{ID: h.From, Epoch: h.FromEpoch, PeerTimeout: atLast})
-	s := &stranger{t: t, stream: newStream(context.Background(), self, conn)}
+	s := &stranger{t: t, stream: newStream(context.Background(), self, conn, tls.Client)}
 	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	require.NoError(t, s.say(frameHello, self.greeting(h)))
 	return s
@@ -256,8 +258,10 @@ func dialAs(t *testing.T, addr string, h hello) *stranger {
 
 func (s *stranger) welcomed() *stranger {
 	s.t.Helper()
-	_, err := s.hear(frameWelcome)
-	require.NoError(s.t, err)
+	for _, kind := range []frameType{frameWelcome, frameReady} {
+		_, err := s.hear(kind)
+		require.NoError(s.t, err)
+	}
 	return s
 }
 
@@ -275,6 +279,10 @@ func (s *stranger) send(f frame, body string) {
 	if f.seq == 0 {
 		f.seq = s.seq
 	}
+	if f.kind == frameData && f.epoch == s.ep.cfg.Epoch {
+		s.number++
+	}
+	f.number = s.number
 	_, err := s.conn.Write(encode(f, []byte(body)))
 	require.NoError(s.t, err)
 }
@@ -314,10 +322,12 @@ func TestBreachesOfTheProtocol(t *testing.T) {
 			lost := pollKind(t, e, Lost)
 			require.ErrorIs(t, lost.Err, ErrBadFrame)
 			require.ErrorContains(t, lost.Err, tc.want)
-			f, err := x.in.next()
+			f, err := readControl(x.conn)
 			require.NoError(t, err)
 			require.Equal(t, frameGoodbye, f.kind)
-			require.ErrorContains(t, readFarewell(f.header), tc.want, "the peer is told")
+			told, err := readFarewell(f.header)
+			require.NoError(t, err)
+			require.ErrorContains(t, told, tc.want, "the peer is told")
 		})
 	}
 }
@@ -379,7 +389,7 @@ func TestAnotherProtocolVersionIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	answer, err := io.ReadAll(conn)
 	require.NoError(t, err)
-	require.Contains(t, string(answer), "protocol version 9, this end speaks 1")
+	require.Contains(t, string(answer), "protocol version 9, this end speaks 2")
 }
 
 // TestClientsThatSayNothing: they cost little, are gone after DialTimeout, and

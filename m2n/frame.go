@@ -14,9 +14,9 @@ import (
 //	 8 epoch of the sender (8)     16 sequence number in this direction (8)
 //	24 bytes of the header (4)     28 number of spans (4)
 //	32 bytes of the body (8)       40 credits given back (4)
-//	44 CRC of the meta part (4)    48 zero (4)
-//	52 CRC of bytes 0 to 51 (4)
-//	56 meta: the length of each span (4 each), then the header
+//	44 CRC of the meta part (4)    48 number of the message in this direction (8)
+//	56 zero (4)                    60 CRC of bytes 0 to 59 (4)
+//	64 meta: the length of each span (4 each), then the header
 //	   body
 //	   CRC of the body (4), where the flag says so and there is a body
 //
@@ -24,8 +24,8 @@ import (
 // and checksumming overlap.
 const (
 	frameMagic   = "M2N\n"
-	frameVersion = 1
-	fixedBytes   = 56
+	frameVersion = 2
+	fixedBytes   = 64
 	trailerBytes = 4
 )
 
@@ -35,6 +35,7 @@ type frameType uint8
 const (
 	frameHello   frameType = iota + 1 // of the end that dials: a greeting
 	frameWelcome                      // the answer: a greeting
+	frameReady                        // all connections are there: a greeting
 	frameRefuse                       // or this: a refusal
 	frameData                         // a message
 	frameNote                         // credits, or just a sign of life
@@ -52,7 +53,8 @@ type frame struct {
 	kind    frameType
 	flags   uint16
 	epoch   uint64
-	seq     uint64
+	seq     uint64 // of the frame on its connection
+	number  uint64 // of the message, over all connections of the pair
 	grant   uint32
 	body    int
 	lengths []int // of the spans
@@ -95,11 +97,11 @@ func parseFixed(b *[fixedBytes]byte, lim bounds) (frame, sizes, error) {
 	if b[4] != frameVersion {
 		return frame{}, sizes{}, &versionError{b[4]}
 	}
-	if sum, want := crc32.Checksum(b[:52], castagnoli), le.Uint32(b[52:]); sum != want {
+	if sum, want := crc32.Checksum(b[:60], castagnoli), le.Uint32(b[60:]); sum != want {
 		return frame{}, sizes{}, fmt.Errorf("%w: the checksum of the fixed part is %08x, announced %08x", ErrBadFrame, sum, want)
 	}
-	f := frame{kind: frameType(b[5]), flags: le.Uint16(b[6:]), epoch: le.Uint64(b[8:]), seq: le.Uint64(b[16:]), grant: le.Uint32(b[40:])}
-	if f.kind == 0 || f.kind >= frameTypes || f.flags&^flagBodySum != 0 || le.Uint32(b[48:]) != 0 {
+	f := frame{kind: frameType(b[5]), flags: le.Uint16(b[6:]), epoch: le.Uint64(b[8:]), seq: le.Uint64(b[16:]), number: le.Uint64(b[48:]), grant: le.Uint32(b[40:])}
+	if f.kind == 0 || f.kind >= frameTypes || f.flags&^flagBodySum != 0 || le.Uint32(b[56:]) != 0 {
 		return frame{}, sizes{}, fmt.Errorf("%w: type %d, flags %#x", ErrBadFrame, f.kind, f.flags)
 	}
 	if f.kind != frameData {
@@ -157,38 +159,35 @@ func appendFrame(dst []byte, f *frame) []byte {
 	dst = le.AppendUint32(dst, uint32(len(f.lengths)))
 	dst = le.AppendUint64(dst, uint64(f.body))
 	dst = le.AppendUint32(dst, f.grant)
-	dst = append(dst, make([]byte, fixedBytes-44)...)
+	dst = le.AppendUint32(dst, 0) // the sum of what follows
+	dst = le.AppendUint64(dst, f.number)
+	dst = append(dst, make([]byte, fixedBytes-56)...)
 	for _, n := range f.lengths {
 		dst = le.AppendUint32(dst, uint32(n))
 	}
 	dst = append(dst, f.header...)
 	le.PutUint32(dst[start+44:], crc32.Checksum(dst[start+fixedBytes:], castagnoli))
-	le.PutUint32(dst[start+52:], crc32.Checksum(dst[start:start+52], castagnoli))
+	le.PutUint32(dst[start+60:], crc32.Checksum(dst[start:start+60], castagnoli))
 	return dst
 }
 
 // hasTrailer reports whether a checksum follows the body.
 func (f *frame) hasTrailer() bool { return f.flags&flagBodySum != 0 && f.body > 0 }
 
-// frameReader reads frames from a stream. Its user reads the body between two.
-type frameReader struct {
-	r     io.Reader
-	lim   bounds
-	fixed [fixedBytes]byte
-}
-
-// next reads the fixed and the meta part of a frame. io.EOF means that the
-// stream ended between two frames.
-func (r *frameReader) next() (frame, error) {
-	if _, err := io.ReadFull(r.r, r.fixed[:]); err != nil {
+// readControl reads one frame without a body, and not a byte more: handshakes
+// are read so, before the ends know each other. io.EOF means that the stream
+// ended before the frame.
+func readControl(r io.Reader) (frame, error) {
+	var fixed [fixedBytes]byte
+	if _, err := io.ReadFull(r, fixed[:]); err != nil {
 		return frame{}, err
 	}
-	f, s, err := parseFixed(&r.fixed, r.lim)
+	f, s, err := parseFixed(&fixed, handshakeBounds)
 	if err != nil {
 		return f, err
 	}
 	meta := make([]byte, s.meta())
-	if _, err := io.ReadFull(r.r, meta); err != nil {
+	if _, err := io.ReadFull(r, meta); err != nil {
 		return f, insideFrame(err)
 	}
 	return f, f.parseMeta(meta, s)
@@ -203,41 +202,5 @@ func insideFrame(err error) error {
 }
 
 // piece is how much of a body is checksummed and moved at a time: it stays in
-// the cache between the two.
+// the cache between the two, and one end's work overlaps the other's.
 const piece = 256 << 10
-
-// readBody reads the body into dst, which has f.body bytes, and checks it.
-func (r *frameReader) readBody(f *frame, dst []byte) error {
-	sum := uint32(0)
-	for len(dst) > 0 {
-		n, err := r.r.Read(dst[:min(len(dst), piece)])
-		if f.hasTrailer() {
-			sum = crc32.Update(sum, castagnoli, dst[:n])
-		}
-		dst = dst[n:]
-		if err != nil && len(dst) > 0 {
-			return insideFrame(err)
-		}
-	}
-	if !f.hasTrailer() {
-		return nil
-	}
-	var trailer [trailerBytes]byte
-	if _, err := io.ReadFull(r.r, trailer[:]); err != nil {
-		return insideFrame(err)
-	}
-	if want := binary.LittleEndian.Uint32(trailer[:]); sum != want {
-		return fmt.Errorf("%w: the checksum of the body is %08x, announced %08x", ErrBadFrame, sum, want)
-	}
-	return nil
-}
-
-// skipBody reads past a body that nobody wants.
-func (r *frameReader) skipBody(f *frame) error {
-	n := int64(f.body)
-	if f.hasTrailer() {
-		n += trailerBytes
-	}
-	_, err := io.CopyN(io.Discard, r.r, n)
-	return insideFrame(err)
-}

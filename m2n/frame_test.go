@@ -3,6 +3,7 @@ package m2n
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
 	"runtime"
@@ -20,22 +21,51 @@ func encode(f frame, body []byte) []byte {
 	return out
 }
 
-// decode reads a whole frame.
+// oneFrame is a frameSink that keeps a frame and its body.
+type oneFrame struct {
+	frame frame
+	body  []byte
+	whole bool
+}
+
+func (o *oneFrame) place(f *frame) ([]byte, error) {
+	o.body = make([]byte, f.body)
+	return o.body, nil
+}
+
+func (o *oneFrame) take(f *frame) error {
+	o.frame, o.whole = *f, true
+	return nil
+}
+
+// decode reads a whole frame, byte by byte.
 func decode(r io.Reader, lim bounds) (frame, []byte, error) {
-	fr := frameReader{r: r, lim: lim}
-	f, err := fr.next()
-	if err != nil {
-		return f, nil, err
+	var o oneFrame
+	a := newAssembler(lim, &o)
+	for !o.whole {
+		want, after := a.space()
+		if len(want) == 0 {
+			want = after
+		}
+		n, err := r.Read(want[:1])
+		if n > 0 {
+			err = a.advance(n)
+		}
+		switch {
+		case errors.Is(err, io.EOF) && a.between():
+			return o.frame, nil, io.EOF
+		case err != nil:
+			return a.frame, nil, insideFrame(err)
+		}
 	}
-	body := make([]byte, f.body)
-	return f, body, fr.readBody(&f, body)
+	return o.frame, o.body, nil
 }
 
 var testBounds = bounds{header: 100, spans: 4, body: 1000}
 
 func sampleFrame() (frame, []byte) {
 	return frame{
-		kind: frameData, flags: flagBodySum, epoch: 7, seq: 9, grant: 3,
+		kind: frameData, flags: flagBodySum, epoch: 7, seq: 9, number: 8, grant: 3,
 		body: 5, lengths: []int{2, 0, 3}, header: []byte("header"),
 	}, []byte("hello")
 }
@@ -98,9 +128,9 @@ func TestFrameErrorsNameBothValues(t *testing.T) {
 
 func TestFrameOfAnotherVersion(t *testing.T) {
 	b := encode(sampleFrame())
-	b[4] = 2
+	b[4] = 9
 	_, _, err := decode(bytes.NewReader(b), testBounds)
-	require.ErrorContains(t, err, "protocol version 2, this end speaks 1")
+	require.ErrorContains(t, err, "protocol version 9, this end speaks 2")
 }
 
 // FuzzFrame: what is accepted encodes to the same bytes, and what is announced

@@ -17,19 +17,24 @@ type hello struct {
 	ToEpoch   uint64 `json:"to_epoch"`
 }
 
-// greeting is what an end says of itself, the header of a hello frame. That of a
-// welcome frame is the same but for the ends' names.
+// greeting is what an end says of itself, the header of a hello frame, and of a
+// welcome and a ready frame, which name the same two ends.
 type greeting struct {
 	hello
 	Slots       int           `json:"slots"`
 	SlotBytes   int           `json:"slot_bytes"`
 	HeaderBytes int           `json:"header_bytes"`
 	PeerTimeout time.Duration `json:"peer_timeout_ns"`
+	// Lanes is how many connections the end that dials wants, then how many there
+	// will be. Token names the first one to the others, each with its Lane.
+	Lanes int    `json:"lanes,omitempty"`
+	Lane  int    `json:"lane,omitempty"`
+	Token string `json:"token,omitempty"`
 }
 
 func (e *Endpoint) greeting(h hello) greeting {
 	c := e.cfg
-	return greeting{h, c.Slots, c.SlotBytes, c.HeaderBytes, c.PeerTimeout}
+	return greeting{hello: h, Slots: c.Slots, SlotBytes: c.SlotBytes, HeaderBytes: c.HeaderBytes, PeerTimeout: c.PeerTimeout}
 }
 
 func (g greeting) limits() limits {
@@ -43,7 +48,7 @@ func parseGreeting(b []byte) (greeting, error) {
 		return g, fmt.Errorf("%w: greeting: %w", ErrBadFrame, err)
 	}
 	c := Config{ID: g.From, Slots: g.Slots, SlotBytes: g.SlotBytes, HeaderBytes: g.HeaderBytes, PeerTimeout: g.PeerTimeout,
-		Queue: 1, DialTimeout: 1, ReadyTimeout: 1}
+		Queue: 1, DialTimeout: 1, ReadyTimeout: 1, Connections: 1}
 	if err := c.check(); err != nil {
 		return g, fmt.Errorf("%w: greeting: %w", ErrBadFrame, err)
 	}

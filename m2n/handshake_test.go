@@ -13,7 +13,8 @@ import (
 )
 
 func sampleGreeting() greeting {
-	return greeting{hello{From: "a", FromEpoch: 1, To: "b", ToEpoch: 2}, 8, 1 << 20, 64 << 10, time.Second}
+	return greeting{hello: hello{From: "a", FromEpoch: 1, To: "b", ToEpoch: 2}, Slots: 8, SlotBytes: 1 << 20, HeaderBytes: 64 << 10,
+		PeerTimeout: time.Second, Lanes: 2, Token: "token"}
 }
 
 func TestGreetingRefusesWhatConfigWould(t *testing.T) {

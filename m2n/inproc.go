@@ -126,18 +126,14 @@ type inprocLink struct{ here, there *pair }
 
 func (l *inprocLink) transport() int { return inproc }
 
-// wake delivers at once, on the goroutine that made it possible: there is no
+// flush delivers at once, on the goroutine that made it possible: there is no
 // hand-off but the one to the receiver's Poll.
-func (l *inprocLink) wake() {
-	for o := l.here.next(); o != nil; o = l.here.next() {
-		l.deliver(o)
-	}
-}
-
 func (l *inprocLink) flush() {
 	l.here.mu.Lock()
 	defer l.here.mu.Unlock()
-	l.wake()
+	for o := l.here.next(); o != nil; o = l.here.next() {
+		l.deliver(o)
+	}
 }
 
 func (l *inprocLink) deliver(o *outgoing) {
@@ -178,8 +174,9 @@ func (o *outgoing) drop() {
 func (o *outgoing) giveBack(err error) {
 	p := o.pair
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.counters.wireTime.add(time.Since(o.taken))
 	p.sent(o, err)
-	p.grant(1)
+	p.credit++
+	p.mu.Unlock()
+	p.flush()
 }

@@ -119,17 +119,17 @@ func TestCreditBoundsWhatIsWithTheReceiver(t *testing.T) {
 }
 
 // gate is an Event that the test opens.
-type gate struct {
+type latch struct {
 	once sync.Once
 	ch   chan struct{}
 	err  error
 }
 
-func newGate() *gate { return &gate{ch: make(chan struct{})} }
+func newLatch() *latch { return &latch{ch: make(chan struct{})} }
 
-func (g *gate) open(err error) { g.once.Do(func() { g.err = err; close(g.ch) }) }
+func (g *latch) open(err error) { g.once.Do(func() { g.err = err; close(g.ch) }) }
 
-func (g *gate) Wait(ctx context.Context) error {
+func (g *latch) Wait(ctx context.Context) error {
 	select {
 	case <-g.ch:
 		return g.err
@@ -156,7 +156,7 @@ func TestReadyHoldsItsPairAlone(t *testing.T) {
 			require.Equal(t, "first", string(c.Header))
 		}()
 	}
-	g := newGate()
+	g := newLatch()
 	region := a.Register([]byte{0}, nil)
 	_, err := a.Post("b", Message{Header: []byte("first"), Body: []Span{{region, 0, 1}}, Ready: g})
 	require.NoError(t, err)
@@ -171,7 +171,7 @@ func TestReadyHoldsItsPairAlone(t *testing.T) {
 
 func TestFailedEventLosesThePair(t *testing.T) {
 	a, b := duo(t, nil)
-	g := newGate()
+	g := newLatch()
 	broken := errors.New("device fell off the bus")
 	token, err := a.Post("b", Message{Ready: g})
 	require.NoError(t, err)

@@ -154,6 +154,11 @@ type Config struct {
 	// DialTimeout bounds making a connection, retries and the wait for the peer's
 	// SetPeer included. Default 2 s.
 	DialTimeout time.Duration
+	// Connections is how many TCP connections this end makes when it dials a peer:
+	// with one everything shares it; with more the first is for credits, signs of
+	// life and goodbyes, so that they do not wait behind bodies, and messages take
+	// turns on the others. Default 2, at most 16.
+	Connections int
 	// Dial makes a TCP connection to HOST:PORT; nil means plain TCP. For tests, and
 	// for networks with ways of their own.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)

@@ -174,7 +174,7 @@ func (n *node) postAll(receivers []*node, s shape) int {
 			region := n.Register(content(n.cfg.ID, number, size), nil)
 			m := Message{Header: binary.LittleEndian.AppendUint64(nil, number), Body: n.cut(region, size)}
 			if n.rand.IntN(4) == 0 {
-				g := newGate()
+				g := newLatch()
 				m.Ready = g
 				time.AfterFunc(time.Duration(n.rand.IntN(1000))*time.Microsecond, func() { g.open(nil) })
 			}

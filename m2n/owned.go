@@ -6,25 +6,33 @@ import (
 	"time"
 )
 
-// owned counts the goroutines of an endpoint, so that Close can wait for them.
+// owned counts the goroutines and connections of an endpoint, so that Close can
+// wait for them.
 type owned struct {
 	mu    sync.Mutex
 	n     int
 	empty chan struct{} // made by wait; closed when n is 0
 }
 
-// spawn runs f, unless wait has seen the last goroutine end.
+// spawn runs f, unless wait has seen the last one end.
 func (o *owned) spawn(f func()) {
+	if o.enter() {
+		go func() {
+			defer o.exit()
+			f()
+		}()
+	}
+}
+
+// enter counts one more, until exit; false where it is too late.
+func (o *owned) enter() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.empty != nil && o.n == 0 {
-		return
+		return false
 	}
 	o.n++
-	go func() {
-		defer o.exit()
-		f()
-	}()
+	return true
 }
 
 func (o *owned) exit() {

@@ -27,11 +27,8 @@ var phaseNames = [...]string{idle: "idle", connecting: "connecting", up: "up", d
 type link interface {
 	// transport tells the counters' index.
 	transport() int
-	// wake tells that pair.next may have a message, or that the pair is down. It is
-	// called with pair.mu held and does not block.
-	wake()
-	// flush does what wake asks for on the goroutine that posted or released, as
-	// far as that does not block. It is called without the lock.
+	// flush sends what pair.next gives, on the caller's goroutine as far as that
+	// does not block. It is called without the lock whenever there may be something.
 	flush()
 	// check is called every now and then, without the lock, with the time since
 	// began: the peer may be silent, or want to hear something.
@@ -96,7 +93,7 @@ type pair struct {
 	link     link
 	queue    ring[*outgoing]
 	asking   bool          // a goroutine waits for the first message's event
-	writing  bool          // the link reads spans of messages it took
+	writing  int           // writes under way that read spans of messages
 	reported bool          // Lost has been reported
 	pending  int           // messages accepted, Sent not yet pushed
 	drained  chan struct{} // closed when pending is 0, where Close waits for it
@@ -231,20 +228,28 @@ func (p *pair) awaitReady(o *outgoing) {
 		return
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	o.ready = nil
 	p.asking = false
-	if p.phase == up {
-		p.link.wake()
+	p.mu.Unlock()
+	p.flush()
+}
+
+// flush lets the link send, once there is one.
+func (p *pair) flush() {
+	if l := p.upLink(); l != nil {
+		l.flush()
 	}
 }
 
-// grant adds n to the credit. The caller holds mu.
-func (p *pair) grant(n int) {
-	p.credit += n
-	if p.phase == up && p.queue.len() > 0 {
-		p.link.wake()
+// grant adds n to the credit, which the peer gives back.
+func (p *pair) grant(n int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.credit+n > p.limits.slots {
+		return fmt.Errorf("%w: it gives back %d credits, %d of %d are out", ErrBadFrame, n, p.limits.slots-p.credit, p.limits.slots)
 	}
+	p.credit += n
+	return nil
 }
 
 // sent reports a message's spans as free. The caller holds mu.
@@ -275,6 +280,7 @@ func (p *pair) begin() {
 	if err := p.checkQueued(); err != nil {
 		p.fail(err)
 	}
+	p.flush()
 }
 
 func (p *pair) checkQueued() error {
@@ -284,9 +290,6 @@ func (p *pair) checkQueued() error {
 		if err := p.limits.check(p.queue.at(i)); err != nil {
 			return err
 		}
-	}
-	if p.phase == up {
-		p.link.wake()
 	}
 	return nil
 }
@@ -315,7 +318,7 @@ func (p *pair) fail(cause error) {
 // read: by the one who fails the pair, or by the link when its write has ended.
 // The caller holds mu.
 func (p *pair) report() {
-	if p.phase != down || p.writing || p.reported {
+	if p.phase != down || p.writing > 0 || p.reported {
 		return
 	}
 	p.reported = true

@@ -105,7 +105,7 @@ func (s *slots) bytes(i, n int) []byte { return s.region.Bytes[i*s.stride:][:n] 
 
 // slotReceipt is a message in a slot.
 type slotReceipt struct {
-	link     *tcpLink
+	link     *wireLink
 	slot     int
 	released atomic.Bool
 }

@@ -1,18 +1,16 @@
 package m2n
 
 import (
-	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 )
-
-// readBuffer is small, so that most of a body goes straight to its slot.
-const readBuffer = 16 << 10
 
 // maxStrangers bounds the connections that have not said who they are or are not
 // known yet.
@@ -71,18 +69,24 @@ func (e *Endpoint) pause(d time.Duration) bool {
 func (e *Endpoint) meet(conn net.Conn) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.DialTimeout*3/4)
 	defer cancel()
-	s := newStream(ctx, e, conn)
+	s := newStream(ctx, e, conn, tls.Server)
 	if err := e.welcome(ctx, s); err != nil {
 		s.refuse(err)
-		conn.Close()
+		s.conn.Close()
 	}
 }
 
 // welcome reads the hello and takes the connection.
 func (e *Endpoint) welcome(ctx context.Context, s *stream) error {
+	if err := s.secured(ctx); err != nil {
+		return err
+	}
 	theirs, err := s.hear(frameHello)
 	if err != nil {
 		return err
+	}
+	if theirs.Token != "" {
+		return e.parties.join(ctx, s, theirs)
 	}
 	p, err := e.pairFor(ctx, theirs.hello)
 	if err != nil {
@@ -91,20 +95,48 @@ func (e *Endpoint) welcome(ctx context.Context, s *stream) error {
 	if err := p.awaitTurn(ctx); err != nil {
 		return err
 	}
-	l, err := newTCPLink(p, s, theirs)
+	defer p.turnOver()
+	return p.receive(ctx, s, theirs)
+}
+
+// receive gathers the connections of a pair, and raises it with them.
+func (p *pair) receive(ctx context.Context, s *stream, theirs greeting) error {
+	streams, err := p.ep.gatherLanes(ctx, s, theirs)
 	if err != nil {
 		return err
 	}
-	if err := firstError(s.keep, func() error { return p.take(l, theirs.limits()) }); err != nil {
-		l.slots.unref()
+	l, err := newWireLink(p, tcp, streams, theirs)
+	if err != nil {
+		closeStreams(streams[1:])
 		return err
 	}
-	l.run(s.say(frameWelcome, e.greeting(theirs.hello)))
+	if err := firstError(s.keep, func() error { return p.take(l, theirs.limits()) }); err != nil {
+		l.abandon()
+		closeStreams(streams[1:])
+		return err
+	}
+	if err := s.say(frameReady, p.ep.greeting(theirs.hello)); err != nil {
+		p.fail(fmt.Errorf("handshake: %w", err))
+	}
+	l.start()
 	return nil
 }
 
+// gatherLanes answers a hello, and waits for the other connections of the pair.
+func (e *Endpoint) gatherLanes(ctx context.Context, s *stream, theirs greeting) ([]*stream, error) {
+	mine := e.greeting(theirs.hello)
+	mine.Lanes = max(1, min(theirs.Lanes, maxLanes))
+	party := e.parties.open(mine.Lanes)
+	defer e.parties.close(party)
+	mine.Token = party.token
+	if err := s.say(frameWelcome, mine); err != nil {
+		return nil, err
+	}
+	return party.wait(ctx, s)
+}
+
 // take raises the pair with a connection that the peer has made.
-func (p *pair) take(l *tcpLink, lim limits) error {
+func (p *pair) take(l *wireLink, lim limits) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	mine, err := p.mayTake()
@@ -118,18 +150,80 @@ func (p *pair) take(l *tcpLink, lim limits) error {
 	return nil
 }
 
-// dialTCP makes one connection, and raises the pair with it.
+// dialTCP makes the connections of the pair, and raises it with them.
 func (p *pair) dialTCP(ctx context.Context, addr string) error {
-	conn, err := p.ep.dialer()(ctx, addr)
+	streams, theirs, err := p.introduce(ctx, addr)
+	if err == nil {
+		err = p.raiseBy(streams, theirs)
+	}
+	if err != nil {
+		closeStreams(streams)
+	}
+	return err
+}
+
+// introduce says hello on one connection, makes the others, and hears that all
+// are there.
+func (p *pair) introduce(ctx context.Context, addr string) (streams []*stream, theirs greeting, err error) {
+	h := hello{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch}
+	mine := p.ep.greeting(h)
+	mine.Lanes = p.ep.cfg.Connections
+	for i := 0; i == 0 || i < mine.Lanes; i++ {
+		mine.Lane = i
+		s, err := p.ep.call(ctx, addr, mine)
+		if err != nil {
+			return streams, theirs, err
+		}
+		streams = append(streams, s)
+		if i > 0 {
+			continue
+		}
+		if theirs, err = s.hear(frameWelcome); err != nil {
+			return streams, theirs, err
+		}
+		mine.Token, mine.Lanes = theirs.Token, max(1, min(theirs.Lanes, mine.Lanes))
+	}
+	theirs, err = streams[0].hear(frameReady)
+	return streams, theirs, err
+}
+
+// call makes one connection and says hello.
+func (e *Endpoint) call(ctx context.Context, addr string, g greeting) (*stream, error) {
+	conn, err := e.dialer()(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	s := newStream(ctx, e, conn, tls.Client)
+	err = firstError(func() error { return s.secured(ctx) }, func() error { return s.say(frameHello, g) })
+	if err != nil {
+		s.conn.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (p *pair) raiseBy(streams []*stream, theirs greeting) error {
+	for _, s := range streams {
+		if err := s.keep(); err != nil {
+			return err
+		}
+	}
+	l, err := newWireLink(p, tcp, streams, theirs)
 	if err != nil {
 		return err
 	}
-	s := newStream(ctx, p.ep, conn)
-	if err := p.introduce(s); err != nil {
-		conn.Close()
+	if err := p.adopt(l, theirs.limits()); err != nil {
+		l.abandon()
 		return err
 	}
+	l.start()
 	return nil
+}
+
+func closeStreams(streams []*stream) {
+	for _, s := range streams {
+		s.conn.Close()
+	}
 }
 
 // dialer is Config.Dial, or plain TCP.
@@ -141,30 +235,8 @@ func (e *Endpoint) dialer() func(ctx context.Context, addr string) (net.Conn, er
 	return func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
 }
 
-// introduce says hello and hears the welcome.
-func (p *pair) introduce(s *stream) error {
-	h := hello{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch}
-	if err := s.say(frameHello, p.ep.greeting(h)); err != nil {
-		return err
-	}
-	theirs, err := s.hear(frameWelcome)
-	if err != nil {
-		return err
-	}
-	l, err := newTCPLink(p, s, theirs)
-	if err != nil {
-		return err
-	}
-	if err := firstError(s.keep, func() error { return p.adopt(l, theirs.limits()) }); err != nil {
-		l.slots.unref()
-		return err
-	}
-	l.run(nil)
-	return nil
-}
-
 // adopt raises the pair with a connection that this end has made.
-func (p *pair) adopt(l *tcpLink, lim limits) error {
+func (p *pair) adopt(l *wireLink, lim limits) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase != connecting {
@@ -183,33 +255,45 @@ func firstError(steps ...func() error) error {
 	return nil
 }
 
-// stream is a connection before the ends know each other: what was read of it
-// too much stays in the buffer for the link.
+// stream is a connection before the ends know each other.
 type stream struct {
-	ep    *Endpoint
-	conn  net.Conn
-	clock *listener
-	in    frameReader
-	keep  func() error // ends ctx's power over the connection, if it is not over
+	ep     *Endpoint
+	conn   net.Conn
+	secure bool
+	keep   func() error // ends ctx's power over the connection, if it is not over
 }
 
 // newStream begins a handshake, which ends with ctx.
-func newStream(ctx context.Context, e *Endpoint, conn net.Conn) *stream {
-	s := &stream{ep: e, conn: conn, clock: &listener{conn: conn}}
-	s.in = frameReader{r: bufio.NewReaderSize(s.clock, readBuffer), lim: handshakeBounds}
+func newStream(ctx context.Context, e *Endpoint, conn net.Conn, role func(net.Conn, *tls.Config) *tls.Conn) *stream {
+	s := &stream{ep: e, conn: conn, secure: e.cfg.TLS != nil}
+	if s.secure {
+		s.conn = role(conn, e.cfg.TLS)
+	}
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(over)
 		conn.SetDeadline(time.Now()) //nolint:errcheck // it fails where the connection has, and that is what is wanted
 	})
-	s.keep = func() error {
+	s.keep = sync.OnceValue(func() error {
 		if stop() {
 			close(over)
 		}
 		<-over
 		return ctx.Err()
-	}
+	})
 	return s
+}
+
+// secured shakes hands by TLS, where that is asked for.
+func (s *stream) secured(ctx context.Context) error {
+	c, ok := s.conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	if err := c.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS with %s: %w", s.conn.RemoteAddr(), err)
+	}
+	return nil
 }
 
 func (s *stream) say(kind frameType, what any) error {
@@ -223,7 +307,7 @@ func (s *stream) say(kind frameType, what any) error {
 
 // hear reads the greeting of the other end.
 func (s *stream) hear(kind frameType) (greeting, error) {
-	f, err := s.in.next()
+	f, err := readControl(s.conn)
 	if err != nil {
 		return greeting{}, fmt.Errorf("handshake: %w", insideFrame(err))
 	}
@@ -245,20 +329,6 @@ func (s *stream) refuse(err error) {
 	_ = s.keep()                                                 // from here on the deadline is the one below
 	s.conn.SetDeadline(time.Now().Add(s.ep.cfg.DialTimeout / 4)) //nolint:errcheck // the write fails then
 	_ = s.say(frameRefuse, refusalOf(err))                       // the peer sees the end of the connection otherwise
-}
-
-// listener notes when something was heard on a connection.
-type listener struct {
-	conn  net.Conn
-	heard atomic.Int64 // since epochStart
-}
-
-func (l *listener) Read(b []byte) (int, error) {
-	n, err := l.conn.Read(b)
-	if n > 0 {
-		l.heard.Store(int64(now()))
-	}
-	return n, err
 }
 
 // began is the origin of this process's monotonic times.

@@ -21,7 +21,7 @@ func TestReadyTimeoutIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := duo(t, nil)
 		begin := time.Now()
-		_, err := a.Post("b", Message{Ready: newGate()})
+		_, err := a.Post("b", Message{Ready: newLatch()})
 		require.NoError(t, err)
 		c, err := a.Poll(t.Context())
 		require.NoError(t, err)

@@ -19,20 +19,42 @@ func (e *Endpoint) watch() {
 	}
 }
 
+// How often the watchdog looks for a consumer that may be elsewhere: the longer,
+// the longer nothing has come.
+const (
+	leastTick = time.Millisecond
+	mostTick  = 20 * time.Millisecond
+)
+
 // guard looks until the endpoint is closed.
 func (e *Endpoint) guard() {
-	var late bool
+	late, tick := false, leastTick
 	due := now()
 	for {
-		// A process that was stopped itself has heard of nobody: the readers get one
-		// more interval to take what has come meanwhile.
-		late = !late && now()-due > e.cfg.PeerTimeout/4
-		next := e.look(late)
-		due = now() + next
-		if !e.rest(next) {
+		tick = e.substitute(tick)
+		if passed := now() - due; passed >= 0 {
+			// A process that was stopped itself has heard of nobody: the readers get
+			// one more interval to take what has come meanwhile.
+			late = !late && passed > e.cfg.PeerTimeout/4
+			due = now() + e.look(late)
+		}
+		if !e.rest(min(due-now(), tick)) {
 			return
 		}
 	}
+}
+
+// substitute reads for the consumer, and returns how soon to do so again.
+func (e *Endpoint) substitute(tick time.Duration) time.Duration {
+	g := e.eng.Load()
+	if g == nil {
+		return e.cfg.PeerTimeout
+	}
+	g.look()
+	if g.moved() {
+		return leastTick
+	}
+	return min(2*tick, mostTick)
 }
 
 // look checks every link, unless it is late, and returns when to look again.

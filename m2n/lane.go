@@ -1,0 +1,391 @@
+package m2n
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// lane is one connection of a wireLink. Whoever has something to send writes, one
+// at a time: the poster itself as far as the kernel takes it without blocking;
+// then the conduit goes on.
+type lane struct {
+	link    *wireLink
+	conn    net.Conn // of the handshake
+	conduit conduit  // made by open, under pair.mu
+	in      *assembler
+	idle    time.Duration // after so long without a frame, send one
+	sums    bool          // bodies are checksummed
+
+	// Times, since began. stuck is when the present piece was given to the kernel,
+	// 0 while none is; spoke is when the last write ended; heard is when something
+	// was last read.
+	stuck, spoke, heard atomic.Int64
+
+	// Guarded by pair.mu:
+	busy    bool   // somebody writes, or it is over
+	cut     bool   // inside a frame, when the pair went down
+	ping    bool   // a sign of life is due
+	seq     uint64 // of the last frame sent
+	orderly bool   // a goodbye can follow the last frame
+
+	out batch // what is being written; the writer's own
+
+	// The reader's own:
+	seen   uint64 // sequence number of the last frame received
+	parted bool   // a goodbye was received
+	slot   int    // that the body of the present frame goes to
+	began  time.Time
+}
+
+// conduit is a lane's connection.
+type conduit interface {
+	// start begins to read, until leave.
+	start() error
+	// direct tells that write can be called anywhere, and does not block.
+	direct() bool
+	// write writes some of the pieces: none where the kernel has no room now.
+	write(pieces [][]byte) (int, error)
+	// await has lane.resume called elsewhere, once write has something to do.
+	await() error
+	// unsent is how many bytes the peer has not acknowledged, as far as is known.
+	unsent() int
+	// shut makes reads and writes fail from now on.
+	shut()
+	// leave ends reading, says goodbye where there is one, lets the peer read it,
+	// and closes; all of that until the deadline. Nobody writes meanwhile.
+	leave(goodbye []byte, deadline time.Time)
+}
+
+// Limits of what one write gathers.
+const (
+	batchBytes    = 64 << 10
+	batchMessages = 16
+)
+
+// leastIdle bounds how often a peer may want to hear something.
+const leastIdle = 2 * time.Millisecond
+
+func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
+	n := &lane{link: l, conn: conn, sums: sums, idle: idle, busy: true} // until open: the handshake writes
+	cfg := l.pair.ep.cfg
+	n.in = newAssembler(bounds{header: cfg.HeaderBytes, spans: maxSpans, body: cfg.SlotBytes}, n)
+	n.heard.Store(int64(now()))
+	n.spoke.Store(int64(now()))
+	return n
+}
+
+// open lets the lane be used, once the handshake is over and the pair is up.
+func (n *lane) open() error {
+	n.heard.Store(int64(now()))
+	c := n.newConduit(n.conn)
+	err := c.start()
+	p := n.link.pair
+	p.mu.Lock()
+	n.conduit, n.orderly = c, true
+	n.busy = p.phase == down
+	over := n.busy
+	p.mu.Unlock()
+	if over {
+		n.leave()
+	}
+	return err
+}
+
+// flush writes what there is to write, unless somebody else is at it.
+func (n *lane) flush() {
+	for n.gather() {
+		if !n.conduit.direct() {
+			n.leaveRest()
+			return
+		}
+		if !n.carryOn() {
+			return
+		}
+	}
+}
+
+// gather takes what can be sent into out; the caller writes where the answer is
+// yes.
+func (n *lane) gather() bool {
+	l := n.link
+	l.pair.mu.Lock()
+	defer l.pair.mu.Unlock()
+	if n.busy || l.pair.phase != up {
+		return false
+	}
+	n.out.reset()
+	if n != l.control() || len(l.lanes) == 1 {
+		n.gatherMessages()
+	}
+	if len(n.out.frames) == 0 {
+		if !n.ping && !(n == l.control() && l.urgent()) {
+			return false
+		}
+		n.out.frames = append(n.out.frames, frame{kind: frameNote})
+	}
+	n.number()
+	n.busy = true
+	if len(n.out.messages) > 0 {
+		l.pair.writing++
+	}
+	return true
+}
+
+func (n *lane) gatherMessages() {
+	flags := uint16(0)
+	if n.sums {
+		flags = flagBodySum
+	}
+	for bytes := 0; bytes < batchBytes && len(n.out.messages) < batchMessages; {
+		o := n.link.pair.next()
+		if o == nil {
+			return
+		}
+		bytes += o.bytes
+		n.out.messages = append(n.out.messages, o)
+		n.out.frames = append(n.out.frames, frame{
+			kind: frameData, flags: flags, body: o.bytes, lengths: o.lengths(), header: o.header, number: n.link.nextNumber(),
+		})
+	}
+}
+
+// number gives the gathered frames what is the connection's: their numbers, and
+// the first one the credits, which so go before all data; but not where they
+// would queue behind what was sent before.
+func (n *lane) number() {
+	if l := n.link; l.back > 0 && (n == l.control() || n.conduit.unsent() == 0) {
+		n.out.frames[0].grant = uint32(l.back)
+		l.back = 0
+	}
+	n.ping = false
+	for i := range n.out.frames {
+		n.seq++
+		n.out.frames[i].seq = n.seq
+		n.out.frames[i].epoch = n.link.pair.ep.cfg.Epoch
+	}
+	n.out.encode()
+}
+
+// carryOn writes until the batch is out, or the kernel has no room: then it is
+// false, and goes on elsewhere.
+func (n *lane) carryOn() bool {
+	for {
+		pieces := n.out.next()
+		if len(pieces) == 0 {
+			n.finish(nil)
+			return true
+		}
+		n.stuck.Store(int64(now()))
+		written, err := n.conduit.write(pieces)
+		n.out.advance(written)
+		switch {
+		case err != nil:
+			n.finish(err)
+			return true
+		case written == 0:
+			n.leaveRest()
+			return false
+		}
+	}
+}
+
+// leaveRest leaves the batch to the conduit.
+func (n *lane) leaveRest() {
+	n.stuck.Store(int64(now()))
+	if err := n.conduit.await(); err != nil {
+		n.finish(err)
+	}
+}
+
+// resume goes on with a batch that was left.
+func (n *lane) resume() {
+	if n.carryOn() {
+		n.flush()
+	}
+}
+
+// finish reports the batch and lets the next one begin.
+func (n *lane) finish(err error) {
+	p := n.link.pair
+	n.stuck.Store(0)
+	n.spoke.Store(int64(now()))
+	if err != nil {
+		p.fail(fmt.Errorf("writing: %w", err))
+	}
+	p.mu.Lock()
+	n.orderly = n.orderly && err == nil
+	n.report(err)
+	if len(n.out.messages) > 0 {
+		p.writing--
+	}
+	p.report()
+	n.busy = p.phase == down
+	leaving := n.busy
+	p.mu.Unlock()
+	if leaving {
+		n.leave()
+	}
+}
+
+// report completes the batch's messages. The caller holds pair.mu.
+func (n *lane) report(err error) {
+	l := n.link
+	if err != nil {
+		err = l.pair.lostError()
+	}
+	for _, o := range n.out.messages {
+		if err == nil {
+			l.pair.counters.sent[l.kind].add(len(o.header) + o.bytes)
+			l.pair.counters.wireTime.add(time.Since(o.taken))
+		}
+		l.pair.sent(o, err)
+	}
+}
+
+// end is called once the pair is down. A connection between two frames gets the
+// time to say why; one inside of a frame, or broken, is cut.
+func (n *lane) end() {
+	p := n.link.pair
+	p.mu.Lock()
+	opened, writing := n.conduit != nil, n.busy
+	if opened {
+		n.busy, n.cut = true, n.cut || writing
+	}
+	p.mu.Unlock()
+	switch {
+	case !opened: // open will see it
+	case writing:
+		n.conduit.shut() // the writer notices, and leaves
+	default:
+		n.leave()
+	}
+}
+
+// leave takes the lane out of use. Its caller is the writer.
+func (n *lane) leave() {
+	p := n.link.pair
+	p.mu.Lock()
+	goodbye := n.goodbye()
+	p.mu.Unlock()
+	go func() { // the endpoint counts it since the lane was made
+		defer n.link.gone()
+		n.conduit.leave(goodbye, time.Now().Add(p.ep.cfg.PeerTimeout/4))
+	}()
+}
+
+// goodbye is the last frame, nil where none can be sent. The caller holds pair.mu.
+func (n *lane) goodbye() []byte {
+	if n.cut || !n.orderly {
+		return nil
+	}
+	p := n.link.pair
+	text, err := json.Marshal(farewellOf(p.cause))
+	if err != nil {
+		return nil // the peer sees the end of the connection
+	}
+	n.seq++
+	return appendFrame(nil, &frame{kind: frameGoodbye, epoch: p.ep.cfg.Epoch, seq: n.seq, header: text})
+}
+
+// received takes bytes that were put into the assembler's space, or the error of
+// reading; false where reading is over.
+func (n *lane) received(bytes int, err error) bool {
+	if bytes > 0 {
+		n.heard.Store(int64(now()))
+		if err := n.in.advance(bytes); err != nil {
+			n.link.pair.fail(err)
+			return false
+		}
+	}
+	if err != nil {
+		n.link.ended(n, err)
+	}
+	return err == nil
+}
+
+// place is called with each frame that comes, and returns memory for its body.
+func (n *lane) place(f *frame) ([]byte, error) {
+	b, err := n.admit(f)
+	if err != nil {
+		return nil, fmt.Errorf("frame %d: %w", f.seq, err)
+	}
+	return b, nil
+}
+
+func (n *lane) admit(f *frame) ([]byte, error) {
+	p := n.link.pair
+	n.seen++
+	switch {
+	case n.parted:
+		return nil, fmt.Errorf("%w: type %d after a goodbye", ErrBadFrame, f.kind)
+	case f.seq != n.seen:
+		return nil, fmt.Errorf("%w: its number should be %d", ErrBadFrame, n.seen)
+	case f.epoch < p.epoch:
+		p.counters.droppedOld.Add(1)
+		return make([]byte, f.body), nil
+	case f.epoch > p.epoch:
+		return nil, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.epoch, p.epoch)
+	}
+	if err := n.link.granted(int(f.grant)); err != nil {
+		return nil, err
+	}
+	switch f.kind {
+	case frameData:
+		return n.link.place(n, f)
+	case frameNote, frameGoodbye:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w: type %d outside of a handshake", ErrBadFrame, f.kind)
+}
+
+// take is called with each frame that is whole.
+func (n *lane) take(f *frame) error {
+	switch {
+	case f.epoch < n.link.pair.epoch:
+		return nil
+	case f.kind == frameData:
+		return n.link.arrived(n, f)
+	case f.kind == frameGoodbye:
+		cause, err := readFarewell(f.header)
+		if err != nil {
+			return fmt.Errorf("frame %d: %w", f.seq, err)
+		}
+		n.parted = true
+		n.link.told(cause)
+	}
+	return nil
+}
+
+func readFarewell(b []byte) (cause, err error) {
+	var f farewell
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, fmt.Errorf("%w: goodbye: %w", ErrBadFrame, err)
+	}
+	return f.told(), nil
+}
+
+// check is the watchdog's look at the lane.
+func (n *lane) check(now time.Duration) error {
+	limit := n.link.pair.ep.cfg.PeerTimeout
+	if silence := now - time.Duration(n.heard.Load()); silence > limit {
+		return fmt.Errorf("%w: nothing heard for %v, the limit is %v", ErrSilent, silence.Round(time.Millisecond), limit)
+	}
+	if since := time.Duration(n.stuck.Load()); since != 0 && now-since > limit {
+		return fmt.Errorf("%w: a write is stuck for %v, the limit is %v", ErrSilent, (now - since).Round(time.Millisecond), limit)
+	}
+	if now-time.Duration(n.spoke.Load()) > n.idle {
+		n.remind()
+	}
+	return nil
+}
+
+// remind sends a sign of life.
+func (n *lane) remind() {
+	n.link.pair.mu.Lock()
+	n.ping = true
+	n.link.pair.mu.Unlock()
+	n.flush()
+}

@@ -1,0 +1,11 @@
+//go:build !ucx || !cgo
+
+package ucx
+
+import "github.com/tandem-moe/tandem/m2n"
+
+// Available is nil where this program has UCX, else ErrNotBuilt.
+func Available() error { return ErrNotBuilt }
+
+// Open is ErrNotBuilt.
+func Open(Config) (m2n.Fabric, error) { return nil, ErrNotBuilt }

@@ -1,0 +1,40 @@
+package ucx
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"slices"
+)
+
+// An address on the wire: "UCX1", the worker's address, and a CRC32C of both. UCX
+// believes what it is given, and would crash by what is none.
+const (
+	addressMagic = "UCX1"
+	sumBytes     = 4
+)
+
+// maxAddress bounds an address: one of many devices has some kilobytes.
+const maxAddress = 64 << 10
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func encodeAddress(worker []byte) []byte {
+	b := slices.Concat([]byte(addressMagic), worker)
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// decodeAddress returns the worker's part, which is not empty.
+func decodeAddress(b []byte) ([]byte, error) {
+	if len(b) <= len(addressMagic)+sumBytes || len(b) > maxAddress {
+		return nil, fmt.Errorf("the peer's address has %d bytes, want %d to %d", len(b), len(addressMagic)+sumBytes+1, maxAddress)
+	}
+	body, sum := b[:len(b)-sumBytes], binary.LittleEndian.Uint32(b[len(b)-sumBytes:])
+	if string(body[:len(addressMagic)]) != addressMagic {
+		return nil, fmt.Errorf("the peer's address begins with %q, want %q", body[:len(addressMagic)], addressMagic)
+	}
+	if got := crc32.Checksum(body, castagnoli); got != sum {
+		return nil, fmt.Errorf("the checksum of the peer's address is %08x, announced %08x", got, sum)
+	}
+	return body[len(addressMagic):], nil
+}

@@ -1,0 +1,248 @@
+//go:build ucx && cgo
+
+package ucx
+
+// #cgo pkg-config: ucx
+// #cgo CFLAGS: -O2 -Wall
+// #include <stdlib.h>
+// #include "shim.h"
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/tandem-moe/tandem/m2n"
+)
+
+// Available is nil where this program has UCX, else ErrNotBuilt.
+func Available() error { return nil }
+
+// Fabric is a UCP context and its one worker.
+type Fabric struct {
+	address []byte
+	fd      int
+
+	// mu is held over each call of the shim, which is for one at a time.
+	mu      sync.Mutex
+	shim    *C.struct_shim // nil once closed
+	conns   map[uint32]*conn
+	memory  memory
+	sends   sends
+	refills []C.uint32_t // pairs of connection and slot, for the next progress
+	pieces  []C.struct_shim_piece
+
+	// What the last progress of the shim handed over; that from next on is still to
+	// be told.
+	events       []C.struct_shim_event
+	next, filled int
+}
+
+// defaults are settings that a Go program needs. UCX's caches of registered
+// memory hear of memory that goes away by hooks in libc, which Go does not call.
+var defaults = map[string]string{"IB_REG_METHODS": "direct", "RCACHE_ENABLE": "n"}
+
+// Open makes a fabric. Errors name the setting, or the part of UCX, that failed.
+func Open(cfg Config) (m2n.Fabric, error) {
+	f := &Fabric{
+		conns:  make(map[uint32]*conn),
+		memory: make(memory),
+		events: make([]C.struct_shim_event, C.SHIM_EVENTS),
+	}
+	if err := f.open(settings(cfg.Options, os.LookupEnv)); err != nil {
+		return nil, err
+	}
+	if err := f.query(); err != nil {
+		C.shim_destroy(f.shim)
+		return nil, err
+	}
+	return f, nil
+}
+
+// settings adds the defaults that neither the caller nor the environment has set.
+func settings(options map[string]string, env func(string) (string, bool)) map[string]string {
+	all := make(map[string]string, len(options)+len(defaults))
+	for name, value := range defaults {
+		if _, set := env("UCX_" + name); !set {
+			all[name] = value
+		}
+	}
+	maps.Copy(all, options)
+	return all
+}
+
+func (f *Fabric) open(options map[string]string) error {
+	var list []*C.char
+	defer func() {
+		for _, s := range list {
+			C.free(unsafe.Pointer(s))
+		}
+	}()
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		list = append(list, C.CString(name), C.CString(options[name]))
+	}
+	// The array holds C's pointers only, so that C may read it where it lies.
+	what := (*C.char)(nil)
+	if status := C.shim_open(unsafe.SliceData(list), C.int(len(options)), &f.shim, &what); status != 0 {
+		return fmt.Errorf("ucx: opening: %s: %w", C.GoString(what), statusError(status))
+	}
+	return nil
+}
+
+// query learns what stays the same.
+func (f *Fabric) query() error {
+	var address unsafe.Pointer
+	var bytes C.size_t
+	if status := C.shim_address(f.shim, &address, &bytes); status != 0 {
+		return fmt.Errorf("ucx: the worker's address: %w", statusError(status))
+	}
+	f.address = encodeAddress(unsafe.Slice((*byte)(address), bytes))
+	C.shim_free_address(f.shim, address)
+	var fd C.int
+	if status := C.shim_event_fd(f.shim, &fd); status != 0 {
+		return fmt.Errorf("ucx: the worker's event descriptor: %w", statusError(status))
+	}
+	f.fd = int(fd)
+	return nil
+}
+
+// Name is ucx.
+func (f *Fabric) Name() string { return "ucx" }
+
+// Address is the worker's.
+func (f *Fabric) Address() []byte { return f.address }
+
+// EventFD is the worker's.
+func (f *Fabric) EventFD() int { return f.fd }
+
+// Arm asks for the descriptor to become readable at the next event; false where
+// there is work now.
+func (f *Fabric) Arm() (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shim == nil {
+		return false, errClosed
+	}
+	if f.next < f.filled {
+		return false, nil
+	}
+	var armed C.int
+	if status := C.shim_arm(f.shim, &armed); status != 0 {
+		return false, fmt.Errorf("ucx: arming: %w", statusError(status))
+	}
+	return armed != 0, nil
+}
+
+// Progress lets UCX work and reports what has happened.
+func (f *Fabric) Progress(events []m2n.FabricEvent) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.next == f.filled {
+		f.progress()
+	}
+	n := min(len(events), f.filled-f.next)
+	for i := range n {
+		events[i] = f.told(&f.events[f.next])
+		f.next++
+	}
+	return n
+}
+
+func (f *Fabric) progress() {
+	f.next, f.filled = 0, 0
+	if f.shim == nil {
+		return
+	}
+	f.filled = int(C.shim_progress(f.shim, unsafe.SliceData(f.refills), C.int(len(f.refills)/2), &f.events[0]))
+	f.refills = f.refills[:0]
+}
+
+// told turns an event into Go's, and lets go of what it ends.
+func (f *Fabric) told(e *C.struct_shim_event) m2n.FabricEvent {
+	c := f.conns[uint32(e.conn)]
+	out := m2n.FabricEvent{Kind: kinds[e.kind], Owner: c.owner}
+	switch e.kind {
+	case C.SHIM_SENT:
+		out.Token = f.sends.end(uint64(e.token))
+		if e.status != 0 {
+			out.Err = fmt.Errorf("ucx: sending: %w", statusError(C.int(e.status)))
+		}
+	case C.SHIM_RECEIVED:
+		out.Header = slices.Clone(unsafe.Slice((*byte)(e.header), e.header_bytes))
+		out.Slot, out.Body = int(e.slot), int(e.body)
+	case C.SHIM_FAILED:
+		out.Err = c.failure(e)
+	case C.SHIM_CLOSED:
+		f.forget(c)
+	}
+	return out
+}
+
+var kinds = [...]m2n.FabricEventKind{
+	C.SHIM_SENT: m2n.FabricSent, C.SHIM_RECEIVED: m2n.FabricReceived,
+	C.SHIM_FAILED: m2n.FabricFailed, C.SHIM_CLOSED: m2n.FabricClosed,
+}
+
+// strays counts messages that came for no connection.
+func (f *Fabric) strays() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return int(C.shim_strays(f.shim))
+}
+
+// Close closes the connections, and ends UCX when they are, or with ctx. In either
+// case nothing touches memory after it.
+func (f *Fabric) Close(ctx context.Context) error {
+	left := f.closeConns()
+	for tick := time.NewTicker(time.Millisecond); left > 0 && ctx.Err() == nil; {
+		left = f.drain()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	f.destroy()
+	if left > 0 {
+		return fmt.Errorf("ucx: closing: %d connections were cut: %w", left, ctx.Err())
+	}
+	return nil
+}
+
+func (f *Fabric) closeConns() (left int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.conns {
+		c.close()
+	}
+	return len(f.conns)
+}
+
+// drain throws events away.
+func (f *Fabric) drain() (left int) {
+	var events [C.SHIM_EVENTS]m2n.FabricEvent
+	for f.Progress(events[:]) > 0 {
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.conns)
+}
+
+func (f *Fabric) destroy() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shim == nil {
+		return
+	}
+	f.memory.releaseAll(f.shim)
+	C.shim_destroy(f.shim)
+	f.shim = nil
+	f.sends.endAll()
+	clear(f.conns)
+	f.next, f.filled = 0, 0
+}

@@ -1,0 +1,117 @@
+//go:build ucx && cgo
+
+package ucx
+
+// #include "shim.h"
+import "C"
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/tandem-moe/tandem/m2n"
+)
+
+// memory is what the hardware knows, and the garbage collector must leave where it
+// is.
+type memory map[*m2n.Region]*registration
+
+type registration struct {
+	handle unsafe.Pointer // UCX's, C memory; nil for none
+	pin    runtime.Pinner
+	uses   int
+}
+
+// base is where a region begins; nil where it is empty.
+func base(r *m2n.Region) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(r.Bytes)) }
+
+// Register makes a region known until the fabric is closed.
+func (f *Fabric) Register(r *m2n.Region) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shim == nil {
+		return errClosed
+	}
+	_, err := f.memory.acquire(f.shim, r)
+	return err
+}
+
+// acquire registers a region, or counts one more use of it.
+func (m memory) acquire(s *C.struct_shim, r *m2n.Region) (*registration, error) {
+	if reg := m[r]; reg != nil {
+		reg.uses++
+		return reg, nil
+	}
+	reg := &registration{uses: 1}
+	if len(r.Bytes) > 0 {
+		reg.pin.Pin(base(r))
+		if status := C.shim_register(s, base(r), C.size_t(len(r.Bytes)), &reg.handle); status != 0 {
+			reg.pin.Unpin()
+			return nil, fmt.Errorf("ucx: registering %d bytes: %w (ulimit -l bounds what may be locked)", len(r.Bytes), statusError(status))
+		}
+	}
+	m[r] = reg
+	return reg, nil
+}
+
+// release ends a use of a region.
+func (m memory) release(s *C.struct_shim, r *m2n.Region) {
+	reg := m[r]
+	if reg.uses--; reg.uses == 0 {
+		reg.end(s)
+		delete(m, r)
+	}
+}
+
+func (m memory) releaseAll(s *C.struct_shim) {
+	for r, reg := range m {
+		reg.end(s)
+		delete(m, r)
+	}
+}
+
+func (r *registration) end(s *C.struct_shim) {
+	if r.handle != nil {
+		C.shim_unregister(s, r.handle)
+	}
+	r.pin.Unpin()
+}
+
+// sends are the messages under way, by the number that the shim knows them by.
+type sends struct {
+	all  []*sending
+	free []uint64
+}
+
+type sending struct {
+	token uint64
+	pins  runtime.Pinner
+}
+
+func (t *sends) begin(token uint64) (uint64, *sending) {
+	if len(t.free) == 0 {
+		t.free = append(t.free, uint64(len(t.all)))
+		t.all = append(t.all, new(sending))
+	}
+	last := len(t.free) - 1
+	id := t.free[last]
+	t.free = t.free[:last]
+	t.all[id].token = token
+	return id, t.all[id]
+}
+
+// end returns the message's token.
+func (t *sends) end(id uint64) uint64 {
+	t.all[id].pins.Unpin()
+	t.free = append(t.free, id)
+	return t.all[id].token
+}
+
+// endAll is for when nothing is under way any more.
+func (t *sends) endAll() {
+	for _, s := range t.all {
+		s.pins.Unpin()
+	}
+	*t = sends{}
+}

@@ -1,0 +1,233 @@
+package m2n
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// wireLink carries one pair between processes. Its first lane carries credits,
+// signs of life and the goodbye, and messages where it is the only one; they
+// travel on the others, each on the first that has room. So a credit never waits
+// behind a body.
+type wireLink struct {
+	pair  *pair
+	kind  int // index of counters
+	slots *slots
+	lanes []*lane
+	alive atomic.Int32 // lanes that have not left
+
+	// Guarded by pair.mu:
+	back   int    // credits to give back
+	posted uint64 // number of the last message that was sent
+
+	order    sync.Mutex
+	arrival  uint64             // number of the last message that was delivered
+	early    map[uint64]arrival // messages that wait for an earlier one
+	partings int                // lanes on which a goodbye came
+	parting  error              // what it said
+}
+
+// arrival is a message in a slot.
+type arrival struct {
+	f     frame
+	slot  int
+	began time.Time
+}
+
+// newWireLink makes the link of connections whose handshake is over.
+func newWireLink(p *pair, kind int, streams []*stream, theirs greeting) (*wireLink, error) {
+	memory, err := newSlots(p.ep)
+	if err != nil {
+		return nil, err
+	}
+	l := &wireLink{pair: p, kind: kind, slots: memory, early: make(map[uint64]arrival)}
+	idle := max(min(p.ep.cfg.PeerTimeout, theirs.PeerTimeout)/4, leastIdle)
+	for _, s := range streams {
+		if !p.ep.running.enter() {
+			l.abandon()
+			return nil, ErrClosed
+		}
+		l.alive.Add(1)
+		l.lanes = append(l.lanes, newLane(l, s.conn, !s.secure, idle))
+	}
+	return l, nil
+}
+
+func (l *wireLink) transport() int { return l.kind }
+
+// control is the lane of credits.
+func (l *wireLink) control() *lane { return l.lanes[0] }
+
+// start opens the lanes. The pair is up.
+func (l *wireLink) start() {
+	l.pair.ep.watch()
+	for _, n := range l.lanes {
+		if err := n.open(); err != nil {
+			l.pair.fail(err)
+		}
+	}
+	l.pair.begin()
+}
+
+// abandon is for a link that was never used.
+func (l *wireLink) abandon() {
+	for range l.lanes {
+		l.gone()
+	}
+	if len(l.lanes) == 0 {
+		l.slots.unref()
+	}
+}
+
+// gone is called as each lane leaves.
+func (l *wireLink) gone() {
+	if l.alive.Add(-1) == 0 {
+		l.slots.unref()
+	}
+	l.pair.ep.running.exit()
+}
+
+// flush writes on the caller's goroutine what the kernel takes at once.
+func (l *wireLink) flush() {
+	for _, n := range l.lanes {
+		n.flush()
+	}
+}
+
+// nextNumber numbers messages. The caller holds pair.mu.
+func (l *wireLink) nextNumber() uint64 {
+	l.posted++
+	return l.posted
+}
+
+// granted takes credits that the peer gives back.
+func (l *wireLink) granted(n int) error {
+	if n == 0 {
+		return nil
+	}
+	if err := l.pair.grant(n); err != nil {
+		return err
+	}
+	l.flush()
+	return nil
+}
+
+// place finds the memory for a message's body.
+func (l *wireLink) place(n *lane, f *frame) ([]byte, error) {
+	if n == l.control() && len(l.lanes) > 1 {
+		return nil, fmt.Errorf("%w: a message on the lane of credits", ErrBadFrame)
+	}
+	slot, ok := l.slots.take()
+	if !ok {
+		return nil, fmt.Errorf("%w: a message without a credit: %d are received and not released", ErrBadFrame, l.pair.ep.cfg.Slots)
+	}
+	n.slot, n.began = slot, time.Now()
+	return l.slots.bytes(slot, f.body), nil
+}
+
+// arrived delivers a message, and those that waited for it.
+func (l *wireLink) arrived(n *lane, f *frame) error {
+	l.order.Lock()
+	defer l.order.Unlock()
+	_, twice := l.early[f.number]
+	if f.number <= l.arrival || twice || len(l.lanes) <= 2 && f.number != l.arrival+1 {
+		return fmt.Errorf("frame %d: %w: it is message %d, the last one was %d", f.seq, ErrBadFrame, f.number, l.arrival)
+	}
+	l.early[f.number] = arrival{*f, n.slot, n.began}
+	for a, ok := l.early[l.arrival+1]; ok; a, ok = l.early[l.arrival+1] {
+		delete(l.early, l.arrival+1)
+		l.arrival++
+		l.deliver(a)
+	}
+	return nil
+}
+
+func (l *wireLink) deliver(a arrival) {
+	l.pair.counters.received[l.kind].add(len(a.f.header) + a.f.body)
+	taken := l.pair.ep.done.push(Completion{
+		Kind: Received, Peer: l.pair.id, Header: a.f.header, Body: l.slots.spans(a.slot, a.f.lengths),
+		Posted: a.began, Arrived: time.Now(), pair: l.pair, held: &slotReceipt{link: l, slot: a.slot},
+	})
+	if !taken {
+		l.slots.put(a.slot)
+	}
+	l.giveBackIfUrgent(0)
+}
+
+// giveBack takes a slot from the receiver. The credit travels with the next
+// frame, or at once where the peer may be short of credits.
+func (l *wireLink) giveBack(slot int) {
+	l.slots.put(slot)
+	l.giveBackIfUrgent(1)
+}
+
+func (l *wireLink) giveBackIfUrgent(more int) {
+	l.pair.mu.Lock()
+	l.back += more
+	urgent := l.urgent()
+	l.pair.mu.Unlock()
+	if urgent {
+		l.control().flush()
+	}
+}
+
+// urgent reports whether the peer has, for all that this end knows, at most half
+// of its credits left. The caller holds pair.mu.
+func (l *wireLink) urgent() bool {
+	left := l.pair.ep.cfg.Slots - l.slots.taken() - l.back
+	return l.back > 0 && 2*left <= l.pair.ep.cfg.Slots
+}
+
+// told takes a goodbye. What was sent before it on other lanes is still to come.
+func (l *wireLink) told(cause error) {
+	l.order.Lock()
+	l.partings++
+	l.parting = cause
+	last := l.partings == len(l.lanes)
+	l.order.Unlock()
+	if last {
+		l.pair.fail(cause)
+	}
+}
+
+// ended takes the end of a lane's stream.
+func (l *wireLink) ended(n *lane, err error) {
+	l.order.Lock()
+	cause := l.parting
+	l.order.Unlock()
+	switch {
+	case n.parted:
+		return
+	case cause != nil:
+	case !errors.Is(err, io.EOF):
+		cause = reading(err)
+	case n.in.between():
+		cause = errors.New("the peer closed the connection without a goodbye")
+	default:
+		cause = reading(insideFrame(err))
+	}
+	l.pair.fail(cause)
+}
+
+// check is the watchdog's look at the link.
+func (l *wireLink) check(now time.Duration) {
+	for _, n := range l.lanes {
+		if err := n.check(now); err != nil {
+			l.pair.fail(err)
+			return
+		}
+	}
+}
+
+func (l *wireLink) interval() time.Duration { return l.control().idle / 2 }
+
+// end is called once the pair is down.
+func (l *wireLink) end(error) {
+	for _, n := range l.lanes {
+		n.end()
+	}
+}
