@@ -96,6 +96,14 @@ func (i *Identity) refused(err error, now time.Time) error {
 	return fmt.Errorf("%s: %w: %w", i.Cert, ErrUnusable, err)
 }
 
+// Valid checks that the member's certificate has not ended since it was loaded.
+func (i *Identity) Valid(now time.Time) error {
+	if i == nil {
+		return nil
+	}
+	return valid(i.Cert, i.Leaf, now)
+}
+
 func (i *Identity) authorityNames() string {
 	var names []string
 	for _, c := range i.authorities {

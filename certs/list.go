@@ -63,12 +63,16 @@ func (f Folder) entry(member string, authorities []*x509.Certificate, now time.T
 // Remaining is how long a certificate is still valid, in words.
 func Remaining(c *x509.Certificate, now time.Time) string {
 	left := c.NotAfter.Sub(now)
-	switch days := int(left / (24 * time.Hour)); {
-	case left < 0:
-		return "expired"
-	case days < 2:
-		return fmt.Sprintf("%d hours", int(left/time.Hour))
-	default:
-		return fmt.Sprintf("%d days", days)
+	for _, unit := range []struct {
+		name string
+		long time.Duration
+	}{{"days", 24 * time.Hour}, {"hours", time.Hour}, {"minutes", time.Minute}} {
+		if n := left / unit.long; n >= 2 {
+			return fmt.Sprintf("%d %s", n, unit.name)
+		}
 	}
+	if left < 0 {
+		return "expired"
+	}
+	return "2 minutes at most"
 }

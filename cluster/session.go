@@ -69,7 +69,7 @@ func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, t
 	messages, err := s.join(ctx, client, url, h)
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("joining %s: %w", url, needsTLS(err))
+		return nil, fmt.Errorf("joining %s: %w", url, otherwiseSecured(err))
 	}
 	s.owned.Go(func() { s.beat(ctx) })
 	s.owned.Go(func() { s.listen(ctx, messages) })

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 )
@@ -58,11 +59,14 @@ func (s *sniffed) Read(b []byte) (int, error) {
 	return 0, ErrPlain
 }
 
-// needsTLS names the cause where a front end has refused a connection without TLS.
-// The type of net/http's error is not exported.
-func needsTLS(err error) error {
-	if err != nil && strings.Contains(err.Error(), "INADEQUATE_SECURITY") {
+// otherwiseSecured names the cause where only one of the ends uses TLS. The type
+// of net/http's error for the first case is not exported.
+func otherwiseSecured(err error) error {
+	switch {
+	case err != nil && strings.Contains(err.Error(), "INADEQUATE_SECURITY"):
 		return fmt.Errorf("%w: %w", ErrPlain, err)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("the front end speaks without TLS, and the node with it: %w", err)
 	}
 	return err
 }

@@ -64,7 +64,7 @@ var example = regexp.MustCompile(`(?m)^ *(?:go run \./cmd/)?tandem +([^#\n]*)`)
 // TestExamplesParse: the commands in our documents and in the help are ones that
 // there are.
 func TestExamplesParse(t *testing.T) {
-	texts := map[string]string{"serve --help": (*ServeCmd)(nil).Help(), "node --help": (*NodeCmd)(nil).Help()}
+	texts := map[string]string{"serve --help": (*ServeCmd)(nil).Help(), "node --help": (*NodeCmd)(nil).Help(), "certs --help": (*CertsCmd)(nil).Help()}
 	root := os.DirFS(filepath.Join("..", ".."))
 	for _, pattern := range []string{"*.md", "docs/*.md"} {
 		names, err := fs.Glob(root, pattern)

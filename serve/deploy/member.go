@@ -47,6 +47,9 @@ func (n *Node) member(told context.Context) error {
 	if err != nil {
 		return &localError{err}
 	}
+	if err := n.TLS.Valid(time.Now()); err != nil {
+		return &localError{err}
+	}
 	m.session, err = cluster.Join(ctx, n.client, n.Control, n.hello(addr), n.PeerTimeout)
 	if err != nil {
 		return joinError(err)

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/certs"
+)
+
+// authority makes one, with members, by the command line.
+func authority(t *testing.T, members ...string) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "certs")
+	require.Contains(t, succeeds(t, "", "certs", "init", "--dir", dir), filepath.Join(dir, "ca.key"))
+	for _, name := range members {
+		require.Contains(t, succeeds(t, "", "certs", "issue", "--dir", dir, "--name", name), filepath.Join(dir, name, "tls.key"))
+	}
+	return dir
+}
+
+// TestCerts makes, lists, keeps and replaces certificates.
+func TestCerts(t *testing.T) {
+	dir := authority(t, "node-1")
+	at := " --dir " + dir
+	succeeds(t, "", strings.Fields("certs issue --name node-2 --host node-2.example.org --host 10.0.0.2 --days 20"+at)...)
+	text := succeeds(t, "", strings.Fields("certs show"+at)...)
+	for _, s := range []string{"node-1", "node-2", "tandem-cluster CA", "node-2.example.org", "10.0.0.2", "19 days", "364 days"} {
+		require.Contains(t, text, s)
+	}
+	expired := expiredMember(t, dir, "old")
+	mixed := filepath.Join(t.TempDir(), "mixed")
+	require.NoError(t, os.CopyFS(mixed, os.DirFS(filepath.Join(dir, "node-1"))))
+	require.NoError(t, os.Remove(filepath.Join(mixed, "ca.crt")))
+	for _, m := range []mistake{
+		{"certs", usage, []string{"init", "issue", "show"}},
+		{"certs init" + at, failed, []string{"ca.key", "exists", "--force"}},
+		{"certs issue --name node-1" + at, failed, []string{"node-1/tls.key", "exists", "--force"}},
+		{"certs issue --name a/b" + at, failed, []string{`"a/b"`}},
+		{"certs issue --name c --host a:1" + at, failed, []string{`"a:1"`, "without a port"}},
+		{"certs issue --name c --days 0" + at, usage, []string{"--days", `"0"`}},
+		{"certs issue --name c --dir " + t.TempDir(), failed, []string{"ca.crt", "no such file"}},
+		{"serve --tls " + dir + "/node-1", usage, []string{"--tls", "--control"}},
+		{"serve --control 127.0.0.1:0 --listen 127.0.0.1:0 --tls " + expired, failed, []string{expired + "/tls.crt", "ended at"}},
+		{"node --role expert --join 127.0.0.1:1 --tls " + dir, failed, []string{"tls.crt", "no such file"}},
+		{"node --role expert --join 127.0.0.1:1 --tls-ca " + dir + "/ca.crt", failed, []string{"--tls-cert and --tls-key", "missing"}},
+		{"node --role expert --join 127.0.0.1:1 --tls " + mixed + " --tls-ca " + authority(t) + "/ca.crt", failed,
+			[]string{mixed + "/tls.crt", "/ca.crt", "certificate signed by unknown authority"}},
+	} {
+		m.refuses(t)
+	}
+	got := tandem(t, "", strings.Fields("certs show"+at)...)
+	require.Equal(t, failed, got.code)
+	require.Contains(t, got.out, "expired")
+	require.Contains(t, got.err, expired+"/tls.crt")
+	succeeds(t, "", strings.Fields("certs issue --force --name node-1"+at)...)
+}
+
+// expiredMember makes a member's folder whose certificate has ended.
+func expiredMember(t *testing.T, dir, name string) string {
+	t.Helper()
+	then := time.Now().Add(-30 * time.Minute)
+	files, err := certs.Folder(dir).Issue(certs.Request{Name: name, NotAfter: then.Add(time.Minute)}, then, false)
+	require.NoError(t, err)
+	return filepath.Dir(files.Cert)
+}
+
+// TestClusterWithTLS serves by members of one authority, and has no others: each
+// that is refused ends with the reason, and the front end's log has its side.
+func TestClusterWithTLS(t *testing.T) {
+	dir, other := authority(t, "front", "node-1", "node-2"), authority(t, "node-1")
+	control := freeAddr(t)
+	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0", "--tls", filepath.Join(dir, "front"))
+	c := client{t: t, url: front.url()}
+	for _, stranger := range []struct {
+		flags []string
+		node  []string // what it says
+		front string   // what the front end says
+	}{
+		{[]string{"--tls", filepath.Join(other, "node-1")},
+			[]string{"certificate signed by unknown authority", filepath.Join(other, "node-1", "ca.crt"), `"front"`}, "bad certificate"},
+		{nil, []string{"TLS is needed, and the node speaks without it"}, "the node speaks without it"},
+	} {
+		n := node(t, "expert", control, stranger.flags...)
+		require.Equal(t, failed, n.ended().ExitCode())
+		for _, s := range stranger.node {
+			require.Contains(t, n.text(), s)
+		}
+		front.says(stranger.front + `.* authority=` + filepath.Join(dir, "front", "ca.crt"))
+	}
+	nodes := []*process{
+		node(t, "expert", control, "--tls", filepath.Join(dir, "node-1")),
+		node(t, "attention", control, "--tls-ca", filepath.Join(dir, "ca.crt"),
+			"--tls-cert", filepath.Join(dir, "node-2", "tls.crt"), "--tls-key", filepath.Join(dir, "node-2", "tls.key")),
+	}
+	c.healthy()
+	continuesGo(t, c)
+	for _, n := range nodes {
+		n.stopped()
+	}
+	front.stopped()
+}
+
+// TestTLSNeedsTLS: a node with certificates does not join a front end without.
+func TestTLSNeedsTLS(t *testing.T) {
+	dir, control := authority(t, "node-1"), freeAddr(t)
+	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
+	front.url()
+	n := node(t, "expert", control, "--tls", filepath.Join(dir, "node-1"))
+	require.Equal(t, failed, n.ended().ExitCode())
+	require.Contains(t, n.text(), "the front end speaks without TLS, and the node with it")
+	front.stopped()
+}
