@@ -61,6 +61,11 @@ func (s *setup) mat(rows, cols int) kernel.Mat {
 	return kernel.MatOf(s.buffer(kernel.F32, rows*cols), rows, cols)
 }
 
+// coded is room for rows in a format.
+func (s *setup) coded(f kernel.RowFormat, rows, cols int) kernel.CodedMat {
+	return kernel.CodedMatOf(s.buffer(kernel.I32, rows*f.Bytes(cols)/4), f, rows, cols)
+}
+
 // weights are as many matrices as fill the memory, at least one and at most
 // limit.
 func (s *setup) weights(t kernel.DType, out, in, limit int) (ws []kernel.Weight) {
@@ -215,10 +220,12 @@ func rowCases(s *setup) []*kernelCase {
 	if err != nil {
 		s.fail(err)
 	}
-	pos, list := make([]int32, rows), make([]int32, rows)
+	pos, list, offsets := make([]int32, rows), make([]int32, rows), make([]int32, rows+1)
 	for i := range pos {
-		pos[i], list[i] = int32(i%kvContext), int32(rows-1-i)
+		pos[i], list[i], offsets[i+1] = int32(i%kvContext), int32(rows-1-i), int32(i+1)
 	}
+	bf16 := s.coded(kernel.RowBF16, rows, hidden)
+	int8 := s.coded(kernel.RowInt8, rows, hidden)
 	logits := a.ColRange(0, 128)
 	idx, weight := s.buffer(kernel.I32, rows*topK), s.buffer(kernel.F32, rows*topK)
 	n := float64(rows * hidden * 4)
@@ -230,8 +237,12 @@ func rowCases(s *setup) []*kernelCase {
 		row("RoPE", 1, func() { s.dev.RoPE(b, headDim, rope, pos) }),
 		row("SwiGLU", 1.5, func() { s.dev.SwiGLU(half, a) }),
 		row("Add", 2, func() { s.dev.Add(b, b, a) }),
-		row("Combine, 1 part", 2, func() { s.dev.Combine(b, b, a, list, 1) }),
+		row("Combine, 1 part", 2, func() { s.dev.Combine(b, b, a, list, offsets) }),
 		row("CopyRows", 2, func() { s.dev.CopyRows(b, nil, a, list) }),
+		row("EncodeRows bf16", 1.5, func() { s.dev.EncodeRows(bf16, a, list) }),
+		row("DecodeRows bf16", 1.5, func() { s.dev.DecodeRows(b, nil, bf16, list) }),
+		row("EncodeRows int8", 1.25, func() { s.dev.EncodeRows(int8, a, list) }),
+		row("DecodeRows int8", 1.25, func() { s.dev.DecodeRows(b, nil, int8, list) }),
 		row("ScaleRows", 1, func() { s.dev.ScaleRows(b, a.ColRange(0, 1)) }),
 		{name: fmt.Sprintf("TopK, %d × 128", rows), bytes: n * 128 / hidden, calls: 1,
 			run: func(int) { s.dev.TopK(idx, weight, logits, kernel.RouterParams{TopK: topK, Normalize: true}) }},

@@ -8,6 +8,15 @@ import (
 // widenBF16 is the float32 that a bfloat16 stands for.
 func widenBF16(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
 
+// narrowBF16 is the bfloat16 next to a float32, of two as near the even one.
+func narrowBF16(v float32) uint16 {
+	bits := math.Float32bits(v)
+	if v != v {
+		return uint16(bits>>16) | 1<<6 // a quiet NaN, though what is cut off was all that made it one
+	}
+	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
+}
+
 // widenF16 is the float32 that an IEEE half stands for, exactly; a signalling
 // NaN becomes quiet, as the processor's conversion makes it.
 func widenF16(h uint16) float32 {

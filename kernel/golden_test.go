@@ -92,9 +92,12 @@ func TestGoldenBitsOfProducts(t *testing.T) {
 
 func TestGoldenBitsOfRows(t *testing.T) {
 	c := newRowCase(newRand(t, 9))
-	list := make([]int32, 2*c.rows)
+	list, offsets := make([]int32, 2*c.rows), make([]int32, c.rows+1)
 	for i := range list {
 		list[i] = int32(i * 5 % c.rows)
+	}
+	for r := range offsets {
+		offsets[r] = int32(2 * r)
 	}
 	on := func(op func(dev *CPU, dst, a, b Mat)) func(t *testing.T, dev *CPU) []float32 {
 		return func(t *testing.T, dev *CPU) []float32 {
@@ -107,7 +110,7 @@ func TestGoldenBitsOfRows(t *testing.T) {
 		{"add", on(func(dev *CPU, dst, a, b Mat) { dev.Add(dst, a, b) })},
 		{"scale", on(func(dev *CPU, dst, a, b Mat) { dev.ScaleRows(dst, a.ColRange(0, 1)) })},
 		{"clamp", on(func(dev *CPU, dst, a, b Mat) { dev.Clamp(dst, 0.5) })},
-		{"combine", on(func(dev *CPU, dst, a, b Mat) { dev.Combine(dst, a, b, list, 2) })},
+		{"combine", on(func(dev *CPU, dst, a, b Mat) { dev.Combine(dst, a, b, list, offsets) })},
 		{"copy", on(func(dev *CPU, dst, a, b Mat) { dev.CopyRows(dst, nil, a, list[:c.rows]) })},
 	})
 }

@@ -246,9 +246,16 @@ type Device interface {
 	TopK(idx, weight Buffer, logits Mat, p RouterParams)
 	// CopyRows is dst[dstRows[i]] = src[srcRows[i]]; nil rows mean 0, 1, 2, ….
 	CopyRows(dst Mat, dstRows []int32, src Mat, srcRows []int32)
-	// Combine is dst[r] = ((residual[r] + parts[rows[r·k]]) + parts[rows[r·k+1]])
-	// + …, in the order of the list. dst may be residual.
-	Combine(dst, residual, parts Mat, rows []int32, k int)
+	// EncodeRows is dst[i] = src[srcRows[i]] in dst's format; nil rows mean 0, 1,
+	// 2, ….
+	EncodeRows(dst CodedMat, src Mat, srcRows []int32)
+	// DecodeRows is CopyRows from rows in a format.
+	DecodeRows(dst Mat, dstRows []int32, src CodedMat, srcRows []int32)
+	// Combine is dst[r] = (residual[r] + parts[rows[i]]) + parts[rows[i+1]] + …,
+	// for i from offsets[r] to offsets[r+1]. Without a residual, which has no
+	// buffer then, the sum starts with its first part, and is 0 where there is
+	// none. dst may be residual.
+	Combine(dst, residual, parts Mat, rows, offsets []int32)
 	// LogSumExp writes the logarithm of the sum of each row's exponentials to the
 	// first column of dst; not finite where a logit is not.
 	LogSumExp(dst, logits Mat)

@@ -47,22 +47,22 @@ func (w *weight) copyOutput(dst []float32, o int) {
 func (c *CPU) CopyRows(dst Mat, dstRows []int32, src Mat, srcRows []int32) {
 	mustEqual("copy rows", "columns of src", src.Cols, dst.Cols)
 	d, s := view(dst), view(src)
-	n := countRows(d, dstRows, s, srcRows)
+	n := countRows("copy rows", d.rows, dstRows, s.rows, srcRows)
 	c.eachRow(n, d.cols, func(i int) {
 		copy(d.row(rowAt(dstRows, i)), s.row(rowAt(srcRows, i)))
 	})
 }
 
-// countRows is how many rows a copy moves.
-func countRows(d matrix, dstRows []int32, s matrix, srcRows []int32) int {
+// countRows is how many rows of so many a copy moves.
+func countRows(op string, dst int, dstRows []int32, src int, srcRows []int32) int {
 	switch {
 	case dstRows == nil && srcRows == nil:
-		mustEqual("copy rows", "rows of src", s.rows, d.rows)
-		return d.rows
+		mustEqual(op, "rows of src", src, dst)
+		return dst
 	case dstRows == nil:
 		return len(srcRows)
 	case srcRows != nil:
-		mustEqual("copy rows", "source rows", len(srcRows), len(dstRows))
+		mustEqual(op, "source rows", len(srcRows), len(dstRows))
 	}
 	return len(dstRows)
 }
@@ -74,24 +74,41 @@ func rowAt(rows []int32, i int) int {
 	return int(rows[i])
 }
 
-// Combine is dst[r] = ((residual[r] + parts[rows[r·k]]) + parts[rows[r·k+1]]) +
-// …, in the order of the list. dst may be residual.
-func (c *CPU) Combine(dst, residual, parts Mat, rows []int32, k int) {
-	mustEqual("combine", "rows of residual", residual.Rows, dst.Rows)
-	mustEqual("combine", "columns of residual", residual.Cols, dst.Cols)
+// Combine is dst[r] = (residual[r] + parts[rows[i]]) + parts[rows[i+1]] + …, for
+// i from offsets[r] to offsets[r+1]. Without a residual the sum starts with its
+// first part, and is 0 where there is none. dst may be residual.
+func (c *CPU) Combine(dst, residual, parts Mat, rows, offsets []int32) {
 	mustEqual("combine", "columns of parts", parts.Cols, dst.Cols)
-	mustEqual("combine", "rows to add", len(rows), dst.Rows*k)
-	d, res, p := view(dst), view(residual), view(parts)
-	c.eachRow(d.rows, d.cols*(k+1), func(r int) {
-		to, from := d.row(r), res.row(r)
-		for _, i := range rows[r*k : (r+1)*k] {
-			addRow(c.isa, to, from, p.row(int(i)))
-			from = to
-		}
-		if k == 0 {
-			copy(to, from)
-		}
+	mustEqual("combine", "offsets", len(offsets), dst.Rows+1)
+	mustEqual("combine", "rows to add", int(offsets[dst.Rows]), len(rows))
+	d, p := view(dst), view(parts)
+	start := func(int) []float32 { return nil }
+	if residual.Buf != nil {
+		mustEqual("combine", "rows of residual", residual.Rows, dst.Rows)
+		mustEqual("combine", "columns of residual", residual.Cols, dst.Cols)
+		start = view(residual).row
+	}
+	perRow := len(rows)/max(1, d.rows) + 1
+	c.eachRow(d.rows, d.cols*perRow, func(r int) {
+		combineRow(c.isa, d.row(r), start(r), p, rows[offsets[r]:offsets[r+1]])
 	})
+}
+
+// combineRow adds parts to a first row, which may be to, or nil for none.
+func combineRow(isa ISA, to, first []float32, parts matrix, rows []int32) {
+	if first == nil && len(rows) > 0 {
+		first, rows = parts.row(int(rows[0])), rows[1:]
+	}
+	switch {
+	case first == nil:
+		clear(to)
+	case len(rows) == 0:
+		copy(to, first)
+	}
+	for _, i := range rows {
+		addRow(isa, to, first, parts.row(int(i)))
+		first = to
+	}
 }
 
 // Add is dst = a + b; dst may be either.

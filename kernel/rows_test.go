@@ -103,25 +103,43 @@ func TestClampKeepsNaN(t *testing.T) {
 
 func TestCombineAddsInTheOrderOfTheList(t *testing.T) {
 	eachRowCase(t, func(t *testing.T, dev *CPU, c rowCase, r *rand.Rand) {
-		for _, k := range []int{0, 1, 3} {
-			rows := make([]int32, c.rows*k)
-			for i := range rows {
-				rows[i] = int32(r.IntN(c.rows))
-			}
-			want := append([]float32(nil), c.a...)
+		rows, offsets := randomLists(r, c.rows)
+		sum := func(start []float32) []float32 {
+			want := make([]float32, len(c.a))
 			for i := range want {
-				for _, from := range rows[i/c.cols*k : (i/c.cols+1)*k] {
+				list := rows[offsets[i/c.cols]:offsets[i/c.cols+1]]
+				if start == nil && len(list) > 0 {
+					want[i], list = c.b[int(list[0])*c.cols+i%c.cols], list[1:]
+				} else if start != nil {
+					want[i] = start[i]
+				}
+				for _, from := range list {
 					want[i] += c.b[int(from)*c.cols+i%c.cols]
 				}
 			}
-			residual, parts := upload(t, dev, c.rows, c.cols, c.a), upload(t, dev, c.rows, c.cols, c.b)
-			dst := upload(t, dev, c.rows, c.cols, c.c)
-			dev.Combine(dst, residual, parts, rows, k)
-			requireSameBits(t, want, download(dst), k)
-			dev.Combine(residual, residual, parts, rows, k)
-			requireSameBits(t, want, download(residual), k, "in place")
+			return want
 		}
+		residual, parts := upload(t, dev, c.rows, c.cols, c.a), upload(t, dev, c.rows, c.cols, c.b)
+		dst := upload(t, dev, c.rows, c.cols, c.c)
+		dev.Combine(dst, Mat{}, parts, rows, offsets)
+		requireSameBits(t, sum(nil), download(dst), "without a residual")
+		dev.Combine(dst, residual, parts, rows, offsets)
+		requireSameBits(t, sum(c.a), download(dst))
+		dev.Combine(residual, residual, parts, rows, offsets)
+		requireSameBits(t, sum(c.a), download(residual), "in place")
 	})
+}
+
+// randomLists are up to three rows to add to each of so many.
+func randomLists(r *rand.Rand, rows int) (lists, offsets []int32) {
+	offsets = []int32{0}
+	for range rows {
+		for range r.IntN(4) {
+			lists = append(lists, int32(r.IntN(rows)))
+		}
+		offsets = append(offsets, int32(len(lists)))
+	}
+	return lists, offsets
 }
 
 func TestCopyRows(t *testing.T) {
@@ -162,7 +180,7 @@ func TestRowOperationsPanicOnShapesThatDisagree(t *testing.T) {
 	require.PanicsWithValue(t, "kernel: copy rows: source rows 1, want 2", func() {
 		dev.CopyRows(m(2, 3), []int32{0, 1}, m(2, 3), []int32{0})
 	})
-	require.PanicsWithValue(t, "kernel: combine: rows to add 3, want 4", func() {
-		dev.Combine(m(2, 3), m(2, 3), m(2, 3), []int32{0, 1, 0}, 2)
+	require.PanicsWithValue(t, "kernel: combine: rows to add 4, want 3", func() {
+		dev.Combine(m(2, 3), m(2, 3), m(2, 3), []int32{0, 1, 0}, []int32{0, 2, 4})
 	})
 }

@@ -38,8 +38,8 @@ func elements[T float32 | int32](h *hostBuffer) []T {
 	return castSlice[T](h.mem.bytes)
 }
 
-// castSlice views bytes as elements of 2 or 4 bytes; the bytes must be aligned.
-func castSlice[T uint16 | float32 | int32 | uint32](b []byte) []T {
+// castSlice views bytes as elements of up to 4 bytes; the bytes must be aligned.
+func castSlice[T int8 | uint16 | float32 | int32 | uint32](b []byte) []T {
 	var t T
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(t)))
 }

@@ -246,11 +246,11 @@ func (a *Attention) mlp(w *mlp, r *Rows) {
 	a.dev.Add(r.Residual, r.Residual, r.Normed)
 }
 
-// Combine ends a sparse layer: to each row of the residual stream it adds its
-// experts' results, already weighted, best expert first. rows[row·topK + rank]
-// is where in parts the result lies.
-func (a *Attention) Combine(r *Rows, parts kernel.Mat, rows []int32) {
-	a.dev.Combine(r.Residual, r.Residual, parts, rows, a.spec.Router.TopK)
+// Combine ends a sparse layer: to row r of the residual stream it adds its
+// experts' results, already weighted: rows rows[i] of parts, for i from
+// offsets[r] to offsets[r+1], in that order.
+func (a *Attention) Combine(r *Rows, parts kernel.Mat, rows, offsets []int32) {
+	a.dev.Combine(r.Residual, r.Residual, parts, rows, offsets)
 }
 
 // Head writes the logits of the given rows to dst, [len(rows), vocabulary], and

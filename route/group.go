@@ -9,6 +9,8 @@ type Pairs struct {
 	Rows   int
 	Row    []int32
 	Expert []int32
+	// Rank says how many experts the row likes better.
+	Rank []int32
 }
 
 // Run is a piece of a message's results: Rows consecutive rows of the grouped
@@ -45,10 +47,10 @@ func NewGrouper(experts []int) *Grouper {
 }
 
 // Check reports a pair that the node cannot serve: an expert that it does not
-// hold, a row beyond the message's, or an order that is not by expert.
+// hold, a row beyond the message's, or an order that is not by expert and row.
 func (g *Grouper) Check(p Pairs) error {
-	if len(p.Row) != len(p.Expert) {
-		return fmt.Errorf("%d rows and %d experts in the pairs of a message", len(p.Row), len(p.Expert))
+	if len(p.Row) != len(p.Expert) || len(p.Row) != len(p.Rank) {
+		return fmt.Errorf("%d rows, %d experts and %d ranks in the pairs of a message", len(p.Row), len(p.Expert), len(p.Rank))
 	}
 	for i, e := range p.Expert {
 		if _, ok := g.index[e]; !ok {
@@ -57,8 +59,8 @@ func (g *Grouper) Check(p Pairs) error {
 		if p.Row[i] < 0 || int(p.Row[i]) >= p.Rows {
 			return fmt.Errorf("pair %d: row %d of %d", i, p.Row[i], p.Rows)
 		}
-		if i > 0 && e < p.Expert[i-1] {
-			return fmt.Errorf("pair %d: expert %d after expert %d", i, e, p.Expert[i-1])
+		if i > 0 && (e < p.Expert[i-1] || e == p.Expert[i-1] && p.Row[i] <= p.Row[i-1]) {
+			return fmt.Errorf("pair %d: expert %d, row %d after expert %d, row %d", i, e, p.Row[i], p.Expert[i-1], p.Row[i-1])
 		}
 	}
 	return nil

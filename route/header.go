@@ -11,8 +11,8 @@ type MessageKind uint8
 const (
 	// Dispatch carries rows to an expert node: body = rows, gate weights, pairs.
 	Dispatch MessageKind = iota + 1
-	// Return carries an expert node's results: body = runs of rows, in the order
-	// of the dispatch's pairs.
+	// Return carries an expert node's results: body = rows, one for each pair of
+	// the dispatch, in their order, or one for each of its rows.
 	Return
 	// Status says which micro-batches an attention node has in flight from here
 	// on; none is idle. No body.
@@ -27,7 +27,9 @@ const HeaderSize = 40 // 8 + 8 + 8 + 4 + 4 + 8
 
 // Header introduces a message between attention and expert nodes.
 type Header struct {
-	Kind       MessageKind
+	Kind MessageKind
+	// Wire is how rows travel between the two: both must mean the same.
+	Wire       Wire
 	MicroBatch int
 	Layer      int
 	// Step is the attention node's, rising with each step of any micro-batch.
@@ -50,7 +52,7 @@ const (
 
 // Append encodes h at the end of b.
 func (h Header) Append(b []byte) []byte {
-	b = append(b, byte(h.Kind), 0)
+	b = append(b, byte(h.Kind), h.Wire.code())
 	b = binary.LittleEndian.AppendUint16(b, uint16(h.MicroBatch))
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.Layer))
 	b = binary.LittleEndian.AppendUint64(b, h.Step)
@@ -65,10 +67,12 @@ func ParseHeader(b []byte) (Header, error) {
 	if len(b) != HeaderSize {
 		return Header{}, fmt.Errorf("message header: %d bytes, want %d", len(b), HeaderSize)
 	}
-	if b[1] != 0 {
-		return Header{}, fmt.Errorf("message header: reserved byte %d, want 0", b[1])
+	wire, err := wireOf(b[1])
+	if err != nil {
+		return Header{}, fmt.Errorf("message header: %w", err)
 	}
 	h := Header{
+		Wire:       wire,
 		Kind:       MessageKind(b[0]),
 		MicroBatch: int(binary.LittleEndian.Uint16(b[2:])),
 		Layer:      int(binary.LittleEndian.Uint32(b[4:])),
@@ -101,8 +105,11 @@ func (h Header) check() error {
 	return nil
 }
 
-// pairSize is the bytes of an encoded pair: row and expert.
-const pairSize = 8
+// pairSize is the bytes of an encoded pair: row, expert and rank.
+const pairSize = 4 + 2 + 2
+
+// MaxExperts bounds the experts of a layer: pairs have two bytes for one.
+const MaxExperts = 1 << 16
 
 // PairsSize is the bytes of n encoded pairs.
 func PairsSize(n int) int { return n * pairSize }
@@ -111,7 +118,8 @@ func PairsSize(n int) int { return n * pairSize }
 func PutPairs(b []byte, p Packet) {
 	for i := range p.Row {
 		binary.LittleEndian.PutUint32(b[pairSize*i:], uint32(p.Row[i]))
-		binary.LittleEndian.PutUint32(b[pairSize*i+4:], uint32(p.Expert[i]))
+		binary.LittleEndian.PutUint16(b[pairSize*i+4:], uint16(p.Expert[i]))
+		binary.LittleEndian.PutUint16(b[pairSize*i+6:], uint16(p.Rank[i]))
 	}
 }
 
@@ -120,10 +128,11 @@ func ReadPairs(p *Pairs, b []byte, rows, n int) error {
 	if len(b) != PairsSize(n) {
 		return fmt.Errorf("pairs of a message: %d bytes, want %d for %d pairs", len(b), PairsSize(n), n)
 	}
-	p.Rows, p.Row, p.Expert = rows, grow(p.Row, n), grow(p.Expert, n)
+	p.Rows, p.Row, p.Expert, p.Rank = rows, grow(p.Row, n), grow(p.Expert, n), grow(p.Rank, n)
 	for i := range n {
 		p.Row[i] = int32(binary.LittleEndian.Uint32(b[pairSize*i:]))
-		p.Expert[i] = int32(binary.LittleEndian.Uint32(b[pairSize*i+4:]))
+		p.Expert[i] = int32(binary.LittleEndian.Uint16(b[pairSize*i+4:]))
+		p.Rank[i] = int32(binary.LittleEndian.Uint16(b[pairSize*i+6:]))
 	}
 	return nil
 }

@@ -44,6 +44,9 @@ func (p Placement) Experts(node int) []int {
 
 // Validate reports an expert without a node, or one on a node that is not there.
 func (p Placement) Validate() error {
+	if len(p.Of) > MaxExperts {
+		return fmt.Errorf("placement %d: %d experts, the limit is %d", p.Version, len(p.Of), MaxExperts)
+	}
 	for e, nodes := range p.Of {
 		if len(nodes) == 0 {
 			return fmt.Errorf("placement %d: expert %d is on no node", p.Version, e)

@@ -9,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/tandem-moe/tandem/kernel"
 )
 
 // choicesOf encodes choices as kernel's TopK writes them.
@@ -95,6 +97,8 @@ func checkNode(t *rapid.T, experts []int, packets []Packet, messages []Pairs, ch
 		require.Empty(t, cmp.Diff(g.Dst[m], results), "results return in the order of the pairs")
 		for i, choice := range packet.Choice {
 			require.EqualValues(t, choices[choice], packet.Expert[i])
+			require.Equal(t, choice%int32(k), packet.Rank[i])
+			require.Equal(t, packet.Rank[i], messages[m].Rank[i], "what travelled")
 			require.Equal(t, choice/int32(k), packet.Rows[packet.Row[i]])
 			require.Equal(t, choices[choice], experts[expertOf(g.Offsets, g.Dst[m][i])])
 			seen[m*len(choices)+int(choice)]++
@@ -125,11 +129,13 @@ func TestSplitRefusesBadChoices(t *testing.T) {
 func TestCheckNamesThePair(t *testing.T) {
 	g := NewGrouper([]int{2, 3})
 	for want, p := range map[string]Pairs{
-		"pair 1: expert 4 is not on this node": {Rows: 1, Row: []int32{0, 0}, Expert: []int32{3, 4}},
-		"pair 0: row 1 of 1":                   {Rows: 1, Row: []int32{1}, Expert: []int32{3}},
-		"pair 1: expert 2 after expert 3":      {Rows: 1, Row: []int32{0, 0}, Expert: []int32{3, 2}},
-		"1 rows and 2 experts":                 {Rows: 1, Row: []int32{0}, Expert: []int32{3, 2}},
+		"pair 1: expert 4 is not on this node":          {Rows: 1, Row: []int32{0, 0}, Expert: []int32{3, 4}},
+		"pair 0: row 1 of 1":                            {Rows: 1, Row: []int32{1}, Expert: []int32{3}},
+		"pair 1: expert 2, row 0 after expert 3, row 0": {Rows: 1, Row: []int32{0, 0}, Expert: []int32{3, 2}},
+		"pair 1: expert 2, row 1 after expert 2, row 1": {Rows: 2, Row: []int32{1, 1}, Expert: []int32{2, 2}},
+		"1 rows, 2 experts and 1 ranks":                 {Rows: 1, Row: []int32{0}, Expert: []int32{3, 2}},
 	} {
+		p.Rank = make([]int32, len(p.Row))
 		require.ErrorContains(t, g.Check(p), want)
 	}
 }
@@ -147,7 +153,7 @@ func FuzzHeader(f *testing.F) {
 	whole := Header{Kind: Dispatch, MicroBatch: 2, Layer: 3, Step: 17, Placement: 1, Rows: 5, Pairs: 9, InFlight: 2}.Append(nil)
 	f.Add(whole)
 	f.Add(whole[:20])
-	f.Add(Header{Kind: Return, Step: 1e6}.Append(nil))
+	f.Add(Header{Kind: Return, Step: 1e6, Wire: Wire{Rows: kernel.RowInt8, Combine: Partial}}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseHeader(b)
 		if err != nil {

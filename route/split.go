@@ -11,9 +11,11 @@ import (
 type Packet struct {
 	// Rows are the micro-batch's rows that travel, ascending.
 	Rows []int32
-	// Row and Expert describe pair i: the place in Rows, and the expert.
+	// Row, Expert and Rank describe pair i: the place in Rows, the expert, and how
+	// many experts the row likes better.
 	Row    []int32
 	Expert []int32
+	Rank   []int32
 	// Choice is pair i's place in the micro-batch's list of choices,
 	// row·topK + rank.
 	Choice []int32
@@ -28,6 +30,8 @@ type Splitter struct {
 	// perExpert chains the choices of one expert: first and last choice, and the
 	// next choice of each.
 	first, last, next []int32
+	// turn is, per row, what picks one of several nodes of an expert.
+	turn []int32
 	// seen is, per node, the last row added to its packet plus one.
 	seen []int32
 	// local is, per node and row of the micro-batch, the place in Rows.
@@ -54,15 +58,19 @@ func (s *Splitter) Split(choices []byte, rows int) ([]Packet, error) {
 		return nil, fmt.Errorf("splitting %d rows: %d bytes of choices, want %d", rows, len(choices), want)
 	}
 	s.reset(rows)
+	choice := func(i int) int { return int(int32(binary.LittleEndian.Uint32(choices[4*i:]))) }
 	for i := range rows * s.topK {
-		e := int(int32(binary.LittleEndian.Uint32(choices[4*i:])))
+		e := choice(i)
 		if e < 0 || e >= len(s.placement.Of) {
 			return nil, fmt.Errorf("splitting %d rows: row %d chose expert %d of %d", rows, i/s.topK, e, len(s.placement.Of))
 		}
-		s.add(int32(i), e)
+		s.turn[i/s.topK] += int32(e)
 	}
-	for e, nodes := range s.placement.Of {
-		s.emit(e, nodes)
+	for i := range rows * s.topK {
+		s.add(int32(i), choice(i))
+	}
+	for e := range s.placement.Of {
+		s.emit(e)
 	}
 	return s.packets, nil
 }
@@ -70,7 +78,8 @@ func (s *Splitter) Split(choices []byte, rows int) ([]Packet, error) {
 func (s *Splitter) reset(rows int) {
 	for n := range s.packets {
 		p := &s.packets[n]
-		p.Rows, p.Row, p.Expert, p.Choice = grow(p.Rows, 0), grow(p.Row, 0), grow(p.Expert, 0), grow(p.Choice, 0)
+		p.Rows, p.Row, p.Expert = grow(p.Rows, 0), grow(p.Row, 0), grow(p.Expert, 0)
+		p.Rank, p.Choice = grow(p.Rank, 0), grow(p.Choice, 0)
 		s.seen[n] = 0
 		s.local[n] = grow(s.local[n], rows)
 	}
@@ -78,6 +87,8 @@ func (s *Splitter) reset(rows int) {
 		s.first[e] = -1
 	}
 	s.next = grow(s.next, rows*s.topK)
+	s.turn = grow(s.turn, rows)
+	clear(s.turn)
 }
 
 // add appends choice i to its expert's chain, and its row to the node's packet.
@@ -98,20 +109,22 @@ func (s *Splitter) add(i int32, e int) {
 	}
 }
 
-// node picks one of the nodes of an expert: rows take turns. Any choice gives
-// the same bits.
+// node picks one of the nodes of an expert, by all that the row has chosen: not
+// by its place in the micro-batch, on which sums per node would depend then.
 func (s *Splitter) node(e int, row int32) int {
 	nodes := s.placement.Of[e]
-	return nodes[int(row)%len(nodes)]
+	return nodes[int(s.turn[row])%len(nodes)]
 }
 
-func (s *Splitter) emit(e int, nodes []int) {
+// emit adds an expert's choices to their nodes' packets.
+func (s *Splitter) emit(e int) {
 	for i := s.first[e]; i >= 0; i = s.next[i] {
 		row := i / int32(s.topK)
-		n := nodes[int(row)%len(nodes)]
+		n := s.node(e, row)
 		p := &s.packets[n]
 		p.Row = append(p.Row, s.local[n][row])
 		p.Expert = append(p.Expert, int32(e))
+		p.Rank = append(p.Rank, i%int32(s.topK))
 		p.Choice = append(p.Choice, i)
 	}
 }

@@ -30,7 +30,9 @@ type AttentionConfig struct {
 	// ModelHash and Numerics name what cached pages depend on.
 	ModelHash, Numerics string
 	Placement           route.Placement
-	Endpoint            *m2n.Endpoint
+	// Wire is how rows travel, the expert nodes' too.
+	Wire     route.Wire
+	Endpoint *m2n.Endpoint
 	// MicroBatches in flight, and the sizes that bound them: sequences of the
 	// node, rows of a micro-batch, tokens of a sequence.
 	MicroBatches, MaxNumSeqs, MaxBatchedTokens, MaxModelLen int
@@ -138,7 +140,7 @@ func (n *AttentionNode) allocate() error {
 		if b.rows, err = n.attention.NewRows(n.cfg.MaxBatchedTokens); err != nil {
 			return err
 		}
-		b.exchange, err = newExchange(n.cfg.Device, n.cfg.Endpoint, n.cfg.Placement, n.cfg.MaxBatchedTokens, spec.Hidden, spec.Router.TopK)
+		b.exchange, err = newExchange(n.cfg.Device, n.cfg.Endpoint, n.cfg.Placement, n.cfg.Wire, n.cfg.MaxBatchedTokens, spec.Hidden, spec.Router.TopK)
 		if err != nil {
 			return err
 		}
@@ -448,7 +450,7 @@ func (n *AttentionNode) receive(ctx context.Context, c m2n.Completion) error {
 		return fmt.Errorf("an unexpected message: kind %d, step %d, layer %d, micro-batch %d", h.Kind, h.Step, h.Layer, h.MicroBatch)
 	}
 	n.stats.arrived(c)
-	if err := n.batches[h.MicroBatch].exchange.collect(ctx, place, c.Body); err != nil {
+	if err := n.batches[h.MicroBatch].exchange.collect(ctx, place, h, c.Body); err != nil {
 		return fmt.Errorf("results of step %d, layer %d, micro-batch %d: %w", h.Step, h.Layer, h.MicroBatch, err)
 	}
 	return nil

@@ -12,8 +12,14 @@ import (
 
 // Direct calls attention and experts one after the other on one device, without
 // m2n, schedule or batching. It is the plain version that disaggregated serving
-// is held against: the same bits, and what the disaggregation costs.
+// is held against: the same bits, and what the disaggregation costs. Wire may be
+// changed between batches.
 type Direct struct {
+	// Wire is how rows would travel: they are rounded as they would be. ExpertNodes
+	// is the number of nodes whose sums there would be where Wire says so.
+	Wire        route.Wire
+	ExpertNodes int
+
 	spec      *model.Spec
 	dev       kernel.Device
 	attention *layer.Attention
@@ -24,6 +30,7 @@ type Direct struct {
 	pairs     route.Pairs
 	scratch   struct{ in, gate, out kernel.Buffer }
 	order     []int32
+	byChoice  *route.Sums
 	// AfterLayer, where it is set, is called after each layer.
 	AfterLayer func(layer int, r *layer.Rows)
 }
@@ -53,6 +60,7 @@ func NewDirect(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e
 		}
 	}
 	d.order = make([]int32, n)
+	d.byChoice = route.ByChoice(capacity, spec.Router.TopK)
 	return d, nil
 }
 
@@ -99,6 +107,9 @@ func (d *Direct) sparse(ctx context.Context, l int) error {
 	n, h := len(p.Row), d.spec.Hidden
 	in, gate, out := kernel.MatOf(d.scratch.in, n, h), kernel.MatOf(d.scratch.gate, n, 1), kernel.MatOf(d.scratch.out, n, h)
 	d.dev.CopyRows(in, nil, d.rows.Normed, p.Row)
+	if err := d.travel(in); err != nil {
+		return err
+	}
 	d.dev.CopyRows(gate, nil, kernel.MatOf(d.rows.Gate, d.rows.Gate.Len(), 1), p.Choice)
 	if err := d.experts.Forward(l, out, in, gate, g.Offsets); err != nil {
 		return err
@@ -106,7 +117,68 @@ func (d *Direct) sparse(ctx context.Context, l int) error {
 	for i, choice := range p.Choice {
 		d.order[choice] = int32(i)
 	}
-	d.attention.Combine(d.rows, out, d.order[:n])
+	if d.Wire.Combine == route.Partial {
+		return d.combinePartial(p, out)
+	}
+	if err := d.travel(out); err != nil {
+		return err
+	}
+	_, offsets := d.byChoice.First(rows)
+	d.attention.Combine(d.rows, out, d.order[:n], offsets)
+	return nil
+}
+
+// travel rounds rows as the wire does.
+func (d *Direct) travel(m kernel.Mat) error {
+	if d.Wire.Rows == kernel.RowF32 {
+		return nil
+	}
+	b, err := d.dev.Alloc(kernel.F32, m.Rows*d.Wire.RowBytes(m.Cols)/4)
+	if err != nil {
+		return fmt.Errorf("%d rows as they travel: %w", m.Rows, err)
+	}
+	defer d.dev.Free(b)
+	coded := kernel.CodedMatOf(b, d.Wire.Rows, m.Rows, m.Cols)
+	d.dev.EncodeRows(coded, m, nil)
+	d.dev.DecodeRows(m, nil, coded, nil)
+	return nil
+}
+
+// combinePartial adds the results of a packet with all pairs to the residual
+// stream: for each row those of one node, best expert first, and then the nodes'
+// sums.
+func (d *Direct) combinePartial(p route.Packet, out kernel.Mat) error {
+	placement, k := route.Even(d.spec.Router.Experts, d.ExpertNodes), d.spec.Router.TopK
+	node := make([]int, len(p.Choice)) // by choice
+	for i, choice := range p.Choice {
+		node[choice] = placement.Of[p.Expert[i]][0]
+	}
+	var results, sums []int32
+	ends, offsets := []int32{0}, []int32{0} // of the results of a sum, of the sums of a row
+	for r := range d.rows.Residual.Rows {
+		for n := range placement.Nodes {
+			for choice := r * k; choice < (r+1)*k; choice++ {
+				if node[choice] == n {
+					results = append(results, d.order[choice])
+				}
+			}
+			if len(results) > int(ends[len(ends)-1]) {
+				sums, ends = append(sums, int32(len(sums))), append(ends, int32(len(results)))
+			}
+		}
+		offsets = append(offsets, int32(len(sums)))
+	}
+	b, err := d.dev.Alloc(kernel.F32, len(sums)*out.Cols)
+	if err != nil {
+		return fmt.Errorf("%d sums: %w", len(sums), err)
+	}
+	defer d.dev.Free(b)
+	summed := kernel.MatOf(b, len(sums), out.Cols)
+	d.dev.Combine(summed, kernel.Mat{}, out, results, ends)
+	if err := d.travel(summed); err != nil {
+		return err
+	}
+	d.attention.Combine(d.rows, summed, sums, offsets)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
@@ -21,15 +22,20 @@ type exchange struct {
 	ep       *m2n.Endpoint
 	hidden   int
 	topK     int
+	wire     route.Wire
 	splitter *route.Splitter
 
-	rows  sendBuffer // [rows of all packets, hidden]
+	rows  sendBuffer // [rows of all packets, hidden], in the wire's format
 	gates sendBuffer // [pairs of all packets, 1]
 	pairs *m2n.Region
-	parts kernel.Buffer // [rows·topK, hidden], by choice
-	order []int32       // 0, 1, 2, …: where Combine finds choice i
+	// parts are the results, [n, hidden]: by choice, or, where nodes return sums,
+	// packet after packet; sums says who adds which.
+	parts kernel.Buffer
+	sums  *route.Sums
+	order []int32 // 0, 1, 2, …
 
 	packets []route.Packet
+	first   []int // by packet: the rows of the packets before it
 	sent    route.Header
 	waiting int  // packets without results
 	pending bool // results that have not been combined
@@ -41,8 +47,9 @@ type sendBuffer struct {
 	region *m2n.Region
 }
 
-func newSendBuffer(dev kernel.Device, ep *m2n.Endpoint, elements int) (sendBuffer, error) {
-	b, err := dev.Alloc(kernel.F32, elements)
+// newSendBuffer allocates a multiple of 4 bytes.
+func newSendBuffer(dev kernel.Device, ep *m2n.Endpoint, bytes int) (sendBuffer, error) {
+	b, err := dev.Alloc(kernel.F32, bytes/4)
 	if err != nil {
 		return sendBuffer{}, err
 	}
@@ -50,24 +57,24 @@ func newSendBuffer(dev kernel.Device, ep *m2n.Endpoint, elements int) (sendBuffe
 }
 
 // newExchange makes the traffic of micro-batches of at most capacity rows.
-func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, capacity, hidden, topK int) (*exchange, error) {
+func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire route.Wire, capacity, hidden, topK int) (*exchange, error) {
 	x := &exchange{
-		dev: dev, ep: ep, hidden: hidden, topK: topK,
+		dev: dev, ep: ep, hidden: hidden, topK: topK, wire: wire,
 		splitter: route.NewSplitter(p, topK),
 		pairs:    ep.Register(make([]byte, route.PairsSize(capacity*topK)), nil),
-		order:    make([]int32, capacity*topK),
+		sums:     route.ByChoice(capacity, topK),
+		first:    make([]int, p.Nodes),
 	}
-	for i := range x.order {
-		x.order[i] = int32(i)
-	}
+	x.order = slices.Clone(x.sums.Results)
+	rows, pairs := capacity*min(topK, p.Nodes), capacity*topK // of all packets
 	var err error
-	if x.rows, err = newSendBuffer(dev, ep, capacity*min(topK, p.Nodes)*hidden); err != nil {
+	if x.rows, err = newSendBuffer(dev, ep, rows*wire.RowBytes(hidden)); err != nil {
 		return nil, fmt.Errorf("buffers of a micro-batch of %d rows: %w", capacity, err)
 	}
-	if x.gates, err = newSendBuffer(dev, ep, capacity*topK); err != nil {
+	if x.gates, err = newSendBuffer(dev, ep, 4*pairs); err != nil {
 		return nil, fmt.Errorf("buffers of a micro-batch of %d rows: %w", capacity, err)
 	}
-	if x.parts, err = dev.Alloc(kernel.F32, capacity*topK*hidden); err != nil {
+	if x.parts, err = dev.Alloc(kernel.F32, wire.Results(rows, pairs)*hidden); err != nil {
 		return nil, fmt.Errorf("buffers of a micro-batch of %d rows: %w", capacity, err)
 	}
 	return x, nil
@@ -90,6 +97,10 @@ func (x *exchange) pack(ctx context.Context, r *layer.Rows, h route.Header) ([][
 	if x.packets, err = x.splitter.Split(r.Choice.Bytes(), r.Residual.Rows); err != nil {
 		return nil, fmt.Errorf("layer %d: %w", h.Layer, err)
 	}
+	if x.wire.Combine == route.Partial {
+		x.sums.ByNode(x.packets, r.Residual.Rows)
+	}
+	h.Wire = x.wire
 	x.sent, x.waiting, x.pending = h, len(x.packets), true
 	return x.copy(r), nil
 }
@@ -107,23 +118,26 @@ func (x *exchange) post(nodes []string, bodies [][]m2n.Span) error {
 	return nil
 }
 
-// copy brings each packet's rows, gate weights and pairs to the send buffers.
+// copy brings each packet's rows, in the wire's format, gate weights and pairs
+// to the send buffers.
 func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 	bodies := make([][]m2n.Span, len(x.packets))
-	rows := kernel.MatOf(x.rows.buffer, x.rows.buffer.Len()/x.hidden, x.hidden)
+	width := x.wire.RowBytes(x.hidden)
+	rows := kernel.CodedMatOf(x.rows.buffer, x.wire.Rows, 4*x.rows.buffer.Len()/width, x.hidden)
 	gates := kernel.MatOf(x.gates.buffer, len(x.order), 1)
 	row, pair := 0, 0
 	for i, p := range x.packets {
 		nr, np := len(p.Rows), len(p.Row)
-		x.dev.CopyRows(rows.RowRange(row, row+nr), nil, r.Normed, p.Rows)
+		x.dev.EncodeRows(rows.RowRange(row, row+nr), r.Normed, p.Rows)
 		x.dev.CopyRows(gates.RowRange(pair, pair+np), nil, kernel.MatOf(r.Gate, len(x.order), 1), p.Choice)
 		lo, hi := route.PairsSize(pair), route.PairsSize(pair+np)
 		route.PutPairs(x.pairs.Bytes[lo:hi], p)
 		bodies[i] = []m2n.Span{
-			{Region: x.rows.region, Off: 4 * row * x.hidden, Len: 4 * nr * x.hidden},
+			{Region: x.rows.region, Off: row * width, Len: nr * width},
 			{Region: x.gates.region, Off: 4 * pair, Len: 4 * np},
 			{Region: x.pairs, Off: lo, Len: hi - lo},
 		}
+		x.first[i] = row
 		row, pair = row+nr, pair+np
 	}
 	return bodies
@@ -135,45 +149,65 @@ func (x *exchange) expects(h route.Header) bool {
 	return x.waiting > 0 && h.Step == x.sent.Step && h.Layer == x.sent.Layer
 }
 
-// collect takes one expert node's results: runs of rows in the order of its
-// packet's pairs.
-func (x *exchange) collect(ctx context.Context, node int, body []m2n.Span) error {
-	choices := x.packets[node].Choice
-	parts := kernel.MatOf(x.parts, len(x.order), x.hidden)
+// collect takes one expert node's results: rows in the order of its packet's
+// pairs, or of its rows.
+func (x *exchange) collect(ctx context.Context, node int, h route.Header, body []m2n.Span) error {
+	if h.Wire != x.wire {
+		return fmt.Errorf("results come by %v, this node takes %v", h.Wire, x.wire)
+	}
+	places := x.places(node)
+	asked := len(places)
+	parts := kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden)
 	for _, span := range body {
-		results, err := matOfSpan(span, x.hidden)
+		results, err := codedOfSpan(span, x.wire.Rows, x.hidden)
 		if err != nil {
 			return err
 		}
-		if results.Rows > len(choices) {
-			return fmt.Errorf("more results than the %d asked for", len(x.packets[node].Choice))
+		if results.Rows > len(places) {
+			return fmt.Errorf("more results than the %d asked for", asked)
 		}
-		x.dev.CopyRows(parts, choices[:results.Rows], results, nil)
-		choices = choices[results.Rows:]
+		x.dev.DecodeRows(parts, places[:results.Rows], results, nil)
+		places = places[results.Rows:]
 	}
-	if len(choices) > 0 {
-		return fmt.Errorf("%d results are missing of %d", len(choices), len(x.packets[node].Choice))
+	if len(places) > 0 {
+		return fmt.Errorf("%d results are missing of %d", len(places), asked)
 	}
 	x.waiting--
 	// The spans are given back next: what reads them must be done.
 	return x.dev.Record().Wait(ctx)
 }
 
+// places is where in parts a node's results go.
+func (x *exchange) places(node int) []int32 {
+	p := &x.packets[node]
+	if x.wire.Combine == route.Partial {
+		return x.order[x.first[node]:][:len(p.Rows)]
+	}
+	return p.Choice
+}
+
 // combine adds the results to the residual stream.
 func (x *exchange) combine(a *layer.Attention, r *layer.Rows) {
 	x.pending = false
-	n := r.Residual.Rows * x.topK
-	a.Combine(r, kernel.MatOf(x.parts, n, x.hidden), x.order[:n])
+	results, offsets := x.sums.First(r.Residual.Rows)
+	a.Combine(r, kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden), results, offsets)
+}
+
+// codedOfSpan views a received span as rows of cols elements in a format.
+func codedOfSpan(s m2n.Span, f kernel.RowFormat, cols int) (kernel.CodedMat, error) {
+	buffer, ok := s.Region.User.(kernel.Buffer)
+	if !ok {
+		return kernel.CodedMat{}, fmt.Errorf("%d bytes of a message do not lie in a device's memory", s.Len)
+	}
+	size := f.Bytes(cols)
+	if s.Off%4 != 0 || s.Len%size != 0 {
+		return kernel.CodedMat{}, fmt.Errorf("%d bytes at %d of a message are not rows of %d in %v", s.Len, s.Off, cols, f)
+	}
+	return kernel.CodedMat{Buf: buffer, Off: s.Off, Rows: s.Len / size, Cols: cols, Format: f}, nil
 }
 
 // matOfSpan views a received span as rows of cols F32 elements.
 func matOfSpan(s m2n.Span, cols int) (kernel.Mat, error) {
-	buffer, ok := s.Region.User.(kernel.Buffer)
-	if !ok {
-		return kernel.Mat{}, fmt.Errorf("%d bytes of a message do not lie in a device's memory", s.Len)
-	}
-	if s.Off%4 != 0 || s.Len%(4*cols) != 0 {
-		return kernel.Mat{}, fmt.Errorf("%d bytes at %d of a message are not rows of %d f32", s.Len, s.Off, cols)
-	}
-	return kernel.Mat{Buf: buffer, Off: s.Off / 4, Rows: s.Len / (4 * cols), Cols: cols, Stride: cols}, nil
+	m, err := codedOfSpan(s, kernel.RowF32, cols)
+	return kernel.Mat{Buf: m.Buf, Off: m.Off / 4, Rows: m.Rows, Cols: cols, Stride: cols}, err
 }

@@ -25,7 +25,9 @@ type ExpertConfig struct {
 	// Placement says where experts are, Place which of its nodes this one is.
 	Placement route.Placement
 	Place     int
-	Endpoint  *m2n.Endpoint
+	// Wire is how rows travel, the attention nodes' too.
+	Wire     route.Wire
+	Endpoint *m2n.Endpoint
 	// Linger bounds how long a message waits for those of other nodes; 0 means
 	// adaptive: see gather.Config.
 	Linger time.Duration
@@ -50,13 +52,18 @@ type ExpertNode struct {
 	grouper *route.Grouper
 	origin  time.Time
 
-	joined   map[string]uint64 // attention nodes, and their micro-batches in flight
-	pending  []*dispatched     // of the run: scratch
-	in, gate kernel.Buffer
-	outputs  []*output        // free
-	sending  map[sent]*output // by the message that carries a part of it
-	timer    time.Duration    // when the gather wants to be called, 0: not
-	stats    *recorder
+	joined  map[string]uint64 // attention nodes, and their micro-batches in flight
+	pending []*dispatched     // of the run: scratch
+	pairs   []route.Pairs     // of the run: scratch
+	sums    route.Sums
+	// in and gate are what a run's experts are given, results what they make of
+	// it and summed what is made of that, where it is not what travels.
+	in, gate, results, summed kernel.Buffer
+
+	outputs []*output        // free
+	sending map[sent]*output // by the message that carries a part of it
+	timer   time.Duration    // when the gather wants to be called, 0: not
+	stats   *recorder
 }
 
 // sent names a posted message.
@@ -69,7 +76,7 @@ type sent struct {
 type dispatched struct {
 	header     route.Header
 	pairs      route.Pairs
-	rows       kernel.Mat
+	rows       kernel.CodedMat
 	gates      kernel.Mat
 	completion m2n.Completion
 }
@@ -262,12 +269,15 @@ func (n *ExpertNode) read(h route.Header, c m2n.Completion) (*dispatched, error)
 	if h.Placement != n.cfg.Placement.Version {
 		return nil, fmt.Errorf("split by placement %d, this node has %d", h.Placement, n.cfg.Placement.Version)
 	}
+	if h.Wire != n.cfg.Wire {
+		return nil, fmt.Errorf("rows come by %v, this node takes %v", h.Wire, n.cfg.Wire)
+	}
 	if len(c.Body) != 3 {
 		return nil, fmt.Errorf("%d spans, want rows, gate weights and pairs", len(c.Body))
 	}
 	d := &dispatched{header: h, completion: c}
 	var err error
-	if d.rows, err = matOfSpan(c.Body[0], n.cfg.Spec.Hidden); err != nil {
+	if d.rows, err = codedOfSpan(c.Body[0], n.cfg.Wire.Rows, n.cfg.Spec.Hidden); err != nil {
 		return nil, err
 	}
 	if d.gates, err = matOfSpan(c.Body[1], 1); err != nil {
@@ -326,26 +336,15 @@ func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
 		defer n.cfg.Busy.Leave()
 	}
 	begin := time.Now()
-	n.pending = n.pending[:0]
-	var pairs []route.Pairs
-	rows := 0
+	n.pending, n.pairs = n.pending[:0], n.pairs[:0]
+	rows := 0 // of the messages
 	for _, m := range run.Messages {
 		d := m.Tag.(*dispatched)
-		n.pending = append(n.pending, d)
-		pairs = append(pairs, d.pairs)
-		rows += len(d.pairs.Row)
+		n.pending, n.pairs = append(n.pending, d), append(n.pairs, d.pairs)
+		rows += d.pairs.Rows
 	}
-	grouping := n.grouper.Group(pairs)
-	if err := n.fill(ctx, grouping, rows); err != nil {
-		return fmt.Errorf("layer %d: %w", run.Layer, err)
-	}
-	out, err := n.output(rows)
-	if err != nil {
-		return fmt.Errorf("layer %d: %w", run.Layer, err)
-	}
-	hidden := n.cfg.Spec.Hidden
-	err = n.experts.Forward(run.Layer, kernel.MatOf(out.buffer, rows, hidden),
-		kernel.MatOf(n.in, rows, hidden), kernel.MatOf(n.gate, rows, 1), grouping.Offsets)
+	grouping := n.grouper.Group(n.pairs)
+	out, err := n.compute(ctx, run.Layer, rows, grouping)
 	if err != nil {
 		return fmt.Errorf("layer %d: %w", run.Layer, err)
 	}
@@ -354,6 +353,55 @@ func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
 	n.drain()
 	n.answer(run, grouping, out)
 	return nil
+}
+
+// compute makes the results of a layer's experts, as they travel, for messages
+// of so many rows.
+func (n *ExpertNode) compute(ctx context.Context, l, rows int, g *route.Grouping) (*output, error) {
+	hidden, wire := n.cfg.Spec.Hidden, n.cfg.Wire
+	pairs := int(g.Offsets[len(g.Offsets)-1])
+	if err := n.fill(ctx, g, pairs); err != nil {
+		return nil, err
+	}
+	count := wire.Results(rows, pairs)
+	out, err := n.output(count * wire.RowBytes(hidden))
+	if err != nil {
+		return nil, err
+	}
+	// Each step writes to where the next one reads, the last one to the output.
+	results, err := n.room(&n.results, out, pairs, wire == route.Wire{})
+	if err != nil {
+		return nil, err
+	}
+	in, gate := kernel.MatOf(n.in, pairs, hidden), kernel.MatOf(n.gate, pairs, 1)
+	if err := n.experts.Forward(l, results, in, gate, g.Offsets); err != nil {
+		return nil, err
+	}
+	if wire.Combine == route.Partial {
+		summed, err := n.room(&n.summed, out, rows, wire.Rows == kernel.RowF32)
+		if err != nil {
+			return nil, err
+		}
+		n.sums.ByRow(n.pairs, g)
+		n.cfg.Device.Combine(summed, kernel.Mat{}, results, n.sums.Results, n.sums.Offsets)
+		results = summed
+	}
+	if wire.Rows != kernel.RowF32 {
+		n.cfg.Device.EncodeRows(kernel.CodedMatOf(out.buffer, wire.Rows, count, hidden), results, nil)
+	}
+	return out, nil
+}
+
+// room is where rows are computed: in the output where it is the last step, else
+// in a buffer of the node.
+func (n *ExpertNode) room(b *kernel.Buffer, out *output, rows int, last bool) (kernel.Mat, error) {
+	hidden := n.cfg.Spec.Hidden
+	if last {
+		return kernel.MatOf(out.buffer, rows, hidden), nil
+	}
+	var err error
+	*b, err = reserve(n.cfg.Device, *b, rows*hidden)
+	return kernel.MatOf(*b, rows, hidden), err
 }
 
 // fill gathers the messages' rows and gate weights, expert by expert, and
@@ -369,7 +417,7 @@ func (n *ExpertNode) fill(ctx context.Context, g *route.Grouping, rows int) erro
 	}
 	in, gate := kernel.MatOf(n.in, rows, hidden), kernel.MatOf(n.gate, rows, 1)
 	for i, d := range n.pending {
-		dev.CopyRows(in, g.Dst[i], d.rows, d.pairs.Row)
+		dev.DecodeRows(in, g.Dst[i], d.rows, d.pairs.Row)
 		dev.CopyRows(gate, g.Dst[i], d.gates, nil)
 	}
 	if err := dev.Record().Wait(ctx); err != nil {
@@ -397,20 +445,19 @@ func reserve(dev kernel.Device, b kernel.Buffer, n int) (kernel.Buffer, error) {
 	return b, nil
 }
 
-// output takes a free buffer for the results of a number of rows.
-func (n *ExpertNode) output(rows int) (*output, error) {
-	elements := rows * n.cfg.Spec.Hidden
+// output takes a free buffer for results of so many bytes, a multiple of 4.
+func (n *ExpertNode) output(bytes int) (*output, error) {
 	var out *output
 	if last := len(n.outputs) - 1; last >= 0 {
 		out, n.outputs = n.outputs[last], n.outputs[:last]
-		if out.buffer.Len() >= elements {
+		if 4*out.buffer.Len() >= bytes {
 			return out, nil
 		}
 		n.cfg.Device.Free(out.buffer)
 	}
-	b, err := newSendBuffer(n.cfg.Device, n.cfg.Endpoint, elements+elements/4)
+	b, err := newSendBuffer(n.cfg.Device, n.cfg.Endpoint, bytes+bytes/16*4)
 	if err != nil {
-		return nil, fmt.Errorf("results of %d rows: %w", rows, err)
+		return nil, fmt.Errorf("results of %d bytes: %w", bytes, err)
 	}
 	return &output{sendBuffer: b}, nil
 }
@@ -438,12 +485,18 @@ func (n *ExpertNode) Stats() NodeStats {
 // reported by its Lost completion.
 func (n *ExpertNode) answer(run *gather.Run, g *route.Grouping, out *output) {
 	ready := n.cfg.Device.Record()
-	width := 4 * n.cfg.Spec.Hidden
+	width := n.cfg.Wire.RowBytes(n.cfg.Spec.Hidden)
+	row := 0
 	for i, m := range run.Messages {
 		h := n.pending[i].header
 		h.Kind = route.Return
+		runs := g.Runs[i]
+		if n.cfg.Wire.Combine == route.Partial {
+			runs = []route.Run{{From: row, Rows: h.Rows}}
+			row += h.Rows
+		}
 		var body []m2n.Span
-		for _, r := range g.Runs[i] {
+		for _, r := range runs {
 			body = append(body, m2n.Span{Region: out.region, Off: r.From * width, Len: r.Rows * width})
 		}
 		token, err := n.cfg.Endpoint.Post(m.Node, m2n.Message{Header: h.Append(nil), Body: body, Ready: ready})
@@ -476,7 +529,7 @@ func (n *ExpertNode) sent(c m2n.Completion) {
 // memory any more.
 func (n *ExpertNode) Free() {
 	n.experts.Free()
-	for _, b := range []kernel.Buffer{n.in, n.gate} {
+	for _, b := range []kernel.Buffer{n.in, n.gate, n.results, n.summed} {
 		if b != nil {
 			n.cfg.Device.Free(b)
 		}

@@ -117,7 +117,7 @@ func oneRow(t *testing.T, dev kernel.Device, ep *m2n.Endpoint, hidden int) []m2n
 		body = append(body, m2n.Span{Region: ep.Register(b.Bytes(), b), Len: 4 * n})
 	}
 	pairs := make([]byte, route.PairsSize(1))
-	route.PutPairs(pairs, route.Packet{Row: []int32{0}, Expert: []int32{0}})
+	route.PutPairs(pairs, route.Packet{Row: []int32{0}, Expert: []int32{0}, Rank: []int32{0}})
 	return append(body, m2n.Span{Region: ep.Register(pairs, nil), Len: len(pairs)})
 }
 

@@ -35,6 +35,12 @@ func inner(m kernel.Mat) kernel.Mat {
 	return m
 }
 
+// innerCoded is the same view of the inner device's buffer.
+func innerCoded(m kernel.CodedMat) kernel.CodedMat {
+	m.Buf = unwrap(m.Buf)
+	return m
+}
+
 // innerKV is the same cache on the inner device.
 func innerKV(c kernel.KV) kernel.KV {
 	c.K, c.V = unwrap(c.K), unwrap(c.V)
@@ -203,10 +209,29 @@ func copiedRows(dst kernel.Mat, dstRows, srcRows []int32) (rs []region) {
 	return rs
 }
 
-func (a *async) Combine(dst, residual, parts kernel.Mat, rows []int32, k int) {
-	rows = slices.Clone(rows)
+func (a *async) EncodeRows(dst kernel.CodedMat, src kernel.Mat, srcRows []int32) {
+	srcRows = slices.Clone(srcRows)
+	size := dst.Format.Bytes(dst.Cols)
+	var writes []region
+	if dst.Rows > 0 {
+		writes = []region{{own(dst.Buf), dst.Off, dst.Off + dst.Rows*size}}
+	}
+	a.enqueue("encode rows", writes, func(dev kernel.Device) {
+		dev.EncodeRows(innerCoded(dst), inner(src), srcRows)
+	})
+}
+
+func (a *async) DecodeRows(dst kernel.Mat, dstRows []int32, src kernel.CodedMat, srcRows []int32) {
+	dstRows, srcRows = slices.Clone(dstRows), slices.Clone(srcRows)
+	a.enqueue("decode rows", copiedRows(dst, dstRows, srcRows), func(dev kernel.Device) {
+		dev.DecodeRows(inner(dst), dstRows, innerCoded(src), srcRows)
+	})
+}
+
+func (a *async) Combine(dst, residual, parts kernel.Mat, rows, offsets []int32) {
+	rows, offsets = slices.Clone(rows), slices.Clone(offsets)
 	a.enqueue("combine", rowsOf(dst), func(dev kernel.Device) {
-		dev.Combine(inner(dst), inner(residual), inner(parts), rows, k)
+		dev.Combine(inner(dst), inner(residual), inner(parts), rows, offsets)
 	})
 }
 

@@ -75,6 +75,14 @@ func (b *trial) mat(rows, cols int) kernel.Mat {
 	return m
 }
 
+// coded is room for rows in a random format.
+func (b *trial) coded(rows, cols int) kernel.CodedMat {
+	f := kernel.RowFormat(b.rand.IntN(3))
+	m := kernel.CodedMat{Off: 4 * b.rand.IntN(3), Rows: rows, Cols: cols, Format: f}
+	m.Buf = b.buffer(kernel.I32, (m.Off+rows*f.Bytes(cols))/4)
+	return m
+}
+
 func (b *trial) vector(n int) kernel.Buffer {
 	v, err := b.dev.Vector(kernel.F32, littleEndian(b.floats(n)))
 	require.NoError(b.t, err)
@@ -123,6 +131,15 @@ func (b *trial) read(buf kernel.Buffer) []float32 {
 		if buf.DType() == kernel.I32 {
 			f[i] = float32(int32(word))
 		}
+	}
+	return f
+}
+
+// readBytes waits and returns a buffer's bytes as numbers.
+func (b *trial) readBytes(buf kernel.Buffer) (f []float32) {
+	b.wait()
+	for _, v := range buf.Bytes() {
+		f = append(f, float32(v))
 	}
 	return f
 }

@@ -95,10 +95,31 @@ var primitives = []primitive{
 		b.dev.CopyRows(dst, nil, b.mat(rows, cols), b.indices(rows, rows))
 		return b.read(dst.Buf)
 	}},
+	{"EncodeRows", 20, func(b *trial) []float32 {
+		rows, cols := 1+b.rand.IntN(5), 1+b.rand.IntN(90)
+		m := b.coded(rows, cols)
+		b.dev.EncodeRows(m, b.mat(rows, cols), b.indices(rows, rows))
+		return b.readBytes(m.Buf)
+	}},
+	{"DecodeRows", 20, func(b *trial) []float32 {
+		rows, cols := 1+b.rand.IntN(5), 1+b.rand.IntN(90)
+		m, dst := b.coded(rows, cols), b.mat(rows, cols)
+		b.dev.EncodeRows(m, b.mat(rows, cols), nil)
+		b.dev.DecodeRows(dst, nil, m, b.indices(rows, rows))
+		return b.read(dst.Buf)
+	}},
 	{"Combine", 10, func(b *trial) []float32 {
-		rows, cols, k := 1+b.rand.IntN(5), 1+b.rand.IntN(90), b.rand.IntN(4)
+		rows, cols := 1+b.rand.IntN(5), 1+b.rand.IntN(90)
+		offsets := []int32{0}
+		for r := range rows {
+			offsets = append(offsets, offsets[r]+int32(b.rand.IntN(4)))
+		}
 		dst := b.mat(rows, cols)
-		b.dev.Combine(dst, dst, b.mat(7, cols), b.indices(rows*k, 7), k)
+		residual := dst
+		if b.rand.IntN(2) == 0 {
+			residual = kernel.Mat{}
+		}
+		b.dev.Combine(dst, residual, b.mat(7, cols), b.indices(int(offsets[rows]), 7), offsets)
 		return b.read(dst.Buf)
 	}},
 	{"LogSumExp", 10, func(b *trial) []float32 {

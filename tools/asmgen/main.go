@@ -17,6 +17,7 @@ import (
 // families are the files that can be generated.
 var families = map[string]func(){
 	"attention": attention,
+	"coded":     coded,
 	"gemm":      gemm,
 	"pack":      pack,
 	"roofline":  roofline,

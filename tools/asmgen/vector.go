@@ -77,14 +77,16 @@ func vector() {
 // package detmath.
 var constants = map[string]Mem{}
 
-func defineConstants() {
-	define := func(name string, bits uint32) {
-		m := GLOBL(name, RODATA|NOPTR)
-		for i := range lanes {
-			DATA(4*i, U32(bits))
-		}
-		constants[name] = m
+// define puts a constant into memory.
+func define(name string, bits uint32) {
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range lanes {
+		DATA(4*i, U32(bits))
 	}
+	constants[name] = m
+}
+
+func defineConstants() {
 	for _, c := range []struct {
 		name  string
 		value float32
