@@ -9,11 +9,14 @@ package ucx
 import "C"
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -44,21 +47,28 @@ type Fabric struct {
 	next, filled int
 }
 
-// defaults are settings that a Go program needs. UCX's caches of registered
-// memory hear of memory that goes away by hooks in libc, which Go does not call.
-var defaults = map[string]string{"IB_REG_METHODS": "direct", "RCACHE_ENABLE": "n"}
+// defaults are settings that a Go program needs, and a mesh. UCX's caches of
+// registered memory hear of memory that goes away by hooks in libc, which Go does
+// not call. Shared memory takes part only where it is told to notice the end of a
+// peer (the setting is MM_… in UCX 1.13, of its kind in later ones).
+var defaults = map[string]string{
+	"IB_REG_METHODS": "direct", "RCACHE_ENABLE": "n",
+	"MM_ERROR_HANDLING": "y", "POSIX_ERROR_HANDLING": "y", "SYSV_ERROR_HANDLING": "y",
+}
 
-// Open makes a fabric. Errors name the setting, or the part of UCX, that failed.
+// Open makes a fabric. Errors name the setting, or the part of UCX, that failed; a
+// setting that no transport in use has is an error too.
 func Open(cfg Config) (m2n.Fabric, error) {
 	f := &Fabric{
 		conns:  make(map[uint32]*conn),
 		memory: make(memory),
 		events: make([]C.struct_shim_event, C.SHIM_EVENTS),
 	}
-	if err := f.open(settings(cfg.Options, os.LookupEnv)); err != nil {
+	useless, err := f.open(settings(cfg.Options, os.LookupEnv))
+	if err != nil {
 		return nil, err
 	}
-	if err := f.query(); err != nil {
+	if err := errors.Join(refuse(cfg.Options, useless), f.query()); err != nil {
 		C.shim_destroy(f.shim)
 		return nil, err
 	}
@@ -77,7 +87,21 @@ func settings(options map[string]string, env func(string) (string, bool)) map[st
 	return all
 }
 
-func (f *Fabric) open(options map[string]string) error {
+// refuse is an error where UCX has no use for one of the caller's options, which
+// it lists as "…: NAME=value,NAME=value".
+func refuse(options map[string]string, useless string) error {
+	_, list, _ := strings.Cut(useless, ": ")
+	for setting := range strings.SplitSeq(list, ",") {
+		name, _, _ := strings.Cut(setting, "=")
+		if value, ours := options[name]; ours {
+			return fmt.Errorf("ucx: opening: no transport in use has the setting %s (=%s): set UCX_%[1]s in the environment, if it has one", name, value)
+		}
+	}
+	return nil
+}
+
+// open returns what UCX says of settings that it has no use for.
+func (f *Fabric) open(options map[string]string) (useless string, err error) {
 	var list []*C.char
 	defer func() {
 		for _, s := range list {
@@ -87,12 +111,13 @@ func (f *Fabric) open(options map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		list = append(list, C.CString(name), C.CString(options[name]))
 	}
-	// The array holds C's pointers only, so that C may read it where it lies.
-	what := (*C.char)(nil)
-	if status := C.shim_open(unsafe.SliceData(list), C.int(len(options)), &f.shim, &what); status != 0 {
-		return fmt.Errorf("ucx: opening: %s: %w", C.GoString(what), statusError(status))
+	what, text := (*C.char)(nil), make([]byte, 512)
+	status := C.shim_open(unsafe.SliceData(list), C.int(len(options)), &f.shim, &what, (*C.char)(unsafe.Pointer(&text[0])), C.size_t(len(text)))
+	if status != 0 {
+		return "", fmt.Errorf("ucx: opening: %s: %w", C.GoString(what), statusError(status))
 	}
-	return nil
+	text, _, _ = bytes.Cut(text, []byte{0})
+	return string(text), nil
 }
 
 // query learns what stays the same.

@@ -288,6 +288,8 @@ func TestCallersMistakes(t *testing.T) {
 	require.ErrorContains(t, err, "ucx: opening: ")
 	_, err = Open(Config{Options: map[string]string{"RNDV_THRESH": "many"}})
 	require.ErrorContains(t, err, "RNDV_THRESH")
+	_, err = Open(Config{Options: map[string]string{"TLS": "tcp", "NO_SUCH_THING": "1"}})
+	require.ErrorContains(t, err, "NO_SUCH_THING")
 }
 
 // TestClosedFabric: everything says so.
@@ -321,8 +323,11 @@ func TestGoKeepsItsSignals(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	env := func(name string) (string, bool) { return "rcache", name == "UCX_IB_REG_METHODS" }
-	require.Equal(t, map[string]string{"TLS": "tcp", "RCACHE_ENABLE": "n"}, settings(map[string]string{"TLS": "tcp"}, env))
-	require.Equal(t, map[string]string{"IB_REG_METHODS": "odp", "RCACHE_ENABLE": "n"}, settings(map[string]string{"IB_REG_METHODS": "odp"}, env))
+	got := settings(map[string]string{"TLS": "tcp"}, env)
+	require.NotContains(t, got, "IB_REG_METHODS")
+	require.Equal(t, "n", got["RCACHE_ENABLE"])
+	require.Equal(t, "tcp", got["TLS"])
+	require.Equal(t, "odp", settings(map[string]string{"IB_REG_METHODS": "odp"}, env)["IB_REG_METHODS"])
 }
 
 // TestSmallEvents: events that the caller has no room for wait.

@@ -115,17 +115,26 @@ static void settle(struct conn *c)
 
 // ---- opening
 
-static ucs_log_func_rc_t log_to_stderr(const char *file, unsigned line, const char *function, ucs_log_level_t level,
+// While a thread opens a shim, what UCX says of settings that it has no use for is
+// kept here, for the error.
+static _Thread_local char *unused;
+static _Thread_local size_t unused_bytes;
+
+static ucs_log_func_rc_t take_message(const char *file, unsigned line, const char *function, ucs_log_level_t level,
 				       const ucs_log_component_config_t *component, const char *format, va_list ap)
 {
 	char text[512];
 	vsnprintf(text, sizeof text, format, ap);
+	if (unused && strncmp(text, "invalid configuration", 21) == 0) {
+		snprintf(unused, unused_bytes, "%s", text);
+		return UCS_LOG_FUNC_RC_STOP;
+	}
 	fprintf(stderr, "ucx %s: %s\n", ucs_log_level_names[level], text);
 	return UCS_LOG_FUNC_RC_STOP;
 }
 
 // UCX would log to the standard output, which is the program's.
-static void take_log(void) { ucs_log_push_handler(log_to_stderr); }
+static void take_log(void) { ucs_log_push_handler(take_message); }
 
 static ucs_status_t on_message(void *arg, const void *header, size_t header_bytes, void *data, size_t bytes,
 			       const ucp_am_recv_param_t *param);
@@ -183,7 +192,7 @@ static int open_worker(struct shim *s, const char **what)
 	return ucp_worker_set_am_recv_handler(s->worker, &handler);
 }
 
-int shim_open(char **options, int n, struct shim **out, const char **what)
+int shim_open(char **options, int n, struct shim **out, const char **what, char *useless, size_t useless_bytes)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	pthread_once(&once, take_log);
@@ -191,9 +200,12 @@ int shim_open(char **options, int n, struct shim **out, const char **what)
 	*what = "memory";
 	if (!s)
 		return UCS_ERR_NO_MEMORY;
+	unused = useless;
+	unused_bytes = useless_bytes;
 	int status = open_context(s, options, n, what);
 	if (status == UCS_OK)
 		status = open_worker(s, what);
+	unused = NULL;
 	if (status != UCS_OK) {
 		shim_destroy(s);
 		return status;

@@ -51,7 +51,8 @@ struct shim;
 // All that return int return a status.
 
 // shim_open takes n pairs of names and values. On an error, what says in what.
-int shim_open(char **options, int n, struct shim **out, const char **what);
+// Settings that no transport has a use for are named in useless.
+int shim_open(char **options, int n, struct shim **out, const char **what, char *useless, size_t useless_bytes);
 // shim_destroy ends everything, whether connections are closed or not.
 void shim_destroy(struct shim *s);
 int shim_address(struct shim *s, void **address, size_t *bytes);
