@@ -18,6 +18,8 @@ import (
 type BenchCmd struct {
 	Serve  BenchServeCmd  `cmd:"" help:"Tokens a second of a layout, beside attention and experts called directly."`
 	Kernel BenchKernelCmd `cmd:"" help:"Each primitive's share of the roofline that the same run measures."`
+	M2N    BenchM2NCmd    `cmd:"" help:"Many senders and many receivers, by m2n and by what others use, in turns." name:"m2n"`
+	M2NEnd BenchM2NEndCmd `cmd:"" help:"One end of bench m2n, which starts it." name:"m2n-end" hidden:""`
 }
 
 // BenchServeCmd measures serving.

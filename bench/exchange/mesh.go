@@ -1,0 +1,168 @@
+//go:build linux
+
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tandem-moe/tandem/m2n"
+)
+
+// meshPlan is m2n over one of its transports.
+func meshPlan(transport string) plan {
+	return plan{
+		listen: func(ctx context.Context, self int, s Shape) (receiver, string, error) {
+			return meshListen(ctx, transport, self, s)
+		},
+		connect: func(_ context.Context, self int, s Shape, addrs []string) (sender, error) {
+			return meshConnect(transport, self, s, addrs)
+		},
+	}
+}
+
+// meshSlots is the credit of a pair: messages in flight.
+const meshSlots = 4
+
+// meshTimeout is long, so that an endpoint that waits for its turn seldom pings.
+const meshTimeout = 2 * time.Minute
+
+// meshConfig is an endpoint that receives messages of so many bytes.
+func meshConfig(transport, id string, bytes, messages int) m2n.Config {
+	_ = transport // the one that there is between processes
+	return m2n.Config{
+		ID: id, SlotBytes: bytes, Slots: meshSlots, Queue: messages + meshSlots,
+		PeerTimeout: meshTimeout, DialTimeout: handshakeTimeout,
+	}
+}
+
+func senderName(s int) string   { return fmt.Sprintf("sender-%d", s) }
+func receiverName(r int) string { return fmt.Sprintf("receiver-%d", r) }
+
+// meshSender is an endpoint that posts, each row from a region that is
+// registered once.
+type meshSender struct {
+	endpoint *m2n.Endpoint
+	peers    []string
+	bodies   [][]m2n.Span
+}
+
+func meshConnect(transport string, self int, s Shape, addrs []string) (*meshSender, error) {
+	e, err := m2n.NewEndpoint(meshConfig(transport, senderName(self), 64, s.Messages))
+	if err != nil {
+		return nil, err
+	}
+	m := &meshSender{endpoint: e}
+	region := e.Register(make([]byte, s.Receivers*s.Bytes), nil)
+	for r, addr := range addrs {
+		m.peers = append(m.peers, receiverName(r))
+		m.bodies = append(m.bodies, []m2n.Span{{Region: region, Off: r * s.Bytes, Len: s.Bytes}})
+		if err := e.SetPeer(m.peers[r], addr, 0); err != nil {
+			return nil, errors.Join(err, m.close())
+		}
+	}
+	return m, nil
+}
+
+func (m *meshSender) rows() [][]byte {
+	var rows [][]byte
+	for _, b := range m.bodies {
+		rows = append(rows, b[0].Bytes())
+	}
+	return rows
+}
+
+func (m *meshSender) send(ctx context.Context, times int) error {
+	for range times {
+		for r, peer := range m.peers {
+			if _, err := m.endpoint.Post(peer, m2n.Message{Body: m.bodies[r]}); err != nil {
+				return err
+			}
+		}
+	}
+	for sent := 0; sent < times*len(m.peers); {
+		c, err := m.endpoint.Poll(ctx)
+		if err == nil {
+			err = c.Err
+		}
+		if err != nil {
+			return err
+		}
+		if c.Kind == m2n.Sent {
+			sent++
+		}
+	}
+	return nil
+}
+
+func (m *meshSender) close() error { return closeEndpoint(m.endpoint) }
+
+// meshReceiver is an endpoint that receives.
+type meshReceiver struct {
+	endpoint *m2n.Endpoint
+	index    map[string]int   // of senders, by name
+	held     []m2n.Completion // the last message of each, not yet released
+}
+
+func meshListen(ctx context.Context, transport string, self int, s Shape) (*meshReceiver, string, error) {
+	e, err := m2n.NewEndpoint(meshConfig(transport, receiverName(self), s.Bytes, s.Messages))
+	if err != nil {
+		return nil, "", err
+	}
+	m := &meshReceiver{endpoint: e, index: map[string]int{}, held: make([]m2n.Completion, s.Senders)}
+	for i := range s.Senders {
+		m.index[senderName(i)] = i
+		if err := e.SetPeer(senderName(i), "", 0); err != nil {
+			return nil, "", errors.Join(err, m.close())
+		}
+	}
+	addr, err := e.Listen(ctx, "tcp:127.0.0.1:0")
+	if err != nil {
+		return nil, "", errors.Join(err, m.close())
+	}
+	return m, addr, nil
+}
+
+// receive holds the last message of each sender, as one that works on it would,
+// and releases those before.
+func (m *meshReceiver) receive(ctx context.Context, times int, got func(int, []byte) error) error {
+	for received := 0; received < times*len(m.held); {
+		c, err := m.endpoint.Poll(ctx)
+		if err == nil {
+			err = c.Err
+		}
+		if err != nil {
+			return err
+		}
+		if c.Kind != m2n.Received {
+			continue
+		}
+		received++
+		i := m.index[c.Peer]
+		m.endpoint.Release(m.held[i])
+		m.held[i] = c
+		if err := got(i, c.Body[0].Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *meshReceiver) release() {
+	for i, c := range m.held {
+		m.endpoint.Release(c)
+		m.held[i] = m2n.Completion{}
+	}
+}
+
+func (m *meshReceiver) close() error { return closeEndpoint(m.endpoint) }
+
+// closeEndpoint closes an endpoint at the end of a measurement, when nothing is
+// under way. Which end is the first is chance.
+func closeEndpoint(e *m2n.Endpoint) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return e.Close(ctx)
+}

@@ -1,0 +1,119 @@
+//go:build linux
+
+package exchange
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:embed mpi/alltoallv.c
+var mpiSource []byte
+
+// errMissing: a program of others that is not installed.
+var errMissing = errors.New("not installed")
+
+// find looks for programs in the path.
+func find(names ...string) error {
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			return fmt.Errorf("%s: %w", name, errMissing)
+		}
+	}
+	return nil
+}
+
+// mpi is the program that was built for this run.
+type mpi struct {
+	program string
+	dir     string // for what it leaves behind
+	major   int    // Open MPI's version
+}
+
+const (
+	compileTimeout = 2 * time.Minute
+	versionTimeout = 20 * time.Second
+)
+
+// buildMPI compiles the end.
+func buildMPI(ctx context.Context, dir string) (*mpi, error) {
+	if err := find("mpicc", "mpirun"); err != nil {
+		return nil, err
+	}
+	m := &mpi{program: filepath.Join(dir, "alltoallv"), dir: dir}
+	source := m.program + ".c"
+	if err := os.WriteFile(source, mpiSource, 0o600); err != nil {
+		return nil, err
+	}
+	if _, err := output(ctx, compileTimeout, "mpicc", "-O2", "-std=gnu11", "-Wall", "-o", m.program, source); err != nil {
+		return nil, err
+	}
+	text, err := output(ctx, versionTimeout, "mpirun", "--version")
+	if err != nil {
+		return nil, err
+	}
+	m.major, err = mpiMajor(text)
+	return m, err
+}
+
+var mpiVersion = regexp.MustCompile(`\(Open MPI\) (\d+)\.`)
+
+// mpiMajor reads what mpirun --version says.
+func mpiMajor(text string) (int, error) {
+	match := mpiVersion.FindStringSubmatch(text)
+	if match == nil {
+		return 0, fmt.Errorf("mpirun is not Open MPI's: %q", strings.TrimSpace(text))
+	}
+	return strconv.Atoi(match[1])
+}
+
+// output is what a program prints, within a time.
+func output(ctx context.Context, timeout time.Duration, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	text, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(text)))
+	}
+	return string(text), nil
+}
+
+// args are those of mpirun for a byte transfer layer, "shm" or "tcp".
+func (m *mpi) args(layer string, s Shape, page string) []string {
+	btl := "self,tcp"
+	if layer == "shm" {
+		btl = "self,vader"
+		if m.major >= 5 {
+			btl = "self,sm"
+		}
+	}
+	set := [][2]string{
+		{"pml", "ob1"}, {"btl", btl}, {"btl_tcp_if_include", "lo"},
+		// More processes than cores: those that wait must let others run.
+		{"mpi_yield_when_idle", strconv.Itoa(int(word32(s.processes() > runtime.NumCPU())))},
+		// What a killed rank leaves goes with the run.
+		{"orte_tmpdir_base", m.dir}, {"btl_vader_backing_directory", m.dir},
+	}
+	args := []string{"--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", strconv.Itoa(s.processes())}
+	for _, v := range set {
+		args = append(args, "--mca", v[0], v[1])
+	}
+	return append(args, m.program, page)
+}
+
+// commands is the command line of all ends: mpirun starts them.
+func (m *mpi) commands(ctx context.Context, layer string, s Shape) func(page string) []*exec.Cmd {
+	return func(page string) []*exec.Cmd {
+		return []*exec.Cmd{exec.CommandContext(ctx, "mpirun", m.args(layer, s, page)...)}
+	}
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/tandem-moe/tandem/bench/exchange"
+)
+
+// BenchM2NCmd measures the exchange of many senders with many receivers.
+type BenchM2NCmd struct {
+	Senders    []count       `help:"Numbers of senders, each a process." default:"1"`
+	Receivers  []count       `help:"Numbers of receivers. Two lists of the same length go in step." default:"1"`
+	Size       []bytes       `help:"Sizes of a message, such as 2KB or 8MB." default:"256KB"`
+	Messages   []count       `help:"Messages that follow each other from each sender to each receiver: 1 measures latency, many measure throughput." default:"1"`
+	Transport  []string      `help:"Transports of m2n: shm, tcp." default:"shm,tcp" enum:"shm,tcp"`
+	Baseline   []string      `help:"What to compare with: grpc, mpi, raw, ucx. MPI needs mpicc and mpirun of Open MPI, UCX needs ucx_perftest." default:"grpc,mpi,raw,ucx" enum:"grpc,mpi,raw,ucx"`
+	Iterations count         `help:"Iterations of each, over all repeats." default:"1000"`
+	Time       time.Duration `help:"Longest that each is measured; then it is fewer iterations." default:"20s"`
+	Repeats    count         `help:"How often they take turns." default:"5"`
+	LineRate   float64       `help:"Bit/s of a node's link, such as 1e9. Default: compare with copying memory." placeholder:"BITS"`
+	Plot       string        `help:"Draw figures 5, 11 and 12 of the paper beside ours, into this folder." placeholder:"DIR"`
+	JSON       bool          `help:"Print one JSON object a line." name:"json"`
+}
+
+// Run measures, and prints a table or JSON.
+func (c *BenchM2NCmd) Run(ctx context.Context, log *slog.Logger) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("bench m2n: the program that its ends run: %w", err)
+	}
+	report, err := exchange.Run(ctx, exchange.Options{
+		Senders: ints(c.Senders), Receivers: ints(c.Receivers), Sizes: ints(c.Size), Messages: ints(c.Messages),
+		Transports: c.Transport, Baselines: c.Baseline, Iterations: int(c.Iterations), Time: c.Time,
+		Repeats: int(c.Repeats), LineRate: c.LineRate, End: []string{self, "bench", "m2n-end"},
+		Progress: func(p exchange.Progress) {
+			log.Info("measured", "repeat", fmt.Sprintf("%d/%d", p.Repeat, p.Repeats), "exchange", p.Shape.String(),
+				"transport", p.Transport, "iterations", p.Iterations, "median", fmt.Sprintf("%.1fµs", p.MedianUS))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return report.WriteJSON(os.Stdout)
+	}
+	report.WriteTable(os.Stdout)
+	return nil
+}
+
+// ints are numbers as they are counted.
+func ints[N ~int | ~int64](list []N) []int {
+	var all []int
+	for _, n := range list {
+		all = append(all, int(n))
+	}
+	return all
+}
+
+// BenchM2NEndCmd is one end of the exchange, a process that BenchM2NCmd starts.
+type BenchM2NEndCmd struct {
+	Page      string `arg:"" help:"File of the memory that the ends share."`
+	Transport string `arg:"" help:"What it sends or receives by."`
+	Rank      int    `arg:"" help:"Its number; senders come first."`
+}
+
+// Run sends or receives until the page says stop.
+func (c *BenchM2NEndCmd) Run(ctx context.Context) error {
+	return exchange.End(ctx, c.Page, c.Transport, c.Rank)
+}
