@@ -1,99 +1,72 @@
 package m2n
 
 import (
-	"math/bits"
 	"sync/atomic"
 	"time"
 )
 
-// Buckets is the number of a Histogram's buckets.
-const Buckets = 40
-
-// Histogram counts durations in powers of two: bucket 0 is 0 ns, bucket b holds
-// 2^(b-1) ≤ d < 2^b nanoseconds; the last one also what is longer (275 s).
-type Histogram struct {
-	Count   uint64
-	Sum     time.Duration
-	Buckets [Buckets]uint64
-}
-
-// Mean is the average duration, 0 where nothing was counted.
-func (h Histogram) Mean() time.Duration {
-	if h.Count == 0 {
-		return 0
-	}
-	return h.Sum / time.Duration(h.Count)
-}
-
-// Quantile returns the upper bound of the bucket in which the q-th (0 to 1) part
-// of the durations ends.
-func (h Histogram) Quantile(q float64) time.Duration {
-	rank := uint64(q * float64(h.Count))
-	var seen uint64
-	for b, n := range h.Buckets {
-		seen += n
-		if n > 0 && seen > rank || seen == h.Count {
-			return BucketBound(b)
-		}
-	}
-	return BucketBound(Buckets - 1)
-}
-
-// BucketBound is the upper bound of bucket b, exclusive.
-func BucketBound(b int) time.Duration { return 1 << b }
-
 // PeerStats is what an endpoint has counted for one peer, over all its
-// incarnations.
+// incarnations. Counts never fall, until RemovePeer.
 type PeerStats struct {
-	Peer      string
-	Epoch     uint64
-	Transport string // of the present connection; "" where there is none
-	State     string // idle, connecting, up, lost
+	Endpoint  string `json:"endpoint,omitempty"` // whose counts these are
+	Peer      string `json:"peer"`
+	Epoch     uint64 `json:"epoch"`
+	Transport string `json:"transport,omitempty"` // of the present connection; "" where there is none
+	State     string `json:"state"`               // idle, connecting, up, lost
 
-	Sent, Received      map[string]Traffic // by transport
-	Queued              int                // posted, not yet on the wire
-	Credit              int                // messages that may be sent at once
-	CreditWaits         uint64             // messages that had to wait for a credit
-	DroppedOld          uint64             // frames and connections of an older epoch
-	Connects            uint64
-	Losses              uint64
-	QueueTime, WireTime Histogram // of sent messages: post to wire; on the wire
+	Sent     map[string]Traffic `json:"sent"`     // by transport
+	Received map[string]Traffic `json:"received"` // by transport
+	Queued   int                `json:"queued"`   // posted, not yet on the wire
+	Credit   int                `json:"credit"`   // messages that may be sent at once
+
+	// CreditWaits are the messages that had to wait for a credit; CreditTime is how
+	// long those waited that have got one.
+	CreditWaits uint64    `json:"credit_waits"`
+	CreditTime  Histogram `json:"credit_time"`
+
+	// Of sent messages: from the post until the transport takes it, which is the
+	// wait for its event, for a credit and for the messages before it; from there
+	// until it is out, which is when Sent is reported; and both together.
+	QueueTime Histogram `json:"queue_time"`
+	WireTime  Histogram `json:"wire_time"`
+	TotalTime Histogram `json:"total_time"`
+	// ReceiveTime is that of received messages: from the post, where both ends share
+	// a clock, else from the first byte, until Poll hands the message out.
+	ReceiveTime Histogram `json:"receive_time"`
+
+	DroppedOld  uint64 `json:"dropped_old"` // frames and connections of an older epoch
+	Connects    uint64 `json:"connects"`
+	Retries     uint64 `json:"retries"`     // tries to connect that failed
+	Retransmits uint64 `json:"retransmits"` // TCP segments sent again, where the system tells
+	Losses      uint64 `json:"losses"`
 }
 
 // Traffic counts messages and the bytes of their headers and bodies.
 type Traffic struct {
-	Messages uint64
-	Bytes    uint64
+	Messages uint64 `json:"messages"`
+	Bytes    uint64 `json:"bytes"`
 }
 
-type histogram struct {
-	sum     atomic.Int64
-	buckets [Buckets]atomic.Uint64
-}
-
-func (h *histogram) add(d time.Duration) {
-	d = max(d, 0)
-	h.sum.Add(int64(d))
-	h.buckets[min(bits.Len64(uint64(d)), Buckets-1)].Add(1)
-}
-
-func (h *histogram) snapshot() Histogram {
-	s := Histogram{Sum: time.Duration(h.sum.Load())}
-	for b := range h.buckets {
-		s.Buckets[b] = h.buckets[b].Load()
-		s.Count += s.Buckets[b]
+// Total is the sum over transports.
+func Total(byTransport map[string]Traffic) Traffic {
+	var sum Traffic
+	for _, t := range byTransport {
+		sum.Messages += t.Messages
+		sum.Bytes += t.Bytes
 	}
-	return s
+	return sum
 }
 
 // transports that a message may travel by, as indices of counters.
 const (
 	inproc = iota
+	shm
 	tcp
+	ucx
 	transports
 )
 
-var transportNames = [transports]string{inproc: "inproc", tcp: "tcp"}
+var transportNames = [transports]string{inproc: "inproc", shm: "shm", tcp: "tcp", ucx: "ucx"}
 
 type traffic struct{ messages, bytes atomic.Uint64 }
 
@@ -104,20 +77,36 @@ func (t *traffic) add(bytes int) {
 
 // counters are one peer's, kept over its incarnations.
 type counters struct {
-	sent, received      [transports]traffic
-	queueTime, wireTime histogram
-	creditWaits         atomic.Uint64
-	droppedOld          atomic.Uint64
-	connects            atomic.Uint64
-	losses              atomic.Uint64
+	sent, received                 [transports]traffic
+	queueTime, wireTime, totalTime histogram
+	receiveTime, creditTime        histogram
+	creditWaits                    atomic.Uint64
+	droppedOld, connects, losses   atomic.Uint64
+	retries, retransmits           atomic.Uint64
+}
+
+// out notes that a message is out, which was posted and taken at these times.
+func (c *counters) out(posted, taken time.Time) {
+	now := time.Now()
+	c.wireTime.add(now.Sub(taken))
+	c.totalTime.add(now.Sub(posted))
+}
+
+// handed notes that Poll hands out what has come.
+func (c *counters) handed(kind Kind, posted time.Time) {
+	if kind == Received {
+		c.receiveTime.add(time.Since(posted))
+	}
 }
 
 func (c *counters) snapshot() PeerStats {
 	return PeerStats{
 		Sent: trafficOf(&c.sent), Received: trafficOf(&c.received),
-		CreditWaits: c.creditWaits.Load(), DroppedOld: c.droppedOld.Load(),
-		Connects: c.connects.Load(), Losses: c.losses.Load(),
-		QueueTime: c.queueTime.snapshot(), WireTime: c.wireTime.snapshot(),
+		CreditWaits: c.creditWaits.Load(), CreditTime: c.creditTime.snapshot(),
+		QueueTime: c.queueTime.snapshot(), WireTime: c.wireTime.snapshot(), TotalTime: c.totalTime.snapshot(),
+		ReceiveTime: c.receiveTime.snapshot(),
+		DroppedOld:  c.droppedOld.Load(), Connects: c.connects.Load(), Losses: c.losses.Load(),
+		Retries: c.retries.Load(), Retransmits: c.retransmits.Load(),
 	}
 }
 
