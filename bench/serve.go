@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
@@ -21,8 +22,10 @@ type ServeOptions struct {
 	// "inproc".
 	Attention, Experts, MicroBatches int
 	Transport                        string
-	ISA                              kernel.ISA
-	Threads                          int // 0: all
+	// Wire is how rows travel; direct calls round as it does.
+	Wire    route.Wire
+	ISA     kernel.ISA
+	Threads int // 0: all
 	// Prompt and Output are a sequence's tokens: 128 and 64.
 	Prompt, Output int
 	// Sequences are the numbers of sequences to run at once: 1, 8 and 32.
@@ -146,7 +149,7 @@ func pagesOf(tokens int) int { return (tokens + pageTokens - 1) / pageTokens }
 func (o *ServeOptions) deployment(attention, sequences int) deploy.Options {
 	pages := (sequences + 1) * pagesOf(o.longest())
 	return deploy.Options{
-		Attention: attention, Experts: o.Experts, MicroBatches: o.MicroBatches, Transport: o.Transport,
+		Attention: attention, Experts: o.Experts, MicroBatches: o.MicroBatches, Transport: o.Transport, Wire: o.Wire,
 		MaxModelLen: o.longest(), MaxNumSeqs: sequences + 1, MaxBatchedTokens: maxRows, PageTokens: pageTokens,
 		KVMemory: int64(attention) * int64(pages) * deploy.CacheBytes(o.Model, pageTokens), Threads: o.Threads,
 	}
@@ -187,6 +190,7 @@ func (o *ServeOptions) compare(ctx context.Context, report *ServeReport, w *depl
 		return err
 	}
 	defer d.free()
+	d.Wire = o.Wire
 	runs := make([][]pairOfRuns, len(o.Sequences))
 	for repeat := range o.Repeats + 1 {
 		for i, n := range o.Sequences {

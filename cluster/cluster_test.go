@@ -58,8 +58,20 @@ func TestIdentityMismatchNamesBothValues(t *testing.T) {
 	require.ErrorContains(t, err, "layers: the cluster has 4, the node 5")
 }
 
+func TestNodesInsistOnSettings(t *testing.T) {
+	r := NewRegistry(identity, settings, time.Second)
+	join := func(wire, combine string) error {
+		_, err := r.Join(Hello{Role: Attention, Addr: "tcp:x", Identity: identity, Place: AnyPlace, Wire: wire, Combine: combine}, time.Now())
+		return err
+	}
+	require.NoError(t, join("", ""))
+	require.NoError(t, join("bf16", "partial"))
+	require.ErrorContains(t, join("int8", ""), "wire: the cluster has bf16, the node int8")
+	require.ErrorContains(t, join("", "expert"), "combine: the cluster has partial, the node expert")
+}
+
 // settings have a value of their own in each field.
-var settings = Settings{ExpertNodes: 1, MicroBatches: 2, MaxModelLen: 3, MaxBatchedTokens: 4}
+var settings = Settings{ExpertNodes: 1, MicroBatches: 2, MaxModelLen: 3, MaxBatchedTokens: 4, Wire: "bf16", Combine: "partial"}
 
 // front starts a front end and returns its address.
 func front(t *testing.T, timeout time.Duration) (*Server, string) {

@@ -17,7 +17,9 @@ func identityFromProto(p *tandemv1.Identity) Identity {
 }
 
 func helloToProto(h Hello) *tandemv1.Hello {
-	p := &tandemv1.Hello{Role: string(h.Role), Addr: h.Addr, Identity: identityToProto(h.Identity)}
+	p := &tandemv1.Hello{
+		Role: string(h.Role), Addr: h.Addr, Identity: identityToProto(h.Identity), Wire: h.Wire, Combine: h.Combine,
+	}
 	if h.Place != AnyPlace {
 		place := int64(h.Place)
 		p.Place = &place
@@ -26,7 +28,10 @@ func helloToProto(h Hello) *tandemv1.Hello {
 }
 
 func helloFromProto(role Role, p *tandemv1.Hello) Hello {
-	h := Hello{Role: role, Addr: p.GetAddr(), Identity: identityFromProto(p.GetIdentity()), Place: AnyPlace}
+	h := Hello{
+		Role: role, Addr: p.GetAddr(), Identity: identityFromProto(p.GetIdentity()), Place: AnyPlace,
+		Wire: p.GetWire(), Combine: p.GetCombine(),
+	}
 	if p.Place != nil {
 		h.Place = int(p.GetPlace())
 	}
@@ -50,6 +55,7 @@ func viewToProto(v View) *tandemv1.View {
 	p := &tandemv1.View{
 		Version: v.Version, ExpertNodes: int64(v.ExpertNodes), MicroBatches: int64(v.MicroBatches),
 		MaxModelLen: int64(v.MaxModelLen), MaxBatchedTokens: int64(v.MaxBatchedTokens),
+		Wire: v.Wire, Combine: v.Combine,
 	}
 	for _, m := range v.Members {
 		p.Members = append(p.Members, memberToProto(m))
@@ -61,6 +67,7 @@ func viewFromProto(p *tandemv1.View) View {
 	v := View{Version: p.GetVersion(), Settings: Settings{
 		ExpertNodes: int(p.GetExpertNodes()), MicroBatches: int(p.GetMicroBatches()),
 		MaxModelLen: int(p.GetMaxModelLen()), MaxBatchedTokens: int(p.GetMaxBatchedTokens()),
+		Wire: p.GetWire(), Combine: p.GetCombine(),
 	}}
 	for _, m := range p.GetMembers() {
 		v.Members = append(v.Members, memberFromProto(m))

@@ -43,6 +43,9 @@ func (r *Registry) Join(h Hello, now time.Time) (Member, error) {
 	if err := r.identity.Match(h.Identity); err != nil {
 		return Member{}, fmt.Errorf("node at %s refused: %w", h.Addr, err)
 	}
+	if err := r.view.match(h); err != nil {
+		return Member{}, fmt.Errorf("node at %s refused: %w", h.Addr, err)
+	}
 	place, err := r.place(h)
 	if err != nil {
 		return Member{}, fmt.Errorf("node at %s refused: %w", h.Addr, err)

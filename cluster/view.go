@@ -35,7 +35,8 @@ type Identity struct {
 	Model string
 	// Layers, Experts and TopK are the model's.
 	Layers, Experts, TopK int
-	// Numerics names the arithmetic: DESIGN.md, "Determinism is a feature".
+	// Numerics names the arithmetic that no setting changes: DESIGN.md,
+	// "Determinism is a feature".
 	Numerics string
 }
 
@@ -79,6 +80,9 @@ type Hello struct {
 	// Place is the one that the node would rather have, of experts that it still
 	// holds; AnyPlace where it has no wish.
 	Place int
+	// Wire and Combine are what the cluster must have set for the node to join;
+	// empty where it takes any.
+	Wire, Combine string
 }
 
 // AnyPlace is no wish for a place.
@@ -111,6 +115,24 @@ type Settings struct {
 	// MaxModelLen bounds a sequence, MaxBatchedTokens a micro-batch's step, in
 	// tokens.
 	MaxModelLen, MaxBatchedTokens int
+	// Wire says how rows travel between nodes, and Combine where results are added
+	// up, in package route's words: all nodes must do the same, since results
+	// depend on it.
+	Wire, Combine string
+}
+
+// match compares what a node insists on with the settings; the error is a
+// *MismatchError.
+func (s Settings) match(h Hello) error {
+	for _, f := range []struct{ field, cluster, node string }{
+		{"wire", s.Wire, h.Wire},
+		{"combine", s.Combine, h.Combine},
+	} {
+		if f.node != "" && f.node != f.cluster {
+			return &MismatchError{Field: f.field, Cluster: f.cluster, Node: f.node}
+		}
+	}
+	return nil
 }
 
 // View is a snapshot of the cluster. Version rises with every change.

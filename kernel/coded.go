@@ -27,17 +27,28 @@ const (
 	RowInt8
 )
 
+var rowFormatNames = [...]string{RowF32: "f32", RowBF16: "bf16", RowInt8: "int8"}
+
+// Known says whether there is such a format.
+func (f RowFormat) Known() bool { return int(f) < len(rowFormatNames) }
+
 // String returns the name that numerics and flags use.
 func (f RowFormat) String() string {
-	switch f {
-	case RowF32:
-		return "f32"
-	case RowBF16:
-		return "bf16"
-	case RowInt8:
-		return "int8"
+	if f.Known() {
+		return rowFormatNames[f]
 	}
-	return "unknown"
+	return fmt.Sprintf("RowFormat(%d)", uint8(f))
+}
+
+// UnmarshalText is the inverse of String, for command lines and settings.
+func (f *RowFormat) UnmarshalText(text []byte) error {
+	for i, name := range rowFormatNames {
+		if string(text) == name {
+			*f = RowFormat(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("row format %q: want one of %q", text, rowFormatNames)
 }
 
 // scaleBytes is the scale before the integers of RowInt8.
@@ -121,7 +132,7 @@ func viewCoded(m CodedMat) codedRows {
 		panic(fmt.Sprintf("kernel: a %T is not memory of the CPU device", m.Buf))
 	}
 	end := m.Off + m.Rows*size
-	if m.Format > RowInt8 || m.Off < 0 || m.Off%4 != 0 || m.Rows < 0 || m.Cols < 0 || end > len(h.mem.bytes) {
+	if !m.Format.Known() || m.Off < 0 || m.Off%4 != 0 || m.Rows < 0 || m.Cols < 0 || end > len(h.mem.bytes) {
 		panic(fmt.Sprintf("kernel: a view of %d rows of %d columns in %v at byte %d: the buffer has %d bytes",
 			m.Rows, m.Cols, m.Format, m.Off, len(h.mem.bytes)))
 	}

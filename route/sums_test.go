@@ -6,8 +6,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
-
-	"github.com/tandem-moe/tandem/kernel"
 )
 
 // term is a result by what it is: of a choice of a sender's row.
@@ -135,27 +133,4 @@ func TestByChoice(t *testing.T) {
 	results, offsets := ByChoice(5, 3).First(2)
 	require.Equal(t, []int32{0, 1, 2, 3, 4, 5}, results)
 	require.Equal(t, []int32{0, 3, 6}, offsets)
-}
-
-func TestWireNames(t *testing.T) {
-	for _, f := range wireFormats {
-		got, err := ParseFormat(f.String())
-		require.NoError(t, err)
-		require.Equal(t, f, got)
-		for _, c := range combines {
-			combine, err := ParseCombine(c.String())
-			require.NoError(t, err)
-			require.Equal(t, c, combine)
-			w, err := wireOf(Wire{f, c}.code())
-			require.NoError(t, err)
-			require.Equal(t, Wire{f, c}, w)
-		}
-	}
-	require.Equal(t, "wire int8, combine partial", Wire{kernel.RowInt8, Partial}.String())
-	_, err := ParseFormat("fp8")
-	require.EqualError(t, err, `wire "fp8": want one of ["f32" "bf16" "int8"]`)
-	_, err = ParseCombine("node")
-	require.EqualError(t, err, `combine "node": want one of ["expert" "partial"]`)
-	_, err = wireOf(0x13)
-	require.EqualError(t, err, "rows in the unknown format 3, combined in the unknown way 1")
 }

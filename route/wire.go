@@ -2,7 +2,6 @@ package route
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/tandem-moe/tandem/kernel"
 )
@@ -34,43 +33,47 @@ const (
 	Partial
 )
 
-// String returns the name that ParseCombine takes.
+var combineNames = [...]string{ByExpert: "expert", Partial: "partial"}
+
+func (c Combine) known() bool { return int(c) < len(combineNames) }
+
+// String returns the name that numerics and flags use.
 func (c Combine) String() string {
-	switch c {
-	case ByExpert:
-		return "expert"
-	case Partial:
-		return "partial"
+	if c.known() {
+		return combineNames[c]
 	}
-	return "unknown"
+	return fmt.Sprintf("Combine(%d)", uint8(c))
 }
 
-// wireFormats and combines are all there are.
-var (
-	wireFormats = []kernel.RowFormat{kernel.RowF32, kernel.RowBF16, kernel.RowInt8}
-	combines    = []Combine{ByExpert, Partial}
-)
-
-// parse finds the value with a name.
-func parse[T fmt.Stringer](what, name string, all []T) (T, error) {
-	var names []string
-	for _, v := range all {
-		if v.String() == name {
-			return v, nil
+// UnmarshalText is the inverse of String, for command lines and settings.
+func (c *Combine) UnmarshalText(text []byte) error {
+	for i, name := range combineNames {
+		if string(text) == name {
+			*c = Combine(i)
+			return nil
 		}
-		names = append(names, v.String())
 	}
-	var none T
-	return none, fmt.Errorf("%s %q: want one of %q", what, name, names)
+	return fmt.Errorf("way to combine %q: want one of %q", text, combineNames)
 }
 
-// ParseFormat reads the name of a format of rows.
-func ParseFormat(name string) (kernel.RowFormat, error) {
-	return parse("wire", name, wireFormats)
+// ParseWire reads the names of a format of rows and of a way to combine results.
+func ParseWire(rows, combine string) (w Wire, err error) {
+	if err := w.Rows.UnmarshalText([]byte(rows)); err != nil {
+		return Wire{}, fmt.Errorf("wire: %w", err)
+	}
+	if err := w.Combine.UnmarshalText([]byte(combine)); err != nil {
+		return Wire{}, fmt.Errorf("combine: %w", err)
+	}
+	return w, nil
 }
 
-// ParseCombine is the inverse of String.
-func ParseCombine(name string) (Combine, error) { return parse("combine", name, combines) }
+// Validate refuses a Wire that there is not.
+func (w Wire) Validate() error {
+	if !w.Rows.Known() || !w.Combine.known() {
+		return fmt.Errorf("rows travel in the unknown format %d, or are combined in the unknown way %d", w.Rows, w.Combine)
+	}
+	return nil
+}
 
 // String returns the words that numerics use: "wire bf16, combine expert".
 func (w Wire) String() string { return fmt.Sprintf("wire %v, combine %v", w.Rows, w.Combine) }
@@ -92,8 +95,5 @@ func (w Wire) code() byte { return byte(w.Rows) | byte(w.Combine)<<4 }
 // wireOf is the inverse of code.
 func wireOf(b byte) (Wire, error) {
 	w := Wire{Rows: kernel.RowFormat(b & 0xf), Combine: Combine(b >> 4)}
-	if !slices.Contains(wireFormats, w.Rows) || !slices.Contains(combines, w.Combine) {
-		return Wire{}, fmt.Errorf("rows in the unknown format %d, combined in the unknown way %d", w.Rows, w.Combine)
-	}
-	return w, nil
+	return w, w.Validate()
 }

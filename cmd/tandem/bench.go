@@ -11,6 +11,7 @@ import (
 	"github.com/tandem-moe/tandem/bench"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/model/checkpoint"
+	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
@@ -29,19 +30,20 @@ type BenchServeCmd struct {
 	DType string `help:"Type of random weights: bf16 or f32." enum:"bf16,f32" default:"bf16" name:"dtype"`
 	Dir   string `help:"Where models of random weights are kept; default: the user's cache." placeholder:"DIR"`
 
-	Attention    int        `help:"Attention nodes." default:"1"`
-	Experts      int        `help:"Expert nodes." default:"1"`
-	MicroBatches int        `help:"Micro-batches in flight per attention node." default:"1"`
-	Transport    string     `help:"What joins the nodes: inproc or tcp." enum:"inproc,tcp" default:"inproc"`
-	Threads      int        `help:"Threads of all nodes; default: all cores."`
-	ISA          kernel.ISA `help:"Instruction set: auto, portable, avx2, avx512." default:"auto" name:"isa"`
-	Prompt       int        `help:"Prompt tokens of a sequence." default:"128"`
-	Output       int        `help:"Output tokens of a sequence." default:"64"`
-	Sequences    []int      `help:"How many sequences run at once." default:"1,8,32"`
-	Repeats      int        `help:"How often everything is measured, in turns." default:"5"`
-	Aggregation  []int      `help:"Numbers of equally loaded attention nodes to measure aggregation with." placeholder:"N"`
-	JSON         bool       `help:"Print one JSON object a line." name:"json"`
-	CPUProfile   string     `help:"Write a CPU profile; its samples are labelled side=engine and side=direct." placeholder:"FILE" name:"cpu-profile"`
+	Attention    int    `help:"Attention nodes." default:"1"`
+	Experts      int    `help:"Expert nodes." default:"1"`
+	MicroBatches int    `help:"Micro-batches in flight per attention node." default:"1"`
+	Transport    string `help:"What joins the nodes: inproc or tcp." enum:"inproc,tcp" default:"inproc"`
+	wireFlags
+	Threads     int        `help:"Threads of all nodes; default: all cores."`
+	ISA         kernel.ISA `help:"Instruction set: auto, portable, avx2, avx512." default:"auto" name:"isa"`
+	Prompt      int        `help:"Prompt tokens of a sequence." default:"128"`
+	Output      int        `help:"Output tokens of a sequence." default:"64"`
+	Sequences   []int      `help:"How many sequences run at once." default:"1,8,32"`
+	Repeats     int        `help:"How often everything is measured, in turns." default:"5"`
+	Aggregation []int      `help:"Numbers of equally loaded attention nodes to measure aggregation with." placeholder:"N"`
+	JSON        bool       `help:"Print one JSON object a line." name:"json"`
+	CPUProfile  string     `help:"Write a CPU profile; its samples are labelled side=engine and side=direct." placeholder:"FILE" name:"cpu-profile"`
 }
 
 // Run measures, and prints a table or JSON.
@@ -64,7 +66,8 @@ func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 	bar := newProgress(os.Stderr, "loading "+m.Name)
 	report, err := bench.Serve(ctx, bench.ServeOptions{
 		Model: m, Attention: c.Attention, Experts: c.Experts, MicroBatches: c.MicroBatches, Transport: c.Transport,
-		ISA: c.ISA, Threads: c.Threads, Prompt: c.Prompt, Output: c.Output, Sequences: c.Sequences, Repeats: c.Repeats,
+		Wire: route.Wire{Rows: c.Wire, Combine: c.Combine},
+		ISA:  c.ISA, Threads: c.Threads, Prompt: c.Prompt, Output: c.Output, Sequences: c.Sequences, Repeats: c.Repeats,
 		Aggregation: c.Aggregation, Loaded: bar.report,
 		Progress: func(p bench.ServeProgress) {
 			bar.done()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
@@ -20,6 +21,12 @@ type modelFlags struct {
 // limitFlags bound what a model is asked for.
 type limitFlags struct {
 	MaxModelLen count `help:"Longest sequence in tokens, prompt and output. Default: the model's." placeholder:"N"`
+}
+
+// wireFlags say how rows travel between attention and expert nodes.
+type wireFlags struct {
+	Wire    kernel.RowFormat `help:"How rows travel between attention and expert nodes: f32, bf16 or int8, which take a half and a quarter of the bytes and round." default:"f32"`
+	Combine route.Combine    `help:"Where the results of a row's experts are added up: expert, where the row came from, so that every layout gives the same output; or partial, first on each expert node: fewer bytes, and output that depends on the number of expert nodes." default:"expert"`
 }
 
 // deviceFlags say what a process computes with.
@@ -39,6 +46,8 @@ type nodeFlags struct {
 
 func (f *limitFlags) addTo(o *deploy.Options) { o.MaxModelLen = int(f.MaxModelLen) }
 
+func (f *wireFlags) addTo(o *deploy.Options) { o.Wire = route.Wire{Rows: f.Wire, Combine: f.Combine} }
+
 func (f *deviceFlags) addTo(o *deploy.Options) {
 	o.KVMemory, o.Threads = int64(f.KVMemory), int(f.Threads)
 	o.Device = func(_ string, pool *kernel.Pool) (kernel.Device, error) {
@@ -54,12 +63,14 @@ func (f *nodeFlags) addTo(o *deploy.Options) {
 // terminalFlags are what a model in the terminal needs: it has one sequence.
 type terminalFlags struct {
 	limitFlags
+	wireFlags
 	deviceFlags
 }
 
 func (f *terminalFlags) options(log *slog.Logger) deploy.Options {
 	o := deploy.Options{Log: log, MaxNumSeqs: 1}
 	f.limitFlags.addTo(&o)
+	f.wireFlags.addTo(&o)
 	f.deviceFlags.addTo(&o)
 	return o
 }

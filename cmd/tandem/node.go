@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
@@ -22,7 +24,10 @@ type NodeCmd struct {
 	Grace     time.Duration `help:"On SIGTERM, longest that the node stays for running requests." default:"30s" group:"Cluster:"`
 	Metrics   string        `help:"Serve /metrics and /health of this node. Default: not." placeholder:"HOST:PORT" group:"Cluster:"`
 
-	tlsFlags   `group:"Cluster:"`
+	tlsFlags `group:"Cluster:"`
+	Wire     *kernel.RowFormat `help:"Join only a cluster in which rows travel so: f32, bf16 or int8. Default: join any." group:"Cluster:"`
+	Combine  *route.Combine    `help:"Join only a cluster that combines results so: expert or partial. Default: join any." group:"Cluster:"`
+
 	modelFlags `group:"Model:"`
 	nodeFlags  `group:"Node:"`
 }
@@ -31,8 +36,8 @@ type NodeCmd struct {
 func (*NodeCmd) Help() string {
 	return `The node loads its part of the model only, and works until SIGTERM. Then it takes
 no new requests, stays until those that need it have ended, and leaves; a second
-signal ends it at once. What all nodes share, such as --max-model-len, the front
-end tells them. See "tandem serve --help" for an example.`
+signal ends it at once. What all nodes share, such as --max-model-len and --wire,
+the front end tells them. See "tandem serve --help" for an example.`
 }
 
 // Run works for the cluster until ctx ends, and then drains.
@@ -60,6 +65,12 @@ func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		Listen: c.Listen, Advertise: c.Advertise, Version: version, Grace: c.Grace,
 	}
 	c.addTo(&o.Options)
+	if c.Wire != nil {
+		o.WantWire = c.Wire.String()
+	}
+	if c.Combine != nil {
+		o.WantCombine = c.Combine.String()
+	}
 	node, err := deploy.NewNode(m, o)
 	if err != nil {
 		return err

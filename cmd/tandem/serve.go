@@ -34,9 +34,10 @@ type ServeCmd struct {
 	RequestTimeout time.Duration `help:"Longest that a request may take." default:"10m" group:"API:"`
 	Grace          time.Duration `help:"On SIGTERM, longest that running requests may take." default:"30s" group:"API:"`
 
-	Experts             count  `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
-	MicroBatches        count  `help:"Micro-batches in flight per attention node. Default: 1 in one process, 2 with --control." placeholder:"N" group:"Layout:"`
-	MaxNumBatchedTokens count  `help:"Rows of a micro-batch in one step; longer prompts are computed in chunks." default:"512" group:"Layout:"`
+	Experts             count `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
+	MicroBatches        count `help:"Micro-batches in flight per attention node. Default: 1 in one process, 2 with --control." placeholder:"N" group:"Layout:"`
+	MaxNumBatchedTokens count `help:"Rows of a micro-batch in one step; longer prompts are computed in chunks." default:"512" group:"Layout:"`
+	wireFlags           `group:"Layout:"`
 	Control             string `help:"Run no nodes in this process: admit those that \"tandem node\" runs, at this address." placeholder:"HOST:PORT" group:"Layout:"`
 
 	tlsFlags `group:"Layout:"`
@@ -87,6 +88,7 @@ func (c *ServeCmd) options(log *slog.Logger) deploy.Options {
 		MaxBatchedTokens: int(c.MaxNumBatchedTokens), MaxWaiting: int(c.MaxWaiting),
 	}
 	c.limitFlags.addTo(&o)
+	c.wireFlags.addTo(&o)
 	if c.Control == "" {
 		c.nodeFlags.addTo(&o)
 		o.Attention = int(c.Attention)

@@ -265,7 +265,11 @@ type Hello struct {
 	Addr     string    `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
 	Identity *Identity `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
 	// The place that the node had before: its experts are still loaded.
-	Place         *int64 `protobuf:"varint,4,opt,name=place,proto3,oneof" json:"place,omitempty"`
+	Place *int64 `protobuf:"varint,4,opt,name=place,proto3,oneof" json:"place,omitempty"`
+	// How rows must travel and be combined for the node to join; empty: as the
+	// front end says.
+	Wire          string `protobuf:"bytes,5,opt,name=wire,proto3" json:"wire,omitempty"`
+	Combine       string `protobuf:"bytes,6,opt,name=combine,proto3" json:"combine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +330,20 @@ func (x *Hello) GetPlace() int64 {
 		return *x.Place
 	}
 	return 0
+}
+
+func (x *Hello) GetWire() string {
+	if x != nil {
+		return x.Wire
+	}
+	return ""
+}
+
+func (x *Hello) GetCombine() string {
+	if x != nil {
+		return x.Combine
+	}
+	return ""
 }
 
 // Identity is what all nodes must agree on.
@@ -709,8 +727,11 @@ type View struct {
 	Members          []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	MaxModelLen      int64                  `protobuf:"varint,5,opt,name=max_model_len,json=maxModelLen,proto3" json:"max_model_len,omitempty"`
 	MaxBatchedTokens int64                  `protobuf:"varint,6,opt,name=max_batched_tokens,json=maxBatchedTokens,proto3" json:"max_batched_tokens,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How rows travel between nodes, and where results are added up.
+	Wire          string `protobuf:"bytes,7,opt,name=wire,proto3" json:"wire,omitempty"`
+	Combine       string `protobuf:"bytes,8,opt,name=combine,proto3" json:"combine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *View) Reset() {
@@ -785,6 +806,20 @@ func (x *View) GetMaxBatchedTokens() int64 {
 	return 0
 }
 
+func (x *View) GetWire() string {
+	if x != nil {
+		return x.Wire
+	}
+	return ""
+}
+
+func (x *View) GetCombine() string {
+	if x != nil {
+		return x.Combine
+	}
+	return ""
+}
+
 var File_tandem_v1_membership_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_membership_proto_rawDesc = "" +
@@ -801,12 +836,14 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\awelcome\x18\x01 \x01(\v2\x12.tandem.v1.WelcomeH\x00R\awelcome\x12%\n" +
 	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewH\x00R\x04view\x12%\n" +
 	"\x04beat\x18\x03 \x01(\v2\x0f.tandem.v1.BeatH\x00R\x04beatB\t\n" +
-	"\amessage\"\x85\x01\n" +
+	"\amessage\"\xb3\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12/\n" +
 	"\bidentity\x18\x03 \x01(\v2\x13.tandem.v1.IdentityR\bidentity\x12\x19\n" +
-	"\x05place\x18\x04 \x01(\x03H\x00R\x05place\x88\x01\x01B\b\n" +
+	"\x05place\x18\x04 \x01(\x03H\x00R\x05place\x88\x01\x01\x12\x12\n" +
+	"\x04wire\x18\x05 \x01(\tR\x04wire\x12\x18\n" +
+	"\acombine\x18\x06 \x01(\tR\acombineB\b\n" +
 	"\x06_place\"\x9d\x01\n" +
 	"\bIdentity\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
@@ -829,14 +866,16 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05place\x18\x05 \x01(\x03R\x05place\x12\x14\n" +
 	"\x05ready\x18\x06 \x01(\bR\x05ready\x12\x1a\n" +
-	"\bdraining\x18\a \x01(\bR\bdraining\"\xe7\x01\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"\x95\x02\n" +
 	"\x04View\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12!\n" +
 	"\fexpert_nodes\x18\x02 \x01(\x03R\vexpertNodes\x12#\n" +
 	"\rmicro_batches\x18\x03 \x01(\x03R\fmicroBatches\x12+\n" +
 	"\amembers\x18\x04 \x03(\v2\x11.tandem.v1.MemberR\amembers\x12\"\n" +
 	"\rmax_model_len\x18\x05 \x01(\x03R\vmaxModelLen\x12,\n" +
-	"\x12max_batched_tokens\x18\x06 \x01(\x03R\x10maxBatchedTokens2I\n" +
+	"\x12max_batched_tokens\x18\x06 \x01(\x03R\x10maxBatchedTokens\x12\x12\n" +
+	"\x04wire\x18\a \x01(\tR\x04wire\x12\x18\n" +
+	"\acombine\x18\b \x01(\tR\acombine2I\n" +
 	"\n" +
 	"Membership\x12;\n" +
 	"\x04Join\x12\x16.tandem.v1.JoinRequest\x1a\x17.tandem.v1.JoinResponse(\x010\x01B\x9e\x01\n" +

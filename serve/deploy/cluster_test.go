@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -20,6 +21,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
@@ -33,6 +36,8 @@ type nodeSpec struct {
 	// Via is a forwarder by which the node reaches its peers: it is told the
 	// address in a line.
 	Via string
+	// Wire is what the node insists on.
+	Wire string
 }
 
 // dial reaches peers through the forwarder, where there is one.
@@ -79,7 +84,7 @@ func runNode(text string) int {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 		err = work(ctx, m, deploy.NodeOptions{
 			Options: o, Role: cluster.Role(s.Role), Control: s.Control, Listen: s.Listen, Advertise: s.Advertise, Version: "test",
-			Grace: s.Grace, Dial: s.dial(),
+			Grace: s.Grace, Dial: s.dial(), WantWire: s.Wire,
 		})
 	}
 	if err != nil {
@@ -108,10 +113,16 @@ type testCluster struct {
 // startCluster starts a front end for expert nodes of a model.
 func startCluster(t *testing.T, dir string, experts, micro int) *testCluster {
 	t.Helper()
+	return startClusterBy(t, dir, experts, micro, route.Wire{})
+}
+
+// startClusterBy is startCluster where rows travel in a given way.
+func startClusterBy(t *testing.T, dir string, experts, micro int, wire route.Wire) *testCluster {
+	t.Helper()
 	m, err := deploy.OpenModel(dir)
 	require.NoError(t, err)
 	o := nodeOptions()
-	o.Experts, o.MicroBatches = experts, micro
+	o.Experts, o.MicroBatches, o.Wire = experts, micro, wire
 	control, err := deploy.NewControl(m, o, "test")
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -192,12 +203,21 @@ func (c *testCluster) ready(attention int, within time.Duration) {
 func TestProcessesGiveTheSameBits(t *testing.T) {
 	m, err := deploy.OpenModel("")
 	require.NoError(t, err)
-	want := plain(t, m)
-	c := startCluster(t, "", 3, 2)
+	for _, wire := range []route.Wire{{}, {Rows: kernel.RowInt8, Combine: route.Partial}} {
+		t.Run(wire.String(), func(t *testing.T) { answersInProcesses(t, m, wire) })
+	}
+}
+
+// answersInProcesses compares with the plain version. Only the front end knows
+// the wire; nodes are told.
+func answersInProcesses(t *testing.T, m *deploy.Model, wire route.Wire) {
+	const experts = 3
+	want := plain(t, m, numerics{wire, experts})
+	c := startClusterBy(t, "", experts, 2, wire)
 	for range 2 {
 		c.node(nodeSpec{Role: "attention"})
 	}
-	for range 3 {
+	for range experts {
 		c.node(nodeSpec{Role: "expert"})
 	}
 	c.ready(2, 30*time.Second)
@@ -216,17 +236,34 @@ func TestProcessesGiveTheSameBits(t *testing.T) {
 	all.Wait()
 }
 
-// TestNodeOfAnotherModelIsRefused starts a node whose model is not the
-// cluster's: it ends, and says both values.
-func TestNodeOfAnotherModelIsRefused(t *testing.T) {
-	c := startCluster(t, "", 1, 1)
-	c.model = models(t)[0]
-	p := c.node(nodeSpec{Role: "expert"})
+// TestNodeWithAnotherWireIsRefused starts a node that insists on a wire that is
+// not the cluster's: it ends, and says both.
+func TestNodeWithAnotherWireIsRefused(t *testing.T) {
+	c := startClusterBy(t, "", 1, 1, route.Wire{Rows: kernel.RowBF16})
+	p := c.node(nodeSpec{Role: "attention", Wire: "int8"})
+	p.ends(t)
+	require.Contains(t, p.log.String(), "wire: the cluster has bf16, the node int8")
+	agrees := c.node(nodeSpec{Role: "attention", Wire: "bf16"})
+	require.Eventually(t, func() bool { return strings.Contains(agrees.log.String(), "joined") }, 20*time.Second, 10*time.Millisecond)
+}
+
+// ends waits until a node has given up.
+func (p *process) ends(t *testing.T) {
+	t.Helper()
 	select {
 	case <-p.done:
 	case <-time.After(20 * time.Second):
 		t.Fatal("the node goes on")
 	}
 	require.Equal(t, 1, p.ProcessState.ExitCode())
+}
+
+// TestNodeOfAnotherModelIsRefused starts a node whose model is not the
+// cluster's: it ends, and says both values.
+func TestNodeOfAnotherModelIsRefused(t *testing.T) {
+	c := startCluster(t, "", 1, 1)
+	c.model = models(t)[0]
+	p := c.node(nodeSpec{Role: "expert"})
+	p.ends(t)
 	require.Contains(t, p.log.String(), "the cluster has")
 }

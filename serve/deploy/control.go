@@ -34,6 +34,7 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	}
 	c := &Control{tls: o.TLS, log: o.Log, Members: cluster.NewServer(m.Identity(version), cluster.Settings{
 		ExpertNodes: o.Experts, MicroBatches: o.MicroBatches, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
+		Wire: o.Wire.Rows.String(), Combine: o.Wire.Combine.String(),
 	}, o.PeerTimeout)}
 	c.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
 		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, Missing: c.members,

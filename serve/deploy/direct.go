@@ -10,5 +10,10 @@ import (
 // over weights that deployments use too.
 func NewDirect(m *Model, w *Weights, dev kernel.Device, cache *layer.Cache, rows int) (*serve.Direct, error) {
 	// Places hold ascending blocks of experts: joined, they are all in order.
-	return serve.NewDirect(dev, m.Spec, w.attention, layer.JoinExperts(w.experts...), cache, rows)
+	d, err := serve.NewDirect(dev, m.Spec, w.attention, layer.JoinExperts(w.experts...), cache, rows)
+	if err != nil {
+		return nil, err
+	}
+	d.ExpertNodes = len(w.experts)
+	return d, nil
 }

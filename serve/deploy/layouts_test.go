@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-moe/tandem/internal/oracle"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/batch"
 	"github.com/tandem-moe/tandem/serve/deploy"
@@ -34,8 +35,9 @@ var (
 )
 
 // layout is one way to serve the same requests: everything that must not change
-// an answer.
+// an answer, and how rows travel, which may.
 type layout struct {
+	wire                          route.Wire
 	seed                          uint64
 	attention, experts, micro     int
 	transport                     string
@@ -69,19 +71,20 @@ func drawLayout(seed uint64, requests int) layout {
 	for range rng.IntN(4) {
 		l.preempt = append(l.preempt, batch.Forced{Sequence: rng.IntN(3), Step: 1 + rng.IntN(6)})
 	}
+	l.wire = route.Wire{Rows: kernel.RowFormat(rng.IntN(3)), Combine: route.Combine(rng.IntN(2))}
 	return l
 }
 
 func (l layout) String() string {
-	return fmt.Sprintf("seed %d: %dA %dE m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v order %v preempt %v",
-		l.seed, l.attention, l.experts, l.micro, l.transport, l.pages, l.pageTokens, l.maxBatched, l.chunk, l.reuse, l.maxSeqs,
+	return fmt.Sprintf("seed %d: %v, %dA %dE m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v order %v preempt %v",
+		l.seed, l.wire, l.attention, l.experts, l.micro, l.transport, l.pages, l.pageTokens, l.maxBatched, l.chunk, l.reuse, l.maxSeqs,
 		l.linger, l.isas, l.threads, l.order, l.preempt)
 }
 
 // options are the layout as a deployment's.
 func (l layout) options(m *deploy.Model) deploy.Options {
 	o := deploy.Options{
-		Attention: l.attention, Experts: l.experts, MicroBatches: l.micro, Transport: l.transport,
+		Attention: l.attention, Experts: l.experts, MicroBatches: l.micro, Transport: l.transport, Wire: l.wire,
 		PageTokens: l.pageTokens, MaxBatchedTokens: l.maxBatched, ChunkTokens: l.chunk, NoPrefixReuse: !l.reuse,
 		MaxNumSeqs: l.maxSeqs, MaxModelLen: longest, Linger: l.linger, Preempt: l.preempt,
 	}
@@ -220,6 +223,7 @@ func (l layout) run(t *testing.T, m *deploy.Model) ([]answer, []serve.NodeStats)
 type total struct {
 	layouts, preemptions, reused, joined, lingers uint64
 	bytes                                         map[string]uint64
+	wires                                         map[route.Wire]int
 }
 
 func (c *total) add(stats []serve.NodeStats) {
@@ -269,10 +273,36 @@ func models(t *testing.T) []string {
 	return append(oracle.Models(t, model.Mixtral, model.Qwen3MoE, model.OLMoE), "")
 }
 
+// numerics is what of a layout an answer may depend on: the number of expert
+// nodes only where each sums what its experts make of a row.
+type numerics struct {
+	wire    route.Wire
+	experts int
+}
+
+func (l layout) numerics() numerics {
+	if l.wire.Combine == route.Partial {
+		return numerics{l.wire, l.experts}
+	}
+	return numerics{wire: l.wire}
+}
+
+// plainAnswers are the plain version's, by numerics.
+type plainAnswers map[numerics][]answer
+
+func (p plainAnswers) of(t *testing.T, m *deploy.Model, l layout) []answer {
+	n := l.numerics()
+	if p[n] == nil {
+		p[n] = plain(t, m, n)
+	}
+	return p[n]
+}
+
 // TestLayoutsGiveTheSameBits serves the same requests in random layouts: the
-// tokens and log-probabilities are those of the plain version, bit for bit.
+// tokens and log-probabilities are those of the plain version, which rounds rows
+// as they would travel, bit for bit.
 func TestLayoutsGiveTheSameBits(t *testing.T) {
-	c := total{bytes: map[string]uint64{}}
+	c := total{bytes: map[string]uint64{}, wires: map[route.Wire]int{}}
 	for _, dir := range models(t) {
 		name := "gopher"
 		if dir != "" {
@@ -282,14 +312,15 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 			m, err := deploy.OpenModel(dir)
 			require.NoError(t, err)
 			defer m.Checkpoint.Close()
-			want := plain(t, m)
+			want := plainAnswers{}
 			for _, seed := range seeds() {
-				l := drawLayout(seed, len(want))
+				l := drawLayout(seed, len(requests(m.Spec.Vocabulary)))
 				t.Log(l)
 				got, stats := l.run(t, m)
-				l.compare(t, dir, want, got)
+				l.compare(t, dir, want.of(t, m, l), got)
 				l.check(t, stats)
 				c.add(stats)
+				c.wires[l.wire]++
 			}
 		})
 	}
@@ -302,6 +333,7 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		require.Positive(t, c.lingers, "gathers that a linger ended")
 		require.Positive(t, c.bytes["inproc"], "bytes in process")
 		require.Positive(t, c.bytes["tcp"], "bytes by TCP")
+		require.GreaterOrEqual(t, len(c.wires), 4, "ways to travel")
 	}
 }
 

@@ -188,7 +188,7 @@ func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Pla
 		return err
 	}
 	n.ExpertNode, err = serve.NewExpertNode(serve.ExpertConfig{
-		Spec: l.model.Spec, Device: n.dev, Weights: w, Placement: p, Place: place,
+		Spec: l.model.Spec, Device: n.dev, Weights: w, Placement: p, Place: place, Wire: l.options.Wire,
 		Endpoint: n.ep, Linger: l.options.Linger, Busy: l.pool, Log: l.options.Log.With("node", n.name),
 	})
 	return err
@@ -227,7 +227,7 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.
 // attentionConfig is what follows from model and options.
 func (o *Options) attentionConfig(m *Model, name string) serve.AttentionConfig {
 	return serve.AttentionConfig{
-		Spec: m.Spec, ModelHash: m.Hash, Numerics: Numerics,
+		Spec: m.Spec, ModelHash: m.Hash, Numerics: o.Numerics(), Wire: o.Wire,
 		MicroBatches: o.MicroBatches, MaxNumSeqs: o.MaxNumSeqs, MaxBatchedTokens: o.MaxBatchedTokens,
 		MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, ChunkTokens: o.ChunkTokens, NoPrefixReuse: o.NoPrefixReuse, Preempt: o.Preempt,
 		Log: o.Log.With("node", name),

@@ -82,7 +82,10 @@ func joinError(err error) error {
 // hello is what the node says of itself. It asks for the place whose experts it
 // has: to load others takes long.
 func (n *Node) hello(addr string) cluster.Hello {
-	h := cluster.Hello{Role: n.Role, Addr: addr, Identity: n.model.Identity(n.Version), Place: cluster.AnyPlace}
+	h := cluster.Hello{
+		Role: n.Role, Addr: addr, Identity: n.model.Identity(n.Version), Place: cluster.AnyPlace,
+		Wire: n.WantWire, Combine: n.WantCombine,
+	}
 	if n.experts != nil {
 		h.Place = n.place.index
 	}
@@ -94,6 +97,10 @@ func (m *membership) fill() error {
 	m.options = m.NodeOptions.Options
 	m.options.Experts, m.options.MicroBatches = m.view.ExpertNodes, m.view.MicroBatches
 	m.options.MaxModelLen, m.options.MaxBatchedTokens = m.view.MaxModelLen, m.view.MaxBatchedTokens
+	var err error
+	if m.options.Wire, err = route.ParseWire(m.view.Wire, m.view.Combine); err != nil {
+		return fmt.Errorf("with the cluster's settings: %w", err)
+	}
 	if err := m.options.fill(m.model.Spec); err != nil {
 		return fmt.Errorf("with the cluster's settings: %w", err)
 	}
@@ -222,7 +229,7 @@ func (m *membership) expert(ctx context.Context) error {
 		return err
 	}
 	expert, err := serve.NewExpertNode(serve.ExpertConfig{
-		Spec: m.model.Spec, Device: m.dev, Weights: m.experts, Placement: placement, Place: self.Place,
+		Spec: m.model.Spec, Device: m.dev, Weights: m.experts, Placement: placement, Place: self.Place, Wire: m.options.Wire,
 		Endpoint: ep, Linger: m.options.Linger, Busy: m.pool, Log: m.Log,
 	})
 	if err != nil {

@@ -16,11 +16,22 @@ import (
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/model/gopher"
+	"github.com/tandem-moe/tandem/route"
 )
 
-// Numerics names the arithmetic: weights widened exactly to f32, f32 chains, f32
-// cache and wire, exact combine, spans of kernel.Span positions.
-var Numerics = fmt.Sprintf("f32 (kv f32, wire f32, combine exact, span %d)", kernel.Span)
+// arithmetic names what no option changes: weights widened exactly to f32, f32
+// chains, an f32 cache, spans of kernel.Span positions.
+var arithmetic = fmt.Sprintf("f32 (kv f32, span %d)", kernel.Span)
+
+// Numerics names all that a result depends on beside the model. Only sums per
+// node depend on the layout.
+func (o *Options) Numerics() string {
+	layout := ""
+	if o.Wire.Combine == route.Partial {
+		layout = fmt.Sprintf(" over %d expert nodes", o.Experts)
+	}
+	return fmt.Sprintf("%s, %v%s", arithmetic, o.Wire, layout)
+}
 
 // Model is an opened model.
 type Model struct {
@@ -64,7 +75,7 @@ func OpenModel(dir string) (*Model, error) {
 // Identity is what nodes of a cluster that serves the model must agree on.
 func (m *Model) Identity(version string) cluster.Identity {
 	return cluster.Identity{
-		Version: version, Model: m.Hash, Numerics: Numerics,
+		Version: version, Model: m.Hash, Numerics: arithmetic,
 		Layers: len(m.Spec.Layers), Experts: m.Spec.Router.Experts, TopK: m.Spec.Router.TopK,
 	}
 }

@@ -20,8 +20,8 @@ import (
 )
 
 // NodeOptions say how one node joins a cluster. What all nodes share, the front
-// end decides: Experts, MicroBatches, MaxModelLen and MaxBatchedTokens of the
-// Options do not count.
+// end decides: Experts, MicroBatches, MaxModelLen, MaxBatchedTokens and Wire of
+// the Options do not count.
 type NodeOptions struct {
 	Options
 	Role cluster.Role
@@ -34,6 +34,9 @@ type NodeOptions struct {
 	// Grace is how long a node that is told to stop stays for the requests that
 	// need it. 0: it stops at once.
 	Grace time.Duration
+	// WantWire and WantCombine are names that the front end's Wire must have for the
+	// node to join; empty: any.
+	WantWire, WantCombine string
 	// Dial reaches other nodes; nil means plain TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }

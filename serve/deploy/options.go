@@ -44,6 +44,9 @@ type Options struct {
 	Threads int
 	// Transport joins the nodes of one process: "inproc" (default) or "tcp".
 	Transport string
+	// Wire says how rows travel between attention and expert nodes, in one process
+	// too, and where results are added up. Default: f32 and exactly.
+	Wire route.Wire
 	// Linger bounds how long an expert node holds rows of one attention node back
 	// for those of others. 0: adaptive, see gather.Config.
 	Linger time.Duration
@@ -96,6 +99,9 @@ func (o *Options) fill(spec *model.Spec) error {
 			return fmt.Errorf("%s is %d, want 1 to %d", d.name, *d.value, d.max)
 		}
 	}
+	if err := o.Wire.Validate(); err != nil {
+		return err
+	}
 	if o.PageTokens%kernel.KVBlock != 0 {
 		return fmt.Errorf("page-tokens is %d, want a multiple of %d", o.PageTokens, kernel.KVBlock)
 	}
@@ -142,10 +148,10 @@ func (o *Options) pages(spec *model.Spec) int {
 func (o *Options) cacheTokens(spec *model.Spec) int { return o.pages(spec) * o.PageTokens }
 
 // slotBytes are the largest messages that an attention node and an expert node
-// receive: all rows with their pairs, and all results.
+// receive: all results, and all rows with their gate weights and pairs.
 func (o *Options) slotBytes(spec *model.Spec) (attention, expert int) {
-	rows, k, h := o.MaxBatchedTokens, spec.Router.TopK, spec.Hidden
-	return max(rows*k*h*4, 64), max(rows*h*4+rows*k*4+route.PairsSize(rows*k), 64)
+	rows, pairs, width := o.MaxBatchedTokens, o.MaxBatchedTokens*spec.Router.TopK, o.Wire.RowBytes(spec.Hidden)
+	return o.Wire.Results(rows, pairs) * width, rows*width + pairs*4 + route.PairsSize(pairs)
 }
 
 // CacheBytes is the memory of a page of the model's KV cache, in bytes.

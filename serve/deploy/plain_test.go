@@ -8,6 +8,7 @@ import (
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
 	"github.com/tandem-moe/tandem/serve/sample"
@@ -15,7 +16,7 @@ import (
 
 // plainEngine is the slow, obvious version: one request at a time, its whole
 // sequence anew for each token, on one thread, by portable code where the model
-// is small.
+// is small and the numerics the default.
 type plainEngine struct {
 	t      testing.TB
 	m      *deploy.Model
@@ -29,11 +30,11 @@ type plainEngine struct {
 // portableHidden is the width up to which portable code is fast enough here.
 const portableHidden = 128
 
-// plain answers all requests the plain way.
-func plain(t *testing.T, m *deploy.Model) []answer {
+// plain answers all requests the plain way, in a numerics.
+func plain(t *testing.T, m *deploy.Model, n numerics) []answer {
 	t.Helper()
 	isa := kernel.Portable
-	if m.Spec.Hidden > portableHidden || raceEnabled {
+	if m.Spec.Hidden > portableHidden || raceEnabled || n.wire != (route.Wire{}) {
 		isa = kernel.Auto
 	}
 	dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: isa, Threads: 1})
@@ -54,6 +55,7 @@ func plain(t *testing.T, m *deploy.Model) []answer {
 	p.direct, err = serve.NewDirect(dev, m.Spec, a, e, cache, longest)
 	require.NoError(t, err)
 	defer p.direct.Free()
+	p.direct.Wire, p.direct.ExpertNodes = n.wire, n.experts
 	for i := range cache.Pages {
 		p.pages = append(p.pages, int32(i))
 	}
