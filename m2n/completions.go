@@ -16,7 +16,7 @@ type completions struct {
 	gate   atomic.Pointer[gate]
 
 	mu      sync.Mutex
-	ring    ring[Completion]
+	ring    fifo[Completion]
 	parked  bool
 	ended   bool
 	watched <-chan struct{} // of the consumer's context, whose end is a signal
@@ -156,16 +156,16 @@ func (q *completions) close() (messages []Completion) {
 	return messages
 }
 
-// ring is a first-in, first-out queue that keeps its memory.
-type ring[T any] struct {
+// fifo is a first-in, first-out queue that keeps its memory.
+type fifo[T any] struct {
 	buf  []T
 	head int
 	n    int
 }
 
-func (r *ring[T]) len() int { return r.n }
+func (r *fifo[T]) len() int { return r.n }
 
-func (r *ring[T]) push(v T) {
+func (r *fifo[T]) push(v T) {
 	if r.n == len(r.buf) {
 		r.grow()
 	}
@@ -173,7 +173,7 @@ func (r *ring[T]) push(v T) {
 	r.n++
 }
 
-func (r *ring[T]) grow() {
+func (r *fifo[T]) grow() {
 	buf := make([]T, max(8, 2*len(r.buf)))
 	for i := range r.n {
 		buf[i] = r.buf[(r.head+i)%len(r.buf)]
@@ -182,9 +182,9 @@ func (r *ring[T]) grow() {
 }
 
 // front returns the oldest element, which must exist.
-func (r *ring[T]) front() T { return r.buf[r.head] }
+func (r *fifo[T]) front() T { return r.buf[r.head] }
 
-func (r *ring[T]) pop() (T, bool) {
+func (r *fifo[T]) pop() (T, bool) {
 	var zero T
 	if r.n == 0 {
 		return zero, false
@@ -197,4 +197,4 @@ func (r *ring[T]) pop() (T, bool) {
 }
 
 // at returns the i-th oldest element, which must exist.
-func (r *ring[T]) at(i int) T { return r.buf[(r.head+i)%len(r.buf)] }
+func (r *fifo[T]) at(i int) T { return r.buf[(r.head+i)%len(r.buf)] }

@@ -56,18 +56,58 @@ func (p *pair) connect(ctx context.Context, addr string) error {
 		<-ctx.Done()
 		return fmt.Errorf("the peer has no address and did not connect within %v", p.ep.cfg.DialTimeout)
 	}
-	scheme, rest, err := splitAddr(addr)
+	transports, rest, err := splitAddr(addr)
 	if err != nil {
 		return err
 	}
-	dial := p.dialTCP
-	if scheme == "inproc" {
-		dial = p.dialInproc
-	}
-	if err := p.persist(ctx, func() error { return dial(ctx, rest) }); err != nil {
+	if err := p.persist(ctx, func() error { return p.try(ctx, transports, rest) }); err != nil {
 		return fmt.Errorf("connecting to %s: %w", addr, err)
 	}
 	return nil
+}
+
+// try connects by the first transport that is possible, and notes why the others
+// are not.
+func (p *pair) try(ctx context.Context, transports []string, addr string) error {
+	var passed []error
+	for _, t := range transports {
+		err := p.dialBy(ctx, t, addr)
+		if err == nil {
+			p.noteChoice(t, passed)
+			return nil
+		}
+		passed = append(passed, fmt.Errorf("%s: %w", t, err))
+		if skip := new(skipError); !errors.As(err, &skip) {
+			break
+		}
+	}
+	return errors.Join(passed...)
+}
+
+func (p *pair) dialBy(ctx context.Context, transport, addr string) error {
+	switch transport {
+	case "inproc":
+		return p.dialInproc(ctx, addr)
+	case "shm":
+		return p.dialSHM(ctx, addr)
+	}
+	return p.dialTCP(ctx, addr)
+}
+
+// skipError says why a transport is not possible between two ends.
+type skipError struct{ reason string }
+
+func (e *skipError) Error() string { return e.reason }
+
+// noteChoice keeps the report of what was chosen, and why.
+func (p *pair) noteChoice(transport string, passed []error) {
+	why := "this end dialled"
+	if len(passed) > 0 {
+		why = errors.Join(passed...).Error()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.why = transport + ": " + why
 }
 
 // persist tries again, with growing pauses, until ctx ends or the peer refuses

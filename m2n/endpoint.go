@@ -100,35 +100,42 @@ func (e *Endpoint) Register(mem []byte, user any) *Region {
 
 // Listen accepts peers at an address and returns the address as bound:
 //
-//	inproc:NAME     in Config.Network, for endpoints of the same process
-//	tcp:HOST:PORT   port 0 takes a free one
+//	inproc:NAME         in Config.Network, for endpoints of the same process
+//	tcp:HOST:PORT       port 0 takes a free one
+//	shm+tcp:HOST:PORT   the same, for peers that are to prefer shared memory
 //
-// An endpoint may listen at several.
+// An endpoint may listen at several. Where it listens by TCP, peers of its host
+// and user can share memory with it: which they do is said by the address that
+// they are told.
 func (e *Endpoint) Listen(ctx context.Context, addr string) (string, error) {
-	scheme, rest, err := splitAddr(addr)
+	transports, rest, err := splitAddr(addr)
 	if err != nil {
 		return "", err
 	}
 	if err := e.alive(); err != nil {
 		return "", err
 	}
-	if scheme == "inproc" {
+	if transports[0] == "inproc" {
 		return addr, e.bindInproc(rest)
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", rest)
 	if err != nil {
 		return "", fmt.Errorf("m2n: listening at %s: %w", addr, err)
 	}
-	return "tcp:" + l.Addr().String(), e.Serve(l)
+	return strings.Join(transports, "+") + ":" + l.Addr().String(), e.Serve(l)
 }
 
-// splitAddr takes an address apart: "tcp:127.0.0.1:80" is tcp and 127.0.0.1:80.
-func splitAddr(addr string) (scheme, rest string, err error) {
-	scheme, rest, ok := strings.Cut(addr, ":")
-	if !ok || rest == "" || scheme != "inproc" && scheme != "tcp" {
-		return "", "", fmt.Errorf("m2n: address %q is neither inproc:NAME nor tcp:HOST:PORT", addr)
+// splitAddr takes an address apart: "shm+tcp:127.0.0.1:80" is shm, tcp and
+// 127.0.0.1:80. Slashes may follow the first colon, as in a URL.
+func splitAddr(addr string) (transports []string, rest string, err error) {
+	scheme, rest, _ := strings.Cut(addr, ":")
+	rest = strings.TrimPrefix(rest, "//")
+	transports = strings.Split(scheme, "+")
+	known := scheme == "inproc" || !slices.ContainsFunc(transports, func(t string) bool { return t != "shm" && t != "tcp" })
+	if rest == "" || !known {
+		return nil, "", fmt.Errorf("m2n: address %q is neither inproc:NAME nor one of tcp:, shm: and shm+tcp:HOST:PORT", addr)
 	}
-	return scheme, rest, nil
+	return transports, rest, nil
 }
 
 func (e *Endpoint) alive() error {

@@ -14,6 +14,7 @@ import (
 // thousand times a second as long as something comes.
 type engine struct {
 	gate    *gate
+	board   *shmBoard
 	pump    *pump
 	driving sync.Mutex // held by who reads
 	moves   atomic.Uint64
@@ -38,12 +39,18 @@ func (e *Endpoint) engine() (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	pump, err := newPump()
+	board, err := newBoard()
 	if err != nil {
 		gate.close()
 		return nil, err
 	}
-	eng := &engine{gate: gate, pump: pump}
+	pump, err := newPump()
+	if err != nil {
+		gate.close()
+		board.close()
+		return nil, err
+	}
+	eng := &engine{gate: gate, board: board, pump: pump}
 	eng.pumping.Go(pump.run)
 	e.eng.Store(eng)
 	e.done.ringAt(gate)
@@ -57,20 +64,32 @@ func (g *engine) stop() {
 	g.driving.Lock()
 	defer g.driving.Unlock()
 	g.gate.close()
+	g.board.close()
 }
 
 // look reads what is there, unless somebody does.
 func (g *engine) look() {
 	if g.driving.TryLock() {
-		g.drive(0)
+		g.drive()
 		g.driving.Unlock()
 	}
 }
 
-// drive waits for at most limit for something to read, and reads. The caller
-// holds driving.
-func (g *engine) drive(limit time.Duration) {
-	if n := g.gate.wait(limit); n > 0 {
+// drive reads what is there. The caller holds driving.
+func (g *engine) drive() { g.note(g.board.sweep() + g.gate.wait(0)) }
+
+// park waits until there is something to read, or the bell rings, and reads. The
+// caller holds driving.
+func (g *engine) park() {
+	if g.board.sleep() {
+		g.note(g.gate.wait(-1))
+	}
+	g.board.wakeUp()
+	g.note(g.board.sweep())
+}
+
+func (g *engine) note(moved int) {
+	if moved > 0 {
 		g.moves.Add(1)
 	}
 }
@@ -97,14 +116,31 @@ func (e *Endpoint) wait(ctx context.Context) error {
 	}
 	g.driving.Lock()
 	defer g.driving.Unlock()
-	if e.cfg.SpinFor > 0 && e.spin(ctx, func() { g.drive(0) }) {
+	if e.cfg.SpinFor > 0 && e.spin(ctx, g.glance()) {
 		return nil
 	}
 	if e.done.park() {
-		g.drive(-1)
+		g.park()
 		e.done.unpark()
 	}
 	return nil
+}
+
+// glance returns what looks for something to read, again and again: at the rings
+// each time, where there are some, and at the sockets now and then.
+func (g *engine) glance() func() {
+	if !g.board.used() {
+		return g.drive
+	}
+	const seldom = 64
+	i := 0
+	return func() {
+		if i++; i%seldom == 0 {
+			g.drive()
+			return
+		}
+		g.note(g.board.sweep())
+	}
 }
 
 // spin looks for a completion for at most SpinFor, doing step meanwhile.

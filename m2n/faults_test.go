@@ -2,7 +2,6 @@ package m2n
 
 import (
 	"context"
-	"crypto/tls"
 	"io"
 	"net"
 	"strings"
@@ -250,7 +249,7 @@ func dialAs(t *testing.T, addr string, h hello) *stranger {
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	self := endpoint(t, Config{ID: h.From, Epoch: h.FromEpoch, PeerTimeout: atLast})
-	s := &stranger{t: t, stream: newStream(context.Background(), self, conn, tls.Client)}
+	s := &stranger{t: t, stream: newStream(context.Background(), self, conn, nil)}
 	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	require.NoError(t, s.say(frameHello, self.greeting(h)))
 	return s

@@ -131,18 +131,25 @@ func (f *frame) parseMeta(meta []byte, s sizes) error {
 	if sum := crc32.Checksum(meta, castagnoli); sum != s.metaSum {
 		return fmt.Errorf("%w: the checksum of the header is %08x, announced %08x", ErrBadFrame, sum, s.metaSum)
 	}
+	var err error
+	f.lengths, err = spanLengths(meta, s.spans, s.body)
+	f.header = meta[4*s.spans:]
+	return err
+}
+
+// spanLengths reads the lengths of the spans of a body.
+func spanLengths(meta []byte, spans, body int) ([]int, error) {
 	total := uint64(0)
-	f.lengths = make([]int, s.spans)
-	for i := range f.lengths {
+	lengths := make([]int, spans)
+	for i := range lengths {
 		n := binary.LittleEndian.Uint32(meta[4*i:])
-		f.lengths[i] = int(n)
+		lengths[i] = int(n)
 		total += uint64(n)
 	}
-	if total != uint64(s.body) {
-		return fmt.Errorf("%w: the spans have %d bytes, the body %d", ErrBadFrame, total, s.body)
+	if total != uint64(body) {
+		return nil, fmt.Errorf("%w: the spans have %d bytes, the body %d", ErrBadFrame, total, body)
 	}
-	f.header = meta[4*s.spans:]
-	return nil
+	return lengths, nil
 }
 
 // appendFrame encodes the fixed and the meta part. f.body must be the sum of

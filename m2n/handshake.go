@@ -30,6 +30,8 @@ type greeting struct {
 	Lanes int    `json:"lanes,omitempty"`
 	Lane  int    `json:"lane,omitempty"`
 	Token string `json:"token,omitempty"`
+	// Ring is where on the sender's board the pair's bit is, where they share memory.
+	Ring int `json:"ring,omitempty"`
 }
 
 func (e *Endpoint) greeting(h hello) greeting {

@@ -117,7 +117,7 @@ func (n *lane) gather() bool {
 		return false
 	}
 	n.out.reset()
-	if n != l.control() || len(l.lanes) == 1 {
+	if l.carries(n) {
 		n.gatherMessages()
 	}
 	if len(n.out.frames) == 0 {

@@ -137,6 +137,10 @@ type Config struct {
 	// are called from goroutines of the endpoint, Alloc by one at a time.
 	Alloc func(n int) (*Region, error)
 	Free  func(*Region)
+	// Adopt makes a region of memory that is shared with a peer's process, to
+	// receive into; it is given to Free before it goes. nil means that it is used
+	// as it is; where Alloc is set it means that there is no shared memory.
+	Adopt func(mem []byte) (*Region, error)
 	// SlotBytes bounds the body of one message that this endpoint receives
 	// (default 1 MiB); Slots is the credit that it gives each peer: the messages
 	// in flight, received and not yet released (default 8). With the defaults

@@ -87,11 +87,12 @@ type pair struct {
 	mu       sync.Mutex
 	addr     string
 	phase    phase
-	cause    error // of being down
+	cause    error  // of being down
+	why      string // which transport was chosen, and why
 	limits   limits
 	credit   int
 	link     link
-	queue    ring[*outgoing]
+	queue    fifo[*outgoing]
 	asking   bool          // a goroutine waits for the first message's event
 	writing  int           // writes under way that read spans of messages
 	reported bool          // Lost has been reported

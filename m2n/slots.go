@@ -11,7 +11,7 @@ import (
 // the connection has ended and the last message is released.
 type slots struct {
 	region *Region
-	free   func(*Region)
+	free   func()
 	stride int
 
 	mu    sync.Mutex
@@ -23,16 +23,26 @@ type slots struct {
 const slotAlign = 64
 
 func newSlots(e *Endpoint) (*slots, error) {
-	stride := (e.cfg.SlotBytes + slotAlign - 1) / slotAlign * slotAlign
-	s := &slots{stride: stride, free: e.cfg.Free, refs: 1}
+	s := e.emptySlots()
+	var err error
+	if s.region, err = e.alloc(s.stride * e.cfg.Slots); err != nil {
+		return nil, fmt.Errorf("receive memory of %d slots of %d bytes: %w", e.cfg.Slots, s.stride, err)
+	}
+	s.free = func() {
+		if e.cfg.Free != nil {
+			e.cfg.Free(s.region)
+		}
+	}
+	return s, nil
+}
+
+// emptySlots are slots without memory.
+func (e *Endpoint) emptySlots() *slots {
+	s := &slots{stride: roundUp(e.cfg.SlotBytes, slotAlign), free: func() {}, refs: 1}
 	for i := range e.cfg.Slots {
 		s.empty = append(s.empty, e.cfg.Slots-1-i)
 	}
-	var err error
-	if s.region, err = e.alloc(stride * e.cfg.Slots); err != nil {
-		return nil, fmt.Errorf("receive memory of %d slots of %d bytes: %w", e.cfg.Slots, stride, err)
-	}
-	return s, nil
+	return s
 }
 
 func (e *Endpoint) alloc(n int) (*Region, error) {
@@ -62,6 +72,20 @@ func (s *slots) take() (int, bool) {
 	return i, true
 }
 
+// takeThis takes the slot that a peer has chosen; false where it holds a message.
+func (s *slots) takeThis(slot int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.empty, slot)
+	if i < 0 {
+		return false
+	}
+	s.empty = slices.Delete(s.empty, i, i+1)
+	s.held++
+	s.refs++
+	return true
+}
+
 // put gives a slot back.
 func (s *slots) put(i int) {
 	s.mu.Lock()
@@ -84,8 +108,8 @@ func (s *slots) unref() {
 	s.refs--
 	last := s.refs == 0
 	s.mu.Unlock()
-	if last && s.free != nil {
-		s.free(s.region)
+	if last {
+		s.free()
 	}
 }
 

@@ -26,12 +26,13 @@ func (e *Endpoint) Serve(l net.Listener) error {
 		return ErrClosed
 	}
 	e.sockets = append(e.sockets, l)
-	e.spawn(func() { e.accept(l) })
+	e.spawn(func() { e.accept(l, e.meet) })
+	e.serveHost(l)
 	return nil
 }
 
 // accept takes connections until Close closes the socket.
-func (e *Endpoint) accept(l net.Listener) {
+func (e *Endpoint) accept(l net.Listener, meet func(net.Conn)) {
 	var strangers atomic.Int64
 	for {
 		conn, err := l.Accept()
@@ -48,7 +49,7 @@ func (e *Endpoint) accept(l net.Listener) {
 		default:
 			e.spawn(func() {
 				defer strangers.Add(-1)
-				e.meet(conn)
+				meet(conn)
 			})
 		}
 	}
@@ -69,7 +70,7 @@ func (e *Endpoint) pause(d time.Duration) bool {
 func (e *Endpoint) meet(conn net.Conn) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.DialTimeout*3/4)
 	defer cancel()
-	s := newStream(ctx, e, conn, tls.Server)
+	s := newStream(ctx, e, conn, e.secure(tls.Server))
 	if err := e.welcome(ctx, s); err != nil {
 		s.refuse(err)
 		s.conn.Close()
@@ -105,7 +106,7 @@ func (p *pair) receive(ctx context.Context, s *stream, theirs greeting) error {
 	if err != nil {
 		return err
 	}
-	l, err := newWireLink(p, tcp, streams, theirs)
+	l, err := newTCPLink(p, streams, theirs)
 	if err != nil {
 		closeStreams(streams[1:])
 		return err
@@ -193,7 +194,7 @@ func (e *Endpoint) call(ctx context.Context, addr string, g greeting) (*stream, 
 	if err != nil {
 		return nil, err
 	}
-	s := newStream(ctx, e, conn, tls.Client)
+	s := newStream(ctx, e, conn, e.secure(tls.Client))
 	err = firstError(func() error { return s.secured(ctx) }, func() error { return s.say(frameHello, g) })
 	if err != nil {
 		s.conn.Close()
@@ -208,7 +209,7 @@ func (p *pair) raiseBy(streams []*stream, theirs greeting) error {
 			return err
 		}
 	}
-	l, err := newWireLink(p, tcp, streams, theirs)
+	l, err := newTCPLink(p, streams, theirs)
 	if err != nil {
 		return err
 	}
@@ -218,6 +219,14 @@ func (p *pair) raiseBy(streams []*stream, theirs greeting) error {
 	}
 	l.start()
 	return nil
+}
+
+func newTCPLink(p *pair, streams []*stream, theirs greeting) (*wireLink, error) {
+	memory, err := newSlots(p.ep)
+	if err != nil {
+		return nil, err
+	}
+	return newWireLink(p, tcp, memory, streams, theirs)
 }
 
 func closeStreams(streams []*stream) {
@@ -263,11 +272,19 @@ type stream struct {
 	keep   func() error // ends ctx's power over the connection, if it is not over
 }
 
-// newStream begins a handshake, which ends with ctx.
-func newStream(ctx context.Context, e *Endpoint, conn net.Conn, role func(net.Conn, *tls.Config) *tls.Conn) *stream {
-	s := &stream{ep: e, conn: conn, secure: e.cfg.TLS != nil}
-	if s.secure {
-		s.conn = role(conn, e.cfg.TLS)
+// secure is how TCP connections are wrapped, where that is asked for.
+func (e *Endpoint) secure(role func(net.Conn, *tls.Config) *tls.Conn) func(net.Conn) net.Conn {
+	if e.cfg.TLS == nil {
+		return nil
+	}
+	return func(c net.Conn) net.Conn { return role(c, e.cfg.TLS) }
+}
+
+// newStream begins a handshake, which ends with ctx. wrap may be nil.
+func newStream(ctx context.Context, e *Endpoint, conn net.Conn, wrap func(net.Conn) net.Conn) *stream {
+	s := &stream{ep: e, conn: conn, secure: wrap != nil}
+	if wrap != nil {
+		s.conn = wrap(conn)
 	}
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -297,12 +314,17 @@ func (s *stream) secured(ctx context.Context) error {
 }
 
 func (s *stream) say(kind frameType, what any) error {
-	text, err := json.Marshal(what)
-	if err != nil {
-		return err
+	b, err := s.frame(kind, what)
+	if err == nil {
+		_, err = s.conn.Write(b)
 	}
-	_, err = s.conn.Write(appendFrame(nil, &frame{kind: kind, epoch: s.ep.cfg.Epoch, header: text}))
 	return err
+}
+
+// frame encodes a frame of the handshake.
+func (s *stream) frame(kind frameType, what any) ([]byte, error) {
+	text, err := json.Marshal(what)
+	return appendFrame(nil, &frame{kind: kind, epoch: s.ep.cfg.Epoch, header: text}), err
 }
 
 // hear reads the greeting of the other end.
@@ -330,8 +352,3 @@ func (s *stream) refuse(err error) {
 	s.conn.SetDeadline(time.Now().Add(s.ep.cfg.DialTimeout / 4)) //nolint:errcheck // the write fails then
 	_ = s.say(frameRefuse, refusalOf(err))                       // the peer sees the end of the connection otherwise
 }
-
-// began is the origin of this process's monotonic times.
-var began = time.Now()
-
-func now() time.Duration { return time.Since(began) }

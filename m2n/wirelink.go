@@ -18,6 +18,7 @@ type wireLink struct {
 	kind  int // index of counters
 	slots *slots
 	lanes []*lane
+	carry carrier      // nil where the lanes carry the messages
 	alive atomic.Int32 // lanes that have not left
 
 	// Guarded by pair.mu:
@@ -38,12 +39,9 @@ type arrival struct {
 	began time.Time
 }
 
-// newWireLink makes the link of connections whose handshake is over.
-func newWireLink(p *pair, kind int, streams []*stream, theirs greeting) (*wireLink, error) {
-	memory, err := newSlots(p.ep)
-	if err != nil {
-		return nil, err
-	}
+// newWireLink makes the link of connections whose handshake is over. memory is the
+// link's from here on.
+func newWireLink(p *pair, kind int, memory *slots, streams []*stream, theirs greeting) (*wireLink, error) {
 	l := &wireLink{pair: p, kind: kind, slots: memory, early: make(map[uint64]arrival)}
 	idle := max(min(p.ep.cfg.PeerTimeout, theirs.PeerTimeout)/4, leastIdle)
 	for _, s := range streams {
@@ -61,6 +59,11 @@ func (l *wireLink) transport() int { return l.kind }
 
 // control is the lane of credits.
 func (l *wireLink) control() *lane { return l.lanes[0] }
+
+// carries tells whether messages travel on a lane.
+func (l *wireLink) carries(n *lane) bool {
+	return l.carry == nil && (n != l.control() || len(l.lanes) == 1)
+}
 
 // start opens the lanes. The pair is up.
 func (l *wireLink) start() {
@@ -86,6 +89,9 @@ func (l *wireLink) abandon() {
 // gone is called as each lane leaves.
 func (l *wireLink) gone() {
 	if l.alive.Add(-1) == 0 {
+		if l.carry != nil {
+			l.carry.close()
+		}
 		l.slots.unref()
 	}
 	l.pair.ep.running.exit()
@@ -93,6 +99,9 @@ func (l *wireLink) gone() {
 
 // flush writes on the caller's goroutine what the kernel takes at once.
 func (l *wireLink) flush() {
+	if l.carry != nil {
+		l.carry.flush()
+	}
 	for _, n := range l.lanes {
 		n.flush()
 	}
@@ -118,7 +127,7 @@ func (l *wireLink) granted(n int) error {
 
 // place finds the memory for a message's body.
 func (l *wireLink) place(n *lane, f *frame) ([]byte, error) {
-	if n == l.control() && len(l.lanes) > 1 {
+	if !l.carries(n) {
 		return nil, fmt.Errorf("%w: a message on the lane of credits", ErrBadFrame)
 	}
 	slot, ok := l.slots.take()
@@ -143,6 +152,7 @@ func (l *wireLink) arrived(n *lane, f *frame) error {
 		l.arrival++
 		l.deliver(a)
 	}
+	l.giveBackIfUrgent(0)
 	return nil
 }
 
@@ -155,12 +165,15 @@ func (l *wireLink) deliver(a arrival) {
 	if !taken {
 		l.slots.put(a.slot)
 	}
-	l.giveBackIfUrgent(0)
 }
 
 // giveBack takes a slot from the receiver. The credit travels with the next
 // frame, or at once where the peer may be short of credits.
 func (l *wireLink) giveBack(slot int) {
+	if l.carry != nil {
+		l.carry.giveBack(slot)
+		return
+	}
 	l.slots.put(slot)
 	l.giveBackIfUrgent(1)
 }
@@ -190,6 +203,9 @@ func (l *wireLink) told(cause error) {
 	last := l.partings == len(l.lanes)
 	l.order.Unlock()
 	if last {
+		if l.carry != nil {
+			l.carry.settle()
+		}
 		l.pair.fail(cause)
 	}
 }

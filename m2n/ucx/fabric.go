@@ -47,13 +47,16 @@ type Fabric struct {
 	next, filled int
 }
 
-// defaults are settings that a Go program needs, and a mesh. UCX's caches of
-// registered memory hear of memory that goes away by hooks in libc, which Go does
-// not call. Shared memory takes part only where it is told to notice the end of a
-// peer (the setting is MM_… in UCX 1.13, of its kind in later ones).
+// defaults are settings that a Go program needs, and a mesh:
+//
+//   - no caches of registered memory, which hear of memory that goes away by hooks
+//     in libc: Go does not call it for that;
+//   - no shared memory: m2n has its own, and UCX's lets a peer that dies in the
+//     middle of a message block the others (it must be told, too, to notice the end
+//     of a peer at all: MM_… in UCX 1.13, the transport's name in later ones).
 var defaults = map[string]string{
 	"IB_REG_METHODS": "direct", "RCACHE_ENABLE": "n",
-	"MM_ERROR_HANDLING": "y", "POSIX_ERROR_HANDLING": "y", "SYSV_ERROR_HANDLING": "y",
+	"TLS": "^sm", "MM_ERROR_HANDLING": "y", "POSIX_ERROR_HANDLING": "y", "SYSV_ERROR_HANDLING": "y",
 }
 
 // Open makes a fabric. Errors name the setting, or the part of UCX, that failed; a

@@ -1,0 +1,15 @@
+package m2n
+
+// carrier takes a wireLink's messages where its lanes do not: memory that both
+// ends share, or a fabric.
+type carrier interface {
+	// flush sends what pair.next gives, as far as that does not block.
+	flush()
+	// giveBack takes a slot from the receiver, and tells the sender when it may be
+	// short of credits.
+	giveBack(slot int)
+	// settle takes what has arrived: the peer has said goodbye.
+	settle()
+	// close is called when the pair is down and no lane is left.
+	close()
+}

@@ -1,0 +1,29 @@
+//go:build !linux
+
+package m2n
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+func hostClock() int64 { return time.Now().UnixNano() }
+
+func (e *Endpoint) serveHost(net.Listener) {}
+
+func (p *pair) dialSHM(context.Context, string) error {
+	return &skipError{"shared memory needs Linux"}
+}
+
+// shmBoard is of Linux.
+type shmBoard struct{}
+
+func newBoard() (*shmBoard, error) { return nil, errors.ErrUnsupported }
+
+func (*shmBoard) sweep() int  { return 0 }
+func (*shmBoard) sleep() bool { return true }
+func (*shmBoard) wakeUp()     {}
+func (*shmBoard) used() bool  { return false }
+func (*shmBoard) close()      {}

@@ -1,0 +1,199 @@
+package m2n
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// shmCarrier carries a pair's messages through two rings, one of each end.
+type shmCarrier struct {
+	link *wireLink
+	in   *ring // this end's: what the peer sends
+	out  *ring // the peer's
+	peer caller
+	let  func() // lets go of the memory
+
+	// Guarded by pair.mu:
+	busy     bool // somebody writes a message
+	closing  bool
+	free     []int  // slots of the peer's that can be written
+	mine     []bool // by slot: it was written, and has not come back
+	posted   uint64 // messages written
+	returned uint64 // returns read
+
+	reading sync.Mutex
+	seen    uint64 // messages read
+	deaf    bool   // the pair is down
+
+	giving sync.Mutex
+	given  uint64 // returns written
+	gone   bool   // the peer's memory is not to be touched
+}
+
+// caller is how a peer is told that its ring has something.
+type caller struct {
+	board board
+	ring  int    // the peer's number of this pair
+	wake  func() // ends the peer's sleep
+}
+
+func (c caller) call() {
+	c.board.set(c.ring)
+	if c.board.wakes() {
+		c.wake()
+	}
+}
+
+func newSHMCarrier(l *wireLink, in, out *ring, peer caller, let func()) *shmCarrier {
+	c := &shmCarrier{link: l, in: in, out: out, peer: peer, let: let, mine: make([]bool, out.layout.slots)}
+	for i := range out.layout.slots {
+		c.free = append(c.free, out.layout.slots-1-i)
+	}
+	return c
+}
+
+// flush copies what can be sent into the peer's slots, on the poster's goroutine.
+func (c *shmCarrier) flush() {
+	for {
+		o, slot := c.gather()
+		if o == nil {
+			return
+		}
+		c.out.write(c.posted, slot, o)
+		c.posted++
+		c.peer.call()
+		c.finish(o)
+	}
+}
+
+// gather takes a message and a slot for it; from then on its caller writes.
+func (c *shmCarrier) gather() (*outgoing, int) {
+	p := c.link.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.busy || p.phase != up {
+		return nil, 0
+	}
+	if p.queue.len() > 0 && p.credit == 0 && !c.collect() {
+		c.out.starving().Store(1)
+		c.collect() // what was given back meanwhile
+	}
+	o := p.next()
+	if o == nil {
+		return nil, 0
+	}
+	slot := c.free[len(c.free)-1]
+	c.free = c.free[:len(c.free)-1]
+	c.mine[slot] = true
+	c.busy = true
+	p.writing++
+	return o, slot
+}
+
+// collect takes the slots that the peer has given back, if there are any. The
+// caller holds pair.mu. A return that cannot be is the peer's mistake, and fails
+// the pair.
+func (c *shmCarrier) collect() bool {
+	n := c.out.returned().Load()
+	for ; c.returned != n; c.returned++ {
+		slot := c.out.returnedSlot(c.returned)
+		if slot >= len(c.mine) || !c.mine[slot] {
+			err := fmt.Errorf("%w: it gives back slot %d, which is not out", ErrBadFrame, slot)
+			c.link.pair.ep.spawn(func() { c.link.pair.fail(err) })
+			return false
+		}
+		c.mine[slot] = false
+		c.free = append(c.free, slot)
+		c.link.pair.credit++
+	}
+	return c.link.pair.credit > 0
+}
+
+func (c *shmCarrier) finish(o *outgoing) {
+	l := c.link
+	l.pair.mu.Lock()
+	c.busy = false
+	l.pair.writing--
+	l.pair.counters.sent[l.kind].add(len(o.header) + o.bytes)
+	l.pair.counters.wireTime.add(time.Since(o.taken))
+	l.pair.sent(o, nil)
+	l.pair.report()
+	closing := c.closing
+	l.pair.mu.Unlock()
+	if closing {
+		c.close()
+	}
+}
+
+// ready is called by the driver when the peer has called.
+func (c *shmCarrier) ready() {
+	c.settle()
+	c.flush()
+}
+
+// settle delivers what has arrived.
+func (c *shmCarrier) settle() {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if c.deaf {
+		return
+	}
+	if err := c.receive(); err != nil {
+		c.deaf = true
+		c.link.pair.ep.spawn(func() { c.link.pair.fail(err) })
+	}
+}
+
+func (c *shmCarrier) receive() error {
+	for posted := c.in.posted().Load(); c.seen != posted; c.seen++ {
+		d, lengths, header, err := c.in.read(c.seen)
+		if err != nil {
+			return fmt.Errorf("message %d: %w", c.seen+1, err)
+		}
+		if !c.link.slots.takeThis(d.slot) {
+			return fmt.Errorf("message %d: %w: it is in slot %d, which holds another", c.seen+1, ErrBadFrame, d.slot)
+		}
+		c.link.deliver(arrival{frame{header: header, lengths: lengths, body: d.body}, d.slot, hostTime(d.posted)})
+	}
+	return nil
+}
+
+// giveBack puts the slot among the returns. The peer looks there when it has no
+// slot left; it is called where it waits for one.
+func (c *shmCarrier) giveBack(slot int) {
+	c.link.slots.put(slot)
+	c.giving.Lock()
+	defer c.giving.Unlock()
+	if c.gone {
+		return
+	}
+	c.in.putReturn(c.given, slot)
+	c.given++
+	if c.in.starving().Load() != 0 && c.in.starving().Swap(0) != 0 {
+		c.peer.call()
+	}
+}
+
+// close lets go of the memory, unless a message is being written: then finish
+// does.
+func (c *shmCarrier) close() {
+	p := c.link.pair
+	p.mu.Lock()
+	c.closing = true
+	busy := c.busy
+	p.mu.Unlock()
+	if busy {
+		return
+	}
+	c.reading.Lock()
+	c.deaf = true
+	c.reading.Unlock()
+	c.giving.Lock()
+	gone := c.gone
+	c.gone = true
+	c.giving.Unlock()
+	if !gone {
+		c.let()
+	}
+}
