@@ -82,9 +82,31 @@ func (c collection) pools(pools []Pool) {
 
 func (c collection) peers(peers []Peer) {
 	for _, p := range peers {
-		c.histogram("tandem_m2n_latency_seconds", "Seconds from posting a message to its completion.", p.Latency, "peer", p.Name)
-		c.counter("tandem_m2n_messages_total", "Messages.", p.Messages, "peer", p.Name)
-		c.counter("tandem_m2n_bytes_total", "Bytes of payload.", p.Bytes, "peer", p.Name)
+		c.peer(p, "peer", p.Name, "transport", p.Transport)
+	}
+}
+
+func (c collection) peer(p Peer, labels ...string) {
+	c.histogram("tandem_m2n_queue_seconds", "Seconds from posting a message until the transport takes it.", p.Queue, labels...)
+	c.histogram("tandem_m2n_wire_seconds", "Seconds from when the transport takes a message until it is out.", p.Wire, labels...)
+	c.histogram("tandem_m2n_latency_seconds", "Seconds from posting a message to its completion.", p.Latency, labels...)
+	c.histogram("tandem_m2n_receive_seconds", "Seconds of a message from the peer, from the post (other processes: from its first byte) until it is handed out.", p.Receive, labels...)
+	c.histogram("tandem_m2n_credit_wait_seconds", "Seconds for which a message waited for a credit.", p.CreditWait, labels...)
+	c.gauge("tandem_m2n_queued", "Messages that are posted and that the transport has not taken.", float64(p.Queued), labels...)
+	c.gauge("tandem_m2n_credit", "Messages that may be sent at once.", float64(p.Credit), labels...)
+	for _, count := range []struct {
+		name, help string
+		value      uint64
+	}{
+		{"messages", "Messages.", p.Messages},
+		{"bytes", "Bytes of payload.", p.Bytes},
+		{"credit_waits", "Messages that had to wait for a credit.", p.CreditWaits},
+		{"retries", "Tries to connect that failed.", p.Retries},
+		{"retransmits", "TCP segments that were sent again.", p.Retransmits},
+		{"losses", "Connections that were lost.", p.Losses},
+		{"dropped", "Frames and connections of incarnations that are over.", p.Dropped},
+	} {
+		c.counter("tandem_m2n_"+count.name+"_total", count.help, count.value, labels...)
 	}
 }
 

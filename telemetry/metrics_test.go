@@ -47,7 +47,12 @@ func engineAtWork() fixed {
 			{Name: "attention", Nodes: 4, Busy: 30, Wall: 40},
 			{Name: "expert", Nodes: 2, Busy: 10, Wall: 20},
 		},
-		Peers: []Peer{{Name: "a0-e1", Latency: observed(seconds, 0.02), Messages: 35, Bytes: 4096}},
+		Peers: []Peer{{
+			Name: "a0>e1", Transport: "tcp", Messages: 35, Bytes: 4096, Queued: 2, Credit: 6,
+			Queue: observed(seconds, 0.005), Wire: observed(seconds, 0.015), Latency: observed(seconds, 0.02),
+			Receive: observed(seconds, 0.03, 0.03), CreditWait: observed(seconds, 0.004), CreditWaits: 2,
+			Retries: 3, Retransmits: 4, Losses: 5, Dropped: 6,
+		}},
 	}
 }
 

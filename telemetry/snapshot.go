@@ -64,10 +64,25 @@ func (p Pool) Bubble() float64 {
 	return 1 - p.Busy/p.Wall
 }
 
-// Peer is one direction of a pair of nodes, as m2n sees it.
+// Peer is one direction of a pair of nodes, as m2n sees it from the end that
+// sends.
 type Peer struct {
-	Name string
-	// Latency is the seconds from posting a message to its completion.
-	Latency         histogram.Snapshot
+	Name      string
+	Transport string
+	// Queue, Wire and Latency are seconds of messages that were sent: until the
+	// transport takes one, from there until it is out, and both together.
+	Queue, Wire, Latency histogram.Snapshot
+	// Receive is the seconds of a message that comes from the peer, until it is
+	// handed out.
+	Receive histogram.Snapshot
+	// CreditWait is the seconds for which messages waited for a credit; CreditWaits
+	// counts those that still do, too.
+	CreditWait      histogram.Snapshot
+	CreditWaits     uint64
 	Messages, Bytes uint64
+	Queued, Credit  int
+	// Retries are failed tries to connect, Retransmits TCP segments that were sent
+	// again, Losses lost connections, and Dropped frames of incarnations that are
+	// over.
+	Retries, Retransmits, Losses, Dropped uint64
 }

@@ -82,6 +82,9 @@ func tellsOfItself(t *testing.T, c client, role string, metrics ...string) {
 	for _, name := range metrics {
 		require.Positive(t, c.metric(name), name)
 	}
+	status, text = c.get("/debug/m2n")
+	require.Equal(t, http.StatusOK, status)
+	require.Regexp(t, `(?m)^`+role+`-\d+ +[a-z]+-\d+ +\d+ +\w+ +up `, text)
 }
 
 // drains stops all nodes while a request runs: it is finished, the next one is

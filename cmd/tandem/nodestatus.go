@@ -26,7 +26,7 @@ func (c *NodeCmd) work(ctx context.Context, log *slog.Logger, m *deploy.Model, n
 	if err != nil {
 		return fmt.Errorf("listening for --metrics: %w", err)
 	}
-	log.Info("serving /metrics and /health", "address", listener.Addr().String())
+	log.Info("serving /metrics, /debug/m2n and /health", "address", listener.Addr().String())
 	server := &http.Server{
 		Handler: nodeStatus(m.Name, n), ReadTimeout: statusTimeout, WriteTimeout: statusTimeout, IdleTimeout: time.Minute,
 	}
@@ -35,11 +35,13 @@ func (c *NodeCmd) work(ctx context.Context, log *slog.Logger, m *deploy.Model, n
 	return n.Run(ctx)
 }
 
-// nodeStatus serves a node's metrics and health: 200 while it is ready.
+// nodeStatus serves a node's metrics, its connections with other nodes, and its
+// health: 200 while it is ready.
 func nodeStatus(model string, n *deploy.Node) http.Handler {
 	mux := http.NewServeMux()
 	stats := func() []serve.NodeStats { return []serve.NodeStats{n.Stats()} }
 	mux.Handle("GET /metrics", telemetry.NodeHandler(model, &source{stats: stats}))
+	mux.Handle("GET /debug/m2n", pairsHandler(stats))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		s := n.Status()
 		w.Header().Set("Content-Type", "application/json")

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"math"
-
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/serve"
@@ -76,23 +74,51 @@ func addExpert(snap *telemetry.Snapshot, p *telemetry.Pool, n serve.NodeStats) {
 	}
 }
 
-// peer is a node's pair as metrics: what it has sent, and how long that was on
-// the wire.
+// peer is a node's pair as metrics: what it has sent, and how that went.
 func peer(node string, p m2n.PeerStats) telemetry.Peer {
-	out := telemetry.Peer{Name: node + ">" + p.Peer, Latency: latency(p.WireTime)}
-	for _, t := range p.Sent {
-		out.Messages += t.Messages
-		out.Bytes += t.Bytes
+	sent := m2n.Total(p.Sent)
+	return telemetry.Peer{
+		Name: node + ">" + p.Peer, Transport: transport(p),
+		Queue: seconds(p.QueueTime), Wire: seconds(p.WireTime), Latency: seconds(p.TotalTime), Receive: seconds(p.ReceiveTime),
+		CreditWait: seconds(p.CreditTime), CreditWaits: p.CreditWaits,
+		Messages: sent.Messages, Bytes: sent.Bytes, Queued: p.Queued, Credit: p.Credit,
+		Retries: p.Retries, Retransmits: p.Retransmits, Losses: p.Losses, Dropped: p.DroppedOld,
 	}
-	return out
 }
 
-// latency turns buckets of powers of two nanoseconds into seconds.
-func latency(h m2n.Histogram) histogram.Snapshot {
-	s := histogram.Snapshot{Sum: h.Sum.Seconds(), Counts: make([]uint64, m2n.Buckets)}
-	copy(s.Counts, h.Buckets[:])
-	for i := range m2n.Buckets - 1 {
-		s.Bounds = append(s.Bounds, math.Ldexp(1e-9, i))
+// transport is the pair's, or the one that it had.
+func transport(p m2n.PeerStats) string {
+	if p.Transport != "" {
+		return p.Transport
 	}
+	most := "none"
+	for name, t := range p.Sent {
+		if best := p.Sent[most].Messages; t.Messages > best || t.Messages == best && name < most {
+			most = name
+		}
+	}
+	return most
+}
+
+// The bounds of durations in metrics: powers of four from 1 µs to 17 s, as bits of
+// nanoseconds.
+const (
+	shortest = 10
+	longest  = 34
+)
+
+// seconds turns buckets of powers of two nanoseconds into fewer, of seconds.
+func seconds(h m2n.Histogram) histogram.Snapshot {
+	s := histogram.Snapshot{Sum: h.Sum.Seconds()}
+	var below uint64
+	for i, n := range h.Buckets {
+		below += n
+		if i >= shortest && i <= longest && (i-shortest)%2 == 0 {
+			s.Bounds = append(s.Bounds, m2n.BucketBound(i).Seconds())
+			s.Counts = append(s.Counts, below)
+			below = 0
+		}
+	}
+	s.Counts = append(s.Counts, below)
 	return s
 }
