@@ -22,7 +22,7 @@ type NodeCmd struct {
 	Listen    string        `help:"Where other nodes reach this one; port 0 is a free one." default:"127.0.0.1:0" group:"Cluster:"`
 	Advertise string        `help:"What other nodes are told instead, behind a NAT for instance." placeholder:"HOST[:PORT]" group:"Cluster:"`
 	Grace     time.Duration `help:"On SIGTERM, longest that the node stays for running requests." default:"30s" group:"Cluster:"`
-	Metrics   string        `help:"Serve /metrics and /health of this node. Default: not." placeholder:"HOST:PORT" group:"Cluster:"`
+	Metrics   string        `help:"Serve /metrics, /health and /debug/m2n of this node. Default: not." placeholder:"HOST:PORT" group:"Cluster:"`
 
 	tlsFlags `group:"Cluster:"`
 	Wire     *kernel.RowFormat `help:"Join only a cluster in which rows travel so: f32, bf16 or int8. Default: join any." group:"Cluster:"`
