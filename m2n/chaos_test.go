@@ -17,7 +17,7 @@ import (
 // whom, but of each endpoint: every accepted message is reported once, a pair is
 // lost once, nothing comes after a loss, and closing ends.
 func TestChaos(t *testing.T) {
-	for _, scheme := range []string{"inproc", "tcp"} {
+	for _, scheme := range []string{"inproc", "tcp", "shm"} {
 		t.Run(scheme, func(t *testing.T) {
 			c := &chaos{t: t, scheme: scheme, network: NewNetwork(), until: time.Now().Add(700 * time.Millisecond)}
 			var all sync.WaitGroup
@@ -50,7 +50,7 @@ func (c *chaos) live(i int) {
 		e, err := NewEndpoint(Config{ID: fmt.Sprint(i), Epoch: epoch, Network: c.network, Slots: 2, SlotBytes: 100,
 			PeerTimeout: time.Second, DialTimeout: 200 * time.Millisecond})
 		require.NoError(c.t, err)
-		addr := "tcp:127.0.0.1:0"
+		addr := c.scheme + ":127.0.0.1:0"
 		if c.scheme == "inproc" {
 			addr = fmt.Sprintf("inproc:%d.%d", i, epoch)
 		}

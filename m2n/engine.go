@@ -17,6 +17,7 @@ type engine struct {
 	board   *shmBoard
 	pump    *pump
 	driving sync.Mutex // held by who reads
+	stopped bool       // guarded by driving
 	moves   atomic.Uint64
 	known   uint64 // of moves; the watchdog's
 	pumping sync.WaitGroup
@@ -63,6 +64,7 @@ func (g *engine) stop() {
 	g.pumping.Wait()
 	g.driving.Lock()
 	defer g.driving.Unlock()
+	g.stopped = true
 	g.gate.close()
 	g.board.close()
 }
@@ -70,8 +72,10 @@ func (g *engine) stop() {
 // look reads what is there, unless somebody does.
 func (g *engine) look() {
 	if g.driving.TryLock() {
-		g.drive()
-		g.driving.Unlock()
+		defer g.driving.Unlock()
+		if !g.stopped {
+			g.drive()
+		}
 	}
 }
 
@@ -116,6 +120,9 @@ func (e *Endpoint) wait(ctx context.Context) error {
 	}
 	g.driving.Lock()
 	defer g.driving.Unlock()
+	if g.stopped {
+		return nil
+	}
 	if e.cfg.SpinFor > 0 && e.spin(ctx, g.glance()) {
 		return nil
 	}

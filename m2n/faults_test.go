@@ -202,7 +202,7 @@ func TestSlowReceiverBoundsTheSender(t *testing.T) {
 }
 
 func TestTooLarge(t *testing.T) {
-	for name, make := range map[string]func(testing.TB, func(*Config)) (a, b *Endpoint){"inproc": duo, "tcp": tcpDuo} {
+	for name, make := range map[string]func(testing.TB, func(*Config)) (a, b *Endpoint){"inproc": duo, "tcp": tcpDuo, "shm": shmDuo} {
 		t.Run(name, func(t *testing.T) {
 			small := func(c *Config) {
 				if c.ID == "b" {

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ type shape struct {
 	senders, receivers int
 	messages           int // of each sender to each receiver
 	slots, slotBytes   int
-	tcp, inproc        bool
+	tcp, shm, inproc   bool
 	polite             bool // nobody dies
 }
 
@@ -53,8 +54,8 @@ func draw(seed uint64) shape {
 		seed: seed, senders: 1 + r.IntN(4), receivers: 1 + r.IntN(4), messages: r.IntN(31),
 		slots: 1 + r.IntN(5), slotBytes: pick(1, 100, 70_000, 300_000), polite: r.IntN(2) == 0,
 	}
-	transport := r.IntN(3)
-	s.tcp, s.inproc = transport != 0, transport != 1
+	transports := 1 + r.IntN(7)
+	s.tcp, s.shm, s.inproc = transports&1 != 0, transports&2 != 0, transports&4 != 0
 	return s
 }
 
@@ -96,6 +97,9 @@ func newMesh(t *testing.T, s shape) *mesh {
 		p := place{n: n}
 		if s.tcp {
 			p.addrs = append(p.addrs, listen(t, e, "tcp:127.0.0.1:0"))
+		}
+		if s.shm {
+			p.addrs = append(p.addrs, listen(t, e, "shm:127.0.0.1:0"))
 		}
 		if s.inproc {
 			p.addrs = append(p.addrs, listen(t, e, "inproc:"+cfg.ID))
@@ -414,7 +418,7 @@ func TestNobodyThere(t *testing.T) {
 	l := endpoint(t, Config{ID: "l"})
 	gone := listen(t, l, "tcp:127.0.0.1:0")
 	require.NoError(t, l.Close(t.Context()))
-	for name, addr := range map[string]string{"tcp": gone, "inproc": "inproc:b", "none": ""} {
+	for name, addr := range map[string]string{"tcp": gone, "shm": "shm:" + strings.TrimPrefix(gone, "tcp:"), "inproc": "inproc:b", "none": ""} {
 		t.Run(name, func(t *testing.T) {
 			a := endpoint(t, Config{ID: "a", Network: NewNetwork(), DialTimeout: 100 * time.Millisecond})
 			require.NoError(t, a.SetPeer("b", addr, 1))
@@ -435,12 +439,12 @@ func TestNobodyThere(t *testing.T) {
 
 // TestNextEpoch: a peer restarts under a higher epoch while another works on.
 func TestNextEpoch(t *testing.T) {
-	for _, scheme := range []string{"tcp", "inproc"} {
+	for _, scheme := range []string{"tcp", "shm", "inproc"} {
 		t.Run(scheme, func(t *testing.T) {
 			network := NewNetwork()
 			start := func(id string, epoch uint64) (*Endpoint, string) {
 				e := endpoint(t, Config{ID: id, Epoch: epoch, Network: network})
-				addr := map[string]string{"tcp": "tcp:127.0.0.1:0", "inproc": fmt.Sprintf("inproc:%s%d", id, epoch)}[scheme]
+				addr := map[string]string{"tcp": "tcp:127.0.0.1:0", "shm": "shm:127.0.0.1:0", "inproc": fmt.Sprintf("inproc:%s%d", id, epoch)}[scheme]
 				return e, listen(t, e, addr)
 			}
 			a, atA := start("a", 1)

@@ -44,7 +44,8 @@ func TestOtherProcess(t *testing.T) {
 	}
 	p := endpoint(t, Config{ID: "p", PeerTimeout: testTimeout})
 	require.NoError(t, p.SetPeer("e", addr, 0))
-	_, err := os.Stdout.WriteString(listen(t, p, "tcp:127.0.0.1:0") + "\n")
+	scheme, _, _ := strings.Cut(addr, ":")
+	_, err := os.Stdout.WriteString(listen(t, p, scheme+":127.0.0.1:0") + "\n")
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -63,33 +64,36 @@ func TestOtherProcess(t *testing.T) {
 
 func TestKilledAndStoppedProcesses(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct {
+	for _, tc := range []struct {
 		signal syscall.Signal
 		within time.Duration
 		cause  error
 	}{
-		"SIGKILL": {syscall.SIGKILL, testTimeout, nil},
-		"SIGSTOP": {syscall.SIGSTOP, 2 * testTimeout, ErrSilent},
+		{syscall.SIGKILL, testTimeout, nil},
+		{syscall.SIGSTOP, 2 * testTimeout, ErrSilent},
 	} {
-		t.Run(name, func(t *testing.T) {
-			e := endpoint(t, Config{ID: "e", PeerTimeout: testTimeout})
-			p := otherProcess(t, e, listen(t, e, "tcp:127.0.0.1:0"))
-			_, err := e.Post("p", Message{Header: []byte("ping")})
-			require.NoError(t, err)
-			for kinds := map[Kind]int{}; kinds[Sent] == 0 || kinds[Received] == 0; { // in either order
-				c := poll(t, e)
-				require.NoError(t, c.Err)
-				kinds[c.Kind]++
-				e.Release(c)
-			}
+		for _, scheme := range []string{"tcp", "shm"} {
+			t.Run(tc.signal.String()+"/"+scheme, func(t *testing.T) {
+				e := endpoint(t, Config{ID: "e", PeerTimeout: testTimeout})
+				p := otherProcess(t, e, listen(t, e, scheme+":127.0.0.1:0"))
+				_, err := e.Post("p", Message{Header: []byte("ping")})
+				require.NoError(t, err)
+				for kinds := map[Kind]int{}; kinds[Sent] == 0 || kinds[Received] == 0; { // in either order
+					c := poll(t, e)
+					require.NoError(t, c.Err)
+					kinds[c.Kind]++
+					e.Release(c)
+				}
+				require.Equal(t, scheme, e.Stats()[0].Transport)
 
-			begin := time.Now()
-			require.NoError(t, p.Signal(tc.signal))
-			lost := requireLost(t, e, "p")
-			require.Less(t, time.Since(begin), tc.within)
-			if tc.cause != nil {
-				require.ErrorIs(t, lost, tc.cause)
-			}
-		})
+				begin := time.Now()
+				require.NoError(t, p.Signal(tc.signal))
+				lost := requireLost(t, e, "p")
+				require.Less(t, time.Since(begin), tc.within)
+				if tc.cause != nil {
+					require.ErrorIs(t, lost, tc.cause)
+				}
+			})
+		}
 	}
 }

@@ -92,12 +92,9 @@ func (c *counters) out(posted, taken time.Time) {
 	c.totalTime.add(now.Sub(posted))
 }
 
-// handed notes that Poll hands out what has come.
-func (c *counters) handed(kind Kind, posted time.Time) {
-	if kind == Received {
-		c.receiveTime.add(time.Since(posted))
-	}
-}
+// handed notes that Poll hands out a message, which was posted, or began to come,
+// at this time.
+func (c *counters) handed(posted time.Time) { c.receiveTime.add(time.Since(posted)) }
 
 func (c *counters) snapshot() PeerStats {
 	return PeerStats{

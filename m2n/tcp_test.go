@@ -9,7 +9,12 @@ import (
 )
 
 // tcpDuo is two endpoints that know each other by TCP.
-func tcpDuo(t testing.TB, change func(*Config)) (a, b *Endpoint) {
+func tcpDuo(t testing.TB, change func(*Config)) (a, b *Endpoint) { return wireDuo(t, "tcp", change) }
+
+// shmDuo is two endpoints that share memory.
+func shmDuo(t testing.TB, change func(*Config)) (a, b *Endpoint) { return wireDuo(t, "shm", change) }
+
+func wireDuo(t testing.TB, scheme string, change func(*Config)) (a, b *Endpoint) {
 	t.Helper()
 	make := func(id string) (*Endpoint, string) {
 		cfg := Config{ID: id, Epoch: 1}
@@ -17,7 +22,7 @@ func tcpDuo(t testing.TB, change func(*Config)) (a, b *Endpoint) {
 			change(&cfg)
 		}
 		e := endpoint(t, cfg)
-		return e, listen(t, e, "tcp:127.0.0.1:0")
+		return e, listen(t, e, scheme+":127.0.0.1:0")
 	}
 	a, atA := make("a")
 	b, atB := make("b")

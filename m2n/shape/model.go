@@ -32,14 +32,16 @@ const (
 
 // host is a NIC in each direction.
 type host struct {
-	name    string
-	egress  nic
-	ingress nic
-	turns   queue[*flow] // flows with a packet to send, and room for it
-	sending bool
-	room    int          // bytes of Config.Queue that are taken
-	waiting queue[*flow] // flows that want room, in the order of asking
-	cut     bool
+	name      string
+	egress    nic
+	ingress   nic
+	turns     queue[*flow] // flows with a packet to send
+	sending   bool
+	inbox     queue[*flow] // flows with packets that have arrived
+	receiving bool
+	inbound   int     // flows that have bytes in the queue, or on the way to it
+	asking    []*flow // those that wait for a share of the queue, and some that did
+	cut       bool
 }
 
 // path is one direction between two hosts.
@@ -55,22 +57,24 @@ type path struct {
 type flow struct {
 	path    *path
 	pending int // bytes written that have not begun to leave
-	unread  int // bytes that have, and are not read
+	queued  int // bytes that have, and have not passed the receiving NIC
+	unread  int // bytes that have left, and are not read
 	end     ending
 	place   place
-	packet  int           // the size of the packet that has room
-	last    time.Duration // when its latest packet arrives
-	lost    bool          // bytes vanished: nothing arrives any more
-	gone    bool          // abandoned
-	user    any           // the owner's
+	listed  bool           // in its receiver's asking
+	inbox   queue[*packet] // at its receiver
+	last    time.Duration  // when its latest packet arrives
+	lost    bool           // bytes vanished: nothing arrives any more
+	gone    bool           // abandoned
+	user    any            // the owner's
 }
 
-// place is where a flow waits. It is in one place at most.
+// place is where a flow waits to send.
 type place uint8
 
 const (
-	nowhere place = iota // nothing to send, or it may not
-	asking               // in its receiver's waiting
+	nowhere place = iota // it has nothing to send, or may not
+	asking               // for a share of the receiver's queue
 	ready                // in its sender's turns, or sending
 )
 
@@ -194,47 +198,37 @@ func (m *model) want(f *flow) (int, bool) {
 	return size, f.unread+size <= m.cfg.Window
 }
 
+// fits reports whether a flow's share of the receiver's queue has room for a
+// packet. The flows that have bytes there have equal shares, of one packet at
+// least.
+func (m *model) fits(f *flow, size int) bool {
+	return f.queued == 0 || (f.queued+size)*f.path.to.inbound <= m.cfg.Queue
+}
+
 // consider gives a flow that has something to send its place.
 func (m *model) consider(f *flow) {
-	if f.place != nowhere {
+	if f.place == ready {
 		return
 	}
+	f.place = nowhere
 	size, ok := m.want(f)
-	if !ok {
-		return
+	switch {
+	case !ok:
+	case !m.fits(f, size):
+		m.ask(f)
+	default:
+		f.place = ready
+		f.path.from.turns.push(f)
+		m.transmit(f.path.from)
 	}
-	to := f.path.to
-	if to.waiting.len() > 0 || to.room+size > m.cfg.Queue {
-		f.place = asking
-		to.waiting.push(f)
-		return
-	}
-	m.admit(f, size)
 }
 
-// admit takes room for a packet at the receiver, and lines up to send it.
-func (m *model) admit(f *flow, size int) {
-	f.path.to.room += size
-	f.packet = size
-	f.place = ready
-	f.path.from.turns.push(f)
-	m.transmit(f.path.from)
-}
-
-// release gives room back, to those who wait for it.
-func (m *model) release(h *host, size int) {
-	h.room -= size
-	for h.waiting.len() > 0 {
-		f := h.waiting.front()
-		size, ok := m.want(f)
-		if ok && h.room+size > m.cfg.Queue {
-			return
-		}
-		h.waiting.pop()
-		f.place = nowhere
-		if ok {
-			m.admit(f, size)
-		}
+// ask lets a flow wait for a share of the receiver's queue.
+func (m *model) ask(f *flow) {
+	f.place = asking
+	if !f.listed {
+		f.listed = true
+		f.path.to.asking = append(f.path.to.asking, f)
 	}
 }
 
@@ -242,24 +236,28 @@ func (m *model) release(h *host, size int) {
 func (m *model) transmit(h *host) {
 	for !h.sending && h.turns.len() > 0 {
 		f := h.turns.pop()
-		if f.gone || f.path.stalled {
+		if size, ok := m.want(f); ok && m.fits(f, size) {
+			m.send(f, size)
+		} else {
 			f.place = nowhere
-			m.release(f.path.to, f.packet)
-			continue
+			m.consider(f)
 		}
-		m.send(f)
 	}
 }
 
-func (m *model) send(f *flow) {
-	h, p := f.path.from, &packet{flow: f, size: f.packet}
-	f.pending -= p.size
-	f.unread += p.size
+func (m *model) send(f *flow, size int) {
+	h, p := f.path.from, &packet{flow: f, size: size}
+	if f.queued == 0 && size > 0 {
+		f.path.to.inbound++
+	}
+	f.pending -= size
+	f.queued += size
+	f.unread += size
 	if f.pending == 0 && f.end == wanted {
 		f.end, p.end = leaving, true
 	}
 	h.sending = true
-	done := h.egress.serve(m.now, p.size)
+	done := h.egress.serve(m.now, size)
 	f.last = max(f.last, m.now+f.path.latency)
 	p.tail = done + f.last - m.now
 	m.at(done, func() { m.sent(p) })
@@ -279,15 +277,38 @@ func (m *model) sent(p *packet) {
 	m.transmit(h)
 }
 
-// arrive: the first byte of a packet is at the receiving NIC, which forwards it
-// as fast as it comes and its rate allows.
+// arrive: the first byte of a packet is at the receiving NIC.
 func (m *model) arrive(p *packet) {
-	if m.vanishes(p.flow) {
-		m.release(p.flow.path.to, p.size)
+	f, to := p.flow, p.flow.path.to
+	if m.vanishes(f) {
+		m.release(p)
 		return
 	}
-	done := p.flow.path.to.ingress.serve(m.now, p.size)
+	f.inbox.push(p)
+	if f.inbox.len() == 1 {
+		to.inbox.push(f)
+	}
+	m.receive(to)
+}
+
+// receive begins to forward the packet whose turn it is, as fast as it comes and
+// the NIC's rate allows.
+func (m *model) receive(h *host) {
+	if h.receiving || h.inbox.len() == 0 {
+		return
+	}
+	f := h.inbox.pop()
+	p := f.inbox.pop()
+	if f.inbox.len() > 0 {
+		h.inbox.push(f)
+	}
+	h.receiving = true
+	done := h.ingress.serve(m.now, p.size)
 	m.at(max(done, p.tail), func() { m.deliver(p) })
+	m.at(done, func() {
+		h.receiving = false
+		m.receive(h)
+	})
 }
 
 // vanishes reports whether what a flow carries is lost here.
@@ -301,9 +322,9 @@ func (m *model) vanishes(f *flow) bool {
 
 // deliver: the last byte of a packet is through.
 func (m *model) deliver(p *packet) {
-	f, to := p.flow, p.flow.path.to
+	f := p.flow
 	if !m.vanishes(f) {
-		to.ingress.carried += int64(p.size)
+		f.path.to.ingress.carried += int64(p.size)
 		if p.size > 0 {
 			m.out = append(m.out, action{kind: arrived, flow: f, bytes: p.size})
 		}
@@ -312,7 +333,29 @@ func (m *model) deliver(p *packet) {
 			m.retire(f)
 		}
 	}
-	m.release(to, p.size)
+	m.release(p)
+}
+
+// release gives back what a packet takes of the receiver's queue. Where a flow
+// has nothing there any more the others' shares grow.
+func (m *model) release(p *packet) {
+	f, to := p.flow, p.flow.path.to
+	f.queued -= p.size
+	if p.size == 0 || f.queued > 0 {
+		if f.place == asking {
+			m.consider(f)
+		}
+		return
+	}
+	to.inbound--
+	all := to.asking
+	to.asking = nil
+	for _, g := range all {
+		g.listed = false
+		if g.place == asking {
+			m.consider(g)
+		}
+	}
 }
 
 // signal sends something without size.
