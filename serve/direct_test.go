@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/model/checkpoint"
+	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 )
 
@@ -187,4 +189,110 @@ func (d *direct) greedy(t testing.TB, prompt []int32, n int) []int32 {
 		feed = output[len(output)-1:]
 	}
 	return output
+}
+
+// TestPartialSumsAgreeWithHuggingFace: to add per node first rounds otherwise,
+// and no more than any order of sums.
+func TestPartialSumsAgreeWithHuggingFace(t *testing.T) {
+	differ := 0
+	for _, dir := range oracle.Models(t, families...) {
+		ref := oracle.Load(t, dir)
+		d := newDirect(t, cpu(t, kernel.CPUOptions{Threads: 1}), dir, 16)
+		for p, prompt := range ref.Prompts {
+			d.Wire, d.ExpertNodes = route.Wire{}, 0
+			exact := d.logits(t, prompt, 0)
+			d.Wire = route.Wire{Combine: route.Partial}
+			for _, d.ExpertNodes = range []int{1, 2, 3} {
+				partial := d.logits(t, prompt, 0)
+				near(t, ref.Logits(t, p).Data, partial, "%s, %d expert nodes: logits of prompt %d", filepath.Base(dir), d.ExpertNodes, p)
+				if !slices.Equal(exact, partial) {
+					differ++
+				}
+			}
+		}
+	}
+	require.Positive(t, differ, "prompts with other bits than exact sums")
+}
+
+// narrowWires are those that round, with the error that they make: of a row by
+// one rounding, as a share of its root mean square.
+//
+// A bfloat16 has 8 significant bits: errors up to 2⁻⁹ of an element, spread
+// evenly, have 2⁻⁹/√3 as their root mean square. An int8 row is rounded to steps
+// of a 127th of its largest element, which is some three times the root mean
+// square in rows like these: a step has an error of 1/√12.
+var narrowWires = []struct {
+	rows   kernel.RowFormat
+	error  float64
+	greedy float64 // share of tokens that must agree; after one that does not, none need
+}{
+	{kernel.RowBF16, 1.0 / 512 / math.Sqrt(3), 0.95},
+	{kernel.RowInt8, 3.0 / 127 / math.Sqrt(12), 0.9},
+}
+
+// wireTolerance bounds a logit row's error, as a share of its root mean square:
+// each sparse layer rounds twice, there and back, errors of layers are
+// independent and add up as the root of their squares, and an expert, which
+// multiplies two functions of its input, about doubles them.
+func wireTolerance(spec *model.Spec, rounding float64) float64 {
+	return 2 * rounding * math.Sqrt(float64(2*len(spec.SparseLayers())))
+}
+
+// TestNarrowWiresStayNear holds rounded rows against Hugging Face. Where a row's
+// router nearly ties, rounding may choose another expert, and no tolerance
+// bounds what that row becomes: the median row counts.
+func TestNarrowWiresStayNear(t *testing.T) {
+	for _, wire := range narrowWires {
+		for _, combine := range []route.Combine{route.ByExpert, route.Partial} {
+			w := route.Wire{Rows: wire.rows, Combine: combine}
+			t.Run(w.String(), func(t *testing.T) {
+				agree, tokens := 0, 0
+				for _, dir := range oracle.Models(t, families...) {
+					ref := oracle.Load(t, dir)
+					d := newDirect(t, cpu(t, kernel.CPUOptions{Threads: 1}), dir, 16)
+					d.Wire, d.ExpertNodes = w, 3
+					got, tolerance := d.medianError(t, ref), wireTolerance(d.spec, wire.error)
+					t.Logf("%s: median error %.5f of the logits, tolerance %.5f", filepath.Base(dir), got, tolerance)
+					require.LessOrEqual(t, got, tolerance, dir)
+					require.Greater(t, got, tolerance/50, "%s: rows are not rounded", dir)
+					a, n := d.agreement(t, ref)
+					agree, tokens = agree+a, tokens+n
+				}
+				t.Logf("%d of %d greedy tokens are Hugging Face's", agree, tokens)
+				require.GreaterOrEqual(t, float64(agree), wire.greedy*float64(tokens))
+			})
+		}
+	}
+}
+
+// medianError is the median over all rows of the error of a row's logits, as a
+// share of their root mean square.
+func (d *direct) medianError(t testing.TB, ref *oracle.Reference) float64 {
+	var errors []float64
+	for p, prompt := range ref.Prompts {
+		got, want := d.logits(t, prompt, 0), ref.Logits(t, p).Data
+		for r := range prompt {
+			var wrong, all float64
+			for i := r * d.spec.Vocabulary; i < (r+1)*d.spec.Vocabulary; i++ {
+				w, e := float64(want[i]), float64(want[i])-float64(got[i])
+				wrong, all = wrong+e*e, all+w*w
+			}
+			errors = append(errors, math.Sqrt(wrong/all))
+		}
+	}
+	slices.Sort(errors)
+	return errors[len(errors)/2]
+}
+
+// agreement counts the greedy tokens that are the reference's, of how many.
+func (d *direct) agreement(t testing.TB, ref *oracle.Reference) (same, tokens int) {
+	for _, g := range ref.Greedy {
+		for i, token := range d.greedy(t, ref.Prompts[g.Prompt], len(g.Tokens)) {
+			tokens++
+			if token == g.Tokens[i] {
+				same++
+			}
+		}
+	}
+	return same, tokens
 }

@@ -1,0 +1,124 @@
+package deploy_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve/deploy"
+)
+
+// traffic is the bytes of bodies that an attention node sends and receives, and
+// the rows that it computes.
+type traffic struct{ sent, received, rows uint64 }
+
+// trafficOf reads the statistics of a deployment's attention node.
+func trafficOf(l *deploy.Local) (t traffic) {
+	for _, s := range l.Stats() {
+		if s.Role != cluster.Attention {
+			continue
+		}
+		t.rows = s.Rows
+		for _, p := range s.Peers {
+			out, in := m2n.Total(p.Sent), m2n.Total(p.Received)
+			t.sent += out.Bytes - out.Messages*route.HeaderSize
+			t.received += in.Bytes - in.Messages*route.HeaderSize
+		}
+	}
+	return t
+}
+
+// perPair is what travels with a row for each of its experts: the gate weight,
+// and which expert.
+const perPair = 4 + 8
+
+// TestBytesOnTheWire: what travels is what the wire promises, by the transports'
+// own counters.
+func TestBytesOnTheWire(t *testing.T) {
+	m, err := deploy.OpenModel("")
+	require.NoError(t, err)
+	defer m.Checkpoint.Close()
+	layers, k, hidden := uint64(len(m.Spec.SparseLayers())), uint64(m.Spec.Router.TopK), m.Spec.Hidden
+	width := map[kernel.RowFormat]uint64{
+		kernel.RowF32: uint64(4 * hidden), kernel.RowBF16: uint64(2 * hidden), kernel.RowInt8: uint64(hidden + 4),
+	}
+	for rows, width := range width {
+		for _, combine := range []route.Combine{route.ByExpert, route.Partial} {
+			w := route.Wire{Rows: rows, Combine: combine}
+			for _, experts := range []int{1, 3} {
+				t.Run(fmt.Sprintf("%v, %d nodes", w, experts), func(t *testing.T) {
+					l := start(t, "", deploy.Options{Experts: experts, Transport: "tcp", Wire: w, MaxModelLen: 64, KVMemory: 1 << 20})
+					_, err := ask(bounded(t), l.Engine, small(20))
+					require.NoError(t, err)
+					var got traffic
+					const rows = 3 + 20 - 1 // the last token is not fed
+					pairs := rows * layers * k
+					require.Eventually(t, func() bool {
+						got = trafficOf(l)
+						return got.rows == rows && got.received == returned(w, got, pairs, width)
+					}, 5*time.Second, time.Millisecond)
+					if experts == 1 {
+						require.Equal(t, rows*layers*width+pairs*perPair, got.sent)
+					}
+				})
+			}
+		}
+	}
+}
+
+// returned is the bytes of results: one for each pair, or for each row that
+// travelled.
+func returned(w route.Wire, t traffic, pairs, width uint64) uint64 {
+	if w.Combine == route.Partial {
+		return t.sent - pairs*perPair
+	}
+	return pairs * width
+}
+
+// TestPartialSumsDependOnThePlacementAlone serves the same requests with the
+// same expert nodes and everything else at random: one answer. Another number
+// of expert nodes gives others.
+func TestPartialSumsDependOnThePlacementAlone(t *testing.T) {
+	dir := models(t)[0]
+	m, err := deploy.OpenModel(dir)
+	require.NoError(t, err)
+	defer m.Checkpoint.Close()
+	answers := map[int][]answer{}
+	for _, seed := range seeds() {
+		l := drawLayout(seed, len(requests(m.Spec.Vocabulary)))
+		l.wire = route.Wire{Combine: route.Partial}
+		for _, l.experts = range []int{1, 2} {
+			got, _ := l.run(t, m)
+			if answers[l.experts] == nil {
+				answers[l.experts] = got
+			}
+			l.compare(t, dir, answers[l.experts], got)
+		}
+	}
+	differ := 0
+	for i := range answers[1] {
+		if answers[1][i].bits() != answers[2][i].bits() {
+			differ++
+		}
+	}
+	require.Positive(t, differ, "answers that depend on the placement")
+}
+
+// TestNumericsNameTheWire: what pages of a cache are known by.
+func TestNumericsNameTheWire(t *testing.T) {
+	o := deploy.Options{Experts: 2}
+	require.Equal(t, "f32 (kv f32, span 256), wire f32, combine expert", o.Numerics())
+	o.Wire = route.Wire{Rows: kernel.RowInt8, Combine: route.Partial}
+	require.Equal(t, "f32 (kv f32, span 256), wire int8, combine partial over 2 expert nodes", o.Numerics())
+	m, err := deploy.OpenModel("")
+	require.NoError(t, err)
+	defer m.Checkpoint.Close()
+	_, err = deploy.StartLocal(t.Context(), m, deploy.Options{Wire: route.Wire{Rows: 7}}, nil)
+	require.ErrorContains(t, err, "rows travel in the unknown format 7")
+}
