@@ -80,16 +80,15 @@ func (g *engine) look() {
 }
 
 // drive reads what is there. The caller holds driving.
-func (g *engine) drive() { g.note(g.board.sweep() + g.gate.wait(0)) }
+func (g *engine) drive() { g.note(g.board.sweep() + g.gate.serve(g.gate.wait(true))) }
 
-// park waits until there is something to read, or the bell rings, and reads. The
-// caller holds driving.
-func (g *engine) park() {
-	if g.board.sleep() {
-		g.note(g.gate.wait(-1))
-	}
+// park waits until there is something to read, or the bell rings; then it calls
+// awake, and reads. The caller holds driving.
+func (g *engine) park(awake func()) {
+	events := g.gate.wait(g.board.sleep())
 	g.board.wakeUp()
-	g.note(g.board.sweep())
+	awake()
+	g.note(g.board.sweep() + g.gate.serve(events))
 }
 
 func (g *engine) note(moved int) {
@@ -127,8 +126,7 @@ func (e *Endpoint) wait(ctx context.Context) error {
 		return nil
 	}
 	if e.done.park() {
-		g.park()
-		e.done.unpark()
+		g.park(e.done.unpark) // what it reads needs no bell
 	}
 	return nil
 }

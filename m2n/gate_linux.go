@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,19 +68,24 @@ func (g *gate) remove(fd int) {
 	}
 }
 
-// wait calls the sources that are ready, waiting for one, or for the bell, for at
-// most limit; forever where that is negative. It returns how many were ready.
-func (g *gate) wait(limit time.Duration) int {
+// wait waits for a source, or for the bell; or only looks. It returns what to
+// serve.
+func (g *gate) wait(look bool) []unix.EpollEvent {
 	millis := -1
-	if limit >= 0 {
-		millis = int((limit + time.Millisecond - 1) / time.Millisecond)
+	if look {
+		millis = 0
 	}
 	n, err := unix.EpollWait(g.epoll, g.events[:], millis)
 	if err != nil {
-		return 0 // interrupted; whoever waits looks again
+		return nil // interrupted; whoever waits looks again
 	}
+	return g.events[:n]
+}
+
+// serve calls the sources that are ready, and returns how many.
+func (g *gate) serve(events []unix.EpollEvent) int {
 	ready := 0
-	for _, event := range g.events[:n] {
+	for _, event := range events {
 		if s := g.source(event.Fd); s != nil {
 			s.ready()
 			ready++

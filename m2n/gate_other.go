@@ -2,19 +2,17 @@
 
 package m2n
 
-import (
-	"errors"
-	"time"
-)
+import "errors"
 
 // gate is of Linux. Elsewhere each connection has goroutines.
 type gate struct{}
 
 func newGate() (*gate, error) { return nil, errors.ErrUnsupported }
 
-func (*gate) wait(time.Duration) int { return 0 }
-func (*gate) ring()                  {}
-func (*gate) close()                 {}
+func (*gate) wait(bool) []struct{}        { return nil }
+func (*gate) serve(events []struct{}) int { return len(events) }
+func (*gate) ring()                       {}
+func (*gate) close()                      {}
 
 type pump struct{}
 

@@ -104,20 +104,29 @@ func newBoard() (*shmBoard, error) {
 
 func (b *shmBoard) close() { b.memory.close() }
 
-// sleep says that the owner goes to sleep; false where something has come.
+// sleep says that the owner goes to sleep, and tells whether something has come
+// before that.
 func (b *shmBoard) sleep() bool {
 	b.board.asleep().Store(1)
-	return b.sweep() == 0
+	for w := range b.inUse() {
+		if b.board.word(w).Load() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// inUse is how many words have bits of rings.
+func (b *shmBoard) inUse() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.words
 }
 
 func (b *shmBoard) wakeUp() { b.board.asleep().Store(0) }
 
 // used tells whether there are rings.
-func (b *shmBoard) used() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.words > 0
-}
+func (b *shmBoard) used() bool { return b.inUse() > 0 }
 
 // reserve returns a number for a ring.
 func (b *shmBoard) reserve() (int, error) {
@@ -153,11 +162,8 @@ func (b *shmBoard) at(i int) *shmCarrier {
 
 // sweep reads the rings that have something, and returns how many.
 func (b *shmBoard) sweep() int {
-	b.mu.Lock()
-	words := b.words
-	b.mu.Unlock()
 	n := 0
-	for w := range words {
+	for w := range b.inUse() {
 		if b.board.word(w).Load() == 0 {
 			continue
 		}

@@ -23,7 +23,7 @@ type shmBoard struct{}
 func newBoard() (*shmBoard, error) { return nil, errors.ErrUnsupported }
 
 func (*shmBoard) sweep() int  { return 0 }
-func (*shmBoard) sleep() bool { return true }
+func (*shmBoard) sleep() bool { return false }
 func (*shmBoard) wakeUp()     {}
 func (*shmBoard) used() bool  { return false }
 func (*shmBoard) close()      {}

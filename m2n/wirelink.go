@@ -146,7 +146,12 @@ func (l *wireLink) arrived(n *lane, f *frame) error {
 	if f.number <= l.arrival || twice || len(l.lanes) <= 2 && f.number != l.arrival+1 {
 		return fmt.Errorf("frame %d: %w: it is message %d, the last one was %d", f.seq, ErrBadFrame, f.number, l.arrival)
 	}
-	l.early[f.number] = arrival{*f, n.slot, n.began}
+	if f.number == l.arrival+1 {
+		l.arrival++
+		l.deliver(arrival{*f, n.slot, n.began})
+	} else {
+		l.early[f.number] = arrival{*f, n.slot, n.began}
+	}
 	for a, ok := l.early[l.arrival+1]; ok; a, ok = l.early[l.arrival+1] {
 		delete(l.early, l.arrival+1)
 		l.arrival++
