@@ -29,6 +29,8 @@ type Layout struct {
 	Experts      int     `json:"expert_nodes"`
 	MicroBatches int     `json:"micro_batches"`
 	Transport    string  `json:"transport"`
+	Wire         string  `json:"wire"`
+	Combine      string  `json:"combine"`
 	Threads      int     `json:"threads"`
 	Prompt       int     `json:"prompt_tokens"`
 	Output       int     `json:"output_tokens"`
@@ -88,7 +90,7 @@ func (r *ServeReport) layout() Layout {
 	o := r.options
 	l := Layout{
 		Model: o.Model.Name, DType: o.Model.Spec.DType, Attention: o.Attention, Experts: o.Experts, MicroBatches: o.MicroBatches,
-		Transport: o.Transport, Threads: r.Threads, Prompt: o.Prompt, Output: o.Output, Repeats: o.Repeats, Machine: r.Machine,
+		Transport: o.Transport, Wire: o.Wire.Rows.String(), Combine: o.Wire.Combine.String(), Threads: r.Threads, Prompt: o.Prompt, Output: o.Output, Repeats: o.Repeats, Machine: r.Machine,
 	}
 	if l.Transport == "" {
 		l.Transport = "inproc"
@@ -176,8 +178,8 @@ func (r *ServeReport) WriteJSON(w io.Writer) error {
 // WriteTable prints the report for people.
 func (r *ServeReport) WriteTable(w io.Writer) {
 	l := r.layout()
-	fmt.Fprintf(w, "%v\n%s (%s), %d attention × %d expert nodes, %d micro-batches, %s, %d threads; prompts of %d tokens, outputs of %d; medians of %d\n",
-		l.Machine, l.Model, l.DType, l.Attention, l.Experts, l.MicroBatches, l.Transport, l.Threads, l.Prompt, l.Output, l.Repeats)
+	fmt.Fprintf(w, "%v\n%s (%s), %d attention × %d expert nodes, %d micro-batches, %s, wire %s, combine %s, %d threads; prompts of %d tokens, outputs of %d; medians of %d\n",
+		l.Machine, l.Model, l.DType, l.Attention, l.Experts, l.MicroBatches, l.Transport, l.Wire, l.Combine, l.Threads, l.Prompt, l.Output, l.Repeats)
 	t := newTable(w, "sequences", "phase", "tokens/s", "direct", "ratio", "T_a", "T_e", "T_c", "bubble A", "bubble E", "aggregation", "rows/expert")
 	for _, row := range r.Rows {
 		t.AppendRow(table.Row{

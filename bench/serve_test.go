@@ -71,7 +71,7 @@ func TestServeWritesObjects(t *testing.T) {
 	var row map[string]any
 	require.NoError(t, json.Unmarshal(lines[1], &row))
 	for _, name := range []string{
-		"kind", "model", "dtype", "attention_nodes", "expert_nodes", "micro_batches", "transport", "threads", "prompt_tokens", "output_tokens", "repeats", "machine",
+		"kind", "model", "dtype", "attention_nodes", "expert_nodes", "micro_batches", "transport", "wire", "combine", "threads", "prompt_tokens", "output_tokens", "repeats", "machine",
 		"sequences", "phase", "tokens_per_s", "direct_tokens_per_s", "ratio", "ratios", "attention_s", "expert_s", "transfer_s",
 		"attention_bubble", "expert_bubble", "aggregation", "rows_per_expert", "steps", "direct_steps",
 	} {

@@ -37,6 +37,8 @@ func TestGenerateSamples(t *testing.T) {
 	one := sampled("1")
 	require.Equal(t, one, sampled("1", "--threads", "1", "--isa", "portable"))
 	require.NotEqual(t, one, sampled("2"))
+	narrow := []string{"--wire", "int8", "--combine", "partial"}
+	require.Equal(t, sampled("1", narrow...), sampled("1", append(narrow, "--threads", "1", "--isa", "portable")...))
 }
 
 // TestChat talks: what is said before is part of the prompt.

@@ -104,6 +104,8 @@ func TestMistakes(t *testing.T) {
 		{"serve --threads 99999999999999999999", usage, []string{"--threads", "99999999999999999999", "2147483647"}},
 		{"serve --kv-memory 2Q", usage, []string{"--kv-memory", `"2Q"`, "512MiB"}},
 		{"serve --kv-memory 0", usage, []string{"--kv-memory", `"0"`}},
+		{"serve --wire fp8", usage, []string{"--wire", `"fp8"`, `"bf16"`}},
+		{"node --role expert --join 127.0.0.1:1 --combine sum", usage, []string{"--combine", `"sum"`, `"partial"`}},
 		{"serve --isa neon9", usage, []string{"--isa", "neon9", "avx2"}},
 		{"serve --grace 5", usage, []string{"--grace", `"5"`, "unit"}},
 		{"serve --log-level loud", usage, []string{"--log-level", "loud"}},
@@ -178,6 +180,17 @@ func TestMissingInstructionSet(t *testing.T) {
 	} {
 		mistake{args + "--isa avx512", failed, []string{"instruction set avx512", "this machine has [portable"}}.refuses(t, without)
 	}
+}
+
+// TestNodeWithAnotherWire is refused by the front end, with both values.
+func TestNodeWithAnotherWire(t *testing.T) {
+	control := freeAddr(t)
+	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0", "--wire", "bf16", "--combine", "partial")
+	front.url()
+	node := "node --role expert --join " + control
+	mistake{node + " --wire int8", failed, []string{"wire: the cluster has bf16, the node int8"}}.refuses(t)
+	mistake{node + " --wire bf16 --combine expert", failed, []string{"combine: the cluster has partial, the node expert"}}.refuses(t)
+	front.stopped()
 }
 
 // TestNodeOfAnotherModel is refused by the front end, with both values.

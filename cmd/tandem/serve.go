@@ -190,9 +190,11 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 	if len(names) == 0 {
 		names = []string{m.Name}
 	}
+	options := c.options(log)
+	numerics := options.Numerics()
 	metrics := telemetry.New(names[0], &source{engine: engine, stats: stats})
 	server := api.NewServer(api.Config{
-		Models: names, Created: time.Now(), Fingerprint: m.Hash, Version: version,
+		Models: names, Created: time.Now(), Fingerprint: m.Fingerprint(numerics), Version: version,
 		Service: t.service(engine, metrics), Template: t.template(), MapDeveloper: true, Defaults: t.defaults,
 		Ready: func() error {
 			if reason := missing(); reason != "" {
@@ -203,7 +205,7 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 		Metrics: metrics.Handler(), APIKeys: c.APIKey, Log: log,
 		Limits: api.Limits{Request: c.RequestTimeout, Grace: c.Grace},
 	})
-	log.Info("serving", "model", names[0], "address", l.Addr().String())
+	log.Info("serving", "model", names[0], "address", l.Addr().String(), "numerics", numerics)
 	defer context.AfterFunc(ctx, func() {
 		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace)
 	})()

@@ -72,6 +72,12 @@ func OpenModel(dir string) (*Model, error) {
 	return m, nil
 }
 
+// Fingerprint names what an answer depends on beside the request.
+func (m *Model) Fingerprint(numerics string) string {
+	hash := sha256.Sum256([]byte(m.Hash + "\n" + numerics))
+	return hex.EncodeToString(hash[:16])
+}
+
 // Identity is what nodes of a cluster that serves the model must agree on.
 func (m *Model) Identity(version string) cluster.Identity {
 	return cluster.Identity{
