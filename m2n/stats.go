@@ -12,6 +12,7 @@ type PeerStats struct {
 	Peer      string `json:"peer"`
 	Epoch     uint64 `json:"epoch"`
 	Transport string `json:"transport,omitempty"` // of the present connection; "" where there is none
+	Why       string `json:"why,omitempty"`       // that transport, and none before it
 	State     string `json:"state"`               // idle, connecting, up, lost
 
 	Sent     map[string]Traffic `json:"sent"`     // by transport

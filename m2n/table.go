@@ -63,7 +63,8 @@ func quantile(q float64, of func(*PeerStats) *Histogram) func(*PeerStats) string
 // WriteTable writes pairs as a table for people, a line each, by endpoint and
 // peer in natural order: two lines of headings, aligned columns, units in the
 // cells. Medians and P99 are upper bounds, powers of two nanoseconds. The column of
-// endpoints is left out where no pair names one.
+// endpoints is left out where no pair names one. Below stand the reasons for the
+// choice of transports, with the pairs that each is for.
 func WriteTable(w io.Writer, pairs []PeerStats) error {
 	rows := slices.Clone(pairs)
 	slices.SortStableFunc(rows, func(a, b PeerStats) int {
@@ -75,7 +76,34 @@ func WriteTable(w io.Writer, pairs []PeerStats) error {
 		out.WriteString(grid.line(line)) //nolint:errcheck // Flush reports it
 		out.WriteByte('\n')              //nolint:errcheck // the same
 	}
+	for _, line := range reasons(rows) {
+		out.WriteString(line + "\n") //nolint:errcheck // the same
+	}
 	return out.Flush()
+}
+
+// reasons are the lines that say why transports were chosen, an empty one first.
+func reasons(rows []PeerStats) []string {
+	var order []string
+	pairs := make(map[string][]string)
+	for _, p := range rows {
+		if p.Why == "" {
+			continue
+		}
+		if pairs[p.Why] == nil {
+			order = append(order, p.Why)
+		}
+		name := p.Peer
+		if p.Endpoint != "" {
+			name = p.Endpoint + ">" + p.Peer
+		}
+		pairs[p.Why] = append(pairs[p.Why], name)
+	}
+	lines := []string{""}[:min(1, len(order))]
+	for _, why := range order {
+		lines = append(lines, why+" ("+strings.Join(pairs[why], ", ")+")")
+	}
+	return lines
 }
 
 // headings is the number of the lines above the pairs.

@@ -32,6 +32,7 @@ func sample() []PeerStats {
 	return []PeerStats{
 		{
 			Endpoint: "expert-1", Peer: "attention-10", Epoch: 12, Transport: "tcp", State: "up", Credit: 3,
+			Why:  "tcp: shm: the peer is on another host",
 			Sent: map[string]Traffic{"tcp": {1_234_567, 987_654_321_000}}, Received: map[string]Traffic{"tcp": {1_234_567, 123_456_789_000}},
 			CreditWaits: 3, CreditTime: times(time.Millisecond, 2*time.Millisecond, 5*time.Millisecond),
 			QueueTime: times(800*time.Nanosecond, 900*time.Nanosecond, time.Millisecond), WireTime: times(20*time.Microsecond, 30*time.Microsecond),
@@ -43,7 +44,7 @@ func sample() []PeerStats {
 			Sent: map[string]Traffic{"shm": {3, 100}, "inproc": {1, 1023}}, QueueTime: times(0, time.Hour),
 			Connects: 2, Retries: 5, Losses: 1, DroppedOld: 7,
 		},
-		{Endpoint: "expert-1", Peer: "attention-1", Epoch: 2, State: "lost", Connects: 1, Losses: 1},
+		{Endpoint: "expert-1", Peer: "attention-1", Epoch: 2, State: "lost", Connects: 1, Losses: 1, Why: "tcp: shm: the peer is on another host"},
 		{Endpoint: "expert-0", Peer: "attention-1", Epoch: 2, State: "idle"},
 	}
 }
