@@ -5,7 +5,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // engine reads what comes from other processes. Nobody reads for the consumer:
@@ -18,6 +17,8 @@ type engine struct {
 	pump    *pump
 	driving sync.Mutex // held by who reads
 	stopped bool       // guarded by driving
+	spinner spinner    // the driver's
+	load    *hostLoad
 	moves   atomic.Uint64
 	known   uint64 // of moves; the watchdog's
 	pumping sync.WaitGroup
@@ -51,7 +52,8 @@ func (e *Endpoint) engine() (*engine, error) {
 		board.close()
 		return nil, err
 	}
-	eng := &engine{gate: gate, board: board, pump: pump}
+	eng := &engine{gate: gate, board: board, pump: pump, load: newHostLoad()}
+	eng.spinner = newSpinner(e.cfg.SpinFor, eng.load)
 	eng.pumping.Go(pump.run)
 	e.eng.Store(eng)
 	e.done.ringAt(gate)
@@ -67,6 +69,7 @@ func (g *engine) stop() {
 	g.stopped = true
 	g.gate.close()
 	g.board.close()
+	g.load.close()
 }
 
 // look reads what is there, unless somebody does.
@@ -112,7 +115,7 @@ func (e *Endpoint) wait(ctx context.Context) error {
 	}
 	g := e.eng.Load()
 	if g == nil {
-		if e.cfg.SpinFor <= 0 || !e.spin(ctx, runtime.Gosched) {
+		if !e.spin(ctx, e.cfg.SpinFor, runtime.Gosched) {
 			e.done.await()
 		}
 		return nil
@@ -122,12 +125,11 @@ func (e *Endpoint) wait(ctx context.Context) error {
 	if g.stopped {
 		return nil
 	}
-	if e.cfg.SpinFor > 0 && e.spin(ctx, g.glance()) {
-		return nil
-	}
-	if e.done.park() {
+	began := now()
+	if !e.spin(ctx, g.spinner.limit(), g.glance()) && e.done.park() {
 		g.park(e.done.unpark) // what it reads needs no bell
 	}
+	g.spinner.took(now() - began)
 	return nil
 }
 
@@ -145,19 +147,5 @@ func (g *engine) glance() func() {
 			return
 		}
 		g.note(g.board.sweep())
-	}
-}
-
-// spin looks for a completion for at most SpinFor, doing step meanwhile.
-func (e *Endpoint) spin(ctx context.Context, step func()) bool {
-	deadline := time.Now().Add(e.cfg.SpinFor)
-	for i := 1; ; i++ {
-		if e.done.length.Load() > 0 {
-			return true
-		}
-		if i%16 == 0 && (ctx.Err() != nil || time.Now().After(deadline)) {
-			return false
-		}
-		step()
 	}
 }

@@ -174,9 +174,10 @@ type Config struct {
 	TLS *tls.Config
 	// ReadyTimeout bounds the wait for a message's Ready event. Default 1 min.
 	ReadyTimeout time.Duration
-	// SpinFor is how long Poll looks again and again before it parks. Parking
-	// costs a wake-up of some 20 µs across cores; spinning costs a core, and slows
-	// down TCP where it takes the last one: then nobody waits for the sockets.
-	// Default 0: park at once.
+	// SpinFor is how long Poll looks again and again before it sleeps: where what
+	// comes usually comes as soon as that, and no more threads of the host are busy
+	// than there are cores. Sleeping costs a wake-up of some 5 µs, spinning a core.
+	// Default 50 µs; negative: never. In one process, where a wake-up costs less, 0
+	// means not to spin.
 	SpinFor time.Duration
 }

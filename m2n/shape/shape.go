@@ -12,29 +12,29 @@
 //
 // # The model
 //
-//	Write ─▶ send buffer ─▶ egress NIC ── latency ──▶ ingress NIC ─▶ Read
-//	         of the flow    one packet                one queue,
-//	                        of a flow at              first in, first out
-//	                        a time, in turn
+//	Write ─▶ send buffer ─▶ egress NIC ─── latency ───▶ ingress NIC ─▶ Read
+//	         of each flow   a packet of                 a packet of
+//	                        each flow in turn           each flow in turn
 //
 // A connection is two flows, one each way. Nothing is dropped for want of room:
 // who must wait holds back who sends, down to Write.
 //
-//   - An egress NIC sends one packet of each of its flows in turn, so that flows
-//     that always have something to send get equal shares within one packet.
-//   - A packet leaves only once the receiving NIC's queue has room for it. Flows
-//     that want room get it in the order in which they asked, a packet each, so
-//     that an incast is shared equally too; a flow that waits for room holds up
-//     no other flow of its host (virtual output queues, as in lossless fabrics).
+//   - Both NICs serve the flows that have something for them in turn, one packet
+//     each. So the rates of flows that always have something to send are those of
+//     max-min fairness: equal where a NIC is shared, and what one flow cannot use
+//     is the others'.
+//   - A packet leaves only once there is room for it in the receiving NIC's queue,
+//     which the flows share equally. A flow that waits for room holds up no other
+//     flow of its host (virtual output queues, as in lossless fabrics).
 //   - The receiving NIC forwards a packet while it arrives (cut-through): n bytes
-//     over an idle path arrive n ÷ the lower rate + latency after they left.
+//     over an idle path are there n ÷ the lower rate + latency after they left.
 //   - A flow has at most Window bytes sent and not yet read. That the reader has
 //     read is known to the sender at once: unlike TCP's, an acknowledgement takes
 //     no time and no bandwidth.
 //
 // All times are those of a virtual clock, due times that are computed from due
 // times: a process that wakes late delivers late, and the rate is still exact.
-// The core (model.go and below) is pure: events with times in, actions out.
+// The core (model.go, nic.go) is pure: events with times in, actions out.
 package shape
 
 import (
@@ -54,10 +54,12 @@ type Config struct {
 	Latency time.Duration
 	// Packet is the most that a NIC sends of one flow before the next one's turn,
 	// in bytes. Default 64 KiB, as with segmentation offload: at 1 GB/s a small
-	// message waits up to 66 µs per competing flow.
+	// message waits up to 66 µs per competing flow and NIC.
 	Packet int
-	// Queue bounds the bytes that are on their way to a host's NIC or wait there,
-	// over all flows, in bytes. Default 1 MiB. One that is smaller than latency ×
+	// Queue bounds the bytes that are on their way to a host's NIC or wait there.
+	// The flows that have some there share it equally, but each may always have
+	// one packet; when a flow comes, those that have more than their new share
+	// wait until they have less. Default 1 MiB. One that is smaller than latency ×
 	// rate limits the throughput: 1 MiB is 1 GB/s over 1 ms.
 	Queue int
 	// SendBuffer bounds what is written to a flow and has not left its host, and
@@ -111,9 +113,10 @@ const maxRate = 1 << 40
 // Network is some hosts and the connections between them. All methods may be
 // called at any time, from any goroutine.
 type Network struct {
-	began time.Time
-	alarm alarm
-	paced sync.WaitGroup
+	began   time.Time
+	quantum time.Duration
+	alarm   alarm
+	paced   sync.WaitGroup
 
 	mu        sync.Mutex
 	model     *model
@@ -137,6 +140,9 @@ func New(cfg Config) (*Network, error) {
 	n := &Network{
 		began: time.Now(), model: newModel(cfg), hosts: make(map[string]*host),
 		listeners: make(map[string]*listener), conns: make(map[*conn]struct{}),
+	}
+	if !cfg.Bubble {
+		n.quantum = quantum
 	}
 	if n.alarm, err = newAlarm(cfg.Bubble); err != nil {
 		return nil, fmt.Errorf("shape: making a timer: %w", err)
@@ -220,7 +226,7 @@ func (n *Network) Close() error {
 	n.closed = true
 	n.end()
 	for _, l := range n.listeners {
-		l.shut()
+		l.shut() //nolint:errcheck // it was open
 	}
 	for c := range n.conns {
 		n.fail(c, net.ErrClosed)
@@ -278,9 +284,9 @@ func (n *Network) turn() {
 	}
 }
 
-// quantum is the least time between two times that the pacer wakes: what is due
-// between them is done at the second. A connection that was idle waits for
-// nothing.
+// quantum is the least time between two times that the pacer wakes, outside of
+// bubbles: what is due between them is done at the second. So a busy network
+// costs at most 20,000 wake-ups per second, and delivers up to this late.
 const quantum = 50 * time.Microsecond
 
 // pace wakes when something is due.
@@ -301,7 +307,7 @@ func (n *Network) arm() {
 	if !ok {
 		return
 	}
-	due = max(due, n.woken+quantum)
+	due = max(due, n.woken+n.quantum)
 	if n.armed != 0 && n.armed <= due {
 		return
 	}
