@@ -217,7 +217,7 @@ func quantizeRowPortable(dst []int8, x []float32, inverse float32) {
 
 func dequantizeRowPortable(dst []float32, x []int8, scale float32) {
 	for i, q := range x {
-		dst[i] = float32(q) * scale
+		dst[i] = float32(float32(q) * scale)
 	}
 }
 
