@@ -312,7 +312,7 @@ func TestRate(t *testing.T) {
 			got := float64(total) / took.Seconds()
 			t.Logf("%.1f MB/s, %.1f %% of the rate", got/1e6, 100*got/float64(rate))
 			require.LessOrEqual(t, got, 1.001*float64(rate))
-			require.Greater(t, got, 0.25*float64(rate), "slow machines are slower, but not so much")
+			require.Greater(t, got, 0.02*float64(rate), "a slow machine under the race detector is slower, but not so much")
 		})
 	}
 }
