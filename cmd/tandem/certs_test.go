@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,10 +101,25 @@ func TestClusterWithTLS(t *testing.T) {
 	}
 	c.healthy()
 	continuesGo(t, c)
+	addr := nodes[0].says(`msg=joined .*address=\S*?(127\.0\.0\.1:\d+)`)
+	require.NoError(t, knows(t, addr, filepath.Join(dir, "node-2")), "nodes know each other")
+	require.ErrorContains(t, knows(t, addr, filepath.Join(other, "node-1")), "certificate signed by unknown authority")
 	for _, n := range nodes {
 		n.stopped()
 	}
 	front.stopped()
+}
+
+// knows shakes hands with a node, as the member of a folder.
+func knows(t *testing.T, addr, folder string) error {
+	t.Helper()
+	i, err := certs.Load(certs.InFolder(folder), time.Now())
+	require.NoError(t, err)
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", addr, i.TLS())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // TestTLSNeedsTLS: a node with certificates does not join a front end without.
