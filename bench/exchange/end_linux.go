@@ -38,6 +38,7 @@ type plan struct {
 // plans are the transports whose ends are processes of this program.
 func plans() map[string]plan {
 	return map[string]plan{
+		"shm":     meshPlan("shm"),
 		"tcp":     meshPlan("tcp"),
 		"grpc":    grpcPlan(),
 		"raw":     rawPlan(false),

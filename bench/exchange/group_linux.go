@@ -21,6 +21,7 @@ type group struct {
 	page      *page
 	shape     Shape
 	spin      bool // in the barrier, in what is timed
+	failed    bool // then ends wait for what will not come
 	processes []*process
 	exits     chan *process
 }
@@ -56,6 +57,7 @@ func startGroup(ctx context.Context, name, dir string, s Shape, spin bool, comma
 	g.exits = make(chan *process, len(list))
 	for i, cmd := range list {
 		if err := g.start(fmt.Sprintf("%s, process %d", name, i), cmd); err != nil {
+			g.failed = true
 			return nil, errors.Join(err, g.close())
 		}
 	}
@@ -126,6 +128,7 @@ func (g *group) round(ctx context.Context, iterations int, spin, check bool) (tu
 	p.command.Add(1)
 	wake(&p.command)
 	if err := g.wait(ctx); err != nil {
+		g.failed = true
 		return turn{}, fmt.Errorf("%s, %v: %w", g.name, g.shape, err)
 	}
 	t := turn{times: make([]float64, iterations), bytes: float64(iterations * g.shape.total())}
@@ -181,22 +184,14 @@ func (g *group) wait(ctx context.Context) error {
 	}
 }
 
-// close tells all processes to end, kills those that do not, and waits for all.
+// close tells all processes to end, kills those that do not, or all where the
+// group has failed, and waits for them.
 func (g *group) close() error {
-	g.page.stop.Store(1)
-	g.page.command.Add(1)
-	wake(&g.page.command)
-	timer := time.NewTimer(farewell)
-	defer timer.Stop()
 	var late []string
+	if !g.failed {
+		late = g.dismiss()
+	}
 	for _, p := range g.processes {
-		select {
-		case <-p.ended:
-			continue
-		case <-timer.C:
-			timer.Reset(0)
-			late = append(late, p.name)
-		}
 		_ = p.cmd.Process.Kill() // it may have ended by now
 		<-p.ended
 	}
@@ -206,6 +201,24 @@ func (g *group) close() error {
 		err = errors.Join(err, fmt.Errorf("did not end within %v: %s", farewell, strings.Join(late, "; ")))
 	}
 	return err
+}
+
+// dismiss tells the processes to end, and names those that do not.
+func (g *group) dismiss() (late []string) {
+	g.page.stop.Store(1)
+	g.page.command.Add(1)
+	wake(&g.page.command)
+	timer := time.NewTimer(farewell)
+	defer timer.Stop()
+	for _, p := range g.processes {
+		select {
+		case <-p.ended:
+		case <-timer.C:
+			timer.Reset(0)
+			late = append(late, p.name)
+		}
+	}
+	return late
 }
 
 // tail keeps the end of what is written to it.

@@ -11,6 +11,12 @@ import (
 	"github.com/tandem-moe/tandem/m2n"
 )
 
+// meshAddresses are where receivers listen: the address's form says which
+// transport is wanted.
+func meshAddresses() map[string]string {
+	return map[string]string{"shm": "shm+tcp:127.0.0.1:0", "tcp": "tcp:127.0.0.1:0"}
+}
+
 // meshPlan is m2n over one of its transports.
 func meshPlan(transport string) plan {
 	return plan{
@@ -30,8 +36,7 @@ const meshSlots = 4
 const meshTimeout = 2 * time.Minute
 
 // meshConfig is an endpoint that receives messages of so many bytes.
-func meshConfig(transport, id string, bytes, messages int) m2n.Config {
-	_ = transport // the one that there is between processes
+func meshConfig(id string, bytes, messages int) m2n.Config {
 	return m2n.Config{
 		ID: id, SlotBytes: bytes, Slots: meshSlots, Queue: messages + meshSlots,
 		PeerTimeout: meshTimeout, DialTimeout: handshakeTimeout,
@@ -44,17 +49,19 @@ func receiverName(r int) string { return fmt.Sprintf("receiver-%d", r) }
 // meshSender is an endpoint that posts, each row from a region that is
 // registered once.
 type meshSender struct {
-	endpoint *m2n.Endpoint
-	peers    []string
-	bodies   [][]m2n.Span
+	endpoint  *m2n.Endpoint
+	transport string
+	peers     []string
+	bodies    [][]m2n.Span
+	checked   bool // whether the transport is the one that is wanted
 }
 
 func meshConnect(transport string, self int, s Shape, addrs []string) (*meshSender, error) {
-	e, err := m2n.NewEndpoint(meshConfig(transport, senderName(self), 64, s.Messages))
+	e, err := m2n.NewEndpoint(meshConfig(senderName(self), 64, s.Messages))
 	if err != nil {
 		return nil, err
 	}
-	m := &meshSender{endpoint: e}
+	m := &meshSender{endpoint: e, transport: transport}
 	region := e.Register(make([]byte, s.Receivers*s.Bytes), nil)
 	for r, addr := range addrs {
 		m.peers = append(m.peers, receiverName(r))
@@ -94,6 +101,20 @@ func (m *meshSender) send(ctx context.Context, times int) error {
 			sent++
 		}
 	}
+	return m.check()
+}
+
+// check fails where m2n chose another transport than the row's.
+func (m *meshSender) check() error {
+	if m.checked {
+		return nil
+	}
+	m.checked = true
+	for _, p := range m.endpoint.Stats() {
+		if p.Transport != m.transport {
+			return fmt.Errorf("pair with %s is connected by %q, want %q", p.Peer, p.Transport, m.transport)
+		}
+	}
 	return nil
 }
 
@@ -107,7 +128,7 @@ type meshReceiver struct {
 }
 
 func meshListen(ctx context.Context, transport string, self int, s Shape) (*meshReceiver, string, error) {
-	e, err := m2n.NewEndpoint(meshConfig(transport, receiverName(self), s.Bytes, s.Messages))
+	e, err := m2n.NewEndpoint(meshConfig(receiverName(self), s.Bytes, s.Messages))
 	if err != nil {
 		return nil, "", err
 	}
@@ -118,7 +139,7 @@ func meshListen(ctx context.Context, transport string, self int, s Shape) (*mesh
 			return nil, "", errors.Join(err, m.close())
 		}
 	}
-	addr, err := e.Listen(ctx, "tcp:127.0.0.1:0")
+	addr, err := e.Listen(ctx, meshAddresses()[transport])
 	if err != nil {
 		return nil, "", errors.Join(err, m.close())
 	}

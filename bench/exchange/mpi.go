@@ -104,7 +104,12 @@ func (m *mpi) args(layer string, s Shape, page string) []string {
 		// What a killed rank leaves goes with the run.
 		{"orte_tmpdir_base", m.dir}, {"btl_vader_backing_directory", m.dir},
 	}
-	args := []string{"--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", strconv.Itoa(s.processes())}
+	// Ranks that spin next to each other on one core would cost time slices.
+	bind := "core"
+	if s.processes() > runtime.NumCPU() {
+		bind = "none"
+	}
+	args := []string{"--allow-run-as-root", "--oversubscribe", "--bind-to", bind, "-np", strconv.Itoa(s.processes())}
 	for _, v := range set {
 		args = append(args, "--mca", v[0], v[1])
 	}

@@ -105,8 +105,9 @@ func openPage(path string) (*page, error) {
 	s := p.shape()
 	want := headerSize + s.processes()*memberSize + (1+s.Receivers)*maxRound*8
 	if p.magic != pageMagic || int(info.Size()) != want {
+		err := fmt.Errorf("shared page %s begins with %#x and has %d bytes, want %#x and %d", path, p.magic, info.Size(), uint64(pageMagic), want)
 		p.close()
-		return nil, fmt.Errorf("shared page %s begins with %#x and has %d bytes, want %#x and %d", path, p.magic, info.Size(), uint64(pageMagic), want)
+		return nil, err
 	}
 	p.divide()
 	return p, nil
@@ -184,7 +185,7 @@ func (p *page) await(ctx context.Context, generation uint32) error {
 	if p.spin == 0 {
 		return waitWhile(ctx, &p.generation, generation)
 	}
-	for spins := 1; p.generation.Load() == generation; spins++ {
+	for spins := 0; p.generation.Load() == generation; spins++ {
 		if spins%spinsPerYield == 0 {
 			// Others may need the core: a transport has threads of its own.
 			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
@@ -198,7 +199,7 @@ func (p *page) await(ctx context.Context, generation uint32) error {
 
 const (
 	spinsPerYield = 64
-	spinsPerCheck = 1 << 16
+	spinsPerCheck = 1 << 14
 )
 
 // Operations of the system call futex, on memory that processes share.

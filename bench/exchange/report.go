@@ -67,7 +67,7 @@ func (r *Report) add(s Shape, entrants []*entrant, copied float64) {
 			Kind: "m2n", Transport: e.name, Shape: s, Ratios: map[string]float64{}, P99Ratios: map[string]float64{},
 			Repeats: r.Repeats, Processes: s.processes(), Cores: runtime.NumCPU(),
 		}
-		row.figures(e.turns)
+		row.measured(e.turns)
 		row.compareLine(r.LineRate, copied)
 		for _, other := range entrants {
 			if other != e && !ours(other.name) {
@@ -79,8 +79,8 @@ func (r *Report) add(s Shape, entrants []*entrant, copied float64) {
 	}
 }
 
-// figures are what the times come to.
-func (r *Row) figures(turns []turn) {
+// measured sets what the times come to.
+func (r *Row) measured(turns []turn) {
 	times := allTimes(turns)
 	r.Iterations = len(times)
 	r.MedianUS, r.P99US = median(times)*1e6, p99(times)*1e6
@@ -169,7 +169,7 @@ func (r *Row) cells(baselines []string) table.Row {
 	if r.CPUPerGB != nil {
 		cpu = fmt.Sprintf("%.3g", *r.CPUPerGB)
 	}
-	cells := table.Row{r.Senders, r.Receivers, bytes, r.Transport, figure(r.MedianUS), figure(r.P99US),
+	cells := table.Row{r.Senders, r.Receivers, bytes, r.Transport, digits(r.MedianUS), digits(r.P99US),
 		fmt.Sprintf("%.3g", r.GBps), cpu, fmt.Sprintf("%.0f %%", 100*r.Share)}
 	for _, b := range baselines {
 		cell := ""
@@ -181,8 +181,8 @@ func (r *Row) cells(baselines []string) table.Row {
 	return append(cells, r.Iterations)
 }
 
-// figure prints three digits or more.
-func figure(v float64) string {
+// digits prints three digits or more.
+func digits(v float64) string {
 	if v < 100 {
 		return fmt.Sprintf("%.1f", v)
 	}

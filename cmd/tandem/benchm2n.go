@@ -44,6 +44,13 @@ func (c *BenchM2NCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if c.Plot != "" {
+		files, err := report.WriteFigures(c.Plot)
+		if err != nil {
+			return fmt.Errorf("bench m2n: %w", err)
+		}
+		log.Info("drawn", "files", files)
+	}
 	if c.JSON {
 		return report.WriteJSON(os.Stdout)
 	}
