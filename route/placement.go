@@ -1,8 +1,10 @@
-// Package route owns which rows go where: the placement of experts on nodes,
-// the split of a micro-batch into one packet per node, the grouping of packets
-// into one matrix per expert, and the bytes that describe them. Each row
+// Package route owns which rows go where and how they travel: the placement of
+// experts on nodes, the split of a micro-batch into one packet per node, the
+// grouping of packets into one matrix per expert, the lists of results that are
+// added up, the format of rows, and the bytes that describe them. Each row
 // travels once to a node, however many of its experts live there. It may not
-// know sockets, processes or who sends.
+// know sockets, processes or who sends; what a format does to a row is
+// kernel's.
 package route
 
 import "fmt"
