@@ -112,7 +112,7 @@ func TestMembersKnowEachOther(t *testing.T) {
 		require.NoError(t, dialled)
 		require.NoError(t, accepted)
 		require.EqualValues(t, tls.VersionTLS13, state.Version)
-		require.Equal(t, ends[0].Leaf.Raw, state.PeerCertificates[0].Raw)
+		require.Equal(t, ends[0].Leaf().Raw, state.PeerCertificates[0].Raw)
 	}
 }
 
@@ -123,8 +123,8 @@ func TestOtherAuthority(t *testing.T) {
 	dialled, accepted := meet(t, dialler(b), acceptor(a))
 	require.ErrorContains(t, dialled, "certificate signed by unknown authority")
 	require.ErrorContains(t, dialled, `that of "a" (key `)
-	require.ErrorContains(t, dialled, a.Leaf.Issuer.CommonName)
-	require.ErrorContains(t, dialled, b.Leaf.Issuer.CommonName)
+	require.ErrorContains(t, dialled, a.Leaf().Issuer.CommonName)
+	require.ErrorContains(t, dialled, b.Leaf().Issuer.CommonName)
 	require.ErrorContains(t, dialled, b.CA)
 	require.True(t, certs.Refused(dialled))
 	require.ErrorContains(t, accepted, "the peer refuses this end, whose certificate "+a.Cert)
@@ -192,7 +192,6 @@ func TestStranger(t *testing.T) {
 
 	for name, change := range map[string]func(*tls.Config){
 		"certificate": func(c *tls.Config) {
-			c.Certificates = nil
 			c.GetClientCertificate = nil
 		},
 		"version": func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 },

@@ -24,8 +24,9 @@ func (i *Identity) Explain(err error) error {
 	case errors.As(err, &plain):
 		return fmt.Errorf("%w: the peer speaks without TLS, this end with %s", err, i.Cert)
 	case errors.As(err, &remote) && remote.Op == "remote error":
+		own := i.Leaf()
 		return fmt.Errorf("%w: the peer refuses this end, whose certificate %s is that of %s, signed by %s, valid until %s",
-			err, i.Cert, describe(i.Leaf), issuerOf(i.Leaf), stamp(i.Leaf.NotAfter))
+			err, i.Cert, describe(own), issuerOf(own), stamp(own.NotAfter))
 	}
 	return err
 }
@@ -50,7 +51,7 @@ func (i *Identity) refusal(e *tls.CertificateVerificationError) string {
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(e, &unknown):
-		return fmt.Sprintf("%s, is signed by %s; this end knows %s, from %s", peer, issuerOf(c), i.authorityNames(), i.CA)
+		return fmt.Sprintf("%s, is signed by %s; this end knows %s, from %s", peer, issuerOf(c), i.known.names(), i.CA)
 	case errors.As(e, &host):
 		return fmt.Sprintf("%s, is for %q; members' are for %q", peer, c.DNSNames, ClusterName)
 	case errors.As(e, &invalid) && invalid.Reason == x509.Expired:

@@ -21,7 +21,7 @@ func ForTest(t *testing.T, a *Authority, change func(*x509.Certificate)) tls.Cer
 	change(template)
 	c, err := sign(template, a.Cert, key.Public(), a.key)
 	require.NoError(t, err)
-	return certificate([]*x509.Certificate{c}, key)
+	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
 }
 
 // WriteForTest writes such a certificate and its key in place of a member's.

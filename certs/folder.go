@@ -53,18 +53,19 @@ func (f Folder) Init(now time.Time, replace bool) (*Authority, error) {
 // Authority reads the folder's authority, for issuing.
 func (f Folder) Authority(now time.Time) (*Authority, error) {
 	name := f.file(authorityCert)
-	all, err := readAuthorities(name)
+	known, err := readAuthorities(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := valid(name, all[0], now); err != nil {
+	cert := known.certs[0]
+	if err := valid(name, cert, now); err != nil {
 		return nil, err
 	}
-	key, err := readKey(f.file(authorityKey), all[0], name)
+	key, err := readKey(f.file(authorityKey), cert, name)
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{all[0], key}, nil
+	return &Authority{cert, key}, nil
 }
 
 // Issue makes the certificate and the key of a member in a folder of its own,

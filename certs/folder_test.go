@@ -45,9 +45,9 @@ func TestFiles(t *testing.T) {
 	require.Equal(t, os.FileMode(0o600), info.Mode())
 	i, err := certs.Load(files, now)
 	require.NoError(t, err)
-	require.Equal(t, []string{certs.ClusterName, "node-1.example.org"}, i.Leaf.DNSNames)
-	require.Len(t, i.Leaf.IPAddresses, 2)
-	require.WithinDuration(t, request.NotAfter, i.Leaf.NotAfter, time.Second)
+	require.Equal(t, []string{certs.ClusterName, "node-1.example.org"}, i.Leaf().DNSNames)
+	require.Len(t, i.Leaf().IPAddresses, 2)
+	require.WithinDuration(t, request.NotAfter, i.Leaf().NotAfter, time.Second)
 	left, err := filepath.Glob(filepath.Join(string(f), "*", "*.*.*"))
 	require.NoError(t, err)
 	require.Empty(t, left, "temporary files")
@@ -78,7 +78,7 @@ func TestNotLongerThanTheAuthority(t *testing.T) {
 	require.NoError(t, err)
 	a, err := f.Authority(now)
 	require.NoError(t, err)
-	require.Equal(t, a.Cert.NotAfter, i.Leaf.NotAfter)
+	require.Equal(t, a.Cert.NotAfter, i.Leaf().NotAfter)
 	require.Equal(t, now.AddDate(certs.AuthorityYears, 0, -1).Unix(), a.Cert.NotAfter.Unix())
 }
 

@@ -3,21 +3,29 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"strings"
+	"os"
+	"sync"
 	"time"
 )
 
 // Identity is what a member shows to others, and by what it knows them. A nil
 // Identity is that of a cluster without TLS.
+//
+// The certificate and its key are read again when their files change, so that
+// they can be renewed while the member works; connections that are there stay.
+// Files that cannot be used leave the old ones in use. The authority's file is
+// read once.
 type Identity struct {
 	Files
-	// Leaf is the member's certificate.
-	Leaf *x509.Certificate
 
-	authorities []*x509.Certificate
-	config      *tls.Config
+	known  *authorities
+	config *tls.Config
+
+	mu      sync.Mutex
+	own     *tls.Certificate
+	version version
+	problem error // of files that are newer than own
 }
 
 // Load reads a member's files and checks them as a peer would: that they are
@@ -25,104 +33,79 @@ type Identity struct {
 // member's. So a mistake is found here, with the file's name, and not at the
 // first connection.
 func Load(f Files, now time.Time) (*Identity, error) {
-	authorities, err := readAuthorities(f.CA)
+	known, err := readAuthorities(f.CA)
 	if err != nil {
 		return nil, err
 	}
-	chain, err := readCerts(f.Cert)
-	if err != nil {
+	i := &Identity{Files: f, known: known, version: versionOf(f)}
+	if i.own, err = i.read(now); err != nil {
 		return nil, err
 	}
-	key, err := readKey(f.Key, chain[0], f.Cert)
-	if err != nil {
-		return nil, err
-	}
-	i := &Identity{Files: f, Leaf: chain[0], authorities: authorities}
-	if err := i.check(chain[1:], now); err != nil {
-		return nil, err
-	}
-	i.config = newConfig(pool(authorities), certificate(chain, key))
+	i.config = i.newConfig()
 	return i, nil
 }
 
-func pool(all []*x509.Certificate) *x509.CertPool {
-	p := x509.NewCertPool()
-	for _, c := range all {
-		p.AddCert(c)
+// read reads the member's certificate and key.
+func (i *Identity) read(now time.Time) (*tls.Certificate, error) {
+	chain, err := readCerts(i.Cert)
+	if err != nil {
+		return nil, err
 	}
-	return p
-}
-
-func certificate(chain []*x509.Certificate, key any) tls.Certificate {
-	c := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
+	key, err := readKey(i.Key, chain[0], i.Cert)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.known.admit(i.Cert, chain, now); err != nil {
+		return nil, err
+	}
+	own := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, link := range chain {
-		c.Certificate = append(c.Certificate, link.Raw)
+		own.Certificate = append(own.Certificate, link.Raw)
 	}
-	return c
+	return own, nil
 }
 
-// check verifies the member's own certificate in both roles.
-func (i *Identity) check(between []*x509.Certificate, now time.Time) error {
-	if err := valid(i.Cert, i.Leaf, now); err != nil {
-		return err
-	}
-	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		_, err := i.Leaf.Verify(x509.VerifyOptions{
-			DNSName: ClusterName, Roots: pool(i.authorities), Intermediates: pool(between),
-			CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
-		})
-		if err != nil {
-			return i.refused(err, now)
+// version tells whether files have changed: when they were written, in
+// nanoseconds, and their sizes.
+type version [2]struct{ written, size int64 }
+
+func versionOf(f Files) (v version) {
+	for i, name := range []string{f.Cert, f.Key} {
+		if info, err := os.Stat(name); err == nil {
+			v[i].written, v[i].size = info.ModTime().UnixNano(), info.Size()
 		}
 	}
-	return nil
+	return v
 }
 
-// refused names the files of a certificate that peers would refuse.
-func (i *Identity) refused(err error, now time.Time) error {
-	var unknown x509.UnknownAuthorityError
-	var host x509.HostnameError
-	switch {
-	case errors.As(err, &unknown):
-		return fmt.Errorf("%s: %w: %s is signed by %s, but %s has %s: %w", i.Cert, ErrUnusable, describe(i.Leaf), issuerOf(i.Leaf), i.CA, i.authorityNames(), err)
-	case errors.As(err, &host):
-		return fmt.Errorf("%s: %w: members' certificates are for the DNS name %q, %s is for %q: %w", i.Cert, ErrUnusable, ClusterName, describe(i.Leaf), i.Leaf.DNSNames, err)
+// show returns the certificate that is to be shown now.
+func (i *Identity) show(now time.Time) *tls.Certificate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	v := versionOf(i.Files)
+	if v == i.version {
+		return i.own
 	}
-	for _, c := range i.authorities {
-		if err := valid(i.CA, c, now); err != nil {
-			return err
-		}
+	i.version = v
+	fresh, err := i.read(now)
+	if i.problem = err; err == nil {
+		i.own = fresh
 	}
-	return fmt.Errorf("%s: %w: %w", i.Cert, ErrUnusable, err)
-}
-
-// Valid checks that the member's certificate has not ended since it was loaded.
-func (i *Identity) Valid(now time.Time) error {
-	if i == nil {
-		return nil
-	}
-	return valid(i.Cert, i.Leaf, now)
-}
-
-func (i *Identity) authorityNames() string {
-	var names []string
-	for _, c := range i.authorities {
-		names = append(names, describe(c))
-	}
-	return strings.Join(names, " and ")
+	return i.own
 }
 
 // newConfig serves both roles.
-func newConfig(authorities *x509.CertPool, own tls.Certificate) *tls.Config {
+func (i *Identity) newConfig() *tls.Config {
+	known := pool(i.known.certs)
 	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{own},
+		MinVersion: tls.VersionTLS13,
 		// Dialling. The certificate is shown whatever authorities the other end names,
 		// so that it can say what is wrong with it.
-		RootCAs: authorities, ServerName: ClusterName,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil },
+		RootCAs: known, ServerName: ClusterName,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.show(time.Now()), nil },
 		// Accepting.
-		ClientCAs: authorities, ClientAuth: tls.RequireAndVerifyClientCert,
+		ClientCAs: known, ClientAuth: tls.RequireAndVerifyClientCert,
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.show(time.Now()), nil },
 		SessionTicketsDisabled: true, // connections are few and long
 		// The name is checked of those who dial, too: their authority may be a
 		// company's, which issues certificates for other ends.
@@ -139,4 +122,22 @@ func (i *Identity) TLS() *tls.Config {
 		return nil
 	}
 	return i.config
+}
+
+// Leaf is the member's certificate.
+func (i *Identity) Leaf() *x509.Certificate { return i.show(time.Now()).Leaf }
+
+// Valid checks that the member's certificate has not ended since it was loaded,
+// and says why it has not been renewed where that was tried.
+func (i *Identity) Valid(now time.Time) error {
+	if i == nil {
+		return nil
+	}
+	err := valid(i.Cert, i.show(now).Leaf, now)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err != nil && i.problem != nil {
+		return fmt.Errorf("%w; the files have changed, but: %w", err, i.problem)
+	}
+	return err
 }

@@ -20,12 +20,12 @@ type Entry struct {
 // List reads the certificates of the authority and of all members, or of one
 // member's own folder, in the order of their names.
 func (f Folder) List(now time.Time) ([]Entry, error) {
-	authorities, err := readAuthorities(f.file(authorityCert))
+	known, err := readAuthorities(f.file(authorityCert))
 	if err != nil {
 		return nil, err
 	}
 	var list []Entry
-	for _, c := range authorities {
+	for _, c := range known.certs {
 		name := f.file(authorityCert)
 		list = append(list, Entry{name, c, valid(name, c, now)})
 	}
@@ -40,7 +40,7 @@ func (f Folder) List(now time.Time) ([]Entry, error) {
 		}
 	}
 	for _, d := range folders {
-		if e, found := f.entry(d, authorities, now); found {
+		if e, found := f.entry(d, known, now); found {
 			list = append(list, e)
 		}
 	}
@@ -48,15 +48,14 @@ func (f Folder) List(now time.Time) ([]Entry, error) {
 }
 
 // entry reads the certificate of a member's folder, if it is one.
-func (f Folder) entry(member string, authorities []*x509.Certificate, now time.Time) (Entry, bool) {
+func (f Folder) entry(member string, known *authorities, now time.Time) (Entry, bool) {
 	e := Entry{File: f.file(member, memberCert)}
 	chain, err := readCerts(e.File)
 	if err != nil {
 		e.Err = err
 		return e, !errors.Is(err, fs.ErrNotExist)
 	}
-	i := &Identity{Files: Files{CA: f.file(authorityCert), Cert: e.File}, Leaf: chain[0], authorities: authorities}
-	e.Cert, e.Err = i.Leaf, i.check(chain[1:], now)
+	e.Cert, e.Err = chain[0], known.admit(e.File, chain, now)
 	return e, true
 }
 

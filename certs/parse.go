@@ -96,17 +96,3 @@ func readKey(name string, cert *x509.Certificate, certName string) (crypto.Signe
 	}
 	return key, nil
 }
-
-// readAuthorities reads the certificates that may sign members'.
-func readAuthorities(name string) ([]*x509.Certificate, error) {
-	all, err := readCerts(name)
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range all {
-		if !c.IsCA {
-			return nil, fmt.Errorf("%s: %w as an authority: %s is a member's certificate", name, ErrUnusable, describe(c))
-		}
-	}
-	return all, nil
-}

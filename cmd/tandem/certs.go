@@ -33,8 +33,10 @@ there by --tls; the members must be able to read their key, and nobody else:
     tandem serve --model DIR --control 10.0.0.1:7000 --tls front
     tandem node  --model DIR --join 10.0.0.1:7000 --role expert --tls node-1
 
-A certificate is read when a process starts: before it expires, issue another
-with --force and start the process anew.`
+Before a certificate expires, issue another with --force and copy it over the old
+one: processes read it again, and nothing restarts. To change the authority, give
+all members a ca.crt with both and restart them; then certificates of the new one;
+then a ca.crt with the new one alone, and restart them.`
 }
 
 // folderFlag says where certificates lie.
@@ -79,7 +81,7 @@ func (c *CertsIssueCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s, %s and %s: %s, until %s\n", files.CA, files.Cert, files.Key, i.Leaf.Subject.CommonName, day(i.Leaf.NotAfter))
+	fmt.Printf("%s, %s and %s: %s, until %s\n", files.CA, files.Cert, files.Key, i.Leaf().Subject.CommonName, day(i.Leaf().NotAfter))
 	return nil
 }
 

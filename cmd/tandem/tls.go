@@ -64,11 +64,11 @@ func (f *tlsFlags) identity(log *slog.Logger) (*certs.Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
-	say := log.Info
-	if i.Leaf.NotAfter.Sub(now) < soon {
+	say, leaf := log.Info, i.Leaf()
+	if leaf.NotAfter.Sub(now) < soon {
 		say = log.Warn
 	}
-	say("the cluster is secured by TLS", "member", i.Leaf.Subject.CommonName, "certificate", i.Cert, "remains", certs.Remaining(i.Leaf, now))
+	say("the cluster is secured by TLS", "member", leaf.Subject.CommonName, "certificate", i.Cert, "remains", certs.Remaining(leaf, now))
 	return i, nil
 }
 
