@@ -8,8 +8,10 @@ type carrier interface {
 	// giveBack takes a slot from the receiver, and tells the sender when it may be
 	// short of credits.
 	giveBack(slot int)
-	// settle takes what has arrived: the peer has said goodbye.
-	settle()
+	// settle takes what has arrived: the peer has said goodbye, for that cause, after
+	// its message of number last. Where that one is still under way settle is false,
+	// and the carrier fails the pair when it is here, or late.
+	settle(last uint64, cause error) bool
 	// close is called when the pair is down and no lane is left.
 	close()
 }

@@ -90,6 +90,8 @@ func (p *pair) dialBy(ctx context.Context, transport, addr string) error {
 		return p.dialInproc(ctx, addr)
 	case "shm":
 		return p.dialSHM(ctx, addr)
+	case "ucx":
+		return p.dialFabric(ctx, addr)
 	}
 	return p.dialTCP(ctx, addr)
 }

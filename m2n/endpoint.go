@@ -60,7 +60,7 @@ func (c Config) complete() (Config, error) {
 	setDefault(&c.PeerTimeout, 2*time.Second)
 	setDefault(&c.DialTimeout, 2*time.Second)
 	setDefault(&c.ReadyTimeout, time.Minute)
-	return c, c.check()
+	return c, errors.Join(c.check(), checkFabric(c.Fabric))
 }
 
 func setDefault[T int | time.Duration](v *T, def T) {
@@ -95,7 +95,11 @@ func (c Config) check() error {
 // Register makes memory known to the endpoint, so that messages can point into
 // it. user is the owner's handle of it.
 func (e *Endpoint) Register(mem []byte, user any) *Region {
-	return &Region{Bytes: mem, User: user}
+	r := &Region{Bytes: mem, User: user}
+	if e.cfg.Fabric != nil {
+		_ = e.cfg.Fabric.Register(r) // it can be sent all the same, at the price of registering it each time
+	}
+	return r
 }
 
 // Listen accepts peers at an address and returns the address as bound:
@@ -103,6 +107,7 @@ func (e *Endpoint) Register(mem []byte, user any) *Region {
 //	inproc:NAME         in Config.Network, for endpoints of the same process
 //	tcp:HOST:PORT       port 0 takes a free one
 //	shm+tcp:HOST:PORT   the same, for peers that are to prefer shared memory
+//	ucx+tcp:HOST:PORT   the same, for peers that are to prefer the fabric
 //
 // An endpoint may listen at several. Where it listens by TCP, peers of its host
 // and user can share memory with it: which they do is said by the address that
@@ -131,9 +136,9 @@ func splitAddr(addr string) (transports []string, rest string, err error) {
 	scheme, rest, _ := strings.Cut(addr, ":")
 	rest = strings.TrimPrefix(rest, "//")
 	transports = strings.Split(scheme, "+")
-	known := scheme == "inproc" || !slices.ContainsFunc(transports, func(t string) bool { return t != "shm" && t != "tcp" })
+	known := scheme == "inproc" || !slices.ContainsFunc(transports, func(t string) bool { return t != "shm" && t != "ucx" && t != "tcp" })
 	if rest == "" || !known {
-		return nil, "", fmt.Errorf("m2n: address %q is neither inproc:NAME nor one of tcp:, shm: and shm+tcp:HOST:PORT", addr)
+		return nil, "", fmt.Errorf("m2n: address %q is neither inproc:NAME nor one or several of shm, ucx and tcp, joined by +, and :HOST:PORT", addr)
 	}
 	return transports, rest, nil
 }
@@ -373,7 +378,7 @@ func (e *Endpoint) Close(ctx context.Context) error {
 		p.fail(ErrClosed)
 	}
 	e.cancel()
-	errs = append(errs, e.running.wait(e.cfg.PeerTimeout))
+	errs = append(errs, e.windUp())
 	for _, c := range e.done.close() {
 		c.held.drop()
 	}

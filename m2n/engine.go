@@ -15,6 +15,7 @@ type engine struct {
 	gate    *gate
 	board   *shmBoard
 	pump    *pump
+	hub     *fabricHub // nil where there is no fabric
 	driving sync.Mutex // held by who reads
 	stopped bool       // guarded by driving
 	spinner spinner    // the driver's
@@ -52,7 +53,14 @@ func (e *Endpoint) engine() (*engine, error) {
 		board.close()
 		return nil, err
 	}
-	eng := &engine{gate: gate, board: board, pump: pump, load: newHostLoad()}
+	hub, err := newFabricHub(e.cfg.Fabric, gate)
+	if err != nil {
+		gate.close()
+		board.close()
+		pump.close()
+		return nil, err
+	}
+	eng := &engine{gate: gate, board: board, pump: pump, hub: hub, load: newHostLoad()}
 	eng.spinner = newSpinner(e.cfg.SpinFor, eng.load)
 	eng.pumping.Go(pump.run)
 	e.eng.Store(eng)
@@ -83,15 +91,18 @@ func (g *engine) look() {
 }
 
 // drive reads what is there. The caller holds driving.
-func (g *engine) drive() { g.note(g.board.sweep() + g.gate.serve(g.gate.wait(true))) }
+func (g *engine) drive() {
+	g.note(g.board.sweep() + g.hub.sweep() + g.gate.serve(g.gate.wait(true)))
+}
 
 // park waits until there is something to read, or the bell rings; then it calls
 // awake, and reads. The caller holds driving.
 func (g *engine) park(awake func()) {
-	events := g.gate.wait(g.board.sleep())
+	busy := g.board.sleep()
+	events := g.gate.wait(g.hub.sleep() || busy)
 	g.board.wakeUp()
 	awake()
-	g.note(g.board.sweep() + g.gate.serve(events))
+	g.note(g.board.sweep() + g.hub.sweep() + g.gate.serve(events))
 }
 
 func (g *engine) note(moved int) {
@@ -136,7 +147,7 @@ func (e *Endpoint) wait(ctx context.Context) error {
 // glance returns what looks for something to read, again and again: at the rings
 // each time, where there are some, and at the sockets now and then.
 func (g *engine) glance() func() {
-	if !g.board.used() {
+	if !g.board.used() && g.hub == nil {
 		return g.drive
 	}
 	const seldom = 64
@@ -146,6 +157,6 @@ func (g *engine) glance() func() {
 			g.drive()
 			return
 		}
-		g.note(g.board.sweep())
+		g.note(g.board.sweep() + g.hub.sweep())
 	}
 }

@@ -32,6 +32,8 @@ type greeting struct {
 	Token string `json:"token,omitempty"`
 	// Ring is where on the sender's board the pair's bit is, where they share memory.
 	Ring int `json:"ring,omitempty"`
+	// Fabric is how the sender is reached by its fabric, where they meet by one.
+	Fabric *fabricGreeting `json:"fabric,omitempty"`
 }
 
 func (e *Endpoint) greeting(h hello) greeting {

@@ -287,7 +287,7 @@ func (n *lane) goodbye() []byte {
 		return nil // the peer sees the end of the connection
 	}
 	n.seq++
-	return appendFrame(nil, &frame{kind: frameGoodbye, epoch: p.ep.cfg.Epoch, seq: n.seq, header: text})
+	return appendFrame(nil, &frame{kind: frameGoodbye, epoch: p.ep.cfg.Epoch, seq: n.seq, number: n.link.posted, header: text})
 }
 
 // received takes bytes that were put into the assembler's space, or the error of
@@ -354,7 +354,7 @@ func (n *lane) take(f *frame) error {
 			return fmt.Errorf("frame %d: %w", f.seq, err)
 		}
 		n.parted = true
-		n.link.told(cause)
+		n.link.told(f.number, cause)
 	}
 	return nil
 }

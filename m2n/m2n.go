@@ -172,6 +172,9 @@ type Config struct {
 	// it too. nil means plain TCP, whose payloads carry checksums; with TLS they
 	// carry none. Memory transports do not use it.
 	TLS *tls.Config
+	// Fabric is a transport of the program's, for peers at ucx: addresses that have
+	// one of the same name; the endpoint drives and closes it. nil means none.
+	Fabric Fabric
 	// ReadyTimeout bounds the wait for a message's Ready event. Default 1 min.
 	ReadyTimeout time.Duration
 	// SpinFor is how long Poll looks again and again before it sleeps: where what

@@ -102,6 +102,13 @@ func (s *slots) taken() int {
 	return s.held
 }
 
+// ref is one more hold on the memory, until unref.
+func (s *slots) ref() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refs++
+}
+
 // unref drops the connection's or a message's hold on the memory.
 func (s *slots) unref() {
 	s.mu.Lock()

@@ -97,6 +97,9 @@ func (e *Endpoint) welcome(ctx context.Context, s *stream) error {
 		return err
 	}
 	defer p.turnOver()
+	if theirs.Fabric != nil {
+		return p.receiveFabric(s, theirs)
+	}
 	return p.receive(ctx, s, theirs)
 }
 

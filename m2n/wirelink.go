@@ -201,15 +201,15 @@ func (l *wireLink) urgent() bool {
 }
 
 // told takes a goodbye. What was sent before it on other lanes is still to come.
-func (l *wireLink) told(cause error) {
+func (l *wireLink) told(messages uint64, cause error) {
 	l.order.Lock()
 	l.partings++
 	l.parting = cause
 	last := l.partings == len(l.lanes)
 	l.order.Unlock()
 	if last {
-		if l.carry != nil {
-			l.carry.settle()
+		if l.carry != nil && !l.carry.settle(messages, cause) {
+			return
 		}
 		l.pair.fail(cause)
 	}

@@ -1,0 +1,160 @@
+package m2n
+
+import (
+	"context"
+	"fmt"
+)
+
+// Two ends that meet by a fabric do so on one TCP connection, which stays as the
+// lane:
+//
+//	dials                                listens
+//	hello: fabric, address      ──▶
+//	                            ◀──     welcome: fabric, address, key
+//	ready: fabric, address, key ──▶
+//	                            ◀──     ready
+//
+// A welcome without a fabric says that there is none of that name; the connection
+// ends with it.
+
+// fabricGreeting is how the sender of a greeting is reached by its fabric.
+type fabricGreeting struct {
+	Name    string `json:"name"`
+	Address []byte `json:"address"`
+	Key     uint64 `json:"key,omitempty"`
+}
+
+// maxFabricAddress bounds an address, so that greetings fit into their frames.
+const maxFabricAddress = controlBytes / 2
+
+// checkFabric is a part of Config's check.
+func checkFabric(f Fabric) error {
+	if f == nil {
+		return nil
+	}
+	if n := len(f.Address()); n > maxFabricAddress {
+		return fmt.Errorf("m2n: the address of fabric %s has %d bytes, the limit is %d: let it use fewer devices", f.Name(), n, maxFabricAddress)
+	}
+	return nil
+}
+
+func (h *fabricHub) greeting(key uint64) *fabricGreeting {
+	return &fabricGreeting{h.fabric.Name(), h.fabric.Address(), key}
+}
+
+// meetingHub returns the endpoint's hub, or why it has none.
+func (e *Endpoint) meetingHub() (*fabricHub, error) {
+	if e.cfg.Fabric == nil {
+		return nil, &skipError{"this end has no fabric (Config.Fabric is nil)"}
+	}
+	g, err := e.engine()
+	if err != nil {
+		return nil, &skipError{err.Error()}
+	}
+	return g.hub, nil
+}
+
+// dialFabric meets a peer, and raises the pair with a connection by the fabric.
+func (p *pair) dialFabric(ctx context.Context, addr string) error {
+	hub, err := p.ep.meetingHub()
+	if err != nil {
+		return err
+	}
+	mine := p.ep.greeting(hello{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch})
+	mine.Fabric = hub.greeting(0)
+	s, err := p.ep.call(ctx, addr, mine)
+	if err != nil {
+		return err
+	}
+	if err := p.introduceFabric(hub, s, mine); err != nil {
+		s.conn.Close()
+		return err
+	}
+	return nil
+}
+
+func (p *pair) introduceFabric(hub *fabricHub, s *stream, mine greeting) error {
+	theirs, err := s.hear(frameWelcome)
+	if err != nil {
+		return err
+	}
+	if theirs.Fabric == nil {
+		return &skipError{fmt.Sprintf("the peer has no fabric %q", mine.Fabric.Name)}
+	}
+	c, err := hub.open(p)
+	if err != nil {
+		return err
+	}
+	mine.Fabric.Key = c.conn.Key()
+	err = firstError(
+		func() error { return c.connect(theirs.Fabric) },
+		func() error { return c.attach(s, theirs) },
+		func() error { return s.say(frameReady, mine) },
+		func() error { _, err := s.hear(frameReady); return err },
+		s.keep,
+		func() error { return p.adopt(c.link, theirs.limits()) },
+	)
+	if err != nil {
+		c.abandon()
+		return err
+	}
+	c.start()
+	return nil
+}
+
+func (c *fabricCarrier) connect(to *fabricGreeting) error {
+	if err := c.conn.Connect(to.Address, to.Key); err != nil {
+		return fmt.Errorf("fabric %s: %w", to.Name, err)
+	}
+	return nil
+}
+
+// receiveFabric answers a peer that has dialled and offers a fabric.
+func (p *pair) receiveFabric(s *stream, theirs greeting) error {
+	hub, err := p.ep.meetingHub()
+	if err != nil || hub.fabric.Name() != theirs.Fabric.Name {
+		return p.declineFabric(s, theirs)
+	}
+	c, err := hub.open(p)
+	if err != nil {
+		return err
+	}
+	mine := p.ep.greeting(theirs.hello)
+	mine.Fabric = hub.greeting(c.conn.Key())
+	err = firstError(
+		func() error { return s.say(frameWelcome, mine) },
+		func() error { return c.hearReady(s) },
+		s.keep,
+		func() error { return p.take(c.link, theirs.limits()) },
+	)
+	if err != nil {
+		c.abandon()
+		return err
+	}
+	if err := s.say(frameReady, mine); err != nil {
+		p.fail(fmt.Errorf("handshake: %w", err))
+	}
+	c.start()
+	return nil
+}
+
+// hearReady hears the key of the end that dials, and connects.
+func (c *fabricCarrier) hearReady(s *stream) error {
+	theirs, err := s.hear(frameReady)
+	if err != nil {
+		return err
+	}
+	if theirs.Fabric == nil {
+		return fmt.Errorf("%w: greeting: it has no fabric", ErrBadFrame)
+	}
+	if err := c.connect(theirs.Fabric); err != nil {
+		return err
+	}
+	return c.attach(s, theirs)
+}
+
+// declineFabric lets the peer come otherwise.
+func (p *pair) declineFabric(s *stream, theirs greeting) error {
+	defer s.conn.Close()
+	return s.say(frameWelcome, p.ep.greeting(theirs.hello))
+}

@@ -1,0 +1,162 @@
+package m2n
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// fabricHub is what an endpoint has of its fabric: it lets the fabric work, and
+// hands the events to the carriers. The engine's driver looks here as it looks at
+// sockets and boards. A nil hub is one without a fabric.
+type fabricHub struct {
+	fabric Fabric
+
+	moving sync.Mutex // held by who lets the fabric work
+	events [64]FabricEvent
+
+	mu       sync.Mutex
+	carriers map[*fabricCarrier]bool // that are not closed
+}
+
+// newFabricHub returns the hub of a fabric, which may be nil, whose descriptor the
+// gate watches.
+func newFabricHub(f Fabric, g *gate) (*fabricHub, error) {
+	if f == nil {
+		return nil, nil
+	}
+	h := &fabricHub{fabric: f, carriers: make(map[*fabricCarrier]bool)}
+	if fd := f.EventFD(); fd >= 0 {
+		if err := g.add(fd, h); err != nil {
+			return nil, fmt.Errorf("fabric %s: %w", f.Name(), err)
+		}
+	}
+	return h, nil
+}
+
+// ready is called by the driver when the descriptor is readable.
+func (h *fabricHub) ready() { h.sweep() }
+
+// sweep lets the fabric work once, and returns how many events there were.
+func (h *fabricHub) sweep() int {
+	if h == nil {
+		return 0
+	}
+	h.moving.Lock()
+	defer h.moving.Unlock()
+	n := h.fabric.Progress(h.events[:])
+	for i := range h.events[:n] {
+		ev := &h.events[i]
+		ev.Owner.(*fabricCarrier).take(ev)
+		*ev = FabricEvent{} // its memory is not the hub's to keep
+	}
+	return n
+}
+
+// sleep says that the driver is going to wait in the gate, and tells whether the
+// fabric has work before that. One that cannot be armed has failed: its
+// connections' ends tell.
+func (h *fabricHub) sleep() bool {
+	if h == nil {
+		return false
+	}
+	if h.fabric.EventFD() < 0 {
+		return true
+	}
+	armed, err := h.fabric.Arm()
+	return !armed && err == nil
+}
+
+func (h *fabricHub) add(c *fabricCarrier) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.carriers[c] = true
+}
+
+func (h *fabricHub) remove(c *fabricCarrier) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.carriers, c)
+}
+
+func (h *fabricHub) all() []*fabricCarrier {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []*fabricCarrier
+	for c := range h.carriers {
+		all = append(all, c)
+	}
+	return all
+}
+
+// windUp waits until the links have let go of everything. Nobody polls any more,
+// so that the fabric is let work here; then it is closed.
+func (e *Endpoint) windUp() error {
+	if e.cfg.Fabric == nil {
+		return e.running.wait(e.cfg.PeerTimeout)
+	}
+	over, idle := make(chan struct{}), make(chan struct{})
+	h := e.hub()
+	go func() {
+		defer close(idle)
+		h.pump(over, func() bool { return false })
+	}()
+	err := e.running.wait(e.cfg.PeerTimeout)
+	close(over)
+	<-idle
+	return errors.Join(err, e.closeFabric(h))
+}
+
+// hub returns the endpoint's, if it has a connection.
+func (e *Endpoint) hub() *fabricHub {
+	if g := e.eng.Load(); g != nil {
+		return g.hub
+	}
+	return nil
+}
+
+// pump lets the fabric work until over is closed or done.
+func (h *fabricHub) pump(over <-chan struct{}, done func() bool) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		if h.sweep() > 0 {
+			continue
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			return
+		}
+	}
+}
+
+// closeFabric closes the connections, gives the fabric some time to say that they
+// are, and closes it. After that nothing is under way.
+func (e *Endpoint) closeFabric(h *fabricHub) error {
+	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.PeerTimeout/4)
+	defer cancel()
+	if h != nil {
+		for _, c := range h.all() {
+			c.close()
+		}
+		h.pump(ctx.Done(), func() bool { return len(h.all()) == 0 })
+	}
+	err := e.cfg.Fabric.Close(ctx)
+	if h != nil {
+		h.endAll()
+	}
+	return err
+}
+
+// endAll is for connections whose last event has not come, when it cannot come any
+// more.
+func (h *fabricHub) endAll() {
+	h.moving.Lock()
+	defer h.moving.Unlock()
+	for _, c := range h.all() {
+		c.closed()
+	}
+}

@@ -1,0 +1,271 @@
+package m2n
+
+import (
+	"fmt"
+	"time"
+)
+
+// fabricCarrier carries a pair's messages over the endpoint's fabric. Each is the
+// header of a frame, as TCP would have it, and the spans. The fabric may let them
+// overtake each other: they are put in order by their numbers. Credits travel with
+// messages, and on the lane when none goes that way.
+type fabricCarrier struct {
+	hub   *fabricHub
+	conn  FabricConn
+	pair  *pair
+	slots *slots
+	link  *wireLink // made by attach
+
+	flying map[uint64]*outgoing // by token: with the fabric; guarded by pair.mu
+
+	// Guarded by hub.moving:
+	open    bool          // events are taken
+	held    []FabricEvent // that came before
+	over    bool          // its last event has come
+	arrival uint64        // number of the last message that was delivered
+	early   map[uint64]arrival
+	parting error  // why the peer ends, once it has said so
+	last    uint64 // the number of its last message then
+}
+
+// fabricHeaderBytes bounds what stands before a body: the frame's fixed part, the
+// lengths of its spans, and the message's header.
+func (c Config) fabricHeaderBytes() int { return fixedBytes + 4*maxSpans + c.HeaderBytes }
+
+// open makes the receiving half for a pair. Until the carrier is started its
+// events are kept.
+func (h *fabricHub) open(p *pair) (*fabricCarrier, error) {
+	memory, err := newSlots(p.ep)
+	if err != nil {
+		return nil, err
+	}
+	c := &fabricCarrier{hub: h, pair: p, slots: memory, flying: make(map[uint64]*outgoing), early: make(map[uint64]arrival)}
+	cfg := p.ep.cfg
+	c.conn, err = h.fabric.Open(FabricReceiver{
+		Owner: c, Memory: memory.region, Stride: memory.stride, Slots: cfg.Slots,
+		SlotBytes: cfg.SlotBytes, HeaderBytes: cfg.fabricHeaderBytes(),
+	})
+	if err != nil {
+		memory.unref()
+		return nil, fmt.Errorf("fabric %s: %w", h.fabric.Name(), err)
+	}
+	memory.ref() // the hardware's
+	h.add(c)
+	return c, nil
+}
+
+// attach makes the link, whose one lane is s.
+func (c *fabricCarrier) attach(s *stream, theirs greeting) error {
+	l, err := newWireLink(c.pair, ucx, c.slots, []*stream{s}, theirs)
+	if err != nil {
+		c.slots.ref() // newWireLink has let go of it, and abandon does
+		return err
+	}
+	l.carry = c
+	c.hub.moving.Lock()
+	defer c.hub.moving.Unlock()
+	c.link = l
+	return nil
+}
+
+// abandon is for a carrier that was never started.
+func (c *fabricCarrier) abandon() {
+	if c.link != nil {
+		c.link.abandon() // closes the carrier
+		return
+	}
+	c.close()
+	c.slots.unref()
+}
+
+// start takes events from now on. The pair is up.
+func (c *fabricCarrier) start() {
+	c.hub.moving.Lock()
+	c.open = true
+	for i := range c.held {
+		c.take(&c.held[i])
+	}
+	c.held = nil
+	c.hub.moving.Unlock()
+	c.link.start()
+}
+
+// flush hands to the fabric what can be sent, on the poster's goroutine.
+func (c *fabricCarrier) flush() {
+	for o, header := c.gather(); o != nil; o, header = c.gather() {
+		if err := c.conn.Send(o.token, header, o.body); err != nil {
+			c.sent(o.token, err)
+			return
+		}
+	}
+}
+
+// gather takes a message and encodes its frame, with the credits that there are to
+// give back.
+func (c *fabricCarrier) gather() (*outgoing, []byte) {
+	p, l := c.pair, c.link
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.next()
+	if o == nil {
+		return nil, nil
+	}
+	n := l.nextNumber()
+	f := frame{
+		kind: frameData, epoch: p.ep.cfg.Epoch, seq: n, number: n, grant: uint32(l.back),
+		body: o.bytes, lengths: o.lengths(), header: o.header,
+	}
+	l.back = 0
+	c.flying[o.token] = o
+	return o, appendFrame(make([]byte, 0, fixedBytes+4*len(f.lengths)+len(f.header)), &f)
+}
+
+// take takes an event. The caller holds hub.moving.
+func (c *fabricCarrier) take(ev *FabricEvent) {
+	if ev.Kind == FabricClosed {
+		c.closed()
+		return
+	}
+	if !c.open {
+		c.held = append(c.held, *ev) // at most one per slot, and a failure
+		return
+	}
+	switch ev.Kind {
+	case FabricSent:
+		c.sent(ev.Token, ev.Err)
+	case FabricReceived:
+		if err := c.receive(ev); err != nil {
+			c.pair.fail(fmt.Errorf("message after %d: %w", c.arrival, err))
+		}
+	case FabricFailed:
+		c.pair.fail(ev.Err)
+	}
+}
+
+// sent reports a message's spans as free. An error takes the pair down.
+func (c *fabricCarrier) sent(token uint64, err error) {
+	p := c.pair
+	if err != nil {
+		p.fail(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := c.flying[token]
+	delete(c.flying, token)
+	if err != nil {
+		p.sent(o, p.lostError())
+		return
+	}
+	p.counters.sent[ucx].add(len(o.header) + o.bytes)
+	p.counters.out(o.posted, o.taken)
+	p.sent(o, nil)
+}
+
+// receive takes a message that is in a slot, and delivers it and those that waited
+// for it.
+func (c *fabricCarrier) receive(ev *FabricEvent) error {
+	f, err := c.parse(ev)
+	if err != nil {
+		return err
+	}
+	if !c.slots.takeThis(ev.Slot) {
+		return fmt.Errorf("%w: it is in slot %d, which holds another", ErrBadFrame, ev.Slot)
+	}
+	if err := c.link.granted(int(f.grant)); err != nil {
+		return err
+	}
+	_, twice := c.early[f.number]
+	if ahead := f.number - c.arrival; ahead == 0 || ahead > uint64(c.pair.ep.cfg.Slots) || twice {
+		return fmt.Errorf("%w: it is number %d, and not one of the next %d", ErrBadFrame, f.number, c.pair.ep.cfg.Slots)
+	}
+	c.early[f.number] = arrival{f, ev.Slot, time.Now()}
+	for a, ok := c.early[c.arrival+1]; ok; a, ok = c.early[c.arrival+1] {
+		delete(c.early, c.arrival+1)
+		c.arrival++
+		c.link.deliver(a)
+	}
+	if c.parting != nil && c.arrival >= c.last {
+		c.pair.fail(c.parting)
+	}
+	c.link.giveBackIfUrgent(0)
+	return nil
+}
+
+// parse reads the frame that stands before a body.
+func (c *fabricCarrier) parse(ev *FabricEvent) (frame, error) {
+	cfg := c.pair.ep.cfg
+	if len(ev.Header) < fixedBytes {
+		return frame{}, fmt.Errorf("%w: it has %d bytes before the body, a frame %d", ErrBadFrame, len(ev.Header), fixedBytes)
+	}
+	f, s, err := parseFixed((*[fixedBytes]byte)(ev.Header), bounds{header: cfg.HeaderBytes, spans: maxSpans, body: cfg.SlotBytes})
+	if err != nil {
+		return f, err
+	}
+	meta := ev.Header[fixedBytes:]
+	switch {
+	case f.kind != frameData:
+		return f, fmt.Errorf("%w: type %d outside of the lane", ErrBadFrame, f.kind)
+	case f.epoch != c.pair.epoch:
+		return f, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.epoch, c.pair.epoch)
+	case len(meta) != s.meta() || ev.Body != s.body:
+		return f, fmt.Errorf("%w: it has %d bytes of lengths and header and %d of body, announced %d and %d",
+			ErrBadFrame, len(meta), ev.Body, s.meta(), s.body)
+	}
+	return f, f.parseMeta(meta, s)
+}
+
+// giveBack takes a slot from the receiver. It is empty for the hardware before the
+// peer hears of it.
+func (c *fabricCarrier) giveBack(slot int) {
+	c.slots.put(slot)
+	c.conn.Refill(slot)
+	c.link.giveBackIfUrgent(1)
+}
+
+// settle takes what has arrived. The peer has said goodbye after its message of
+// that number; where that is still to come, the pair is failed by it, or when it
+// does not come.
+func (c *fabricCarrier) settle(last uint64, cause error) bool {
+	c.hub.moving.Lock()
+	defer c.hub.moving.Unlock()
+	if c.arrival >= last {
+		return true
+	}
+	c.last, c.parting = last, cause
+	p := c.pair
+	p.ep.spawn(func() {
+		late := time.NewTimer(p.ep.cfg.PeerTimeout / 4)
+		defer late.Stop()
+		select {
+		case <-late.C:
+			p.fail(cause)
+		case <-p.ctx.Done():
+		}
+	})
+	return false
+}
+
+// close cancels what is under way.
+func (c *fabricCarrier) close() { c.conn.Close() }
+
+// closed is called when nothing touches the slots any more, nor any span.
+func (c *fabricCarrier) closed() {
+	if c.over {
+		return
+	}
+	c.over = true
+	c.hub.remove(c)
+	c.lose()
+	c.slots.unref()
+}
+
+// lose reports what the fabric has not.
+func (c *fabricCarrier) lose() {
+	p := c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for token, o := range c.flying {
+		delete(c.flying, token)
+		p.sent(o, p.lostError())
+	}
+}
