@@ -123,7 +123,11 @@ func runExchange(t *testing.T, ctx context.Context, job exchangeJob) {
 			s.send(peer)
 		}
 	}
-	finish(t, exchangeReport{s.run(ctx, from, until)})
+	received := s.run(ctx, from, until)
+	for _, peer := range e.Stats() {
+		require.Equal(t, "tcp", peer.Transport, "peer %s", peer.Peer)
+	}
+	finish(t, exchangeReport{received})
 }
 
 // shuttle is an endpoint that posts a message for each that is sent, and releases
@@ -140,9 +144,14 @@ func (s *shuttle) send(peer string) {
 	require.NoError(s.t, err)
 }
 
-// run works until the end of a time, and counts the bytes that arrive in it.
+// settle is how long nodes go on after they have measured, so that what is under
+// way then still arrives.
+const settle = 300 * time.Millisecond
+
+// run works until some time after the end of a window, and counts the bytes that
+// arrive in it.
 func (s *shuttle) run(ctx context.Context, from, until time.Duration) (received int) {
-	ctx, cancel := context.WithTimeout(ctx, until-monotonic())
+	ctx, cancel := context.WithTimeout(ctx, until+settle-monotonic())
 	defer cancel()
 	for {
 		c, err := s.Poll(ctx)
@@ -206,7 +215,7 @@ func runCredits(t *testing.T, ctx context.Context, job creditsJob) {
 			received.Add(int64(s.run(ctx, from, until)))
 		})
 	}
-	credited := watchCredits(shuttles, until+time.Second)
+	credited := watchCredits(shuttles, until+settle)
 	all.Wait()
 	report := creditsReport{Received: int(received.Load()), Credited: credited}
 	for _, s := range shuttles {
