@@ -23,7 +23,8 @@ const (
 	//
 	// Where scale would be below the smallest normal number, 2⁻¹²⁶, scale and all
 	// integers are 0. A row with an element that is not finite has the scale NaN,
-	// and all of it becomes NaN: nothing of it looks like a result.
+	// and all of it becomes NaN: nothing of it looks like a result. (127 times a
+	// scale that was rounded up may be infinite where m is the largest number.)
 	RowInt8
 )
 

@@ -145,6 +145,7 @@ func TestEvenCoversAllExperts(t *testing.T) {
 	require.NoError(t, p.Validate())
 	require.Equal(t, [][]int{{0, 1}, {2, 3}, {4, 5, 6}}, [][]int{p.Experts(0), p.Experts(1), p.Experts(2)})
 	require.Empty(t, Even(1, 3).Experts(0))
+	require.ErrorContains(t, Even(MaxExperts+1, 1).Validate(), "65537 experts, the limit is 65536")
 	p.Of[3] = nil
 	require.ErrorContains(t, p.Validate(), "expert 3 is on no node")
 }
@@ -161,6 +162,45 @@ func FuzzHeader(f *testing.F) {
 		}
 		if again := h.Append(nil); !bytes.Equal(again, b) {
 			t.Fatalf("%x encodes as %x", b, again)
+		}
+	})
+}
+
+// FuzzPairs: pairs that a node accepts can be grouped and summed, and are what
+// was sent.
+func FuzzPairs(f *testing.F) {
+	packets, err := NewSplitter(Even(4, 1), 2).Split(choicesOf([]int{3, 1, 1, 0, 2, 3}), 3)
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole := make([]byte, PairsSize(6))
+	PutPairs(whole, packets[0])
+	f.Add(whole, 3)
+	f.Add(whole[:PairsSize(2)], 3)
+	f.Add(whole[:5], 1)
+	f.Fuzz(func(t *testing.T, b []byte, rows int) {
+		var p Pairs
+		n := len(b) / PairsSize(1)
+		if rows < 0 || rows > 1<<10 || ReadPairs(&p, b, rows, n) != nil {
+			return
+		}
+		if allocated := cap(p.Row) + cap(p.Expert) + cap(p.Rank); allocated > 3*n {
+			t.Fatalf("%d elements for %d pairs", allocated, n)
+		}
+		g := NewGrouper([]int{0, 1, 2, 3})
+		if g.Check(p) != nil {
+			return
+		}
+		again := make([]byte, len(b))
+		PutPairs(again, Packet{Row: p.Row, Expert: p.Expert, Rank: p.Rank})
+		if !bytes.Equal(again, b) {
+			t.Fatalf("%x encodes as %x", b, again)
+		}
+		messages := []Pairs{p, p}
+		var s Sums
+		s.ByRow(messages, g.Group(messages))
+		if len(s.Results) != 2*n || len(s.Offsets) != 2*rows+1 {
+			t.Fatalf("%d results of %d pairs, %d offsets of %d rows", len(s.Results), 2*n, len(s.Offsets), 2*rows)
 		}
 	})
 }

@@ -149,3 +149,22 @@ func held(n *serve.ExpertNode) bool {
 	s := n.Stats()
 	return s.Transfer.Count() == 3 && s.Gather.Messages == 2
 }
+
+// TestExpertRefusesAnotherWire: rows in a format that the node does not take are
+// the sender's loss, and nobody else's.
+func TestExpertRefusesAnotherWire(t *testing.T) {
+	_, peers := startExpert(t, 0)
+	h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: 1, Rows: 1, Pairs: 1, Wire: route.Wire{Rows: kernel.RowBF16}}
+	_, err := peers[0].ep.Post("expert", m2n.Message{Header: h.Append(nil), Body: peers[0].body})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for lost := false; !lost; {
+		c, err := peers[0].ep.Poll(ctx)
+		require.NoError(t, err)
+		require.NotEqual(t, m2n.Received, c.Kind, "an answer")
+		lost = c.Kind == m2n.Lost
+	}
+	peers[1].post(route.Dispatch)
+	peers[1].ep.Release(peers[1].answer())
+}
