@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -368,4 +369,63 @@ func TestCloseWakesAll(t *testing.T) {
 	time.Sleep(time.Millisecond)
 	require.NoError(t, n.Close())
 	waiting.Wait()
+}
+
+// TestManyDialAtOnce: a thousand hosts connect to one at the same time, each
+// after a round trip.
+func TestManyDialAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := network(t, Config{Latency: time.Millisecond, Bubble: true}, 1e9, "hub")
+		l, err := n.Listener("hub")
+		require.NoError(t, err)
+		const hosts = 1000
+		begin := time.Now()
+		var all sync.WaitGroup
+		for i := range hosts {
+			name := fmt.Sprint(i)
+			require.NoError(t, n.Host(name, NIC{}))
+			all.Go(func() {
+				c, err := n.Dial(name)(t.Context(), l.Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.Close()
+			})
+		}
+		for range hosts {
+			c, err := l.Accept()
+			require.NoError(t, err)
+			all.Go(func() { c.Close() })
+		}
+		all.Wait()
+		require.Equal(t, 2*time.Millisecond, time.Since(begin))
+		time.Sleep(time.Second)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		require.Empty(t, n.conns)
+		for _, p := range n.model.paths {
+			require.Empty(t, p.flows, "what is closed is forgotten")
+		}
+	})
+}
+
+// BenchmarkTransfer is the price of the network itself: no rate, no latency.
+func BenchmarkTransfer(b *testing.B) {
+	n := network(b, Config{}, 0, "a", "b")
+	from, to := pipe(b, n, "a", "b")
+	piece := make([]byte, 256<<10)
+	b.SetBytes(int64(len(piece)))
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		if _, err := io.Copy(io.Discard, to); err != nil {
+			b.Error(err)
+		}
+	})
+	for b.Loop() {
+		_, err := from.Write(piece)
+		require.NoError(b, err)
+	}
+	require.NoError(b, from.Close())
+	reader.Wait()
 }

@@ -10,6 +10,7 @@ type model struct {
 	now   time.Duration
 	due   agenda
 	paths []*path
+	byEnd map[ends]*path
 	out   []action
 }
 
@@ -104,18 +105,21 @@ type packet struct {
 	tail time.Duration // when the last byte can be there
 }
 
-func newModel(cfg Config) *model { return &model{cfg: cfg} }
+// ends are a path's.
+type ends struct{ from, to *host }
+
+func newModel(cfg Config) *model { return &model{cfg: cfg, byEnd: make(map[ends]*path)} }
 
 func (m *model) host(name string) *host { return &host{name: name} }
 
 // path returns the one between two hosts.
 func (m *model) path(from, to *host) *path {
-	for _, p := range m.paths {
-		if p.from == from && p.to == to {
-			return p
-		}
+	p := m.byEnd[ends{from, to}]
+	if p != nil {
+		return p
 	}
-	p := &path{from: from, to: to, latency: m.cfg.Latency}
+	p = &path{from: from, to: to, latency: m.cfg.Latency}
+	m.byEnd[ends{from, to}] = p
 	m.paths = append(m.paths, p)
 	return p
 }

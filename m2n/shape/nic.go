@@ -88,9 +88,10 @@ func (q *queue[T]) pop() T {
 	v := q.items[q.head]
 	q.items[q.head] = zero
 	q.head++
-	if 2*q.head >= len(q.items) {
-		q.items = append(q.items[:0], q.items[q.head:]...)
-		q.head = 0
+	if 2*q.head >= len(q.items) { // close the gap, and keep nothing alive
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
 	}
 	return v
 }
