@@ -1,0 +1,207 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve/gather"
+)
+
+// output is a run's results, in the transport's hands until each message that
+// carries a part of them is sent.
+type output struct {
+	sendBuffer
+	parts int
+}
+
+// run computes a layer's experts over the rows of several messages.
+func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
+	if n.cfg.Busy != nil {
+		n.cfg.Busy.Enter()
+		defer n.cfg.Busy.Leave()
+	}
+	begin := time.Now()
+	n.pending, n.pairs = n.pending[:0], n.pairs[:0]
+	rows := 0 // of the messages
+	for _, m := range run.Messages {
+		d := m.Tag.(*dispatched)
+		n.pending, n.pairs = append(n.pending, d), append(n.pairs, d.pairs)
+		rows += d.pairs.Rows
+	}
+	grouping := n.grouper.Group(n.pairs)
+	out, err := n.compute(ctx, run.Layer, rows, grouping)
+	if err != nil {
+		return fmt.Errorf("layer %d: %w", run.Layer, err)
+	}
+	n.stats.computed(time.Since(begin))
+	n.count(grouping.Offsets)
+	n.drain()
+	n.answer(run, grouping, out)
+	return nil
+}
+
+// compute makes the results of a layer's experts, as they travel, for messages
+// of so many rows.
+func (n *ExpertNode) compute(ctx context.Context, l, rows int, g *route.Grouping) (*output, error) {
+	hidden, wire := n.cfg.Spec.Hidden, n.cfg.Wire
+	pairs := int(g.Offsets[len(g.Offsets)-1])
+	if err := n.fill(ctx, g, pairs); err != nil {
+		return nil, err
+	}
+	count := wire.Results(rows, pairs)
+	out, err := n.output(count * wire.RowBytes(hidden))
+	if err != nil {
+		return nil, err
+	}
+	// Each step writes to where the next one reads, the last one to the output.
+	results, err := n.room(&n.results, out, pairs, wire == route.Wire{})
+	if err != nil {
+		return nil, err
+	}
+	in, gate := kernel.MatOf(n.in, pairs, hidden), kernel.MatOf(n.gate, pairs, 1)
+	if err := n.experts.Forward(l, results, in, gate, g.Offsets); err != nil {
+		return nil, err
+	}
+	if wire.Combine == route.Partial {
+		summed, err := n.room(&n.summed, out, rows, wire.Rows == kernel.RowF32)
+		if err != nil {
+			return nil, err
+		}
+		n.sums.ByRow(n.pairs, g)
+		n.cfg.Device.Combine(summed, kernel.Mat{}, results, n.sums.Results, n.sums.Offsets)
+		results = summed
+	}
+	if wire.Rows != kernel.RowF32 {
+		n.cfg.Device.EncodeRows(kernel.CodedMatOf(out.buffer, wire.Rows, count, hidden), results, nil)
+	}
+	return out, nil
+}
+
+// room is where rows are computed: in the output where it is the last step, else
+// in a buffer of the node.
+func (n *ExpertNode) room(b *kernel.Buffer, out *output, rows int, last bool) (kernel.Mat, error) {
+	hidden := n.cfg.Spec.Hidden
+	if last {
+		return kernel.MatOf(out.buffer, rows, hidden), nil
+	}
+	var err error
+	*b, err = reserve(n.cfg.Device, *b, rows*hidden)
+	return kernel.MatOf(*b, rows, hidden), err
+}
+
+// fill gathers the messages' rows and gate weights, expert by expert, and
+// releases the messages: their senders may use the memory again.
+func (n *ExpertNode) fill(ctx context.Context, g *route.Grouping, rows int) error {
+	dev, hidden := n.cfg.Device, n.cfg.Spec.Hidden
+	var err error
+	if n.in, err = reserve(dev, n.in, rows*hidden); err != nil {
+		return err
+	}
+	if n.gate, err = reserve(dev, n.gate, rows); err != nil {
+		return err
+	}
+	in, gate := kernel.MatOf(n.in, rows, hidden), kernel.MatOf(n.gate, rows, 1)
+	for i, d := range n.pending {
+		dev.DecodeRows(in, g.Dst[i], d.rows, d.pairs.Row)
+		dev.CopyRows(gate, g.Dst[i], d.gates, nil)
+	}
+	if err := dev.Record().Wait(ctx); err != nil {
+		return err
+	}
+	for _, d := range n.pending {
+		n.cfg.Endpoint.Release(d.completion)
+	}
+	return nil
+}
+
+// reserve returns a buffer of at least n elements, the given one where it is
+// large enough.
+func reserve(dev kernel.Device, b kernel.Buffer, n int) (kernel.Buffer, error) {
+	if b != nil && b.Len() >= n {
+		return b, nil
+	}
+	if b != nil {
+		dev.Free(b)
+	}
+	b, err := dev.Alloc(kernel.F32, n+n/4)
+	if err != nil {
+		return nil, fmt.Errorf("buffer of %d elements: %w", n, err)
+	}
+	return b, nil
+}
+
+// output takes a free buffer for results of so many bytes, a multiple of 4.
+func (n *ExpertNode) output(bytes int) (*output, error) {
+	var out *output
+	if last := len(n.outputs) - 1; last >= 0 {
+		out, n.outputs = n.outputs[last], n.outputs[:last]
+		if 4*out.buffer.Len() >= bytes {
+			return out, nil
+		}
+		n.cfg.Device.Free(out.buffer)
+	}
+	b, err := newSendBuffer(n.cfg.Device, n.cfg.Endpoint, bytes+bytes/16*4)
+	if err != nil {
+		return nil, fmt.Errorf("results of %d bytes: %w", bytes, err)
+	}
+	return &output{sendBuffer: b}, nil
+}
+
+// count notes a run's rows.
+func (n *ExpertNode) count(offsets []int32) {
+	for i := 1; i < len(offsets); i++ {
+		if rows := offsets[i] - offsets[i-1]; rows > 0 {
+			n.stats.rows.Observe(float64(rows))
+		}
+	}
+	counters := n.gather.Counters()
+	n.stats.update(func(s *NodeStats) { s.Gather = counters })
+}
+
+// answer returns each message its results. A peer that cannot be reached is
+// reported by its Lost completion.
+func (n *ExpertNode) answer(run *gather.Run, g *route.Grouping, out *output) {
+	ready := n.cfg.Device.Record()
+	width := n.cfg.Wire.RowBytes(n.cfg.Spec.Hidden)
+	row := 0
+	for i, m := range run.Messages {
+		h := n.pending[i].header
+		h.Kind = route.Return
+		runs := g.Runs[i]
+		if n.cfg.Wire.Combine == route.Partial {
+			runs = []route.Run{{From: row, Rows: h.Rows}}
+			row += h.Rows
+		}
+		var body []m2n.Span
+		for _, r := range runs {
+			body = append(body, m2n.Span{Region: out.region, Off: r.From * width, Len: r.Rows * width})
+		}
+		token, err := n.cfg.Endpoint.Post(m.Node, m2n.Message{Header: h.Append(nil), Body: body, Ready: ready})
+		if err != nil {
+			n.cfg.Log.Warn("results not returned", "peer", m.Node, "error", err)
+			continue
+		}
+		out.parts++
+		n.sending[sent{m.Node, token}] = out
+	}
+	if out.parts == 0 {
+		n.outputs = append(n.outputs, out)
+	}
+}
+
+// sent frees a run's results once all messages that carry them are through.
+func (n *ExpertNode) sent(c m2n.Completion) {
+	key := sent{c.Peer, c.Token}
+	out, ok := n.sending[key]
+	if !ok {
+		return
+	}
+	delete(n.sending, key)
+	if out.parts--; out.parts == 0 {
+		n.outputs = append(n.outputs, out)
+	}
+}
