@@ -83,15 +83,22 @@ static int reserve(struct shim *s, size_t more)
 	return UCS_OK;
 }
 
+// nudge wakes who waits for the descriptor: there is work that UCX does not see, or
+// work of its own that was begun since it was armed.
+static void nudge(struct shim *s)
+{
+	if (s->armed) {
+		s->armed = false;
+		ucp_worker_signal(s->worker);
+	}
+}
+
 static void push(struct shim *s, struct shim_event e)
 {
 	s->ring[(s->head + s->count) % s->cap] = e;
 	s->count++;
 	s->promised--;
-	if (s->armed) { // somebody waits for the descriptor, and UCX may not know why
-		s->armed = false;
-		ucp_worker_signal(s->worker);
-	}
+	nudge(s);
 }
 
 static void fail(struct conn *c, int status, uint64_t got, uint64_t want)
@@ -413,6 +420,7 @@ int shim_conn_close(struct shim *s, uint32_t index)
 		}
 	}
 	settle(c);
+	nudge(s);
 	return status;
 }
 
@@ -506,6 +514,7 @@ int shim_conn_send(struct shim *s, uint32_t index, uint64_t token, const void *h
 	s->promised++;
 	c->busy++;
 	ucs_status_ptr_t request = ucp_am_send_nbx(c->ep, MESSAGE_ID, &o->envelope, o->lead, at, n, &param);
+	nudge(s);
 	if (UCS_PTR_IS_PTR(request))
 		return UCS_OK;
 	c->busy--;
