@@ -2,7 +2,9 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,6 +50,8 @@ func TestCerts(t *testing.T) {
 		{"certs issue --name c --dir " + t.TempDir(), failed, []string{"ca.crt", "no such file"}},
 		{"serve --tls " + dir + "/node-1", usage, []string{"--tls", "--control"}},
 		{"serve --control 127.0.0.1:0 --listen 127.0.0.1:0 --tls " + expired, failed, []string{expired + "/tls.crt", "ended at"}},
+		{"serve --listen 127.0.0.1:0 --ssl-certfile " + dir + "/node-1/tls.crt", failed, []string{"--ssl-certfile and --ssl-keyfile"}},
+		{"serve --listen 127.0.0.1:0 --ssl-certfile " + dir + "/node-1/tls.crt --ssl-keyfile " + dir + "/ca.key", failed, []string{"node-1/tls.crt", "ca.key"}},
 		{"node --role expert --join 127.0.0.1:1 --tls " + dir, failed, []string{"tls.crt", "no such file"}},
 		{"node --role expert --join 127.0.0.1:1 --tls-ca " + dir + "/ca.crt", failed, []string{"--tls-cert and --tls-key", "missing"}},
 		{"node --role expert --join 127.0.0.1:1 --tls " + mixed + " --tls-ca " + authority(t) + "/ca.crt", failed,
@@ -120,6 +124,28 @@ func knows(t *testing.T, addr, folder string) error {
 		return err
 	}
 	return conn.Close()
+}
+
+// TestHTTPS serves the API to clients that check the server's name.
+func TestHTTPS(t *testing.T) {
+	dir := authority(t)
+	succeeds(t, "", "certs", "issue", "--dir", dir, "--name", "api", "--host", "127.0.0.1")
+	p := start(t, "serve", "--listen", "127.0.0.1:0", small,
+		"--ssl-certfile", filepath.Join(dir, "api", "tls.crt"), "--ssl-keyfile", filepath.Join(dir, "api", "tls.key"))
+	url := "https" + strings.TrimPrefix(p.url(), "http") + "/v1/models"
+	_, err := http.Get(url)
+	require.ErrorContains(t, err, "unknown authority")
+	text, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(text))
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport, Timeout: patience}).Get(url)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	p.stopped()
 }
 
 // TestTLSNeedsTLS: a node with certificates does not join a front end without.

@@ -33,6 +33,7 @@ type ServeCmd struct {
 	MaxWaiting     count         `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
 	RequestTimeout time.Duration `help:"Longest that a request may take." default:"10m" group:"API:"`
 	Grace          time.Duration `help:"On SIGTERM, longest that running requests may take." default:"30s" group:"API:"`
+	apiTLSFlags    `group:"API:"`
 
 	Experts             count `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
 	MicroBatches        count `help:"Micro-batches in flight per attention node. Default: 1 in one process, 2 with --control." placeholder:"N" group:"Layout:"`
@@ -118,6 +119,9 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("listening for the API (--listen): %w", err)
 	}
 	defer listener.Close()
+	if listener, err = c.secure(listener); err != nil {
+		return err
+	}
 	options := c.options(log)
 	options.TLS = identity
 	if c.Control != "" {
