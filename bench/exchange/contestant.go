@@ -1,6 +1,9 @@
 package exchange
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // contestant is one of those that take turns.
 type contestant interface {
@@ -12,7 +15,10 @@ type contestant interface {
 
 // turn is what one turn measured.
 type turn struct {
-	times []float64 // seconds of each iteration
+	iterations int
+	// times are the seconds of each iteration, or of as many as tell their
+	// quantiles.
+	times []float64
 	// cpu is the seconds of processor time of all ends in so many bytes; 0 bytes
 	// where it is not known.
 	cpu, bytes float64
@@ -20,10 +26,33 @@ type turn struct {
 
 // entrant is a contestant of a shape, and what it has done so far.
 type entrant struct {
-	contestant
 	name  string
 	each  int // iterations of a turn
 	turns []turn
+
+	start func(ctx context.Context) (contestant, error)
+	// resident is the contestant where it waits for its turns, and nil where it is
+	// started for each.
+	resident contestant
+}
+
+// measure is one turn.
+func (e *entrant) measure(ctx context.Context, iterations int) (t turn, err error) {
+	c := e.resident
+	if c == nil {
+		if c, err = e.start(ctx); err != nil {
+			return t, err
+		}
+		defer func() { err = errors.Join(err, c.close()) }()
+	}
+	return c.measure(ctx, iterations)
+}
+
+func (e *entrant) close() error {
+	if e.resident == nil {
+		return nil
+	}
+	return e.resident.close()
 }
 
 // iterationsOf are those of a turn where one takes so many seconds: enough for

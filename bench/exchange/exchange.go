@@ -21,6 +21,7 @@ package exchange
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -156,8 +157,11 @@ func (o *Options) fillRest() error {
 	if o.Time == 0 {
 		o.Time = 20 * time.Second
 	}
-	if o.Time < 0 || o.LineRate < 0 {
-		return fmt.Errorf("--time %v and --line-rate %v: want no negative ones", o.Time, o.LineRate)
+	if o.Time < 0 {
+		return fmt.Errorf("--time %v: want a positive one", o.Time)
+	}
+	if !(o.LineRate >= 0) || math.IsInf(o.LineRate, 0) {
+		return fmt.Errorf("--line-rate %v: want bit/s", o.LineRate)
 	}
 	if len(o.Transports)+len(o.Baselines) == 0 {
 		return errors.New("--transport and --baseline name nothing to measure")

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -28,6 +29,8 @@ func TestOptionsThatAreRefused(t *testing.T) {
 		"--iterations: -1":                      {Iterations: -1},
 		"--repeats: -2":                         {Repeats: -2},
 		"--time -1ns":                           {Time: -1},
+		"--line-rate -1":                        {LineRate: -1},
+		"--line-rate NaN":                       {LineRate: math.NaN()},
 		`--transport: "tpc": want shm, tcp`:     {Transports: []string{"tpc"}},
 		`--baseline: "mp": want grpc, mpi, raw`: {Baselines: []string{"mp"}},
 		"nothing to measure":                    {Iterations: 1},

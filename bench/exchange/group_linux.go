@@ -110,6 +110,7 @@ func (g *group) measure(ctx context.Context, iterations int) (turn, error) {
 		return t, err
 	}
 	t.times = t.times[warm:]
+	t.iterations = len(t.times)
 	if g.spin {
 		parked, err := g.round(ctx, min(max(iterations/4, 1), maxRound), false, false)
 		if err != nil {
@@ -131,7 +132,7 @@ func (g *group) round(ctx context.Context, iterations int, spin, check bool) (tu
 		g.failed = true
 		return turn{}, fmt.Errorf("%s, %v: %w", g.name, g.shape, err)
 	}
-	t := turn{times: make([]float64, iterations), bytes: float64(iterations * g.shape.total())}
+	t := turn{iterations: iterations, times: make([]float64, iterations), bytes: float64(iterations * g.shape.total())}
 	for i := range t.times {
 		last := p.done[0][i]
 		for _, done := range p.done {

@@ -29,16 +29,21 @@ func meshPlan(transport string) plan {
 	}
 }
 
-// meshSlots is the credit of a pair: messages in flight.
-const meshSlots = 4
+// meshSlots is the credit of a pair, messages in flight: fewer of large ones.
+func meshSlots(bytes int) int {
+	if bytes > 1<<20 {
+		return 2
+	}
+	return 4
+}
 
 // meshTimeout is long, so that an endpoint that waits for its turn seldom pings.
-const meshTimeout = 2 * time.Minute
+const meshTimeout = 10 * time.Minute
 
 // meshConfig is an endpoint that receives messages of so many bytes.
 func meshConfig(id string, bytes, messages int) m2n.Config {
 	return m2n.Config{
-		ID: id, SlotBytes: bytes, Slots: meshSlots, Queue: messages + meshSlots,
+		ID: id, SlotBytes: bytes, Slots: meshSlots(bytes), Queue: messages + meshSlots(bytes),
 		PeerTimeout: meshTimeout, DialTimeout: handshakeTimeout,
 	}
 }

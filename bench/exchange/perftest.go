@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // perftest is UCX's own measurement of one sender and one receiver: half a round
@@ -53,17 +55,18 @@ func (p *perftest) close() error { return nil }
 // measure asks for the median and for the 99th percentile, and answers with
 // times that have them.
 func (p *perftest) measure(ctx context.Context, iterations int) (turn, error) {
-	times := make([]float64, 0, 100)
+	iterations = max(iterations, 10)
+	t := turn{iterations: iterations}
 	for _, rank := range []struct{ percentile, fill int }{{50, 98}, {99, 2}} {
-		us, err := p.run(ctx, rank.percentile, max(iterations, 10))
+		us, err := p.run(ctx, rank.percentile, iterations)
 		if err != nil {
 			return turn{}, err
 		}
 		for range rank.fill {
-			times = append(times, us/1e6)
+			t.times = append(t.times, us/1e6)
 		}
 	}
-	return turn{times: times}, nil
+	return t, nil
 }
 
 // run runs server and client once.
@@ -74,7 +77,7 @@ func (p *perftest) run(ctx context.Context, percentile, iterations int) (us floa
 	if err != nil {
 		return 0, err
 	}
-	server := p.command(ctx, "-p", strconv.Itoa(port))
+	server := p.command(ctx, append(onCore(0), "-p", strconv.Itoa(port))...)
 	if err := server.Start(); err != nil {
 		return 0, err
 	}
@@ -88,9 +91,9 @@ func (p *perftest) run(ctx context.Context, percentile, iterations int) (us floa
 // client runs the client. The server does not say when it listens, and takes the
 // first connection for a client's: the client tries until it is there.
 func (p *perftest) client(ctx context.Context, port, percentile, iterations int) (us float64, err error) {
-	args := []string{"127.0.0.1", "-p", strconv.Itoa(port), "-t", "tag_lat", "-f", "-v",
+	args := append(onCore(1), "127.0.0.1", "-p", strconv.Itoa(port), "-t", "tag_lat", "-f", "-v",
 		"-s", strconv.Itoa(p.shape.Bytes), "-n", strconv.Itoa(iterations), "-w", strconv.Itoa(max(iterations/10, 1)),
-		"-R", strconv.Itoa(percentile)}
+		"-R", strconv.Itoa(percentile))
 	for range perftestTries {
 		var text []byte
 		if text, err = p.command(ctx, args...).CombinedOutput(); err == nil {
@@ -104,6 +107,23 @@ func (p *perftest) client(ctx context.Context, port, percentile, iterations int)
 		}
 	}
 	return 0, err
+}
+
+// onCore are the arguments that bind to one of the cores that there are, as MPI
+// does by itself: two that spin on the same core would measure its time slices.
+func onCore(i int) []string {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil || set.Count() <= i {
+		return nil
+	}
+	for cpu := 0; ; cpu++ {
+		if set.IsSet(cpu) {
+			if i == 0 {
+				return []string{"-c", strconv.Itoa(cpu)}
+			}
+			i--
+		}
+	}
 }
 
 func (p *perftest) command(ctx context.Context, args ...string) *exec.Cmd {

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,4 +48,14 @@ func TestPerftestLatency(t *testing.T) {
 	require.InDelta(t, 1.685, us, 1e-9)
 	_, err = perftestLatency("connect() failed")
 	require.ErrorContains(t, err, "connect() failed")
+}
+
+// TestOnCore: the two ends have a core each, where there are two.
+func TestOnCore(t *testing.T) {
+	first := onCore(0)
+	require.Len(t, first, 2)
+	if runtime.NumCPU() > 1 {
+		require.NotEqual(t, first, onCore(1))
+	}
+	require.Nil(t, onCore(10000), "there are not so many")
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -82,11 +83,11 @@ func (r *Report) add(s Shape, entrants []*entrant, copied float64) {
 // measured sets what the times come to.
 func (r *Row) measured(turns []turn) {
 	times := allTimes(turns)
-	r.Iterations = len(times)
 	r.MedianUS, r.P99US = median(times)*1e6, p99(times)*1e6
 	r.GBps = float64(r.total()) / median(times) / 1e9
 	var cpu, bytes float64
 	for _, t := range turns {
+		r.Iterations += t.iterations
 		cpu, bytes = cpu+t.cpu, bytes+t.bytes
 	}
 	if bytes > 0 {
@@ -125,7 +126,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 func (r *Report) WriteTable(w io.Writer) {
 	baselines := r.baselines()
 	fmt.Fprintf(w, "m2n and others, each end a process, %d cores; medians over all of %d turns; × is a row's median ÷ the other's\n", runtime.NumCPU(), r.Repeats)
-	header := []any{"senders", "receivers", "bytes", "transport", "median µs", "P99 µs", "GB/s", "CPU s/GB", "of " + r.line()}
+	header := table.Row{"exchange", "transport", "median µs", "P99 µs", "GB/s", "CPU s/GB", "of " + r.line()}
 	for _, b := range baselines {
 		header = append(header, "× "+b)
 	}
@@ -137,9 +138,26 @@ func (r *Report) WriteTable(w io.Writer) {
 		t.AppendRow(row.cells(baselines))
 	}
 	t.Render()
-	for _, s := range r.Skipped {
-		fmt.Fprintf(w, "%s, %v: %s\n", s.Transport, s.Shape, s.Reason)
+	for _, line := range r.omissions() {
+		fmt.Fprintln(w, line)
 	}
+}
+
+// omissions say what is missing, and why, once for each reason.
+func (r *Report) omissions() []string {
+	var reasons []string
+	shapes := map[string][]string{}
+	for _, s := range r.Skipped {
+		reason := s.Transport + ": " + s.Reason
+		if shapes[reason] == nil {
+			reasons = append(reasons, reason)
+		}
+		shapes[reason] = append(shapes[reason], s.Shape.String())
+	}
+	for i, reason := range reasons {
+		reasons[i] = fmt.Sprintf("%s (%s)", reason, strings.Join(shapes[reason], "; "))
+	}
+	return reasons
 }
 
 // baselines are the others' names, in the order of the rows.
@@ -161,15 +179,11 @@ func (r *Report) line() string {
 }
 
 func (r *Row) cells(baselines []string) table.Row {
-	bytes := sizeText(r.Bytes)
-	if r.Messages > 1 {
-		bytes += fmt.Sprintf(" × %d", r.Messages)
-	}
 	cpu := ""
 	if r.CPUPerGB != nil {
 		cpu = fmt.Sprintf("%.3g", *r.CPUPerGB)
 	}
-	cells := table.Row{r.Senders, r.Receivers, bytes, r.Transport, digits(r.MedianUS), digits(r.P99US),
+	cells := table.Row{r.Shape, r.Transport, digits(r.MedianUS), digits(r.P99US),
 		fmt.Sprintf("%.3g", r.GBps), cpu, fmt.Sprintf("%.0f %%", 100*r.Share)}
 	for _, b := range baselines {
 		cell := ""
@@ -198,7 +212,7 @@ func newTable(w io.Writer, header table.Row) table.Writer {
 	t.AppendHeader(header)
 	var columns []table.ColumnConfig
 	for i := range header {
-		if i != 3 { // the name
+		if i > 1 { // but the names
 			columns = append(columns, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
 		}
 	}

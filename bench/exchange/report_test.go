@@ -14,7 +14,7 @@ func TestReport(t *testing.T) {
 	s := Shape{Senders: 2, Receivers: 4, Bytes: 1000, Messages: 1}
 	r := &Report{Repeats: 2}
 	r.add(s, []*entrant{
-		{name: "tcp", turns: []turn{{times: []float64{1e-6, 2e-6, 3e-6}, cpu: 1e-6, bytes: 8000}, {times: []float64{2e-6, 2e-6, 4e-6}, cpu: 3e-6, bytes: 8000}}},
+		{name: "tcp", turns: []turn{{iterations: 3, times: []float64{1e-6, 2e-6, 3e-6}, cpu: 1e-6, bytes: 8000}, {iterations: 3, times: []float64{2e-6, 2e-6, 4e-6}, cpu: 3e-6, bytes: 8000}}},
 		{name: "grpc", turns: []turn{{times: []float64{8e-6}}, {times: []float64{8e-6}}}},
 	}, 16e9)
 	row := r.Rows[0]
@@ -56,12 +56,14 @@ func TestJSON(t *testing.T) {
 // TestTable has a line for each row, and says what is missing.
 func TestTable(t *testing.T) {
 	r := exampleReport()
-	r.Skipped = []Skipped{{Transport: "ucx", Shape: Shape{8, 8, 2048, 1}, Reason: "ucx_perftest: not installed"}}
+	for _, s := range []Shape{{8, 8, 2048, 1}, {8, 8, 4096, 1}} {
+		r.Skipped = append(r.Skipped, Skipped{Transport: "ucx", Shape: s, Reason: "ucx_perftest: not installed"})
+	}
 	var out strings.Builder
 	r.WriteTable(&out)
 	text := out.String()
-	require.Len(t, regexp.MustCompile(`(?m)^│ +\d`).FindAllString(text, -1), len(r.Rows), text)
+	require.Len(t, regexp.MustCompile(`(?m)^│ \d`).FindAllString(text, -1), len(r.Rows), text)
 	require.Contains(t, text, "256 KB × 64")
 	require.Contains(t, text, "× mpi-shm")
-	require.Contains(t, text, "ucx, 8 × 8, 2 KB: ucx_perftest: not installed")
+	require.Contains(t, text, "ucx: ucx_perftest: not installed (8 × 8, 2 KB; 8 × 8, 4 KB)\n")
 }

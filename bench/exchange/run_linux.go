@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 )
@@ -61,29 +63,52 @@ type builder struct {
 	mpiErr  error
 }
 
-// contestant starts one.
-func (b *builder) contestant(ctx context.Context, name string, s Shape) (contestant, error) {
-	spin := s.processes() <= runtime.NumCPU()
+// entrant prepares one, which is not started. It fails where the contestant is
+// not installed or cannot do the shape.
+func (b *builder) entrant(ctx context.Context, name string, s Shape) (*entrant, error) {
+	e := &entrant{name: name}
+	group := func(commands func(page string) []*exec.Cmd) {
+		spin := s.processes() <= runtime.NumCPU()
+		e.start = func(ctx context.Context) (contestant, error) {
+			return asContestant(startGroup(ctx, name, b.dir, s, spin, commands))
+		}
+	}
 	switch name {
 	case "mpi-shm", "mpi-tcp":
-		if b.mpi == nil && b.mpiErr == nil {
-			b.mpi, b.mpiErr = buildMPI(ctx, b.dir)
+		m, err := b.openMPI(ctx, s)
+		if err != nil {
+			return nil, err
 		}
-		if b.mpiErr != nil {
-			return nil, b.mpiErr
-		}
-		return asContestant(startGroup(ctx, name, b.dir, s, spin, b.mpi.commands(ctx, name[len("mpi-"):], s)))
+		group(m.commands(ctx, name[len("mpi-"):], s))
 	case "ucx", "ucx-tcp":
-		return asContestant(newPerftest(name, s))
+		p, err := newPerftest(name, s)
+		if err != nil {
+			return nil, err
+		}
+		e.start = func(context.Context) (contestant, error) { return p, nil }
+	default:
+		group(ownEnds(ctx, b.options.End, name, s))
 	}
-	return asContestant(startGroup(ctx, name, b.dir, s, spin, ownEnds(ctx, b.options.End, name, s)))
+	return e, nil
 }
 
-func asContestant[C contestant](c C, err error) (contestant, error) {
+// openMPI builds MPI's end, once.
+func (b *builder) openMPI(ctx context.Context, s Shape) (*mpi, error) {
+	if n := max(s.Senders, s.Receivers) * s.Bytes; n > math.MaxInt32 {
+		return nil, fmt.Errorf("%w: MPI_Alltoallv counts in 32 bits, and an end has %d bytes", errUnsuited, n)
+	}
+	if b.mpi == nil && b.mpiErr == nil {
+		b.mpi, b.mpiErr = buildMPI(ctx, b.dir)
+	}
+	return b.mpi, b.mpiErr
+}
+
+// asContestant keeps nil pointers from becoming contestants.
+func asContestant(g *group, err error) (contestant, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	return g, nil
 }
 
 // measureShape measures all contestants in turns.
@@ -95,7 +120,7 @@ func (o *Options) measureShape(ctx context.Context, b *builder, s Shape, report 
 		}
 	}()
 	for _, name := range o.contestants() {
-		c, err := b.contestant(ctx, name, s)
+		e, err := b.entrant(ctx, name, s)
 		if errors.Is(err, errMissing) || errors.Is(err, errUnsuited) {
 			report.Skipped = append(report.Skipped, Skipped{Kind: "skipped", Transport: name, Shape: s, Reason: err.Error()})
 			continue
@@ -103,13 +128,35 @@ func (o *Options) measureShape(ctx context.Context, b *builder, s Shape, report 
 		if err != nil {
 			return err
 		}
-		entrants = append(entrants, &entrant{contestant: c, name: name})
+		entrants = append(entrants, e)
+	}
+	if err := station(ctx, s, entrants); err != nil {
+		return err
 	}
 	copies, err := o.turns(ctx, s, entrants)
 	if err != nil {
 		return err
 	}
 	report.add(s, entrants, median(copies))
+	return nil
+}
+
+// station starts all contestants where there is memory for them at once. Where
+// there is not, each is started for its turns.
+func station(ctx context.Context, s Shape, entrants []*entrant) error {
+	free, err := freeMemory()
+	if err != nil {
+		return err
+	}
+	resident, err := fits(footprint(s), len(entrants), free)
+	if err != nil || !resident {
+		return err
+	}
+	for _, e := range entrants {
+		if e.resident, err = e.start(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -135,7 +182,7 @@ func (o *Options) turns(ctx context.Context, s Shape, entrants []*entrant) (copi
 			}
 			e.turns = append(e.turns, t)
 			if o.Progress != nil {
-				o.Progress(Progress{repeat + 1, o.Repeats, e.name, s, len(t.times), median(t.times) * 1e6})
+				o.Progress(Progress{repeat + 1, o.Repeats, e.name, s, t.iterations, median(t.times) * 1e6})
 			}
 		}
 	}

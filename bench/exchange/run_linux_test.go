@@ -115,6 +115,52 @@ func TestExchange(t *testing.T) {
 	}
 }
 
+// TestFits: all at once, one after the other, or not at all.
+func TestFits(t *testing.T) {
+	for _, tc := range []struct {
+		each        int64
+		contestants int
+		atOnce      bool
+		err         string
+	}{
+		{1 << 30, 5, true, ""},
+		{1 << 30, 6, false, ""},
+		{7 << 30, 1, false, ""},
+		{9 << 30, 1, false, "--size: it takes some 9.0 GB, and 10.0 GB of memory are free"},
+	} {
+		atOnce, err := fits(tc.each, tc.contestants, 10<<30)
+		require.Equal(t, tc.atOnce, atOnce)
+		if tc.err == "" {
+			require.NoError(t, err)
+		} else {
+			require.EqualError(t, err, tc.err)
+		}
+	}
+	require.Greater(t, footprint(Shape{32, 32, 8 << 20, 1}), int64(20<<30))
+	free, err := freeMemory()
+	require.NoError(t, err)
+	require.Greater(t, free, int64(10<<20))
+}
+
+// TestStartedForATurn: without memory for all at once.
+func TestStartedForATurn(t *testing.T) {
+	o := testOptions(Shape{1, 2, 64, 1}, "raw")
+	require.NoError(t, o.fill())
+	b := &builder{options: &o, dir: t.TempDir()}
+	e, err := b.entrant(t.Context(), "raw", Shape{1, 2, 64, 1})
+	require.NoError(t, err)
+	for range 2 {
+		measured, err := e.measure(t.Context(), 5)
+		require.NoError(t, err)
+		require.Len(t, measured.times, 5)
+		require.Equal(t, 5, measured.iterations)
+	}
+	require.NoError(t, e.close())
+	pages, err := os.ReadDir(b.dir)
+	require.NoError(t, err)
+	require.Empty(t, pages)
+}
+
 // TestMPI does so with MPI, where it is installed.
 func TestMPI(t *testing.T) {
 	if err := find("mpicc", "mpirun"); err != nil {
@@ -144,9 +190,17 @@ func TestMissing(t *testing.T) {
 	require.Equal(t, Skipped{"skipped", "mpi-shm", Shape{1, 1, 64, 1}, "mpicc: not installed"}, report.Skipped[0])
 	require.Equal(t, "ucx_perftest: not installed", report.Skipped[2].Reason)
 
-	s := Shape{2, 1, 64, 1}
+}
+
+// TestUnsuited: what others cannot do is named, too.
+func TestUnsuited(t *testing.T) {
+	b := &builder{options: &Options{}}
+	_, err := b.entrant(t.Context(), "mpi-tcp", Shape{1, 8, 1 << 28, 1})
+	require.ErrorIs(t, err, errUnsuited)
+	require.ErrorContains(t, err, "2147483648 bytes")
 	if find(perftestProgram) == nil {
-		require.Contains(t, measured(t, s, "tcp", "ucx").Skipped[0].Reason, "one sender")
+		_, err := b.entrant(t.Context(), "ucx", Shape{2, 1, 64, 1})
+		require.ErrorIs(t, err, errUnsuited)
 	}
 }
 

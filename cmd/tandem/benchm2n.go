@@ -26,6 +26,23 @@ type BenchM2NCmd struct {
 	JSON       bool          `help:"Print one JSON object a line." name:"json"`
 }
 
+// Help says how to read and use it.
+func (*BenchM2NCmd) Help() string {
+	return `In an iteration all ends meet at a barrier, and each sender sends a message to
+each receiver. It took from the last arrival until the last receiver holds all
+its messages, on one clock for all. Receivers compare every byte in the first
+round. Baselines: raw is plain Go sockets (raw-crc: with CRC32C on both ends),
+grpc its streaming, mpi Open MPI's MPI_Alltoallv over shared memory and TCP (a C
+program that is built with mpicc), ucx UCX's own ucx_perftest (one sender, one
+receiver; it measures half a round trip).
+
+    tandem bench m2n --size 4KB,256KB
+    tandem bench m2n --senders 8 --receivers 8 --transport tcp --json
+    tandem bench m2n --messages 64 --baseline raw
+    tandem bench m2n --receivers 1,2,4,8,16,32 --size 128KB --plot figures
+    tandem bench m2n --senders 4,8,16,32 --receivers 4,8,16,32 --plot figures`
+}
+
 // Run measures, and prints a table or JSON.
 func (c *BenchM2NCmd) Run(ctx context.Context, log *slog.Logger) error {
 	self, err := os.Executable()
