@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"unsafe"
 )
 
 // CPUOptions says how a CPU device works; the zero value is the fastest of
@@ -89,6 +90,14 @@ func (c *CPU) Alloc(t DType, n int) (Buffer, error) {
 		return nil, fmt.Errorf("allocate %d elements of %v: %w", n, t, err)
 	}
 	return &hostBuffer{dtype: t, n: n, mem: mem}, nil
+}
+
+// Adopt makes a buffer of memory that is somebody else's.
+func (c *CPU) Adopt(t DType, mem []byte) (Buffer, error) {
+	if at := uintptr(unsafe.Pointer(unsafe.SliceData(mem))); len(mem)%t.Size() != 0 || at%cacheLine != 0 {
+		return nil, fmt.Errorf("adopt %d bytes at %#x as %v: want whole elements, aligned to %d bytes", len(mem), at, t, cacheLine)
+	}
+	return &hostBuffer{dtype: t, n: len(mem) / t.Size(), mem: memory{bytes: mem}}, nil
 }
 
 // Free gives the memory back; the buffer must not be used again.

@@ -196,6 +196,10 @@ type Device interface {
 
 	// Alloc returns n elements of zeroed memory.
 	Alloc(t DType, n int) (Buffer, error)
+	// Adopt makes a buffer of the host's memory, aligned to 64 bytes, which stays
+	// its owner's until Free. Errors: errors.ErrUnsupported where the device cannot
+	// address it.
+	Adopt(t DType, mem []byte) (Buffer, error)
 	// Free gives the memory back once what is enqueued has used it.
 	Free(b Buffer)
 	// Load enqueues a copy of host bytes to elements off… of dst.

@@ -485,6 +485,9 @@ func (h *shmParty) raise(raise func(*wireLink, limits) error, confirm func() err
 
 // dialSHM meets a peer of this host through memory.
 func (p *pair) dialSHM(ctx context.Context, addr string) error {
+	if p.ep.cfg.Dial != nil {
+		return &skipError{"Config.Dial says how peers are reached"}
+	}
 	if !p.ep.sharesMemory() {
 		return &skipError{"its receive memory is a device's (Config.Adopt is nil)"}
 	}

@@ -33,7 +33,7 @@ type BenchServeCmd struct {
 	Attention    int    `help:"Attention nodes." default:"1"`
 	Experts      int    `help:"Expert nodes." default:"1"`
 	MicroBatches int    `help:"Micro-batches in flight per attention node." default:"1"`
-	Transport    string `help:"What joins the nodes: inproc or tcp." enum:"inproc,tcp" default:"inproc"`
+	Transport    string `help:"What joins the nodes: inproc, shm or tcp." enum:"inproc,shm,tcp" default:"inproc"`
 	wireFlags
 	Threads     int        `help:"Threads of all nodes; default: all cores."`
 	ISA         kernel.ISA `help:"Instruction set: auto, portable, avx2, avx512." default:"auto" name:"isa"`

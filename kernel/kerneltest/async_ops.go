@@ -97,6 +97,14 @@ func (a *async) Alloc(t kernel.DType, n int) (kernel.Buffer, error) {
 	return wrap(b), nil
 }
 
+func (a *async) Adopt(t kernel.DType, mem []byte) (kernel.Buffer, error) {
+	b, err := locked(a, func() (kernel.Buffer, error) { return a.dev.Adopt(t, mem) })
+	if err != nil {
+		return nil, err
+	}
+	return wrap(b), nil
+}
+
 func (a *async) Free(b kernel.Buffer) {
 	w := own(b)
 	a.enqueue("free", nil, func(dev kernel.Device) { dev.Free(w.Buffer) })

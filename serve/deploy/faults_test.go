@@ -28,6 +28,7 @@ var stopFor = flag.Duration("faults.stop", errorWithin, "how long a stopped proc
 // fault is something that happens to a node, and how it ends.
 type fault struct {
 	name   string
+	proxy  bool // between the node and its peers
 	inject func(*victim)
 	heal   func(*victim)
 }
@@ -57,6 +58,7 @@ var faults = []fault{
 	},
 	{
 		name:   "drop",
+		proxy:  true,
 		inject: func(v *victim) { v.proxy.SetBoth(m2ntest.Drop) },
 		heal:   func(v *victim) { v.proxy.SetBoth(m2ntest.Pass) },
 	},
@@ -83,7 +85,7 @@ func TestFaults(t *testing.T) {
 
 func testFault(t *testing.T, role string, f fault, phase string) {
 	c := startCluster(t, "", 2, 2)
-	v := startVictim(c, role)
+	v := startVictim(c, role, f.proxy)
 	c.node(nodeSpec{Role: "attention"})
 	c.node(nodeSpec{Role: "expert"})
 	if role == "attention" {
@@ -137,10 +139,19 @@ func (c *testCluster) askUntilServed(ctx context.Context, list []serve.Request) 
 	}
 }
 
-// startVictim starts a node behind a proxy: its peers reach an expert node
+// startVictim starts a node, maybe behind a proxy: its peers reach an expert node
 // through it, an attention node reaches its peers through it.
-func startVictim(c *testCluster, role string) *victim {
+func startVictim(c *testCluster, role string, proxy bool) *victim {
 	v := &victim{c: c, spec: nodeSpec{Role: role}}
+	if proxy {
+		v.startProxy()
+	}
+	v.p = c.node(v.spec)
+	return v
+}
+
+func (v *victim) startProxy() {
+	c, role := v.c, v.spec.Role
 	target := freeAddr(c.t)
 	if role == "attention" {
 		target = forwarder(c.t)
@@ -155,8 +166,6 @@ func startVictim(c *testCluster, role string) *victim {
 	} else {
 		v.spec.Listen, v.spec.Advertise = target, addr
 	}
-	v.p = c.node(v.spec)
-	return v
 }
 
 // freeAddr is an address that nobody listens at.

@@ -57,7 +57,7 @@ func drawLayout(seed uint64, requests int) layout {
 	pick := func(values ...int) int { return values[rng.IntN(len(values))] }
 	l := layout{
 		seed: seed, attention: 1 + rng.IntN(4), experts: 1 + rng.IntN(5), micro: 1 + rng.IntN(4),
-		transport:  []string{"inproc", "tcp"}[rng.IntN(2)],
+		transport:  []string{"inproc", "shm", "tcp"}[rng.IntN(3)],
 		pageTokens: pick(16, 32, 64), maxBatched: pick(8, 17, 32, 64), chunk: pick(0, 3, 7, 16),
 		reuse: rng.IntN(3) > 0, maxSeqs: pick(2, 4, 8), pages: pick(6, 12, 40),
 		linger: []time.Duration{0, -1, 20 * time.Microsecond, 2 * time.Millisecond}[rng.IntN(4)],
@@ -332,6 +332,7 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		require.Positive(t, c.joined, "messages that were joined with others")
 		require.Positive(t, c.lingers, "gathers that a linger ended")
 		require.Positive(t, c.bytes["inproc"], "bytes in process")
+		require.Positive(t, c.bytes["shm"], "bytes by shared memory")
 		require.Positive(t, c.bytes["tcp"], "bytes by TCP")
 		require.GreaterOrEqual(t, len(c.wires), 4, "ways to travel")
 	}

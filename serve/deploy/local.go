@@ -241,8 +241,8 @@ func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, d
 		return nil, "", err
 	}
 	addr := "inproc:" + name
-	if l.options.Transport == "tcp" {
-		addr = "tcp:127.0.0.1:0"
+	if t := l.options.Transport; t != "" && t != "inproc" {
+		addr = l.options.Transport + ":127.0.0.1:0"
 	}
 	addr, err = ep.Listen(ctx, addr)
 	return ep, addr, err
@@ -258,6 +258,10 @@ func newEndpoint(cfg m2n.Config, dev kernel.Device, o Options) (*m2n.Endpoint, e
 			return nil, err
 		}
 		return &m2n.Region{Bytes: b.Bytes()[:n], User: b}, nil
+	}
+	cfg.Adopt = func(mem []byte) (*m2n.Region, error) {
+		b, err := dev.Adopt(kernel.F32, mem)
+		return &m2n.Region{Bytes: mem, User: b}, err
 	}
 	cfg.Free = func(r *m2n.Region) { dev.Free(r.User.(kernel.Buffer)) }
 	return m2n.NewEndpoint(cfg)

@@ -121,7 +121,18 @@ func (n *Node) advertised(l net.Listener) (string, error) {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		return "", fmt.Errorf("listening for peers at %s, any address of this machine: --advertise must say which of them they are told", n.Listen)
 	}
-	return "tcp:" + net.JoinHostPort(host, port), nil
+	return n.transport() + ":" + net.JoinHostPort(host, port), nil
+}
+
+// transport is how peers are to reach the node.
+func (n *Node) transport() string {
+	switch {
+	case n.Transport != "":
+		return n.Transport
+	case n.Dial != nil: // a network of its own
+		return "tcp"
+	}
+	return "shm+tcp"
 }
 
 // endpoint makes the membership's endpoint on the listener.

@@ -42,7 +42,9 @@ type Options struct {
 	PageTokens int
 	// Threads bounds the threads of this process's nodes. Default: all cores.
 	Threads int
-	// Transport joins the nodes of one process: "inproc" (default) or "tcp".
+	// Transport joins the nodes: those of one process by "inproc" (default), "shm" or
+	// "tcp"; those of a cluster by "shm+tcp" (default: shared memory where two are on
+	// one host), "tcp" or "shm".
 	Transport string
 	// Wire says how rows travel between attention and expert nodes, in one process
 	// too, and where results are added up. Default: f32 and exactly.
@@ -104,9 +106,6 @@ func (o *Options) fill(spec *model.Spec) error {
 	}
 	if o.PageTokens%kernel.KVBlock != 0 {
 		return fmt.Errorf("page-tokens is %d, want a multiple of %d", o.PageTokens, kernel.KVBlock)
-	}
-	if o.Transport == "" {
-		o.Transport = "inproc"
 	}
 	if o.PeerTimeout == 0 {
 		o.PeerTimeout = 2 * time.Second
