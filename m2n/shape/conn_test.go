@@ -280,6 +280,15 @@ func TestExactTimes(t *testing.T) {
 		_, received, err := n.Carried("b")
 		require.NoError(t, err)
 		require.Equal(t, []int64{10_000_000, 10_000_000}, []int64{sent, received})
+
+		// Farther away, and by a faster NIC.
+		require.NoError(t, n.Latency("b", "a", 5*time.Millisecond))
+		require.NoError(t, n.Host("a", NIC{Egress: 1e9, Ingress: 2e8}))
+		begin = time.Now()
+		go b.Write(make([]byte, 1_000_000))
+		_, err = io.ReadFull(a, make([]byte, 1_000_000))
+		require.NoError(t, err)
+		require.Equal(t, 15*time.Millisecond, time.Since(begin), "b's egress is the slower one")
 	})
 }
 

@@ -15,6 +15,9 @@ type nic struct {
 	carried int64         // bytes
 }
 
+// setRate changes the rate, from the next packet on.
+func (n *nic) setRate(rate int64) { n.rate, n.rest = rate, 0 }
+
 // serve returns when a packet that may begin now has been served.
 func (n *nic) serve(now time.Duration, size int) time.Duration {
 	if n.rate == 0 {

@@ -164,7 +164,8 @@ func (n *Network) Host(name string, nic NIC) error {
 			h = n.model.host(name)
 			n.hosts[name] = h
 		}
-		h.egress.rate, h.ingress.rate = nic.Egress, nic.Ingress
+		h.egress.setRate(nic.Egress)
+		h.ingress.setRate(nic.Ingress)
 	})
 	return nil
 }
