@@ -215,10 +215,10 @@ func (c *conn) failure(e *C.struct_shim_event) error {
 	case C.SHIM_NO_SLOT:
 		return fmt.Errorf("%w: a message beyond the %d that there are slots for", m2n.ErrBadFrame, e.want)
 	}
-	return fmt.Errorf("ucx: the connection: %w", statusError(C.int(e.status)))
+	return fmt.Errorf("ucx: the connection: %w", statusError(e.status))
 }
 
 // statusError is one of UCX's.
-type statusError C.int
+type statusError C.int32_t
 
 func (s statusError) Error() string { return C.GoString(C.shim_text(C.int(s))) }

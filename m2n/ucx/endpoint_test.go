@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -194,7 +193,7 @@ func TestEndpointKilled(t *testing.T) {
 			require.Less(t, time.Since(began), 3*time.Second)
 			_, err = e.Post("p", m2n.Message{})
 			var failed *m2n.LostError
-			require.True(t, errors.As(err, &failed))
+			require.ErrorAs(t, err, &failed)
 		})
 	}
 }

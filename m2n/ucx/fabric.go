@@ -2,8 +2,8 @@
 
 package ucx
 
-// #cgo pkg-config: ucx
 // #cgo CFLAGS: -O2 -Wall
+// #cgo LDFLAGS: -lucp -lucs
 // #include <stdlib.h>
 // #include "shim.h"
 import "C"
@@ -199,7 +199,7 @@ func (f *Fabric) told(e *C.struct_shim_event) m2n.FabricEvent {
 	case C.SHIM_SENT:
 		out.Token = f.sends.end(uint64(e.token))
 		if e.status != 0 {
-			out.Err = fmt.Errorf("ucx: sending: %w", statusError(C.int(e.status)))
+			out.Err = fmt.Errorf("ucx: sending: %w", statusError(e.status))
 		}
 	case C.SHIM_RECEIVED:
 		out.Header = slices.Clone(unsafe.Slice((*byte)(e.header), e.header_bytes))

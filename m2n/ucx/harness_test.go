@@ -4,6 +4,7 @@ package ucx
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -124,7 +125,7 @@ func wait(t testing.TB, f *Fabric, limit time.Duration) bool {
 	}
 	fds := []unix.PollFd{{Fd: int32(f.EventFD()), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, int(limit.Milliseconds()))
-	if err != unix.EINTR {
+	if !errors.Is(err, unix.EINTR) {
 		require.NoError(t, err)
 	}
 	return n > 0
