@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // ErrPlain: who dialled speaks without TLS.
@@ -55,9 +57,24 @@ func (s *sniffed) Read(b []byte) (int, error) {
 	if b[0] == handshakeRecord {
 		return n, err
 	}
-	_, _ = s.Conn.Write(goAway(ErrPlain.Error())) // whom that does not reach sees the end
+	s.refuse()
 	return 0, ErrPlain
 }
+
+// refuse says why, and gives the peer time to read it and to close: closing with
+// unread bytes could take it away again. Whom it does not reach sees the end.
+func (s *sniffed) refuse() {
+	_ = s.Conn.SetDeadline(time.Now().Add(refusalTime)) // it fails where the connection has
+	if _, err := s.Conn.Write(goAway(ErrPlain.Error())); err == nil {
+		_, _ = io.CopyN(io.Discard, s.Conn, refusalBytes)
+	}
+}
+
+// What is read of a connection that is refused, and for how long.
+const (
+	refusalTime  = time.Second
+	refusalBytes = 64 << 10
+)
 
 // otherwiseSecured names the cause where only one of the ends uses TLS. The type
 // of net/http's error for the first case is not exported.
