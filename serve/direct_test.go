@@ -214,6 +214,24 @@ func TestPartialSumsAgreeWithHuggingFace(t *testing.T) {
 	require.Positive(t, differ, "prompts with other bits than exact sums")
 }
 
+// TestWiresOnAnAsynchronousDevice: each way to travel gives the bits that it
+// gives where operations are done at once.
+func TestWiresOnAnAsynchronousDevice(t *testing.T) {
+	dir := oracle.Models(t, families...)[0]
+	prompt := oracle.Load(t, dir).Prompts[0]
+	plain := newDirect(t, cpu(t, kernel.CPUOptions{Threads: 1}), dir, 16)
+	async := newDirect(t, kerneltest.NewAsync(cpu(t, kernel.CPUOptions{Threads: 1})), dir, 16)
+	for _, rows := range []kernel.RowFormat{kernel.RowF32, kernel.RowBF16, kernel.RowInt8} {
+		for _, combine := range []route.Combine{route.ByExpert, route.Partial} {
+			w := route.Wire{Rows: rows, Combine: combine}
+			for _, d := range []*direct{plain, async} {
+				d.Wire, d.ExpertNodes = w, 2
+			}
+			require.Equal(t, plain.logits(t, prompt, 0), async.logits(t, prompt, 0), "%v", w)
+		}
+	}
+}
+
 // narrowWires are those that round, with the error that they make: of a row by
 // one rounding, as a share of its root mean square.
 //
