@@ -80,6 +80,14 @@ func (c *conn) open(reg *registration) error {
 		memory: (*C.char)(base(c.in.Memory)), registration: reg.handle, slots: C.uint32_t(c.in.Slots),
 		stride: C.size_t(c.in.Stride), slot_bytes: C.size_t(c.in.SlotBytes), header_bytes: C.size_t(c.in.HeaderBytes),
 	}
+	if reg.handle != nil {
+		if status := C.shim_is_device(reg.handle, &r.device); status != 0 {
+			return fmt.Errorf("ucx: the type of the memory to receive into: %w", statusError(status))
+		}
+	}
+	if c.fabric.asDevice {
+		r.device = 1
+	}
 	if status := C.shim_conn_open(c.fabric.shim, &key, &r, &c.index); status != 0 {
 		return fmt.Errorf("ucx: a connection: %w", statusError(status))
 	}
@@ -214,6 +222,8 @@ func (c *conn) failure(e *C.struct_shim_event) error {
 		return fmt.Errorf("%w: it has %d bytes, announced %d", m2n.ErrBadFrame, e.got, e.want)
 	case C.SHIM_NO_SLOT:
 		return fmt.Errorf("%w: a message beyond the %d that there are slots for", m2n.ErrBadFrame, e.want)
+	case C.SHIM_HEADER_IN_BODY:
+		return fmt.Errorf("%w: a header of %d bytes, the limit before device memory is %d", m2n.ErrTooLarge, e.got, e.want)
 	}
 	return fmt.Errorf("ucx: the connection: %w", statusError(e.status))
 }

@@ -31,6 +31,8 @@ func Available() error { return nil }
 type Fabric struct {
 	address []byte
 	fd      int
+	// asDevice receives as into a device's memory, for tests.
+	asDevice bool
 
 	// mu is held over each call of the shim, which is for one at a time.
 	mu      sync.Mutex

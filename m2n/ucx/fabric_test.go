@@ -46,6 +46,26 @@ func TestMessages(t *testing.T) {
 	})
 }
 
+// TestAsForDevices receives as into a device's memory, which UCX alone writes to.
+func TestAsForDevices(t *testing.T) {
+	onAll(t, func(t *testing.T, tls string) {
+		fa, fb := open(t, tls), open(t, tls)
+		fa.asDevice, fb.asDevice = true, true
+		a, b := newEnd(t, fa, 4, 1<<20, 128<<10), newEnd(t, fb, 4, 1<<20, 128<<10)
+		connect(t, a, b)
+		source := random(1, 2<<20)
+		for _, bytes := range []int{0, 1, 100, 4 << 10, 70_000, 1 << 20} {
+			for _, spans := range []int{1, 100} {
+				exchange(t, a, b, source, bytes, spans, 1000)
+			}
+		}
+		require.NoError(t, a.Send(1, make([]byte, 100<<10), []m2n.Span{{Region: source, Len: 100}}))
+		until(t, "the failure", func() bool { return b.failed != nil }, a, b)
+		require.ErrorIs(t, b.failed, m2n.ErrTooLarge)
+		require.ErrorContains(t, b.failed, "a header of 102400 bytes")
+	})
+}
+
 // exchange sends the same message both ways and checks it.
 func exchange(t *testing.T, a, b *end, source *m2n.Region, bytes, spans, header int) {
 	body, want := cut(source, bytes, spans)

@@ -48,6 +48,7 @@ struct shim {
 	ucp_worker_h worker;
 	size_t longest; // header of an active message
 	bool armed;
+	bool keeps; // data outlives on_message, so that UCX can write it to devices
 	uint64_t strays;
 
 	struct conn **conns;
@@ -170,19 +171,24 @@ static int open_context(struct shim *s, char **options, int n, const char **what
 	return status;
 }
 
+static int set_handler(struct shim *s)
+{
+	ucp_am_handler_param_t handler = {
+		.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
+			      UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG,
+		.id = MESSAGE_ID,
+		.flags = UCP_AM_FLAG_WHOLE_MSG | (s->keeps ? UCP_AM_FLAG_PERSISTENT_DATA : 0),
+		.cb = on_message,
+		.arg = s,
+	};
+	return ucp_worker_set_am_recv_handler(s->worker, &handler);
+}
+
 static int open_worker(struct shim *s, const char **what)
 {
 	ucp_worker_params_t params = {
 		.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
 		.thread_mode = UCS_THREAD_MODE_SERIALIZED,
-	};
-	ucp_am_handler_param_t handler = {
-		.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
-			      UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG,
-		.id = MESSAGE_ID,
-		.flags = UCP_AM_FLAG_WHOLE_MSG,
-		.cb = on_message,
-		.arg = s,
 	};
 	ucp_worker_attr_t attr = {.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER};
 	int status;
@@ -196,7 +202,7 @@ static int open_worker(struct shim *s, const char **what)
 		*what = "transports whose messages can have a header";
 		return UCS_ERR_UNSUPPORTED;
 	}
-	return ucp_worker_set_am_recv_handler(s->worker, &handler);
+	return set_handler(s);
 }
 
 int shim_open(char **options, int n, struct shim **out, const char **what, char *useless, size_t useless_bytes)
@@ -324,6 +330,14 @@ int shim_register(struct shim *s, void *at, size_t bytes, void **registration)
 
 int shim_unregister(struct shim *s, void *registration) { return ucp_mem_unmap(s->context, registration); }
 
+int shim_is_device(void *registration, int *device)
+{
+	ucp_mem_attr_t attr = {.field_mask = UCP_MEM_ATTR_FIELD_MEM_TYPE};
+	int status = ucp_mem_query(registration, &attr);
+	*device = status == UCS_OK && attr.mem_type != UCS_MEMORY_TYPE_HOST;
+	return status;
+}
+
 // ---- connections
 
 static int grow_conns(struct shim *s)
@@ -359,6 +373,11 @@ int shim_conn_open(struct shim *s, uint64_t *key, const struct shim_receiver *r,
 		return status;
 	if ((status = reserve(s, r->slots + 2)) != UCS_OK)
 		return status;
+	if (r->device && !s->keeps) {
+		s->keeps = true;
+		if ((status = set_handler(s)) != UCS_OK)
+			return status;
+	}
 	struct conn *c = calloc(1, sizeof *c);
 	uint32_t *empty = malloc(r->slots * sizeof *empty);
 	if (!c || !empty) {
@@ -555,6 +574,8 @@ static bool admit(struct conn *c, const struct envelope *e, size_t lead, size_t 
 		fail(c, SHIM_BODY_TOO_LONG, e->body, c->in.slot_bytes);
 	else if (got != want || (e->here && bytes != e->body) || (!e->here && lead != sizeof *e))
 		fail(c, SHIM_WRONG_LENGTH, got, want);
+	else if (!e->here && c->in.device)
+		fail(c, SHIM_HEADER_IN_BODY, e->header, c->shim->longest - sizeof *e);
 	else if (c->empties == 0)
 		fail(c, SHIM_NO_SLOT, c->in.slots, c->in.slots);
 	return !c->failed;
@@ -583,7 +604,8 @@ static void on_received(void *request, ucs_status_t status, size_t bytes, void *
 	settle(c);
 }
 
-// fetch lets the data of a rendezvous come straight into the slot.
+// fetch lets UCX write the data into the slot: that of a rendezvous, which comes
+// straight there, or what is for a device.
 static ucs_status_t fetch(struct conn *c, uint32_t slot, const struct envelope *e, void *header, void *data)
 {
 	struct receiving *r = malloc(sizeof *r);
@@ -637,7 +659,7 @@ static ucs_status_t on_message(void *arg, const void *lead, size_t lead_bytes, v
 	if (e.here && e.header)
 		memcpy(header, (const char *)lead + sizeof e, e.header);
 	uint32_t slot = c->empty[--c->empties];
-	if (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV)
+	if (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV || (c->in.device && e.body))
 		return fetch(c, slot, &e, header, data);
 	size_t at = e.here ? 0 : e.header;
 	if (!e.here)

@@ -19,6 +19,7 @@ enum shim_fault {
 	SHIM_BODY_TOO_LONG,       // got bytes of body, want at most
 	SHIM_WRONG_LENGTH,        // got bytes in all, want
 	SHIM_NO_SLOT,             // got slots that are full, of want
+	SHIM_HEADER_IN_BODY,      // got bytes of header, want at most before device memory
 };
 
 struct shim_event {
@@ -38,6 +39,7 @@ struct shim_receiver {
 	size_t stride, slot_bytes, header_bytes;
 	uint32_t slots;
 	void *registration; // of memory, or NULL
+	int device;         // memory is a device's: only UCX may write to it
 };
 
 // shim_piece has the layout of ucp_dt_iov_t.
@@ -68,6 +70,8 @@ uint64_t shim_strays(const struct shim *s);
 
 int shim_register(struct shim *s, void *at, size_t bytes, void **registration);
 int shim_unregister(struct shim *s, void *registration);
+// shim_is_device tells whether registered memory is a device's.
+int shim_is_device(void *registration, int *device);
 
 // shim_conn_open takes random bits for a key, and makes it one.
 int shim_conn_open(struct shim *s, uint64_t *key, const struct shim_receiver *r, uint32_t *conn);
