@@ -91,7 +91,8 @@ type BenchM2NEndCmd struct {
 	Rank      int    `arg:"" help:"Its number; senders come first."`
 }
 
-// Run sends or receives until the page says stop.
-func (c *BenchM2NEndCmd) Run(ctx context.Context) error {
-	return exchange.End(ctx, c.Page, c.Transport, c.Rank)
+// Run sends or receives until the page says stop. It takes no context: a signal
+// ends it at once, as its parent would.
+func (c *BenchM2NEndCmd) Run() error {
+	return exchange.End(context.Background(), c.Page, c.Transport, c.Rank)
 }
