@@ -52,16 +52,15 @@ func (f Folder) Init(now time.Time, replace bool) (*Authority, error) {
 
 // Authority reads the folder's authority, for issuing.
 func (f Folder) Authority(now time.Time) (*Authority, error) {
-	name := f.file(authorityCert)
-	known, err := readAuthorities(name)
+	known, err := readAuthorities(f.CertFile())
 	if err != nil {
 		return nil, err
 	}
 	cert := known.certs[0]
-	if err := valid(name, cert, now); err != nil {
+	if err := valid(known.file, cert, now); err != nil {
 		return nil, err
 	}
-	key, err := readKey(f.file(authorityKey), cert, name)
+	key, err := readKey(f.KeyFile(), cert, known.file)
 	if err != nil {
 		return nil, err
 	}

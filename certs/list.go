@@ -20,31 +20,33 @@ type Entry struct {
 // List reads the certificates of the authority and of all members, or of one
 // member's own folder, in the order of their names.
 func (f Folder) List(now time.Time) ([]Entry, error) {
-	known, err := readAuthorities(f.file(authorityCert))
+	known, err := readAuthorities(f.CertFile())
 	if err != nil {
 		return nil, err
 	}
 	var list []Entry
 	for _, c := range known.certs {
-		name := f.file(authorityCert)
-		list = append(list, Entry{name, c, valid(name, c, now)})
+		list = append(list, Entry{known.file, c, valid(known.file, c, now)})
 	}
+	folders, err := f.folders()
+	for _, d := range folders {
+		if e, found := f.entry(d, known, now); found {
+			list = append(list, e)
+		}
+	}
+	return list, err
+}
+
+// folders are those that may be members': this one, and those in it.
+func (f Folder) folders() ([]string, error) {
 	inside, err := os.ReadDir(string(f))
-	if err != nil {
-		return nil, err
-	}
 	folders := []string{"."}
 	for _, d := range inside {
 		if d.IsDir() {
 			folders = append(folders, d.Name())
 		}
 	}
-	for _, d := range folders {
-		if e, found := f.entry(d, known, now); found {
-			list = append(list, e)
-		}
-	}
-	return list, nil
+	return folders, err
 }
 
 // entry reads the certificate of a member's folder, if it is one.
