@@ -387,6 +387,7 @@ func FuzzFabricFrame(f *testing.F) {
 	f.Add(valid, 7)
 	f.Add(valid[:70], 7)
 	f.Add(valid, 8)
+	f.Add(appendFrame(nil, &frame{kind: frameData, epoch: 1, number: 9}), 0)
 	e := &Endpoint{cfg: Config{HeaderBytes: 100, SlotBytes: 1000, Slots: 8}}
 	c := &fabricCarrier{pair: &pair{ep: e, epoch: 1}}
 	f.Fuzz(func(t *testing.T, b []byte, body int) {

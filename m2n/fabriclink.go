@@ -165,18 +165,14 @@ func (c *fabricCarrier) sent(token uint64, err error) {
 // for it.
 func (c *fabricCarrier) receive(ev *FabricEvent) error {
 	f, err := c.parse(ev)
+	if err == nil {
+		err = c.link.granted(int(f.grant))
+	}
 	if err != nil {
 		return err
 	}
 	if !c.slots.takeThis(ev.Slot) {
 		return fmt.Errorf("%w: it is in slot %d, which holds another", ErrBadFrame, ev.Slot)
-	}
-	if err := c.link.granted(int(f.grant)); err != nil {
-		return err
-	}
-	_, twice := c.early[f.number]
-	if ahead := f.number - c.arrival; ahead == 0 || ahead > uint64(c.pair.ep.cfg.Slots) || twice {
-		return fmt.Errorf("%w: it is number %d, and not one of the next %d", ErrBadFrame, f.number, c.pair.ep.cfg.Slots)
 	}
 	c.early[f.number] = arrival{f, ev.Slot, time.Now()}
 	for a, ok := c.early[c.arrival+1]; ok; a, ok = c.early[c.arrival+1] {
@@ -191,7 +187,18 @@ func (c *fabricCarrier) receive(ev *FabricEvent) error {
 	return nil
 }
 
-// parse reads the frame that stands before a body.
+// inTurn checks that a message is one of those that a peer with that many slots can
+// have sent since the last one delivered.
+func (c *fabricCarrier) inTurn(number uint64) error {
+	_, twice := c.early[number]
+	slots := c.pair.ep.cfg.Slots
+	if ahead := number - c.arrival; ahead == 0 || ahead > uint64(slots) || twice {
+		return fmt.Errorf("%w: it is number %d, and not one of the next %d", ErrBadFrame, number, slots)
+	}
+	return nil
+}
+
+// parse reads the frame that stands before a body, and checks all that it says.
 func (c *fabricCarrier) parse(ev *FabricEvent) (frame, error) {
 	cfg := c.pair.ep.cfg
 	if len(ev.Header) < fixedBytes {
@@ -211,7 +218,10 @@ func (c *fabricCarrier) parse(ev *FabricEvent) (frame, error) {
 		return f, fmt.Errorf("%w: it has %d bytes of lengths and header and %d of body, announced %d and %d",
 			ErrBadFrame, len(meta), ev.Body, s.meta(), s.body)
 	}
-	return f, f.parseMeta(meta, s)
+	if err := f.parseMeta(meta, s); err != nil {
+		return f, err
+	}
+	return f, c.inTurn(f.number)
 }
 
 // giveBack takes a slot from the receiver. It is empty for the hardware before the
@@ -256,6 +266,10 @@ func (c *fabricCarrier) closed() {
 	c.over = true
 	c.hub.remove(c)
 	c.lose()
+	for _, a := range c.early {
+		c.slots.put(a.slot)
+	}
+	c.early = nil
 	c.slots.unref()
 }
 
