@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"errors"
+	"runtime"
 )
 
 // contestant is one of those that take turns.
@@ -12,6 +13,9 @@ type contestant interface {
 	// close ends its processes.
 	close() error
 }
+
+// cores are the processors that this machine, or what bounds us on it, gives us.
+func cores() int { return min(runtime.NumCPU(), runtime.GOMAXPROCS(0)) }
 
 // turn is what one turn measured.
 type turn struct {

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -100,13 +99,13 @@ func (m *mpi) args(layer string, s Shape, page string) []string {
 	set := [][2]string{
 		{"pml", "ob1"}, {"btl", btl}, {"btl_tcp_if_include", "lo"},
 		// More processes than cores: those that wait must let others run.
-		{"mpi_yield_when_idle", strconv.Itoa(int(word32(s.processes() > runtime.NumCPU())))},
+		{"mpi_yield_when_idle", strconv.Itoa(int(word32(s.processes() > cores())))},
 		// What a killed rank leaves goes with the run.
 		{"orte_tmpdir_base", m.dir}, {"btl_vader_backing_directory", m.dir},
 	}
 	// Ranks that spin next to each other on one core would cost time slices.
 	bind := "core"
-	if s.processes() > runtime.NumCPU() {
+	if s.processes() > cores() {
 		bind = "none"
 	}
 	args := []string{"--allow-run-as-root", "--oversubscribe", "--bind-to", bind, "-np", strconv.Itoa(s.processes())}

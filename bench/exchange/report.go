@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -66,7 +65,7 @@ func (r *Report) add(s Shape, entrants []*entrant, copied float64) {
 	for _, e := range entrants {
 		row := Row{
 			Kind: "m2n", Transport: e.name, Shape: s, Ratios: map[string]float64{}, P99Ratios: map[string]float64{},
-			Repeats: r.Repeats, Processes: s.processes(), Cores: runtime.NumCPU(),
+			Repeats: r.Repeats, Processes: s.processes(), Cores: cores(),
 		}
 		row.measured(e.turns)
 		row.compareLine(r.LineRate, copied)
@@ -125,7 +124,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 // WriteTable prints the report for people.
 func (r *Report) WriteTable(w io.Writer) {
 	baselines := r.baselines()
-	fmt.Fprintf(w, "m2n and others, each end a process, %d cores; medians over all of %d turns; × is a row's median ÷ the other's\n", runtime.NumCPU(), r.Repeats)
+	fmt.Fprintf(w, "m2n and others, each end a process, %d cores; medians over all of %d turns; × is a row's median ÷ the other's\n", cores(), r.Repeats)
 	header := table.Row{"exchange", "transport", "median µs", "P99 µs", "GB/s", "CPU s/GB", "of " + r.line()}
 	for _, b := range baselines {
 		header = append(header, "× "+b)

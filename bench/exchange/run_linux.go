@@ -68,7 +68,7 @@ type builder struct {
 func (b *builder) entrant(ctx context.Context, name string, s Shape) (*entrant, error) {
 	e := &entrant{name: name}
 	group := func(commands func(page string) []*exec.Cmd) {
-		spin := s.processes() <= runtime.NumCPU()
+		spin := s.processes() <= cores()
 		e.start = func(ctx context.Context) (contestant, error) {
 			return asContestant(startGroup(ctx, name, b.dir, s, spin, commands))
 		}

@@ -161,8 +161,18 @@ func TestStartedForATurn(t *testing.T) {
 	require.Empty(t, pages)
 }
 
+// skipShort leaves out what a short test, as under the race detector, sees
+// nothing of: programs in C.
+func skipShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("short")
+	}
+}
+
 // TestMPI does so with MPI, where it is installed.
 func TestMPI(t *testing.T) {
+	skipShort(t)
 	if err := find("mpicc", "mpirun"); err != nil {
 		t.Skip(err)
 	}
@@ -173,6 +183,7 @@ func TestMPI(t *testing.T) {
 
 // TestPerftest runs UCX's program, where it is installed.
 func TestPerftest(t *testing.T) {
+	skipShort(t)
 	if err := find(perftestProgram); err != nil {
 		t.Skip(err)
 	}
@@ -237,7 +248,7 @@ func TestEndsThatHang(t *testing.T) {
 // TestKilledParent: ends die with the process that measures, however it dies.
 func TestKilledParent(t *testing.T) {
 	names := []string{"raw"}
-	if find("mpicc", "mpirun") == nil {
+	if find("mpicc", "mpirun") == nil && !testing.Short() {
 		names = append(names, "mpi")
 	}
 	for _, name := range names {
