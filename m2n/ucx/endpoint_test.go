@@ -25,6 +25,11 @@ func endpoint(t testing.TB, tls, id string, change func(*m2n.Config)) (*m2n.Endp
 	t.Helper()
 	f, err := Open(Config{Options: map[string]string{"TLS": tls}})
 	require.NoError(t, err)
+	return endpointWith(t, f, id, change)
+}
+
+func endpointWith(t testing.TB, f m2n.Fabric, id string, change func(*m2n.Config)) (*m2n.Endpoint, string) {
+	t.Helper()
 	cfg := m2n.Config{ID: id, Fabric: f, SlotBytes: 1 << 20, PeerTimeout: time.Second}
 	if change != nil {
 		change(&cfg)
@@ -97,15 +102,94 @@ func take(t *testing.T, e *m2n.Endpoint, source *m2n.Region, messages int) {
 		}
 		require.Equal(t, uint64(received), binary.LittleEndian.Uint64(c.Header))
 		_, want := cut(source, sizeOf(received), received%5)
-		var got []byte
-		for _, s := range c.Body {
-			got = append(got, s.Bytes()...)
-		}
 		require.Len(t, c.Body, received%5)
-		require.Equal(t, want, got)
+		require.Equal(t, want, bytesOf(c.Body))
 		e.Release(c)
 		received++
 	}
+}
+
+// TestMesh: three senders and three receivers, every one to every other.
+func TestMesh(t *testing.T) {
+	const n, messages = 3, 40
+	var senders, receivers [n]*m2n.Endpoint
+	var atReceivers [n]string
+	for i := range n {
+		senders[i], _ = endpoint(t, "tcp", fmt.Sprint("s", i), func(c *m2n.Config) { c.Queue = messages })
+		receivers[i], atReceivers[i] = endpoint(t, "tcp", fmt.Sprint("r", i), func(c *m2n.Config) { c.Slots = 3 })
+	}
+	var all sync.WaitGroup
+	for i := range n {
+		for j := range n {
+			require.NoError(t, senders[i].SetPeer(fmt.Sprint("r", j), atReceivers[j], 0))
+			require.NoError(t, receivers[j].SetPeer(fmt.Sprint("s", i), "", 0))
+		}
+		all.Go(func() { sendToAll(t, senders[i], n, messages) })
+		all.Go(func() { receiveFromAll(t, receivers[i], n*messages) })
+	}
+	all.Wait()
+}
+
+func sendToAll(t *testing.T, e *m2n.Endpoint, n, messages int) {
+	region := e.Register(random(10, 200_000).Bytes, nil)
+	for i := range messages {
+		for j := range n {
+			body, _ := cut(region, i*4000, 3)
+			_, err := e.Post(fmt.Sprint("r", j), m2n.Message{Header: []byte{byte(i)}, Body: body})
+			require.NoError(t, err)
+		}
+	}
+	for range n * messages {
+		c := poll(t, e)
+		require.Equal(t, m2n.Sent, c.Kind)
+		require.NoError(t, c.Err)
+	}
+}
+
+func receiveFromAll(t *testing.T, e *m2n.Endpoint, messages int) {
+	region := random(10, 200_000)
+	next := map[string]byte{}
+	for range messages {
+		c := poll(t, e)
+		require.Equal(t, m2n.Received, c.Kind)
+		require.Equal(t, []byte{next[c.Peer]}, c.Header)
+		_, want := cut(region, int(next[c.Peer])*4000, 3)
+		require.Equal(t, want, bytesOf(c.Body))
+		next[c.Peer]++
+		e.Release(c)
+	}
+}
+
+func bytesOf(body []m2n.Span) (all []byte) {
+	for _, s := range body {
+		all = append(all, s.Bytes()...)
+	}
+	return all
+}
+
+// TestIncarnations: peers come and go, and leave no connection and no memory.
+func TestIncarnations(t *testing.T) {
+	opened, err := Open(Config{Options: map[string]string{"TLS": "tcp"}})
+	require.NoError(t, err)
+	f := opened.(*Fabric)
+	a, atA := endpointWith(t, f, "a", nil)
+	region := a.Register(random(11, 300_000).Bytes, nil)
+	for epoch := range uint64(20) {
+		b, atB := endpoint(t, "tcp", "b", func(c *m2n.Config) { c.Epoch = epoch })
+		require.NoError(t, b.SetPeer("a", atA, 0))
+		require.NoError(t, a.SetPeer("b", atB, epoch))
+		_, err := a.Post("b", m2n.Message{Body: []m2n.Span{{Region: region, Len: 300_000}}})
+		require.NoError(t, err)
+		require.Equal(t, m2n.Received, poll(t, b).Kind)
+		require.Equal(t, m2n.Sent, poll(t, a).Kind)
+		require.NoError(t, b.Close(t.Context()))
+		require.ErrorIs(t, poll(t, a).Err, m2n.ErrClosed)
+	}
+	require.Eventually(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.conns) == 0 && len(f.memory) == 1 && len(f.sends.free) == len(f.sends.all)
+	}, patience, time.Millisecond)
 }
 
 const endpointVariable = "M2N_UCX_TEST_ENDPOINT"
