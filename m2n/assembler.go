@@ -59,6 +59,9 @@ func (a *assembler) space() (want, after []byte) {
 	return a.want, a.buf[:]
 }
 
+// lacks is how many bytes are to come of the present part, at least.
+func (a *assembler) lacks() int { return len(a.want) }
+
 // advance takes the n bytes that have been put there. After an error it must not
 // be called again.
 func (a *assembler) advance(n int) error {

@@ -33,6 +33,7 @@ type socket struct {
 
 	reading sync.Mutex
 	over    bool // leave has begun; from here on it reads
+	least   int  // bytes that have to be there before the gate opens
 }
 
 // newSocket takes the descriptor out of conn, and closes that.
@@ -53,7 +54,16 @@ func newSocket(n *lane, conn net.Conn) (*socket, error) {
 	return s, conn.Close()
 }
 
-func (s *socket) start() error { return s.eng.gate.add(s.fd, s) }
+func (s *socket) start() error {
+	if l := s.lane.link; !l.carries(s.lane) {
+		// Queues on the way that know priorities let credits pass; others ignore it.
+		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_PRIORITY, creditPriority)
+	}
+	return s.eng.gate.add(s.fd, s)
+}
+
+// creditPriority is TC_PRIO_INTERACTIVE, the highest that needs no rights.
+const creditPriority = 6
 
 func (s *socket) direct() bool { return true }
 
@@ -69,7 +79,17 @@ func (s *socket) write(pieces [][]byte) (int, error) {
 	return n, nil
 }
 
-func (s *socket) await() error { return s.eng.pump.await(s.fd, s.lane) }
+// await leaves the rest to the driver. While the consumer is elsewhere that is the
+// watchdog, which is told.
+func (s *socket) await() error {
+	if err := s.eng.gate.await(s.fd); err != nil {
+		return err
+	}
+	s.eng.lookSoon()
+	return nil
+}
+
+func (s *socket) writable() { s.lane.resume() }
 
 func (s *socket) unsent() int {
 	n, err := unix.IoctlGetInt(s.fd, unix.SIOCOUTQ)
@@ -101,8 +121,24 @@ func (s *socket) ready() {
 			s.eng.gate.remove(s.fd)
 		}
 		if !more {
-			return
+			break
 		}
+	}
+	s.waitFor(s.lane.in.lacks())
+}
+
+// mostAwaited bounds what is waited for at a time: both ends are to work at once.
+const mostAwaited = 128 << 10
+
+// waitFor has the gate open for the rest of a body in large pieces, rather than
+// for every packet.
+func (s *socket) waitFor(bytes int) {
+	least := min(bytes, mostAwaited)
+	if least < mostAwaited/4 {
+		least = 1
+	}
+	if least != s.least && unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, least) == nil {
+		s.least = least
 	}
 }
 
@@ -125,7 +161,6 @@ func (s *socket) read() (n int, more bool, err error) {
 // from it what it has not read yet.
 func (s *socket) leave(goodbye []byte, deadline time.Time) {
 	s.eng.gate.remove(s.fd)
-	s.eng.pump.forget(s.fd)
 	s.reading.Lock()
 	s.over = true
 	s.reading.Unlock()
@@ -172,12 +207,12 @@ func (s *socket) discard(deadline time.Time) {
 
 const leastPause = 100 * time.Microsecond
 
-// pauseUntil sleeps, longer each time; false at the deadline.
+// pauseUntil waits, longer each time; false at the deadline.
 func pauseUntil(pause *time.Duration, deadline time.Time) bool {
 	if !time.Now().Before(deadline) {
 		return false
 	}
-	time.Sleep(*pause)
+	<-time.After(*pause)
 	*pause = min(2**pause, 5*time.Millisecond)
 	return true
 }

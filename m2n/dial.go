@@ -2,8 +2,10 @@ package m2n
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -122,6 +124,7 @@ func (p *pair) persist(ctx context.Context, try func() error) (err error) {
 			if err == nil || isFinal(err) || ctx.Err() != nil {
 				return err
 			}
+			p.counters.retries.Add(1)
 		}
 		select {
 		case <-time.After(pause):
@@ -135,7 +138,14 @@ func (p *pair) persist(ctx context.Context, try func() error) (err error) {
 func isFinal(err error) bool {
 	var r *refusal
 	var v *versionError
-	return errors.As(err, &r) && !r.Temporary || errors.As(err, &v)
+	return errors.As(err, &r) && !r.Temporary || errors.As(err, &v) || isUntrusted(err)
+}
+
+// isUntrusted reports whether one end does not take the other's certificate.
+func isUntrusted(err error) bool {
+	var here *tls.CertificateVerificationError
+	var there *net.OpError // crypto/tls says so when an alert comes
+	return errors.As(err, &here) || errors.As(err, &there) && there.Op == "remote error"
 }
 
 // beginTry is false where a connection of the peer's is here to be taken.

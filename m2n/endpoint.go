@@ -323,6 +323,7 @@ func (c *Completion) account() bool {
 			c.held.drop()
 			return false
 		}
+		c.pair.counters.handed(c.Posted)
 	case Sent:
 		c.pair.open.Add(-1)
 	case Lost:

@@ -2,9 +2,11 @@ package m2n
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // engine reads what comes from other processes. Nobody reads for the consumer:
@@ -14,21 +16,27 @@ import (
 type engine struct {
 	gate    *gate
 	board   *shmBoard
-	pump    *pump
 	hub     *fabricHub // nil where there is no fabric
 	driving sync.Mutex // held by who reads
 	stopped bool       // guarded by driving
 	spinner spinner    // the driver's
 	load    *hostLoad
 	moves   atomic.Uint64
-	known   uint64 // of moves; the watchdog's
-	pumping sync.WaitGroup
+	known   uint64      // of moves; the watchdog's
+	resting atomic.Bool // the watchdog looks seldom
+	rouse   func()      // ends its rest
 }
 
 // source is something that the gate watches.
 type source interface {
 	// ready is called by the driver when there may be something to read.
 	ready()
+}
+
+// writer is a source that may wait until it can write.
+type writer interface {
+	// writable is called by the driver when it can.
+	writable()
 }
 
 // engine returns the endpoint's, which its first connection makes.
@@ -47,31 +55,61 @@ func (e *Endpoint) engine() (*engine, error) {
 		gate.close()
 		return nil, err
 	}
-	pump, err := newPump()
-	if err != nil {
-		gate.close()
-		board.close()
-		return nil, err
-	}
 	hub, err := newFabricHub(e.cfg.Fabric, gate)
 	if err != nil {
 		gate.close()
 		board.close()
-		pump.close()
 		return nil, err
 	}
-	eng := &engine{gate: gate, board: board, pump: pump, hub: hub, load: newHostLoad()}
+	eng := &engine{gate: gate, board: board, hub: hub, load: newHostLoad()}
+	eng.rouse = e.watch
 	eng.spinner = newSpinner(e.cfg.SpinFor, eng.load)
-	eng.pumping.Go(pump.run)
 	e.eng.Store(eng)
 	e.done.ringAt(gate)
 	return eng, nil
 }
 
+// windUp waits until the links have let go of everything. Nobody needs to poll any
+// more, so the reading and writing that this takes is done here.
+func (e *Endpoint) windUp() error {
+	over := e.keepLooking()
+	err := e.running.wait(e.cfg.PeerTimeout)
+	over()
+	if e.cfg.Fabric != nil {
+		err = errors.Join(err, e.closeFabric(e.hub()))
+	}
+	return err
+}
+
+// keepLooking drives, where there is an engine, until the function that it returns
+// is called.
+func (e *Endpoint) keepLooking() (over func()) {
+	g := e.eng.Load()
+	if g == nil {
+		return func() {}
+	}
+	quit := make(chan struct{})
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		tick := time.NewTicker(leastTick)
+		defer tick.Stop()
+		for {
+			g.look()
+			select {
+			case <-tick.C:
+			case <-quit:
+				return
+			}
+		}
+	})
+	return func() {
+		close(quit)
+		looking.Wait()
+	}
+}
+
 // stop is called when nothing is left to read or write.
 func (g *engine) stop() {
-	g.pump.close()
-	g.pumping.Wait()
 	g.driving.Lock()
 	defer g.driving.Unlock()
 	g.stopped = true
@@ -108,6 +146,13 @@ func (g *engine) park(awake func()) {
 func (g *engine) note(moved int) {
 	if moved > 0 {
 		g.moves.Add(1)
+	}
+}
+
+// lookSoon has the watchdog look often, for as long as something comes.
+func (g *engine) lookSoon() {
+	if g.resting.Swap(false) {
+		g.rouse()
 	}
 }
 

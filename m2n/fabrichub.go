@@ -2,7 +2,6 @@ package m2n
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -89,24 +88,6 @@ func (h *fabricHub) all() []*fabricCarrier {
 		all = append(all, c)
 	}
 	return all
-}
-
-// windUp waits until the links have let go of everything. Nobody polls any more,
-// so that the fabric is let work here; then it is closed.
-func (e *Endpoint) windUp() error {
-	if e.cfg.Fabric == nil {
-		return e.running.wait(e.cfg.PeerTimeout)
-	}
-	over, idle := make(chan struct{}), make(chan struct{})
-	h := e.hub()
-	go func() {
-		defer close(idle)
-		h.pump(over, func() bool { return false })
-	}()
-	err := e.running.wait(e.cfg.PeerTimeout)
-	close(over)
-	<-idle
-	return errors.Join(err, e.closeFabric(h))
 }
 
 // hub returns the endpoint's, if it has a connection.

@@ -3,9 +3,7 @@ package m2n
 import (
 	"errors"
 	"fmt"
-	"os"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,12 +48,34 @@ func (g *gate) add(fd int, s source) error {
 	if g.closed {
 		return ErrClosed
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)}
-	if err := unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
-		return fmt.Errorf("watching descriptor %d: %w", fd, err)
+	if err := g.control(unix.EPOLL_CTL_ADD, fd, forReading); err != nil {
+		return err
 	}
 	g.sources[int32(fd)] = s
 	return nil
+}
+
+// What a descriptor is watched for.
+const (
+	forReading = unix.EPOLLIN | unix.EPOLLRDHUP
+	forWriting = forReading | unix.EPOLLOUT
+)
+
+func (g *gate) control(op, fd int, events uint32) error {
+	if err := unix.EpollCtl(g.epoll, op, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
+		return fmt.Errorf("watching descriptor %d: %w", fd, err)
+	}
+	return nil
+}
+
+// await has the source's writable called, once, when the descriptor takes more.
+func (g *gate) await(fd int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sources[int32(fd)] == nil {
+		return ErrClosed
+	}
+	return g.control(unix.EPOLL_CTL_MOD, fd, forWriting)
 }
 
 // remove ends that. The driver may still be about to call ready.
@@ -86,18 +106,30 @@ func (g *gate) wait(look bool) []unix.EpollEvent {
 func (g *gate) serve(events []unix.EpollEvent) int {
 	ready := 0
 	for _, event := range events {
-		if s := g.source(event.Fd); s != nil {
+		s := g.take(event)
+		if s == nil {
+			continue
+		}
+		ready++
+		if w, ok := s.(writer); ok && event.Events&unix.EPOLLOUT != 0 {
+			w.writable()
+		}
+		if event.Events&^unix.EPOLLOUT != 0 {
 			s.ready()
-			ready++
 		}
 	}
 	return ready
 }
 
-func (g *gate) source(fd int32) source {
+// take returns the source of an event, and asks for its writability no longer.
+func (g *gate) take(event unix.EpollEvent) source {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.sources[fd]
+	s := g.sources[event.Fd]
+	if s != nil && event.Events&unix.EPOLLOUT != 0 {
+		_ = g.control(unix.EPOLL_CTL_MOD, int(event.Fd), forReading) // else it is asked again
+	}
+	return s
 }
 
 // ring ends the present wait, or the next one.
@@ -119,83 +151,3 @@ func (g *gate) close() {
 		_ = unix.Close(g.epoll)
 	}
 }
-
-// pump is the goroutine that goes on with writes for which the kernel had no
-// room. It waits by Go's poller: nobody waits for it but the peer's reader.
-type pump struct {
-	file *os.File // an epoll instance
-	raw  syscall.RawConn
-
-	mu    sync.Mutex
-	lanes map[int32]*lane
-}
-
-func newPump() (*pump, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("making an epoll instance: %w", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, errors.Join(fmt.Errorf("setting up an epoll instance: %w", err), unix.Close(fd))
-	}
-	p := &pump{file: os.NewFile(uintptr(fd), "epoll"), lanes: make(map[int32]*lane)}
-	p.raw, err = p.file.SyscallConn()
-	return p, err
-}
-
-// await has l.carryOn called once its socket takes more.
-func (p *pump) await(fd int, l *lane) error {
-	p.mu.Lock()
-	p.lanes[int32(fd)] = l
-	p.mu.Unlock()
-	event := unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLONESHOT, Fd: int32(fd)}
-	return p.control(func(epoll int) error {
-		err := unix.EpollCtl(epoll, unix.EPOLL_CTL_MOD, fd, &event)
-		if errors.Is(err, unix.ENOENT) {
-			err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &event)
-		}
-		return err
-	})
-}
-
-// forget is called before a socket that may have been awaited is closed.
-func (p *pump) forget(fd int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.lanes[int32(fd)] != nil {
-		delete(p.lanes, int32(fd))
-		_ = p.control(func(epoll int) error { return unix.EpollCtl(epoll, unix.EPOLL_CTL_DEL, fd, nil) }) // it is there, or closed
-	}
-}
-
-func (p *pump) control(do func(epoll int) error) (err error) {
-	if outer := p.raw.Control(func(fd uintptr) { err = do(int(fd)) }); outer != nil {
-		return outer
-	}
-	return err
-}
-
-// run works until close.
-func (p *pump) run() {
-	var events [64]unix.EpollEvent
-	for {
-		n := 0
-		err := p.raw.Read(func(fd uintptr) bool {
-			n, _ = unix.EpollWait(int(fd), events[:], 0) // an interruption shows as none
-			return n > 0
-		})
-		if err != nil {
-			return
-		}
-		for _, event := range events[:n] {
-			p.mu.Lock()
-			l := p.lanes[event.Fd]
-			p.mu.Unlock()
-			if l != nil {
-				l.resume()
-			}
-		}
-	}
-}
-
-func (p *pump) close() { _ = p.file.Close() } // run ends

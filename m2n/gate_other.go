@@ -14,10 +14,3 @@ func (*gate) wait(bool) []struct{}        { return nil }
 func (*gate) serve(events []struct{}) int { return len(events) }
 func (*gate) ring()                       {}
 func (*gate) close()                      {}
-
-type pump struct{}
-
-func newPump() (*pump, error) { return nil, errors.ErrUnsupported }
-
-func (*pump) run()   {}
-func (*pump) close() {}

@@ -174,7 +174,7 @@ func (o *outgoing) drop() {
 func (o *outgoing) giveBack(err error) {
 	p := o.pair
 	p.mu.Lock()
-	p.counters.wireTime.add(time.Since(o.taken))
+	p.counters.out(o.posted, o.taken)
 	p.sent(o, err)
 	p.credit++
 	p.mu.Unlock()

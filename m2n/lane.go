@@ -33,6 +33,8 @@ type lane struct {
 
 	out batch // what is being written; the writer's own
 
+	resent uint64 // TCP segments, as far as they were counted; the watchdog's own
+
 	// The reader's own:
 	seen   uint64 // sequence number of the last frame received
 	parted bool   // a goodbye was received
@@ -239,7 +241,7 @@ func (n *lane) report(err error) {
 	for _, o := range n.out.messages {
 		if err == nil {
 			l.pair.counters.sent[l.kind].add(len(o.header) + o.bytes)
-			l.pair.counters.wireTime.add(time.Since(o.taken))
+			l.pair.counters.out(o.posted, o.taken)
 		}
 		l.pair.sent(o, err)
 	}
@@ -379,6 +381,7 @@ func (n *lane) check(now time.Duration) error {
 	if now-time.Duration(n.spoke.Load()) > n.idle {
 		n.remind()
 	}
+	n.countRetransmits()
 	return nil
 }
 

@@ -55,7 +55,7 @@ type outgoing struct {
 	ready  Event
 	posted time.Time
 
-	waited   bool      // for a credit
+	waits    time.Time // since when for a credit; zero where it need not
 	taken    time.Time // when the transport took it
 	released atomic.Bool
 }
@@ -186,12 +186,15 @@ func (p *pair) next() *outgoing {
 	p.queue.pop()
 	o.taken = time.Now()
 	p.counters.queueTime.add(o.taken.Sub(o.posted))
+	if !o.waits.IsZero() {
+		p.counters.creditTime.add(o.taken.Sub(o.waits))
+	}
 	return o
 }
 
 func (p *pair) noteWait(o *outgoing) {
-	if !o.waited {
-		o.waited = true
+	if o.waits.IsZero() {
+		o.waits = time.Now()
 		p.counters.creditWaits.Add(1)
 	}
 }
@@ -357,7 +360,7 @@ func (p *pair) stats() PeerStats {
 	s := p.counters.snapshot()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.Peer, s.Epoch, s.State = p.id, p.epoch, phaseNames[p.phase]
+	s.Endpoint, s.Peer, s.Epoch, s.State, s.Why = p.ep.cfg.ID, p.id, p.epoch, phaseNames[p.phase], p.why
 	s.Queued = p.queue.len()
 	if p.phase == up {
 		s.Credit, s.Transport = p.credit, transportNames[p.link.transport()]

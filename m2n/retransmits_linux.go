@@ -33,3 +33,12 @@ func retransmitsOn(conn net.Conn) (n uint64, ok bool) {
 	err = raw.Control(func(fd uintptr) { n, ok = retransmitsOf(int(fd)) })
 	return n, ok && err == nil
 }
+
+func (s *socket) retransmits() (uint64, bool) {
+	s.reading.Lock() // leave closes the descriptor after it has had this
+	defer s.reading.Unlock()
+	if s.over {
+		return 0, false
+	}
+	return retransmitsOf(s.fd)
+}

@@ -3,7 +3,6 @@ package m2n
 import (
 	"fmt"
 	"sync"
-	"time"
 )
 
 // shmCarrier carries a pair's messages through two rings, one of each end.
@@ -116,7 +115,7 @@ func (c *shmCarrier) finish(o *outgoing) {
 	c.busy = false
 	l.pair.writing--
 	l.pair.counters.sent[l.kind].add(len(o.header) + o.bytes)
-	l.pair.counters.wireTime.add(time.Since(o.taken))
+	l.pair.counters.out(o.posted, o.taken)
 	l.pair.sent(o, nil)
 	l.pair.report()
 	closing := c.closing

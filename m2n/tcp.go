@@ -310,7 +310,12 @@ func (s *stream) secured(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	if err := c.HandshakeContext(ctx); err != nil {
+	err := c.HandshakeContext(ctx)
+	if plain := new(tls.RecordHeaderError); errors.As(err, plain) && plain.Conn != nil {
+		s.conn = plain.Conn // what is said from here on is heard
+		return &refusal{Reason: fmt.Sprintf("%q takes connections by TLS only, this one is plain", s.ep.cfg.ID)}
+	}
+	if err != nil {
 		return fmt.Errorf("TLS with %s: %w", s.conn.RemoteAddr(), err)
 	}
 	return nil

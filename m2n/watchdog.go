@@ -51,10 +51,13 @@ func (e *Endpoint) substitute(tick time.Duration) time.Duration {
 		return e.cfg.PeerTimeout
 	}
 	g.look()
-	if g.moved() {
-		return leastTick
+	const long = 4 * leastTick
+	if asked := tick > long && !g.resting.Load(); asked || g.moved() {
+		tick = 0
 	}
-	return min(2*tick, mostTick)
+	tick = min(max(2*tick, leastTick), mostTick)
+	g.resting.Store(tick > long)
+	return tick
 }
 
 // look checks every link, unless it is late, and returns when to look again.

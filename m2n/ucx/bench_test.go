@@ -28,6 +28,7 @@ var benchSizes = []int{8, 4 << 10, 256 << 10, 1 << 20}
 func BenchmarkLatency(b *testing.B) {
 	forEach(b, func(b *testing.B, tls string, size int) {
 		b.Run("ours", func(b *testing.B) { latency(b, tls, size) })
+		b.Run("endpoints", func(b *testing.B) { endpointLatency(b, tls, size) })
 		b.Run("perftest", func(b *testing.B) { perftest(b, tls, size, "ucp_am_lat") })
 	})
 }
@@ -70,6 +71,32 @@ func latency(b *testing.B, tls string, size int) {
 		spin(b, e, func() bool { return len(e.received) == 1 && len(e.sent) == 1 })
 		e.Refill(e.received[0].Slot)
 		e.received, e.sent = e.received[:0], e.sent[:0]
+	}
+	for range 100 {
+		ping()
+	}
+	b.ResetTimer()
+	for range b.N {
+		ping()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(2*b.N)/1e3, "µs/way")
+}
+
+// endpointLatency is the same between two endpoints of m2n, which wait in Poll.
+func endpointLatency(b *testing.B, tls string, size int) {
+	e, at := endpoint(b, tls, "e", nil)
+	otherEndpoint(b, e, tls, at)
+	region := e.Register(random(1, size).Bytes, nil)
+	body := []m2n.Span{{Region: region, Len: size}}
+	ping := func() {
+		_, err := e.Post("p", m2n.Message{Body: body})
+		require.NoError(b, err)
+		for sent, received := false, false; !sent || !received; {
+			c := poll(b, e)
+			require.NoError(b, c.Err)
+			sent, received = sent || c.Kind == m2n.Sent, received || c.Kind == m2n.Received
+			e.Release(c)
+		}
 	}
 	for range 100 {
 		ping()

@@ -196,7 +196,7 @@ const endpointVariable = "M2N_UCX_TEST_ENDPOINT"
 
 // otherEndpoint is a peer "p" of e in a process of its own, which sends back what
 // it gets.
-func otherEndpoint(t *testing.T, e *m2n.Endpoint, tls, addr string) *os.Process {
+func otherEndpoint(t testing.TB, e *m2n.Endpoint, tls, addr string) *os.Process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestOtherEndpoint$")
 	cmd.Env = append(os.Environ(), endpointVariable+"="+tls+" "+addr)
