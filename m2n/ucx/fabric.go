@@ -43,8 +43,8 @@ type Fabric struct {
 	refills []C.uint32_t // pairs of connection and slot, for the next progress
 	pieces  []C.struct_shim_piece
 
-	// What the last progress of the shim handed over; that from next on is still to
-	// be told.
+	// What the last progress of the shim handed over, in C's memory; that from next
+	// on is still to be told.
 	events       []C.struct_shim_event
 	next, filled int
 }
@@ -67,7 +67,6 @@ func Open(cfg Config) (m2n.Fabric, error) {
 	f := &Fabric{
 		conns:  make(map[uint32]*conn),
 		memory: make(memory),
-		events: make([]C.struct_shim_event, C.SHIM_EVENTS),
 	}
 	useless, err := f.open(settings(cfg.Options, os.LookupEnv))
 	if err != nil {
@@ -139,6 +138,7 @@ func (f *Fabric) query() error {
 		return fmt.Errorf("ucx: the worker's event descriptor: %w", statusError(status))
 	}
 	f.fd = int(fd)
+	f.events = unsafe.Slice(C.shim_events(f.shim), C.SHIM_EVENTS)
 	return nil
 }
 
@@ -189,7 +189,7 @@ func (f *Fabric) progress() {
 	if f.shim == nil {
 		return
 	}
-	f.filled = int(C.shim_progress(f.shim, unsafe.SliceData(f.refills), C.int(len(f.refills)/2), &f.events[0]))
+	f.filled = int(C.shim_progress(f.shim, unsafe.SliceData(f.refills), C.int(len(f.refills)/2)))
 	f.refills = f.refills[:0]
 }
 
@@ -271,7 +271,7 @@ func (f *Fabric) destroy() {
 	}
 	f.memory.releaseAll(f.shim)
 	C.shim_destroy(f.shim)
-	f.shim = nil
+	f.shim, f.events = nil, nil
 	f.sends.endAll()
 	clear(f.conns)
 	f.next, f.filled = 0, 0

@@ -59,8 +59,10 @@ struct shim {
 	struct shim_event *ring;
 	size_t head, count, cap, promised;
 
-	void *lent[SHIM_EVENTS]; // headers that the last progress handed over
-	int lents;
+	// What the last progress handed over. It is here because Go's checks of what it
+	// passes to C would cost more than a progress.
+	struct shim_event out[SHIM_EVENTS];
+	int outs;
 };
 
 // ---- events
@@ -227,11 +229,11 @@ int shim_open(char **options, int n, struct shim **out, const char **what, char 
 	return UCS_OK;
 }
 
-static void free_lent(struct shim *s)
+static void free_out(struct shim *s)
 {
-	for (int i = 0; i < s->lents; i++)
-		free(s->lent[i]);
-	s->lents = 0;
+	for (int i = 0; i < s->outs; i++)
+		free(s->out[i].header);
+	s->outs = 0;
 }
 
 static void free_conn(struct conn *c)
@@ -245,7 +247,7 @@ void shim_destroy(struct shim *s)
 {
 	if (s->worker)
 		ucp_worker_destroy(s->worker);
-	free_lent(s);
+	free_out(s);
 	for (size_t i = 0; i < s->count; i++)
 		free(s->ring[(s->head + i) % s->cap].header);
 	for (uint32_t i = 0; i < s->conns_cap; i++)
@@ -295,26 +297,25 @@ static void refill(struct shim *s, uint32_t index, uint32_t slot)
 	s->promised++;
 }
 
-int shim_progress(struct shim *s, const uint32_t *refills, int n, struct shim_event *out)
+int shim_progress(struct shim *s, const uint32_t *refills, int n)
 {
-	int events = 0;
-	free_lent(s);
+	free_out(s);
 	s->armed = false;
 	for (int i = 0; i < n; i++)
 		refill(s, refills[2 * i], refills[2 * i + 1]);
 	for (int i = 0; i < STEPS && s->count < SHIM_EVENTS && ucp_worker_progress(s->worker); i++)
 		;
-	for (; s->count && events < SHIM_EVENTS; events++) {
-		struct shim_event e = out[events] = s->ring[s->head];
+	for (; s->count && s->outs < SHIM_EVENTS; s->outs++) {
+		struct shim_event e = s->out[s->outs] = s->ring[s->head];
 		s->head = (s->head + 1) % s->cap;
 		s->count--;
-		if (e.header)
-			s->lent[s->lents++] = e.header;
 		if (e.kind == SHIM_CLOSED)
 			free_conn(s->conns[e.conn]);
 	}
-	return events;
+	return s->outs;
 }
+
+struct shim_event *shim_events(struct shim *s) { return s->out; }
 
 // ---- registration
 

@@ -63,8 +63,9 @@ int shim_event_fd(struct shim *s, int *fd);
 // shim_arm sets armed to 0 where there is work now.
 int shim_arm(struct shim *s, int *armed);
 // shim_progress empties the refilled slots (pairs of connection and slot), lets
-// UCX work, and writes up to SHIM_EVENTS events.
-int shim_progress(struct shim *s, const uint32_t *refill, int refills, struct shim_event *out);
+// UCX work, and writes up to SHIM_EVENTS events to where shim_events says.
+int shim_progress(struct shim *s, const uint32_t *refill, int refills);
+struct shim_event *shim_events(struct shim *s);
 // shim_strays counts messages for connections that are not, or no longer, here.
 uint64_t shim_strays(const struct shim *s);
 
