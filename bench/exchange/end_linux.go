@@ -40,6 +40,7 @@ func plans() map[string]plan {
 	return map[string]plan{
 		"shm":     meshPlan("shm"),
 		"tcp":     meshPlan("tcp"),
+		"m2n-ucx": meshPlan("ucx"),
 		"grpc":    grpcPlan(),
 		"raw":     rawPlan(false),
 		"raw-crc": rawPlan(true),

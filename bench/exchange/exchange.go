@@ -195,8 +195,13 @@ func (o *Options) shapes() []Shape {
 // at is the i-th of a list, or the only one.
 func at(list []int, i int) int { return list[min(i, len(list)-1)] }
 
-// Transports are the names of m2n's transports between processes.
-func Transports() []string { return []string{"shm", "tcp"} }
+// Transports are the names of m2n's transports between processes. ucx is there
+// in programs that are built with the tag ucx; its rows are called m2n-ucx, as ucx
+// is a baseline.
+func Transports() []string { return []string{"shm", "tcp", "ucx"} }
+
+// ours reports whether a row is m2n's.
+func ours(row string) bool { return row == "shm" || row == "tcp" || row == "m2n-ucx" }
 
 // Baselines are the names of what m2n is compared with.
 func Baselines() []string { return []string{"grpc", "mpi", "raw", "ucx"} }
@@ -204,7 +209,12 @@ func Baselines() []string { return []string{"grpc", "mpi", "raw", "ucx"} }
 // contestants are the rows that the options' names stand for.
 func (o *Options) contestants() []string {
 	var list []string
-	list = append(list, o.Transports...)
+	for _, name := range o.Transports {
+		if name == "ucx" {
+			name = "m2n-ucx"
+		}
+		list = append(list, name)
+	}
 	for _, name := range o.Baselines {
 		switch name {
 		case "mpi":

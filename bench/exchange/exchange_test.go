@@ -21,19 +21,19 @@ func TestShapes(t *testing.T) {
 // TestOptionsThatAreRefused name the flag.
 func TestOptionsThatAreRefused(t *testing.T) {
 	for flag, o := range map[string]Options{
-		"--senders: 0":                          {Senders: []int{0}},
-		"--receivers: 1000":                     {Receivers: []int{1000}},
-		"--size: 12":                            {Sizes: []int{12}},
-		"--messages: -1":                        {Messages: []int{-1}},
-		"--senders has 2 values":                {Senders: []int{1, 2}, Receivers: []int{1, 2, 3}},
-		"--iterations: -1":                      {Iterations: -1},
-		"--repeats: -2":                         {Repeats: -2},
-		"--time -1ns":                           {Time: -1},
-		"--line-rate -1":                        {LineRate: -1},
-		"--line-rate NaN":                       {LineRate: math.NaN()},
-		`--transport: "tpc": want shm, tcp`:     {Transports: []string{"tpc"}},
-		`--baseline: "mp": want grpc, mpi, raw`: {Baselines: []string{"mp"}},
-		"nothing to measure":                    {Iterations: 1},
+		"--senders: 0":                           {Senders: []int{0}},
+		"--receivers: 1000":                      {Receivers: []int{1000}},
+		"--size: 12":                             {Sizes: []int{12}},
+		"--messages: -1":                         {Messages: []int{-1}},
+		"--senders has 2 values":                 {Senders: []int{1, 2}, Receivers: []int{1, 2, 3}},
+		"--iterations: -1":                       {Iterations: -1},
+		"--repeats: -2":                          {Repeats: -2},
+		"--time -1ns":                            {Time: -1},
+		"--line-rate -1":                         {LineRate: -1},
+		"--line-rate NaN":                        {LineRate: math.NaN()},
+		`--transport: "tpc": want shm, tcp, ucx`: {Transports: []string{"tpc"}},
+		`--baseline: "mp": want grpc, mpi, raw`:  {Baselines: []string{"mp"}},
+		"nothing to measure":                     {Iterations: 1},
 	} {
 		if o.Iterations == 0 && len(o.Transports)+len(o.Baselines) == 0 {
 			o.Transports = []string{"tcp"}
@@ -44,6 +44,6 @@ func TestOptionsThatAreRefused(t *testing.T) {
 
 // TestContestants: a baseline may be several rows.
 func TestContestants(t *testing.T) {
-	o := Options{Transports: []string{"shm", "tcp"}, Baselines: []string{"raw", "mpi", "raw", "grpc", "ucx"}}
-	require.Equal(t, []string{"shm", "tcp", "grpc", "mpi-shm", "mpi-tcp", "raw", "raw-crc", "ucx", "ucx-tcp"}, o.contestants())
+	o := Options{Transports: []string{"shm", "tcp", "ucx"}, Baselines: []string{"raw", "mpi", "raw", "grpc", "ucx"}}
+	require.Equal(t, []string{"shm", "tcp", "m2n-ucx", "grpc", "mpi-shm", "mpi-tcp", "raw", "raw-crc", "ucx", "ucx-tcp"}, o.contestants())
 }

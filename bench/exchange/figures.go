@@ -343,6 +343,8 @@ func rivals(transport string) []string {
 	switch transport {
 	case "shm":
 		return []string{"mpi-shm", "grpc"}
+	case "m2n-ucx":
+		return []string{"ucx", "mpi-shm"}
 	case "tcp":
 		return []string{"mpi-tcp", "grpc", "raw-crc"}
 	}

@@ -43,10 +43,13 @@ const (
 	farewell = 5 * time.Second
 )
 
+// commands are what starts all ends, which share a page.
+type commands func(page string) []*exec.Cmd
+
 // startGroup starts a process per command line and has each byte checked once.
 // The goroutine that calls it is locked to its thread, with which the processes
 // die.
-func startGroup(ctx context.Context, name, dir string, s Shape, spin bool, commands func(page string) []*exec.Cmd) (*group, error) {
+func startGroup(ctx context.Context, name, dir string, s Shape, spin bool, commands commands) (*group, error) {
 	path := filepath.Join(dir, "page-"+name)
 	p, err := createPage(path, s)
 	if err != nil {
@@ -204,7 +207,8 @@ func (g *group) close() error {
 	return err
 }
 
-// dismiss tells the processes to end, and names those that do not.
+// dismiss tells the processes to end, and names those that do not. How they end
+// says nothing: one that is still connected hears that the others left.
 func (g *group) dismiss() (late []string) {
 	g.page.stop.Store(1)
 	g.page.command.Add(1)
@@ -249,7 +253,7 @@ func (t *tail) String() string {
 }
 
 // ownEnds are the command lines of ends that this program is.
-func ownEnds(ctx context.Context, end []string, transport string, s Shape) func(page string) []*exec.Cmd {
+func ownEnds(ctx context.Context, end []string, transport string, s Shape) commands {
 	return func(page string) []*exec.Cmd {
 		var list []*exec.Cmd
 		for rank := range s.processes() {

@@ -9,15 +9,11 @@ import (
 	"time"
 
 	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/m2n/ucx"
 )
 
-// meshAddresses are where receivers listen: the address's form says which
-// transport is wanted.
-func meshAddresses() map[string]string {
-	return map[string]string{"shm": "shm+tcp:127.0.0.1:0", "tcp": "tcp:127.0.0.1:0"}
-}
-
-// meshPlan is m2n over one of its transports.
+// meshPlan is m2n over one of its transports. The form of a receiver's address
+// says which one its peers take.
 func meshPlan(transport string) plan {
 	return plan{
 		listen: func(ctx context.Context, self int, s Shape) (receiver, string, error) {
@@ -40,12 +36,20 @@ func meshSlots(bytes int) int {
 // meshTimeout is long, so that an endpoint that waits for its turn seldom pings.
 const meshTimeout = 10 * time.Minute
 
-// meshConfig is an endpoint that receives messages of so many bytes.
-func meshConfig(id string, bytes, messages int) m2n.Config {
-	return m2n.Config{
+// meshEndpoint is one that receives messages of so many bytes.
+func meshEndpoint(transport, id string, bytes, messages int) (*m2n.Endpoint, error) {
+	c := m2n.Config{
 		ID: id, SlotBytes: bytes, Slots: meshSlots(bytes), Queue: messages + meshSlots(bytes),
 		PeerTimeout: meshTimeout, DialTimeout: handshakeTimeout,
 	}
+	if transport == "ucx" {
+		fabric, err := ucx.Open(ucx.Config{})
+		if err != nil {
+			return nil, err
+		}
+		c.Fabric = fabric // the endpoint's from here on
+	}
+	return m2n.NewEndpoint(c)
 }
 
 func senderName(s int) string   { return fmt.Sprintf("sender-%d", s) }
@@ -62,7 +66,7 @@ type meshSender struct {
 }
 
 func meshConnect(transport string, self int, s Shape, addrs []string) (*meshSender, error) {
-	e, err := m2n.NewEndpoint(meshConfig(senderName(self), 64, s.Messages))
+	e, err := meshEndpoint(transport, senderName(self), 64, s.Messages)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +137,7 @@ type meshReceiver struct {
 }
 
 func meshListen(ctx context.Context, transport string, self int, s Shape) (*meshReceiver, string, error) {
-	e, err := m2n.NewEndpoint(meshConfig(receiverName(self), s.Bytes, s.Messages))
+	e, err := meshEndpoint(transport, receiverName(self), s.Bytes, s.Messages)
 	if err != nil {
 		return nil, "", err
 	}
@@ -144,7 +148,7 @@ func meshListen(ctx context.Context, transport string, self int, s Shape) (*mesh
 			return nil, "", errors.Join(err, m.close())
 		}
 	}
-	addr, err := e.Listen(ctx, meshAddresses()[transport])
+	addr, err := e.Listen(ctx, transport+":127.0.0.1:0")
 	if err != nil {
 		return nil, "", errors.Join(err, m.close())
 	}

@@ -116,7 +116,7 @@ func (m *mpi) args(layer string, s Shape, page string) []string {
 }
 
 // commands is the command line of all ends: mpirun starts them.
-func (m *mpi) commands(ctx context.Context, layer string, s Shape) func(page string) []*exec.Cmd {
+func (m *mpi) commands(ctx context.Context, layer string, s Shape) commands {
 	return func(page string) []*exec.Cmd {
 		return []*exec.Cmd{exec.CommandContext(ctx, "mpirun", m.args(layer, s, page)...)}
 	}

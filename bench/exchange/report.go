@@ -57,9 +57,6 @@ type Skipped struct {
 	Reason string `json:"reason"`
 }
 
-// ours reports whether a row is m2n's.
-func ours(transport string) bool { return slices.Contains(Transports(), transport) }
-
 // add makes the rows of a shape. copied is the bandwidth of copying memory.
 func (r *Report) add(s Shape, entrants []*entrant, copied float64) {
 	for _, e := range entrants {

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
+
+	"github.com/tandem-moe/tandem/m2n/ucx"
 )
 
 // Run measures all shapes with all contestants. A contestant that is not
@@ -67,7 +68,7 @@ type builder struct {
 // not installed or cannot do the shape.
 func (b *builder) entrant(ctx context.Context, name string, s Shape) (*entrant, error) {
 	e := &entrant{name: name}
-	group := func(commands func(page string) []*exec.Cmd) {
+	group := func(commands commands) {
 		spin := s.processes() <= cores()
 		e.start = func(ctx context.Context) (contestant, error) {
 			return asContestant(startGroup(ctx, name, b.dir, s, spin, commands))
@@ -86,6 +87,11 @@ func (b *builder) entrant(ctx context.Context, name string, s Shape) (*entrant, 
 			return nil, err
 		}
 		e.start = func(context.Context) (contestant, error) { return p, nil }
+	case "m2n-ucx":
+		if err := ucx.Available(); err != nil {
+			return nil, fmt.Errorf("%w: %w", errMissing, err)
+		}
+		group(ownEnds(ctx, b.options.End, name, s))
 	default:
 		group(ownEnds(ctx, b.options.End, name, s))
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-moe/tandem/m2n/ucx"
 )
 
 // Variables that make a process of this test binary something else: an end, or
@@ -55,15 +57,16 @@ func endOf(args []string) error {
 	return End(context.Background(), args[0], args[1], rank)
 }
 
-// testOptions measure a shape shortly. A name is a transport or a baseline.
+// testOptions measure a shape shortly. A name is a transport, by its row, or a
+// baseline.
 func testOptions(s Shape, names ...string) Options {
 	o := Options{
 		Senders: []int{s.Senders}, Receivers: []int{s.Receivers}, Sizes: []int{s.Bytes}, Messages: []int{s.Messages},
 		Iterations: 20, Repeats: 2, End: []string{"/usr/bin/env", endVariable + "=1", os.Args[0]},
 	}
 	for _, name := range names {
-		if slices.Contains(Transports(), name) {
-			o.Transports = append(o.Transports, name)
+		if ours(name) {
+			o.Transports = append(o.Transports, strings.TrimPrefix(name, "m2n-"))
 		} else {
 			o.Baselines = append(o.Baselines, name)
 		}
@@ -213,6 +216,19 @@ func TestUnsuited(t *testing.T) {
 		_, err := b.entrant(t.Context(), "ucx", Shape{2, 1, 64, 1})
 		require.ErrorIs(t, err, errUnsuited)
 	}
+	if ucx.Available() != nil {
+		_, err := b.entrant(t.Context(), "m2n-ucx", Shape{1, 1, 64, 1})
+		require.ErrorIs(t, err, errMissing)
+		require.ErrorContains(t, err, "tag ucx")
+	}
+}
+
+// TestFabric moves bytes with m2n over UCX, in a program that has it.
+func TestFabric(t *testing.T) {
+	if err := ucx.Available(); err != nil {
+		t.Skip(err)
+	}
+	requireRows(t, measured(t, Shape{2, 2, 4096, 3}, "m2n-ucx"), "m2n-ucx")
 }
 
 // TestEndsThatFail: what a process said is in the error, and the others go.

@@ -16,7 +16,7 @@ type BenchM2NCmd struct {
 	Receivers  []count       `help:"Numbers of receivers. Two lists of the same length go in step." default:"1"`
 	Size       []bytes       `help:"Sizes of a message, such as 2KB or 8MB." default:"256KB"`
 	Messages   []count       `help:"Messages that follow each other from each sender to each receiver: 1 measures latency, many measure throughput." default:"1"`
-	Transport  []string      `help:"Transports of m2n: shm, tcp." default:"shm,tcp" enum:"shm,tcp"`
+	Transport  []string      `help:"Transports of m2n: shm, tcp, and ucx (row m2n-ucx) in a program that is built with it." default:"shm,tcp" enum:"shm,tcp,ucx"`
 	Baseline   []string      `help:"What to compare with: grpc, mpi, raw, ucx. MPI needs mpicc and mpirun of Open MPI, UCX needs ucx_perftest." default:"grpc,mpi,raw,ucx" enum:"grpc,mpi,raw,ucx"`
 	Iterations count         `help:"Iterations of each, over all repeats." default:"1000"`
 	Time       time.Duration `help:"Longest that each is measured; then it is fewer iterations." default:"20s"`
