@@ -193,6 +193,19 @@ func (n *AttentionNode) tell(c command) {
 	}
 }
 
+// submitted is the number of requests that the loop has not taken yet.
+func (n *AttentionNode) submitted() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	count := 0
+	for _, c := range n.inbox {
+		if c.submit != nil {
+			count++
+		}
+	}
+	return count
+}
+
 // PeerLostError is an expert node that cannot be reached: the node serves no
 // more until it joins the cluster anew.
 type PeerLostError struct {
@@ -331,6 +344,9 @@ func (n *AttentionNode) perform(ctx context.Context, a schedule.Action) error {
 // experts.
 func (n *AttentionNode) forward(ctx context.Context, a schedule.Action) error {
 	b := n.batches[a.MicroBatch]
+	if err := n.await(ctx, b, func() bool { return len(b.exchange.unsent) == 0 }); err != nil {
+		return err
+	}
 	defer n.turn()()
 	begin := time.Now()
 	n.attention.Forward(a.Layer, b.rows, b.seqs, b.positions)
@@ -394,14 +410,8 @@ func (n *AttentionNode) collect(ctx context.Context, b *microBatch) error {
 	if !b.exchange.pending {
 		return nil
 	}
-	for b.exchange.waiting > 0 {
-		c, err := n.poll(ctx, b)
-		if err != nil {
-			return err
-		}
-		if err := n.handle(ctx, c); err != nil {
-			return err
-		}
+	if err := n.await(ctx, b, func() bool { return b.exchange.waiting == 0 }); err != nil {
+		return err
 	}
 	defer n.turn()()
 	begin := time.Now()
@@ -410,7 +420,21 @@ func (n *AttentionNode) collect(ctx context.Context, b *microBatch) error {
 	return nil
 }
 
-// poll waits for a completion while micro-batch b waits for its results.
+// await takes completions until micro-batch b need not wait for them any more.
+func (n *AttentionNode) await(ctx context.Context, b *microBatch, done func() bool) error {
+	for !done() {
+		c, err := n.poll(ctx, b)
+		if err != nil {
+			return err
+		}
+		if err := n.handle(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// poll waits for a completion while micro-batch b waits for one of its own.
 func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion, error) {
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
@@ -418,7 +442,7 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 	wait := n.patience.context(ctx)
 	c, err := n.cfg.Endpoint.Poll(wait)
 	if err != nil && ctx.Err() == nil && wait.Err() != nil {
-		return c, fmt.Errorf("no results of layer %d, micro-batch %d, step %d for %v", b.exchange.sent.Layer, b.exchange.sent.MicroBatch, b.step, stallTimeout/2)
+		return c, fmt.Errorf("no %s of layer %d, micro-batch %d, step %d for %v", b.exchange.awaited(), b.exchange.sent.Layer, b.exchange.sent.MicroBatch, b.step, stallTimeout/2)
 	}
 	return c, err
 }
@@ -426,6 +450,10 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 // handle takes a completion of any micro-batch.
 func (n *AttentionNode) handle(ctx context.Context, c m2n.Completion) error {
 	switch c.Kind {
+	case m2n.Sent:
+		for _, b := range n.batches {
+			delete(b.exchange.unsent, sent{c.Peer, c.Token})
+		}
 	case m2n.Lost:
 		if slices.Contains(n.experts, c.Peer) {
 			return &PeerLostError{Peer: c.Peer, Cause: c.Err}
@@ -478,10 +506,11 @@ func lost(peer string, err error) error {
 	return fmt.Errorf("posting to expert node %s: %w", peer, err)
 }
 
-// Stats tells what the node has done.
+// Stats tells what the node has done. Requests that came during a step wait.
 func (n *AttentionNode) Stats() NodeStats {
 	s := n.stats.snapshot()
 	s.Role = cluster.Attention
+	s.Waiting += n.submitted()
 	s.Peers = n.cfg.Endpoint.Stats()
 	return s
 }

@@ -12,11 +12,9 @@ import (
 )
 
 // exchange is a micro-batch's traffic with the expert nodes: the rows of one
-// layer on their way out, and the results on their way back.
-//
-// Its send buffers are reused from layer to layer without waiting for the
-// transport's Sent: an expert node releases a dispatch before it returns the
-// results, and a layer's results must all be here before the next dispatch.
+// layer on their way out, and the results on their way back. Its send buffers
+// are the transport's from post until unsent is empty again, which it mostly is
+// when the results are there.
 type exchange struct {
 	dev      kernel.Device
 	ep       *m2n.Endpoint
@@ -37,8 +35,9 @@ type exchange struct {
 	packets []route.Packet
 	first   []int // by packet: the rows of the packets before it
 	sent    route.Header
-	waiting int  // packets without results
-	pending bool // results that have not been combined
+	unsent  map[sent]bool // posted messages that the transport still reads
+	waiting int           // packets without results
+	pending bool          // results that have not been combined
 }
 
 // sendBuffer is device memory that the transport reads.
@@ -64,6 +63,7 @@ func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire ro
 		pairs:    ep.Register(make([]byte, route.PairsSize(capacity*topK)), nil),
 		sums:     route.ByChoice(capacity, topK),
 		first:    make([]int, p.Nodes),
+		unsent:   map[sent]bool{},
 	}
 	x.order = slices.Clone(x.sums.Results)
 	rows, pairs := capacity*min(topK, p.Nodes), capacity*topK // of all packets
@@ -111,9 +111,11 @@ func (x *exchange) post(nodes []string, bodies [][]m2n.Span) error {
 	for i, p := range x.packets {
 		h.Rows, h.Pairs = len(p.Rows), len(p.Row)
 		message := m2n.Message{Header: h.Append(nil), Body: bodies[i], Ready: ready}
-		if _, err := x.ep.Post(nodes[i], message); err != nil {
+		token, err := x.ep.Post(nodes[i], message)
+		if err != nil {
 			return lost(nodes[i], err)
 		}
+		x.unsent[sent{nodes[i], token}] = true
 	}
 	return nil
 }
@@ -147,6 +149,14 @@ func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 // is of a step that was given up.
 func (x *exchange) expects(h route.Header) bool {
 	return x.waiting > 0 && h.Step == x.sent.Step && h.Layer == x.sent.Layer
+}
+
+// awaited says what a micro-batch waits for.
+func (x *exchange) awaited() string {
+	if x.waiting > 0 {
+		return "results"
+	}
+	return "end of sending the rows"
 }
 
 // collect takes one expert node's results: rows in the order of its packet's
