@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,7 +15,20 @@ import (
 	"github.com/tandem-moe/tandem/kernel"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is a node of Serve too, where Serve starts the test's program as one.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == nodeArgument {
+		if err := ServeNode(context.Background(), os.Args[2], os.Stdin, os.Stdout, slog.Default()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// nodeArgument makes the test's program a node.
+const nodeArgument = "serve-node"
 
 // A run with little memory measures everything, and prints as a table and as
 // JSON.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"runtime/pprof"
 	"slices"
-	"strings"
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/route"
@@ -18,10 +17,19 @@ import (
 // default.
 type ServeOptions struct {
 	Model *deploy.Model
+	// Folder is where the model was opened, empty for the embedded one: nodes in
+	// other processes open it again.
+	Folder string
 	// Attention, Experts, MicroBatches and Transport are the layout: 1, 1, 1 and
 	// "inproc".
 	Attention, Experts, MicroBatches int
 	Transport                        string
+	// Processes are transports, "shm" or "tcp", by which to join the same nodes as
+	// processes of their own, measured in turns with the one process; none by
+	// default. There is one attention node then. Node is the command that runs
+	// ServeNode with the argument that follows it.
+	Processes []string
+	Node      []string
 	// Wire is how rows travel; direct calls round as it does.
 	Wire    route.Wire
 	ISA     kernel.ISA
@@ -44,11 +52,14 @@ type ServeOptions struct {
 	Loaded func(done, total int64)
 }
 
-// ServeProgress is one measurement of the engine and of direct calls, in output
-// tokens a second while all sequences decode.
+// ServeProgress is a turn: the same work done by everybody, in output tokens a
+// second while all sequences decode.
 type ServeProgress struct {
 	Repeat, Repeats, Sequences int
-	Engine, Direct             float64
+	// Engine is the engine's of one process; Processes those of the engines whose
+	// nodes are processes, in the order of ServeOptions.
+	Engine, Direct float64
+	Processes      []float64
 }
 
 const (
@@ -99,6 +110,22 @@ func (o *ServeOptions) fill() error {
 	for _, n := range slices.Concat(o.Sequences, o.Aggregation) {
 		if n < 1 || n > maxRows {
 			return fmt.Errorf("%d sequences or attention nodes: want 1 to %d", n, maxRows)
+		}
+	}
+	return o.checkProcesses()
+}
+
+// checkProcesses refuses what is not measured with nodes as processes: the run's
+// moments are one attention node's.
+func (o *ServeOptions) checkProcesses() error {
+	for _, transport := range o.Processes {
+		switch {
+		case transport != "shm" && transport != "tcp":
+			return fmt.Errorf("processes joined by %q: want shm or tcp", transport)
+		case o.Attention != 1:
+			return fmt.Errorf("%d attention nodes as processes of their own: want 1", o.Attention)
+		case len(o.Node) == 0:
+			return errors.New("nodes as processes of their own: no command runs them")
 		}
 	}
 	return nil
@@ -155,117 +182,6 @@ func (o *ServeOptions) deployment(attention, sequences int) deploy.Options {
 	}
 }
 
-// start starts a deployment.
-func (o *ServeOptions) start(ctx context.Context, w *deploy.Weights, attention, sequences int) (*engine, error) {
-	var err error
-	e := &engine{}
-	options := o.deployment(attention, sequences)
-	options.Observe = e.observe
-	options.Device = func(node string, pool *kernel.Pool) (kernel.Device, error) {
-		dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: o.ISA, Pool: pool, Threads: o.Threads})
-		if err != nil || !strings.HasPrefix(node, "attention-") {
-			return dev, err
-		}
-		g := &gate{Device: dev}
-		e.gates = append(e.gates, g)
-		return g, nil
-	}
-	e.local = labelled(ctx, "engine", func(ctx context.Context) (l *deploy.Local) {
-		l, err = deploy.StartLocal(ctx, o.Model, options, w)
-		return l
-	})
-	return e, err
-}
-
-// compare measures engine and direct calls in turns.
-func (o *ServeOptions) compare(ctx context.Context, report *ServeReport, w *deploy.Weights, dev kernel.Device) (err error) {
-	most := slices.Max(o.Sequences)
-	e, err := o.start(ctx, w, o.Attention, most)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, e.local.Close()) }()
-	d, err := newDirect(o.Model, w, dev, most, o.longest(), maxRows)
-	if err != nil {
-		return err
-	}
-	defer d.free()
-	d.Wire = o.Wire
-	runs := make([][]pairOfRuns, len(o.Sequences))
-	for repeat := range o.Repeats + 1 {
-		for i, n := range o.Sequences {
-			pair, err := o.measure(ctx, e, d, repeat, n)
-			if err != nil {
-				return fmt.Errorf("%d sequences: %w", n, err)
-			}
-			if repeat == 0 { // warms up
-				continue
-			}
-			runs[i] = append(runs[i], pair)
-			if o.Progress != nil {
-				o.Progress(ServeProgress{repeat, o.Repeats, n, pair.engineDecode, pair.directDecode})
-			}
-		}
-	}
-	for i, n := range o.Sequences {
-		report.Rows = append(report.Rows, report.rows(n, runs[i])...)
-	}
-	return nil
-}
-
-// pairOfRuns is the same work done by the engine and directly: tokens a second,
-// and what the engine's nodes did.
-type pairOfRuns struct {
-	engine                     *engineRun
-	directSteps                int
-	enginePrompt, engineDecode float64
-	directPrompt, directDecode float64
-}
-
-// measure runs n sequences both ways, in an order that alternates. The turn that
-// warms up is shorter.
-func (o *ServeOptions) measure(ctx context.Context, e *engine, d *direct, repeat, n int) (p pairOfRuns, err error) {
-	prompts := o.prompts(repeat, n)
-	output := o.Output
-	if repeat == 0 {
-		output = min(output, 1+n)
-	}
-	var plain trace
-	engine := func() error {
-		p.engine, err = e.run(ctx, prompts, output)
-		return err
-	}
-	direct := func() error {
-		return labelled(ctx, "direct", func(ctx context.Context) error {
-			plain, err = d.run(ctx, prompts, output)
-			return err
-		})
-	}
-	order := []func() error{engine, direct}
-	if repeat%2 == 1 {
-		slices.Reverse(order)
-	}
-	for _, run := range order {
-		if err := run(); err != nil {
-			return p, err
-		}
-	}
-	if err := p.engine.same(&plain); err != nil || repeat == 0 {
-		return p, err
-	}
-	return p, p.rate(&plain, o.Prompt*n)
-}
-
-// rate sets the rates.
-func (p *pairOfRuns) rate(plain *trace, promptTokens int) (err error) {
-	p.directSteps = plain.steps
-	if p.enginePrompt, p.engineDecode, err = p.engine.rates(promptTokens); err != nil {
-		return err
-	}
-	p.directPrompt, p.directDecode, err = plain.rates(promptTokens)
-	return err
-}
-
 // prompts are random tokens, others for each turn, so that no prefix is found in
 // a cache.
 func (o *ServeOptions) prompts(repeat, sequences int) [][]int32 {
@@ -288,7 +204,7 @@ func (o *ServeOptions) aggregation(ctx context.Context, w *deploy.Weights, nodes
 	if err != nil {
 		return phase{}, err
 	}
-	defer func() { err = errors.Join(err, e.local.Close()) }()
+	defer func() { err = errors.Join(err, e.close()) }()
 	var phases []phase
 	for repeat := range o.Repeats {
 		r, err := e.run(ctx, o.prompts(repeat, nodes*aggregationSequences), o.Output)

@@ -87,6 +87,16 @@ func (d *direct) run(ctx context.Context, prompts [][]int32, output int) (trace,
 	}
 }
 
+// engineRun is run, as the engine's runs are.
+func (d *direct) engineRun(ctx context.Context, prompts [][]int32, output int) (*engineRun, error) {
+	r := &engineRun{}
+	err := labelled(ctx, "direct", func(ctx context.Context) (err error) {
+		r.trace, err = d.run(ctx, prompts, output)
+		return err
+	})
+	return r, err
+}
+
 // sequences gives each prompt its own pages.
 func (d *direct) sequences(prompts [][]int32) []plainSequence {
 	seqs := make([]plainSequence, len(prompts))

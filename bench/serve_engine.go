@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
-	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,11 +15,25 @@ import (
 
 // engine runs sequences through a deployment.
 type engine struct {
-	local *deploy.Local
-	gates []*gate // of the attention nodes
+	front *serve.FrontEnd
+	nodes
+}
 
-	mu    sync.Mutex
-	watch *watch // of the run, nil between runs
+// nodes are a deployment's, as a run needs them: the attention nodes are held in
+// a step while the run's sequences arrive.
+type nodes interface {
+	// attention is the number of attention nodes.
+	attention() int
+	// arm begins to watch a run of so many sequences, and holds the next step of
+	// every attention node.
+	arm(sequences int) error
+	// wait returns when all are held.
+	wait(ctx context.Context) error
+	// release lets them go on once all the run's sequences are there.
+	release() error
+	// result is the run's, once all its streams have ended.
+	result(ctx context.Context) (*engineRun, error)
+	close() error
 }
 
 // engineRun is a run's trace, and what the nodes did in its phases.
@@ -35,64 +46,32 @@ type engineRun struct {
 // attention nodes are held in a step of one row each while the prompts arrive;
 // the run begins with the step after it.
 func (e *engine) run(ctx context.Context, prompts [][]int32, output int) (*engineRun, error) {
-	w := e.begin(len(prompts))
-	before := w.stats()
-	plugs, err := e.hold(ctx, w)
-	defer closeAll(plugs)
-	defer e.release()
-	if err != nil {
+	if err := e.arm(len(prompts)); err != nil {
 		return nil, err
 	}
-	streams, err := e.submit(ctx, prompts, output)
+	streams, err := e.submitHeld(ctx, prompts, output)
 	defer closeAll(streams)
+	if err := errors.Join(err, e.release()); err != nil {
+		return nil, err
+	}
+	if err := drain(ctx, streams); err != nil {
+		return nil, err
+	}
+	return e.result(ctx)
+}
+
+// submitHeld hands over a plug for every attention node, and all prompts once the
+// nodes are held.
+func (e *engine) submitHeld(ctx context.Context, prompts [][]int32, output int) ([]serve.Stream, error) {
+	plugs, err := e.submit(ctx, slices.Repeat([][]int32{{0}}, e.attention()), 1)
 	if err != nil {
-		return nil, err
-	}
-	e.release()
-	if err := drain(ctx, slices.Concat(plugs, streams)); err != nil {
-		return nil, err
-	}
-	return w.result(before, len(plugs)), nil
-}
-
-// begin starts to watch.
-func (e *engine) begin(sequences int) *watch {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.watch = &watch{stats: e.local.Stats, prefilling: sequences, reported: map[uint64]*sequence{}}
-	return e.watch
-}
-
-// observe takes what the attention nodes report, on their goroutines.
-func (e *engine) observe(_ string, reports []serve.Report) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := time.Now()
-	for _, r := range reports {
-		e.watch.take(r, now)
-	}
-}
-
-// hold keeps every attention node in a step.
-func (e *engine) hold(ctx context.Context, w *watch) (plugs []serve.Stream, err error) {
-	for _, g := range e.gates {
-		g.arm(w.begin)
-	}
-	if plugs, err = e.submit(ctx, slices.Repeat([][]int32{{0}}, len(e.gates)), 1); err != nil {
 		return plugs, err
 	}
-	for _, g := range e.gates {
-		if err := g.wait(ctx); err != nil {
-			return plugs, err
-		}
+	if err := e.wait(ctx); err != nil {
+		return plugs, err
 	}
-	return plugs, nil
-}
-
-func (e *engine) release() {
-	for _, g := range e.gates {
-		g.release()
-	}
+	streams, err := e.submit(ctx, prompts, output)
+	return slices.Concat(plugs, streams), err
 }
 
 // submit hands over all prompts, as far as they are taken: greedy requests that
@@ -100,7 +79,7 @@ func (e *engine) release() {
 func (e *engine) submit(ctx context.Context, prompts [][]int32, output int) ([]serve.Stream, error) {
 	var streams []serve.Stream
 	for i, p := range prompts {
-		s, err := e.local.Engine.Submit(ctx, serve.Request{Prompt: p, MaxTokens: output, Logprobs: -1, PromptLogprobs: -1})
+		s, err := e.front.Submit(ctx, serve.Request{Prompt: p, MaxTokens: output, Logprobs: -1, PromptLogprobs: -1})
 		if err != nil {
 			return streams, fmt.Errorf("sequence %d of %d: %w", i, len(prompts), err)
 		}
@@ -133,62 +112,30 @@ func drain(ctx context.Context, streams []serve.Stream) error {
 	return g.Wait()
 }
 
-// watch notes when nodes report tokens, and the nodes' statistics when the run
-// begins, when the last sequence begins to decode and when the first one ends.
-// Clients hear of tokens when the scheduler lets them; the nodes' own time is
-// what can be compared.
-type watch struct {
-	stats                  func() []serve.NodeStats
-	start                  time.Time
-	began, decoding, ended []serve.NodeStats
-	beginning              sync.Once
-	prefilling             int                  // sequences without a token
-	reported               map[uint64]*sequence // by request
+// localNodes are those of one process, this one.
+type localNodes struct {
+	*observed
+	local  *deploy.Local
+	before []serve.NodeStats // the run
 }
 
-// sequence is what was reported of a request.
-type sequence struct {
-	tokens []int32
-	at     []time.Duration
+func (n *localNodes) attention() int { return len(n.gates) }
+
+func (n *localNodes) arm(sequences int) error {
+	n.before = n.local.Stats()
+	n.observed.arm(sequences)
+	return nil
 }
 
-// begin notes that a step of the run begins: the first one counts.
-func (w *watch) begin() {
-	w.beginning.Do(func() { w.began, w.start = w.stats(), time.Now() })
+func (n *localNodes) release() error {
+	n.observed.release()
+	return nil
 }
 
-// take notes a report. Requests of one token are plugs.
-func (w *watch) take(r serve.Report, now time.Time) {
-	e := r.Event
-	if !e.HasToken || e.Index == 0 && e.Finish != "" {
-		return
-	}
-	s := w.reported[r.ID]
-	if s == nil {
-		s = &sequence{}
-		w.reported[r.ID] = s
-		if w.prefilling--; w.prefilling == 0 {
-			w.decoding = w.stats()
-		}
-	}
-	s.tokens, s.at = append(s.tokens, e.Token), append(s.at, now.Sub(w.start))
-	if e.Finish != "" && w.ended == nil {
-		w.ended = w.stats()
-	}
+func (n *localNodes) result(context.Context) (*engineRun, error) {
+	w := n.current()
+	s := statistics{before: n.before, at: w.at, after: n.local.Stats()}
+	return s.run(w.trace(), n.attention()), nil
 }
 
-// result is the run's, given the statistics before it and the number of plugs, a
-// step each. Requests are numbered in the order in which they were submitted.
-func (w *watch) result(before []serve.NodeStats, plugs int) *engineRun {
-	end := w.stats()
-	r := &engineRun{prompt: newPhase(w.began, w.decoding), decode: newPhase(w.decoding, w.ended), whole: newPhase(w.began, end)}
-	for _, id := range slices.Sorted(maps.Keys(w.reported)) {
-		s := w.reported[id]
-		r.tokens, r.at = append(r.tokens, s.tokens), append(r.at, s.at)
-	}
-	for i := range end {
-		r.steps += int(end[i].Steps - before[i].Steps)
-	}
-	r.steps -= plugs
-	return r
-}
+func (n *localNodes) close() error { return n.local.Close() }

@@ -43,7 +43,10 @@ type Layout struct {
 type ServeRow struct {
 	Kind string `json:"kind"` // "serve"
 	Layout
-	Sequences int `json:"sequences"`
+	// Nodes says where the nodes are: in "one process", or in "processes" of their
+	// own beside that of the front end.
+	Nodes     string `json:"nodes"`
+	Sequences int    `json:"sequences"`
 	// Phase is "prompt", until every sequence has its first token, or "decode",
 	// while all of them decode.
 	Phase string `json:"phase"`
@@ -53,6 +56,11 @@ type ServeRow struct {
 	Direct          float64   `json:"direct_tokens_per_s"`
 	Ratio           float64   `json:"ratio"`
 	Ratios          []float64 `json:"ratios"` // repeat by repeat
+	// OneProcess is the same work by the nodes in one process; OneProcessRatio is
+	// the median of the ratios to it.
+	OneProcess       float64   `json:"one_process_tokens_per_s"`
+	OneProcessRatio  float64   `json:"one_process_ratio"`
+	OneProcessRatios []float64 `json:"one_process_ratios"` // repeat by repeat
 	// AttentionSeconds and ExpertSeconds are T_a and T_e, per micro-batch and
 	// layer, computing alone; TransferSeconds is T_c, from post to completion.
 	AttentionSeconds float64 `json:"attention_s"`
@@ -98,28 +106,31 @@ func (r *ServeReport) layout() Layout {
 	return l
 }
 
-// rows are the two phases of so many sequences.
-func (r *ServeReport) rows(sequences int, runs []pairOfRuns) []ServeRow {
-	prompt := r.row(sequences, runs, func(p pairOfRuns) (phase, float64, float64) {
-		return p.engine.prompt, p.enginePrompt, p.directPrompt
-	})
-	decode := r.row(sequences, runs, func(p pairOfRuns) (phase, float64, float64) {
-		return p.engine.decode, p.engineDecode, p.directDecode
-	})
-	prompt.Phase, decode.Phase = "prompt", "decode"
-	return []ServeRow{prompt, decode}
+// rows are the two phases of so many sequences, for each engine.
+func (r *ServeReport) rows(all contestants, sequences int, turns []turn) []ServeRow {
+	prompt := func(t timed) (phase, float64) { return t.prompt, t.promptRate }
+	decode := func(t timed) (phase, float64) { return t.decode, t.decodeRate }
+	var rows []ServeRow
+	for i, c := range all {
+		if i == directCalls {
+			continue
+		}
+		rows = append(rows, r.row(c, i, sequences, "prompt", turns, prompt), r.row(c, i, sequences, "decode", turns, decode))
+	}
+	return rows
 }
 
-// row takes medians. of picks a phase and the rates of engine and direct calls.
-func (r *ServeReport) row(sequences int, runs []pairOfRuns, of func(pairOfRuns) (phase, float64, float64)) ServeRow {
+// row takes medians of the i-th contestant's runs. of picks a phase and the rate
+// in it.
+func (r *ServeReport) row(c contestant, i, sequences int, name string, turns []turn, of func(timed) (phase, float64)) ServeRow {
 	pick := func(figure func(p phase) float64) float64 {
-		return medianOf(runs, func(run pairOfRuns) float64 {
-			p, _, _ := of(run)
+		return medianOf(turns, func(t turn) float64 {
+			p, _ := of(t[i])
 			return figure(p)
 		})
 	}
 	row := ServeRow{
-		Kind: "serve", Layout: r.layout(), Sequences: sequences,
+		Kind: "serve", Layout: r.layout(), Nodes: c.layout, Sequences: sequences, Phase: name,
 		AttentionSeconds: pick(func(p phase) float64 { return p.attention }),
 		ExpertSeconds:    pick(func(p phase) float64 { return p.expert }),
 		TransferSeconds:  pick(func(p phase) float64 { return p.transfer }),
@@ -127,24 +138,30 @@ func (r *ServeReport) row(sequences int, runs []pairOfRuns, of func(pairOfRuns) 
 		ExpertBubble:     pick(func(p phase) float64 { return p.expertBubble }),
 		Aggregation:      pick(func(p phase) float64 { return p.aggregation }),
 		RowsPerExpert:    pick(func(p phase) float64 { return p.rowsPerExpert }),
-		Steps:            medianOf(runs, func(run pairOfRuns) float64 { return float64(run.engine.steps) }),
-		DirectSteps:      medianOf(runs, func(run pairOfRuns) float64 { return float64(run.directSteps) }),
+		Steps:            medianOf(turns, func(t turn) float64 { return float64(t[i].steps) }),
+		DirectSteps:      medianOf(turns, func(t turn) float64 { return float64(t[directCalls].steps) }),
 	}
-	var engine, direct []float64
-	for _, run := range runs {
-		_, e, d := of(run)
-		engine, direct = append(engine, e), append(direct, d)
-		row.Ratios = append(row.Ratios, e/d)
+	row.Transport = c.transport
+	rate := func(t turn, i int) float64 {
+		_, rate := of(t[i])
+		return rate
 	}
-	row.TokensPerSecond, row.Direct, row.Ratio = median(engine), median(direct), median(row.Ratios)
+	row.TokensPerSecond = medianOf(turns, func(t turn) float64 { return rate(t, i) })
+	row.Direct = medianOf(turns, func(t turn) float64 { return rate(t, directCalls) })
+	row.OneProcess = medianOf(turns, func(t turn) float64 { return rate(t, onProcess) })
+	for _, t := range turns {
+		row.Ratios = append(row.Ratios, rate(t, i)/rate(t, directCalls))
+		row.OneProcessRatios = append(row.OneProcessRatios, rate(t, i)/rate(t, onProcess))
+	}
+	row.Ratio, row.OneProcessRatio = median(row.Ratios), median(row.OneProcessRatios)
 	return row
 }
 
-// medianOf is the median of a figure over runs.
-func medianOf(runs []pairOfRuns, figure func(pairOfRuns) float64) float64 {
+// medianOf is the median of a figure over turns.
+func medianOf(turns []turn, figure func(turn) float64) float64 {
 	var values []float64
-	for _, r := range runs {
-		values = append(values, figure(r))
+	for _, t := range turns {
+		values = append(values, figure(t))
 	}
 	return median(values)
 }
@@ -180,10 +197,11 @@ func (r *ServeReport) WriteTable(w io.Writer) {
 	l := r.layout()
 	fmt.Fprintf(w, "%v\n%s (%s), %d attention × %d expert nodes, %d micro-batches, %s, wire %s, combine %s, %d threads; prompts of %d tokens, outputs of %d; medians of %d\n",
 		l.Machine, l.Model, l.DType, l.Attention, l.Experts, l.MicroBatches, l.Transport, l.Wire, l.Combine, l.Threads, l.Prompt, l.Output, l.Repeats)
-	t := newTable(w, "sequences", "phase", "tokens/s", "direct", "ratio", "T_a", "T_e", "T_c", "bubble A", "bubble E", "aggregation", "rows/expert")
+	t := newTable(w, "nodes", "sequences", "phase", "tokens/s", "÷ one process", "direct", "÷ direct", "T_a", "T_e", "T_c", "bubble A", "bubble E", "aggregation", "rows/expert")
 	for _, row := range r.Rows {
 		t.AppendRow(table.Row{
-			row.Sequences, row.Phase, figure(row.TokensPerSecond), figure(row.Direct), fmt.Sprintf("%.3f", row.Ratio),
+			row.Nodes + ", " + row.Transport, row.Sequences, row.Phase, figure(row.TokensPerSecond), fmt.Sprintf("%.3f", row.OneProcessRatio),
+			figure(row.Direct), fmt.Sprintf("%.3f", row.Ratio),
 			duration(row.AttentionSeconds), duration(row.ExpertSeconds), duration(row.TransferSeconds),
 			percent(row.AttentionBubble), percent(row.ExpertBubble), fmt.Sprintf("%.2f", row.Aggregation), figure(row.RowsPerExpert),
 		})

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -15,6 +16,12 @@ import (
 
 // tiny is a model of the tiny shape.
 func tiny(t *testing.T) *deploy.Model {
+	m, _ := tinyIn(t)
+	return m
+}
+
+// tinyIn is a model of the tiny shape, and its folder.
+func tinyIn(t *testing.T) (*deploy.Model, string) {
 	t.Helper()
 	shape, err := ShapeOf("tiny")
 	require.NoError(t, err)
@@ -23,7 +30,7 @@ func tiny(t *testing.T) *deploy.Model {
 	m, err := deploy.OpenModel(dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Checkpoint.Close()) })
-	return m
+	return m, dir
 }
 
 // TestServeFillsEveryRow measures a small layout. That engine and direct calls
@@ -60,6 +67,43 @@ func TestServeFillsEveryRow(t *testing.T) {
 	require.Positive(t, report.Aggregation[0].LeastRows)
 }
 
+// TestServeMeasuresProcesses has the same nodes in processes of their own, joined
+// by shared memory and by TCP, beside one process. That all gave the same tokens,
+// and that rows went by the transport, Serve has checked.
+func TestServeMeasuresProcesses(t *testing.T) {
+	m, folder := tinyIn(t)
+	report, err := Serve(t.Context(), ServeOptions{
+		Model: m, Folder: folder, Experts: 2, Prompt: 20, Output: 12, Sequences: []int{3}, Repeats: 2, Threads: 1,
+		Processes: []string{"shm", "tcp"}, Node: []string{os.Args[0], nodeArgument},
+	})
+	require.NoError(t, err)
+	require.Len(t, report.Rows, 6)
+	for i, row := range report.Rows {
+		require.Equal(t, []string{"one process", "processes", "processes"}[i/2], row.Nodes)
+		require.Equal(t, []string{"inproc", "shm", "tcp"}[i/2], row.Transport)
+		require.Equal(t, []string{"prompt", "decode"}[i%2], row.Phase)
+		require.Equal(t, report.Rows[i%2].TokensPerSecond, row.OneProcess)
+		require.Len(t, row.OneProcessRatios, 2)
+		require.Equal(t, 12.0, row.Steps)
+		for name, v := range map[string]float64{
+			"rate": row.TokensPerSecond, "ratio": row.OneProcessRatio, "T_a": row.AttentionSeconds, "T_e": row.ExpertSeconds,
+			"T_c": row.TransferSeconds, "rows/expert": row.RowsPerExpert,
+		} {
+			require.Positive(t, v, "%s of row %d", name, i)
+		}
+		require.Equal(t, 1.0, row.Aggregation)
+	}
+}
+
+// TestServeTellsWhyAProcessEnded: a node that cannot be started, and one that ends
+// at once.
+func TestServeTellsWhyAProcessEnded(t *testing.T) {
+	for command, says := range map[string]string{"/nowhere": "no such file", "false": "node, process"} {
+		_, err := Serve(t.Context(), ServeOptions{Model: tiny(t), Processes: []string{"shm"}, Node: []string{command}})
+		require.ErrorContains(t, err, says)
+	}
+}
+
 // TestServeWritesObjects checks the names that scripts depend on.
 func TestServeWritesObjects(t *testing.T) {
 	report, err := Serve(t.Context(), ServeOptions{Model: tiny(t), Prompt: 8, Output: 6, Sequences: []int{2}, Repeats: 1, Aggregation: []int{1}})
@@ -72,7 +116,7 @@ func TestServeWritesObjects(t *testing.T) {
 	require.NoError(t, json.Unmarshal(lines[1], &row))
 	for _, name := range []string{
 		"kind", "model", "dtype", "attention_nodes", "expert_nodes", "micro_batches", "transport", "wire", "combine", "threads", "prompt_tokens", "output_tokens", "repeats", "machine",
-		"sequences", "phase", "tokens_per_s", "direct_tokens_per_s", "ratio", "ratios", "attention_s", "expert_s", "transfer_s",
+		"nodes", "sequences", "phase", "tokens_per_s", "one_process_tokens_per_s", "one_process_ratio", "one_process_ratios", "direct_tokens_per_s", "ratio", "ratios", "attention_s", "expert_s", "transfer_s",
 		"attention_bubble", "expert_bubble", "aggregation", "rows_per_expert", "steps", "direct_steps",
 	} {
 		require.Contains(t, row, name)
@@ -109,7 +153,7 @@ func TestEngineAndDirectGiveTheTokensAsked(t *testing.T) {
 			require.Len(t, plain.tokens[i], o.Output)
 		}
 		require.NoError(t, run.same(&plain), "%+v", layout)
-		require.NoError(t, e.local.Close())
+		require.NoError(t, e.close())
 		d.free()
 	}
 }
@@ -122,6 +166,9 @@ func TestServeRefuses(t *testing.T) {
 		"output is 1":            {Output: 1},
 		"0 sequences":            {Sequences: []int{0}},
 		"max-model-len":          {Prompt: 600},
+		"joined by \"carrier\"":  {Processes: []string{"carrier"}, Node: []string{"x"}},
+		"2 attention nodes":      {Processes: []string{"shm"}, Node: []string{"x"}, Attention: 2},
+		"no command":             {Processes: []string{"shm"}},
 		"never decoded together": {Prompt: 400, Output: 2, Sequences: []int{3}, Repeats: 1},
 	} {
 		o.Model = m

@@ -55,9 +55,12 @@ func (t *trace) rates(promptTokens int) (prompt, decode float64, err error) {
 
 // same compares the output tokens of two runs.
 func (t *trace) same(other *trace) error {
+	if len(t.tokens) != len(other.tokens) {
+		return fmt.Errorf("%d sequences, direct calls had %d", len(t.tokens), len(other.tokens))
+	}
 	for i, tokens := range t.tokens {
 		if !slices.Equal(tokens, other.tokens[i]) {
-			return fmt.Errorf("sequence %d: the engine gave %v, direct calls %v", i, tokens, other.tokens[i])
+			return fmt.Errorf("sequence %d: it gave %v, direct calls %v", i, tokens, other.tokens[i])
 		}
 	}
 	return nil

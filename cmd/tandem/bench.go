@@ -18,6 +18,7 @@ import (
 // BenchCmd measures this machine, and Tandem on it.
 type BenchCmd struct {
 	Serve  BenchServeCmd  `cmd:"" help:"Tokens a second of a layout, beside attention and experts called directly."`
+	Node   BenchNodeCmd   `cmd:"" help:"A node of bench serve, which starts it." name:"serve-node" hidden:""`
 	Kernel BenchKernelCmd `cmd:"" help:"Each primitive's share of the roofline that the same run measures."`
 	M2N    BenchM2NCmd    `cmd:"" help:"Many senders and many receivers, by m2n and by what others use, in turns." name:"m2n"`
 	M2NEnd BenchM2NEndCmd `cmd:"" help:"One end of bench m2n, which starts it." name:"m2n-end" hidden:""`
@@ -30,10 +31,11 @@ type BenchServeCmd struct {
 	DType string `help:"Type of random weights: bf16 or f32." enum:"bf16,f32" default:"bf16" name:"dtype"`
 	Dir   string `help:"Where models of random weights are kept; default: the user's cache." placeholder:"DIR"`
 
-	Attention    int    `help:"Attention nodes." default:"1"`
-	Experts      int    `help:"Expert nodes." default:"1"`
-	MicroBatches int    `help:"Micro-batches in flight per attention node." default:"1"`
-	Transport    string `help:"What joins the nodes: inproc, shm or tcp." enum:"inproc,shm,tcp" default:"inproc"`
+	Attention    int      `help:"Attention nodes." default:"1"`
+	Experts      int      `help:"Expert nodes." default:"1"`
+	MicroBatches int      `help:"Micro-batches in flight per attention node." default:"1"`
+	Transport    string   `help:"What joins the nodes: inproc, shm or tcp." enum:"inproc,shm,tcp" default:"inproc"`
+	Processes    []string `help:"Measure in turns also the same nodes as processes of their own, joined by: shm, tcp." enum:"shm,tcp" placeholder:"TRANSPORT"`
 	wireFlags
 	Threads     int        `help:"Threads of all nodes; default: all cores."`
 	ISA         kernel.ISA `help:"Instruction set: auto, portable, avx2, avx512." default:"auto" name:"isa"`
@@ -58,6 +60,10 @@ func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 		return err
 	}
 	defer m.Checkpoint.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("bench serve: the program that its nodes run: %w", err)
+	}
 	stop, err := profile(c.CPUProfile)
 	if err != nil {
 		return err
@@ -65,14 +71,15 @@ func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 	defer stop()
 	bar := newProgress(os.Stderr, "loading "+m.Name)
 	report, err := bench.Serve(ctx, bench.ServeOptions{
-		Model: m, Attention: c.Attention, Experts: c.Experts, MicroBatches: c.MicroBatches, Transport: c.Transport,
+		Model: m, Folder: dir, Processes: c.Processes, Node: []string{self, "bench", "serve-node"}, Attention: c.Attention, Experts: c.Experts, MicroBatches: c.MicroBatches, Transport: c.Transport,
 		Wire: route.Wire{Rows: c.Wire, Combine: c.Combine},
 		ISA:  c.ISA, Threads: c.Threads, Prompt: c.Prompt, Output: c.Output, Sequences: c.Sequences, Repeats: c.Repeats,
 		Aggregation: c.Aggregation, Loaded: bar.report,
 		Progress: func(p bench.ServeProgress) {
 			bar.done()
 			log.Info("measured", "repeat", fmt.Sprintf("%d/%d", p.Repeat, p.Repeats), "sequences", p.Sequences,
-				"tokens/s", int(p.Engine), "direct", int(p.Direct), "ratio", fmt.Sprintf("%.3f", p.Engine/p.Direct))
+				"tokens/s", int(p.Engine), "direct", int(p.Direct), "ratio", fmt.Sprintf("%.3f", p.Engine/p.Direct),
+				"processes", p.Processes)
 		},
 	})
 	bar.done()
@@ -84,6 +91,16 @@ func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 	}
 	report.WriteTable(os.Stdout)
 	return nil
+}
+
+// BenchNodeCmd is a node of its own process, which BenchServeCmd starts.
+type BenchNodeCmd struct {
+	Spec string `arg:"" help:"Which node it is."`
+}
+
+// Run serves until its input ends.
+func (c *BenchNodeCmd) Run(ctx context.Context, log *slog.Logger) error {
+	return bench.ServeNode(ctx, c.Spec, os.Stdin, os.Stdout, log)
 }
 
 // folder is that of the model to measure, made where it has to be. A model in a

@@ -214,12 +214,7 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.
 	cfg := l.options.attentionConfig(l.model, n.name)
 	cfg.Device, cfg.Weights, cfg.Cache, cfg.Placement, cfg.Endpoint = n.dev, w, n.cache, p, n.ep
 	cfg.Busy = l.pool
-	cfg.Reports = func(r []serve.Report) {
-		if l.options.Observe != nil {
-			l.options.Observe(n.name, r)
-		}
-		l.Engine.Deliver(n.name, r)
-	}
+	cfg.Reports = l.options.reports(n.name, func(r []serve.Report) { l.Engine.Deliver(n.name, r) })
 	n.AttentionNode, err = serve.NewAttentionNode(cfg)
 	return err
 }
@@ -231,6 +226,17 @@ func (o *Options) attentionConfig(m *Model, name string) serve.AttentionConfig {
 		MicroBatches: o.MicroBatches, MaxNumSeqs: o.MaxNumSeqs, MaxBatchedTokens: o.MaxBatchedTokens,
 		MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, ChunkTokens: o.ChunkTokens, NoPrefixReuse: o.NoPrefixReuse, Preempt: o.Preempt,
 		Log: o.Log.With("node", name),
+	}
+}
+
+// reports is where an attention node's reports go: to Observe, and on.
+func (o *Options) reports(node string, deliver func([]serve.Report)) func([]serve.Report) {
+	if o.Observe == nil {
+		return deliver
+	}
+	return func(r []serve.Report) {
+		o.Observe(node, r)
+		deliver(r)
 	}
 }
 

@@ -346,7 +346,7 @@ func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *
 	cfg := m.options.attentionConfig(m.model, m.session.Self.ID)
 	cfg.Device, cfg.Weights, cfg.Cache, cfg.Endpoint = m.dev, m.attention, cache, ep
 	cfg.Placement = route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
-	cfg.Busy, cfg.Reports = m.pool, client.Report
+	cfg.Busy, cfg.Reports = m.pool, m.options.reports(m.session.Self.ID, client.Report)
 	return serve.NewAttentionNode(cfg)
 }
 

@@ -58,7 +58,7 @@ type Options struct {
 	// control protocol, and connections between nodes by TCP. nil: without TLS.
 	TLS *certs.Identity
 	// Device makes a node's device; nil: the CPU's best. Node names are
-	// "attention-0", "expert-1", ….
+	// "attention-0", "expert-1", …; of a node of its own, its role.
 	Device func(node string, pool *kernel.Pool) (kernel.Device, error)
 	// NoPrefixReuse computes every prompt whole.
 	NoPrefixReuse bool

@@ -1,0 +1,178 @@
+package bench
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/serve/deploy"
+)
+
+// contestant is one of those that do the same work in turns.
+type contestant struct {
+	layout    string // "one process", "processes" or "direct"
+	transport string // between its nodes
+	run       func(ctx context.Context, prompts [][]int32, output int) (*engineRun, error)
+	close     func() error
+}
+
+// contestants are the engine in one process, attention and experts called
+// directly, and the engines whose nodes are processes, in this order.
+type contestants []contestant
+
+const (
+	onProcess = iota
+	directCalls
+	firstProcesses
+)
+
+func (c contestants) close() error {
+	var errs []error
+	for _, one := range c {
+		errs = append(errs, one.close())
+	}
+	return errors.Join(errs...)
+}
+
+// start starts a deployment in this process.
+func (o *ServeOptions) start(ctx context.Context, w *deploy.Weights, attention, sequences int) (*engine, error) {
+	var err error
+	n := &localNodes{observed: &observed{}}
+	options := o.deployment(attention, sequences)
+	options.Observe = n.observe
+	options.Device = func(node string, pool *kernel.Pool) (kernel.Device, error) {
+		dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: o.ISA, Pool: pool, Threads: o.Threads})
+		if err != nil || !strings.HasPrefix(node, "attention-") {
+			return dev, err
+		}
+		return n.hold(dev), nil
+	}
+	n.local = labelled(ctx, "engine", func(ctx context.Context) (l *deploy.Local) {
+		l, err = deploy.StartLocal(ctx, o.Model, options, w)
+		return l
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.stats = n.local.Stats
+	return &engine{front: n.local.Engine, nodes: n}, nil
+}
+
+// startAll starts the contestants; what has started when one fails is closed.
+func (o *ServeOptions) startAll(ctx context.Context, w *deploy.Weights, dev kernel.Device) (all contestants, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, all.close())
+		}
+	}()
+	most := slices.Max(o.Sequences)
+	e, err := o.start(ctx, w, o.Attention, most)
+	if err != nil {
+		return all, err
+	}
+	all = append(all, contestant{"one process", cmp.Or(o.Transport, "inproc"), e.run, e.close})
+	d, err := newDirect(o.Model, w, dev, most, o.longest(), maxRows)
+	if err != nil {
+		return all, err
+	}
+	d.Wire = o.Wire
+	all = append(all, contestant{"direct", "", d.engineRun, func() error {
+		d.free()
+		return nil
+	}})
+	for _, transport := range o.Processes {
+		e, err := o.startProcesses(ctx, transport, most)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, contestant{"processes", transport, e.run, e.close})
+	}
+	return all, nil
+}
+
+// turn is the same work done by all contestants, in their order.
+type turn []timed
+
+// timed is a run with its tokens a second.
+type timed struct {
+	*engineRun
+	promptRate, decodeRate float64
+}
+
+// compare measures the contestants in turns.
+func (o *ServeOptions) compare(ctx context.Context, report *ServeReport, w *deploy.Weights, dev kernel.Device) (err error) {
+	all, err := o.startAll(ctx, w, dev)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, all.close()) }()
+	turns := make([][]turn, len(o.Sequences))
+	for repeat := range o.Repeats + 1 {
+		for i, n := range o.Sequences {
+			t, err := o.measure(ctx, all, repeat, n)
+			if err != nil {
+				return fmt.Errorf("%d sequences: %w", n, err)
+			}
+			if repeat == 0 { // warms up
+				continue
+			}
+			turns[i] = append(turns[i], t)
+			if o.Progress != nil {
+				o.Progress(t.progress(repeat, o.Repeats, n))
+			}
+		}
+	}
+	for i, n := range o.Sequences {
+		report.Rows = append(report.Rows, report.rows(all, n, turns[i])...)
+	}
+	return nil
+}
+
+func (t turn) progress(repeat, repeats, sequences int) ServeProgress {
+	p := ServeProgress{Repeat: repeat, Repeats: repeats, Sequences: sequences, Engine: t[onProcess].decodeRate, Direct: t[directCalls].decodeRate}
+	for _, run := range t[firstProcesses:] {
+		p.Processes = append(p.Processes, run.decodeRate)
+	}
+	return p
+}
+
+// measure has all do the same: n sequences. Each time another one begins; the turn
+// that warms up is shorter. All must give the same tokens.
+func (o *ServeOptions) measure(ctx context.Context, all contestants, repeat, n int) (turn, error) {
+	prompts := o.prompts(repeat, n)
+	output := o.Output
+	if repeat == 0 {
+		output = min(output, 1+n)
+	}
+	t := make(turn, len(all))
+	for i := range all {
+		i := (i + repeat) % len(all)
+		var err error
+		if t[i].engineRun, err = all[i].run(ctx, prompts, output); err != nil {
+			return nil, fmt.Errorf("%s: %w", all[i].name(), err)
+		}
+	}
+	for i := range t {
+		if err := t[i].same(&t[directCalls].trace); err != nil {
+			return nil, fmt.Errorf("%s: %w", all[i].name(), err)
+		}
+		if repeat == 0 {
+			continue
+		}
+		if err := t[i].rate(o.Prompt * n); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+func (c *contestant) name() string { return strings.TrimSpace(c.layout + " " + c.transport) }
+
+func (t *timed) rate(promptTokens int) (err error) {
+	t.promptRate, t.decodeRate, err = t.rates(promptTokens)
+	return err
+}
