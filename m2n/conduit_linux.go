@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,8 @@ type socket struct {
 	lane *lane
 	eng  *engine
 	fd   int
+
+	awaiting atomic.Bool // the driver is to go on writing
 
 	reading sync.Mutex
 	over    bool // leave has begun; from here on it reads
@@ -82,6 +85,7 @@ func (s *socket) write(pieces [][]byte) (int, error) {
 // await leaves the rest to the driver. While the consumer is elsewhere that is the
 // watchdog, which is told.
 func (s *socket) await() error {
+	s.awaiting.Store(true)
 	if err := s.eng.gate.await(s.fd); err != nil {
 		return err
 	}
@@ -89,7 +93,11 @@ func (s *socket) await() error {
 	return nil
 }
 
-func (s *socket) writable() { s.lane.resume() }
+func (s *socket) writable() {
+	if s.awaiting.Swap(false) {
+		s.lane.resume()
+	}
+}
 
 func (s *socket) unsent() int {
 	n, err := unix.IoctlGetInt(s.fd, unix.SIOCOUTQ)
@@ -119,6 +127,7 @@ func (s *socket) ready() {
 		if !s.lane.received(n, err) {
 			s.over = true
 			s.eng.gate.remove(s.fd)
+			s.writable() // it will not be called
 		}
 		if !more {
 			break

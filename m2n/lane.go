@@ -31,7 +31,8 @@ type lane struct {
 	seq     uint64 // of the last frame sent
 	orderly bool   // a goodbye can follow the last frame
 
-	out batch // what is being written; the writer's own
+	out     batch // what is being written; the writer's own
+	suspect bool  // it was silent for too long when the watchdog last looked; its own
 
 	resent uint64 // TCP segments, as far as they were counted; the watchdog's own
 
@@ -180,9 +181,14 @@ func (n *lane) carryOn() bool {
 			n.finish(nil)
 			return true
 		}
-		n.stuck.Store(int64(now()))
+		if n.stuck.Load() == 0 {
+			n.stuck.Store(int64(now()))
+		}
 		written, err := n.conduit.write(pieces)
 		n.out.advance(written)
+		if written > 0 {
+			n.stuck.Store(int64(now()))
+		}
 		switch {
 		case err != nil:
 			n.finish(err)
@@ -196,7 +202,6 @@ func (n *lane) carryOn() bool {
 
 // leaveRest leaves the batch to the conduit.
 func (n *lane) leaveRest() {
-	n.stuck.Store(int64(now()))
 	if err := n.conduit.await(); err != nil {
 		n.finish(err)
 	}
@@ -215,7 +220,7 @@ func (n *lane) finish(err error) {
 	n.stuck.Store(0)
 	n.spoke.Store(int64(now()))
 	if err != nil {
-		p.fail(fmt.Errorf("writing: %w", err))
+		p.fail(n.link.blame(fmt.Errorf("writing: %w", err)))
 	}
 	p.mu.Lock()
 	n.orderly = n.orderly && err == nil
@@ -372,9 +377,11 @@ func readFarewell(b []byte) (cause, err error) {
 // check is the watchdog's look at the lane.
 func (n *lane) check(now time.Duration) error {
 	limit := n.link.pair.ep.cfg.PeerTimeout
-	if silence := now - time.Duration(n.heard.Load()); silence > limit {
+	silence := now - time.Duration(n.heard.Load())
+	if sure := n.suspect; silence > limit && sure {
 		return fmt.Errorf("%w: nothing heard for %v, the limit is %v", ErrSilent, silence.Round(time.Millisecond), limit)
 	}
+	n.suspect = silence > limit // the reader may be late: it gets one more interval
 	if since := time.Duration(n.stuck.Load()); since != 0 && now-since > limit {
 		return fmt.Errorf("%w: a write is stuck for %v, the limit is %v", ErrSilent, (now - since).Round(time.Millisecond), limit)
 	}

@@ -217,21 +217,26 @@ func (l *wireLink) told(messages uint64, cause error) {
 
 // ended takes the end of a lane's stream.
 func (l *wireLink) ended(n *lane, err error) {
-	l.order.Lock()
-	cause := l.parting
-	l.order.Unlock()
 	switch {
 	case n.parted:
 		return
-	case cause != nil:
-	case !errors.Is(err, io.EOF):
-		cause = reading(err)
-	case n.in.between():
-		cause = errors.New("the peer closed the connection without a goodbye")
+	case errors.Is(err, io.EOF) && n.in.between():
+		err = errors.New("the peer closed the connection without a goodbye")
 	default:
-		cause = reading(insideFrame(err))
+		err = reading(insideFrame(err))
 	}
-	l.pair.fail(cause)
+	l.pair.fail(l.blame(err))
+}
+
+// blame returns what the peer has said on parting, where it has, rather than what
+// came of that.
+func (l *wireLink) blame(err error) error {
+	l.order.Lock()
+	defer l.order.Unlock()
+	if l.parting != nil {
+		return l.parting
+	}
+	return err
 }
 
 // check is the watchdog's look at the link.

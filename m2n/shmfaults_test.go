@@ -1,0 +1,567 @@
+//go:build linux
+
+package m2n
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// hostStranger is a peer "x" of e that shares memory with it, by hand.
+type hostStranger struct {
+	t *testing.T
+	*shmParty
+	mine greeting
+	seq  uint64
+}
+
+// hostLimits are what both ends of the tests below take: small, so that their ends
+// are near.
+var hostLimits = Config{Slots: 2, SlotBytes: 100, HeaderBytes: 10}
+
+// newHostStranger has memory, and a connection to e.
+func newHostStranger(t *testing.T, conn *net.UnixConn) *hostStranger {
+	t.Helper()
+	cfg := hostLimits
+	cfg.ID, cfg.PeerTimeout = "x", atLast
+	self := endpoint(t, cfg)
+	require.NoError(t, self.SetPeer("e", "", 0))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(2*atLast)))
+	c := &hostConn{UnixConn: conn}
+	t.Cleanup(func() { c.Close() })
+	party, err := newSHMParty(self.pairs["e"], c, newStream(context.Background(), self, c, nil))
+	require.NoError(t, err)
+	t.Cleanup(party.drop)
+	x := &hostStranger{t: t, shmParty: party, mine: self.greeting(hello{From: "x", To: "e"})}
+	x.mine.Ring = party.index
+	return x
+}
+
+// dialHostAs makes one that has said hello and mapped e's memory.
+func dialHostAs(t *testing.T, addr string) *hostStranger {
+	t.Helper()
+	conn, err := dialHost(t.Context(), strings.TrimPrefix(addr, "shm:"))
+	require.NoError(t, err)
+	x := newHostStranger(t, conn)
+	require.NoError(t, x.s.say(frameHello, x.mine))
+	require.NoError(t, x.hearAndMeet(frameWelcome))
+	return x
+}
+
+// descriptors are what x's greeting has to carry.
+func (x *hostStranger) descriptors() []int {
+	return []int{x.shmParty.mine.fd, x.eng.board.memory.fd, x.eng.gate.bell}
+}
+
+// say sends a greeting with descriptors.
+func (x *hostStranger) say(kind frameType, g greeting, fds ...int) {
+	x.t.Helper()
+	b, err := x.s.frame(kind, g)
+	require.NoError(x.t, err)
+	_, _, err = x.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
+	require.NoError(x.t, err)
+}
+
+// joined ends the handshake as it should be.
+func (x *hostStranger) joined() *hostStranger {
+	x.t.Helper()
+	x.say(frameReady, x.mine, x.descriptors()...)
+	_, err := x.s.hear(frameReady)
+	require.NoError(x.t, err)
+	return x
+}
+
+// call tells e that its ring has something.
+func (x *hostStranger) call() {
+	caller{board: board{x.theirBoard.mem}, ring: x.peer.Ring, wake: func() { wakeFD(x.theirWake) }}.call()
+}
+
+// publish puts a descriptor, whatever it says, as the n-th.
+func (x *hostStranger) publish(n uint64, d descriptor) {
+	x.theirRing.putDescriptor(n, d)
+	x.theirRing.posted().Store(n + 1)
+	x.call()
+}
+
+// post writes a message as it should be.
+func (x *hostStranger) post(n uint64, slot int, header string) {
+	x.theirRing.write(n, slot, &outgoing{header: []byte(header), posted: time.Now()})
+	x.call()
+}
+
+// send writes a frame to the connection beside the memory.
+func (x *hostStranger) send(f frame) {
+	x.t.Helper()
+	x.seq++
+	f.seq = x.seq
+	_, err := x.conn.Write(encode(f, zeros(f.body)))
+	require.NoError(x.t, err)
+}
+
+// told reads up to e's goodbye.
+func (x *hostStranger) told() error {
+	x.t.Helper()
+	for {
+		f, err := readControl(x.conn)
+		require.NoError(x.t, err)
+		if f.kind == frameGoodbye {
+			told, err := readFarewell(f.header)
+			require.NoError(x.t, err)
+			return told
+		}
+		require.Equal(x.t, frameNote, f.kind)
+	}
+}
+
+// hostPair is e, which knows x, and a peer c beside it.
+func hostPair(t *testing.T) (e, c *Endpoint, addr string) {
+	t.Helper()
+	cfg := hostLimits
+	cfg.ID, cfg.PeerTimeout = "e", atLast
+	e = endpoint(t, cfg)
+	addr = listen(t, e, "shm:127.0.0.1:0")
+	c = endpoint(t, Config{ID: "c"})
+	require.NoError(t, c.SetPeer("e", addr, 0))
+	require.NoError(t, e.SetPeer("c", "", 0))
+	require.NoError(t, e.SetPeer("x", "", 0))
+	transfer(t, c, e)
+	require.Equal(t, "shm", c.Stats()[0].Transport)
+	return e, c, addr
+}
+
+// TestBreachesInSharedMemory: what a peer may write is bounded by nothing but its
+// manners. Each breach is named, at both ends, and is that pair's alone.
+func TestBreachesInSharedMemory(t *testing.T) {
+	good := descriptor{slot: 1, header: 0, spans: 1, body: 4}
+	with := func(change func(*descriptor)) func(*hostStranger) {
+		return func(x *hostStranger) {
+			d := good
+			change(&d)
+			binary.LittleEndian.PutUint32(x.theirRing.meta(1), 4)
+			x.publish(0, d)
+		}
+	}
+	giveBack := func(slots ...int) func(*hostStranger) {
+		return func(x *hostStranger) {
+			for n, slot := range slots {
+				x.ring.putReturn(uint64(n), slot)
+			}
+			x.call()
+		}
+	}
+	for _, tc := range []struct {
+		name     string
+		received int // messages of x before that
+		posts    int // messages that e has for x
+		do       func(*hostStranger)
+		want     string
+	}{
+		{"slot beyond the last", 0, 0, with(func(d *descriptor) { d.slot = 2 }), "message 1: bad frame: slot 2 of 2"},
+		{"slot that is no int32", 0, 0, with(func(d *descriptor) { d.slot = math.MaxUint32 }), "slot 4294967295 of 2"},
+		{"slot overrun", 0, 0, with(func(d *descriptor) { d.body = 101 }), "it announces 101 bytes of body, the limit is 100"},
+		{"body of no size", 0, 0, with(func(d *descriptor) { d.body = -1 }), "it announces 18446744073709551615 bytes of body"},
+		{"header overrun", 0, 0, with(func(d *descriptor) { d.header = 11 }), "it announces 11 bytes of header, the limit is 10"},
+		{"spans overrun", 0, 0, with(func(d *descriptor) { d.spans = maxSpans + 1 }), "it announces 65537 spans, the limit is 65536"},
+		{"spans that do not add up", 0, 0, with(func(d *descriptor) { d.body = 5 }), "the spans have 4 bytes, the body 5"},
+		{"slot in use", 1, 0, func(x *hostStranger) { x.post(0, 1, "a"); x.post(1, 1, "b") }, "message 2: bad frame: it is in slot 1, which holds another"},
+		{"no credit", 2, 0, func(x *hostStranger) { x.post(0, 0, "a"); x.post(1, 1, "b"); x.post(2, 0, "c") }, "message 3: bad frame: it is in slot 0, which holds another"},
+		{"count that jumps", 0, 0, func(x *hostStranger) { x.publish(2, good) }, "it has written 3 messages, of which 0 were read, to 2 slots"},
+		{"count that goes back", 1, 0, func(x *hostStranger) {
+			x.post(0, 1, "a")
+			time.Sleep(10 * time.Millisecond) // e reads it, or the two counts as one
+			x.theirRing.posted().Store(0)
+			x.call()
+		}, "it has written 0 messages, of which 1 were read"},
+		{"return of a slot beyond the last", 0, 3, giveBack(2), "it gives back slot 2, which is not out"},
+		{"return of a slot that is no int32", 0, 3, giveBack(math.MaxUint32), "it gives back slot 4294967295, which is not out"},
+		{"return twice", 0, 3, giveBack(0, 0), "it gives back slot 0, which is not out"},
+		{"returns that jump", 0, 3, func(x *hostStranger) { x.ring.returned().Store(1 << 40); x.call() }, "it gives back slot 0, which is not out"},
+		{"message on the connection", 0, 0, func(x *hostStranger) { x.send(frame{kind: frameData}) }, "frame 1: bad frame: a message on the lane of credits"},
+		{"credits on the connection", 0, 2, func(x *hostStranger) { x.send(frame{kind: frameNote, grant: 1}) }, "frame 1: bad frame: it gives back 1 credits by a frame"},
+		{"no frame on the connection", 0, 0, func(x *hostStranger) { _, _ = x.conn.Write(bytes.Repeat([]byte("?"), fixedBytes)) }, `it begins with "????"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e, c, addr := hostPair(t)
+			x := dialHostAs(t, addr).joined()
+			for range tc.posts {
+				_, err := e.Post("x", Message{})
+				require.NoError(t, err)
+			}
+			for range min(tc.posts, hostLimits.Slots) {
+				require.NoError(t, pollKind(t, e, Sent).Err)
+			}
+			begin := time.Now()
+			tc.do(x)
+			for range tc.received {
+				require.Equal(t, Received, poll(t, e).Kind)
+			}
+			for range tc.posts - hostLimits.Slots {
+				require.ErrorIs(t, pollKind(t, e, Sent).Err, ErrBadFrame)
+			}
+			lost := pollKind(t, e, Lost)
+			require.Less(t, time.Since(begin), atLast)
+			require.ErrorIs(t, lost.Err, ErrBadFrame)
+			require.ErrorContains(t, lost.Err, `peer "x" (epoch 0) is lost: `)
+			require.ErrorContains(t, lost.Err, tc.want)
+			require.ErrorContains(t, x.told(), tc.want, "the peer is told")
+			transfer(t, c, e)
+			transfer(t, e, c)
+		})
+	}
+}
+
+// TestBreachesAtTheDoorOfSharedMemory: what comes with a greeting is checked before
+// it is mapped. The peer hears why, nothing is kept, and an honest one is taken
+// after that.
+func TestBreachesAtTheDoorOfSharedMemory(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		say  func(*hostStranger)
+		want string
+	}{
+		{"ring beyond the last", func(x *hostStranger) {
+			x.mine.Ring = boardRings
+			x.say(frameReady, x.mine, x.descriptors()...)
+		}, "ring 4096 of 4096"},
+		{"ring below the first", func(x *hostStranger) {
+			x.mine.Ring = -1
+			x.say(frameReady, x.mine, x.descriptors()...)
+		}, "ring -1 of 4096"},
+		{"no descriptors", func(x *hostStranger) { x.say(frameReady, x.mine) }, "0 descriptors came with the greeting, want 3"},
+		{"two descriptors", func(x *hostStranger) { x.say(frameReady, x.mine, x.descriptors()[:2]...) }, "2 descriptors came"},
+		{"many descriptors", func(x *hostStranger) {
+			many := bytes.Repeat([]byte{0}, 40)
+			fds := make([]int, len(many))
+			for i := range fds {
+				fds[i] = x.descriptors()[0]
+			}
+			x.say(frameReady, x.mine, fds...)
+		}, "40 descriptors came"},
+		{"ring that can shrink", func(x *hostStranger) {
+			x.say(frameReady, x.mine, unsealed(x.t, x.ring.layout.total), x.descriptors()[1], x.descriptors()[2])
+		}, "the peer's memory is not sealed"},
+		{"board that can shrink", func(x *hostStranger) {
+			x.say(frameReady, x.mine, x.descriptors()[0], unsealed(x.t, pageBytes), x.descriptors()[2])
+		}, "the peer's memory is not sealed"},
+		{"ring of another size", func(x *hostStranger) {
+			x.say(frameReady, x.mine, x.descriptors()[1], x.descriptors()[1], x.descriptors()[2])
+		}, "the peer's memory has 4096 bytes, announced 5"},
+		{"ring of other limits", func(x *hostStranger) {
+			x.mine.Slots = 3
+			x.say(frameReady, x.mine, x.descriptors()...)
+		}, "the peer's memory has 5"},
+		{"board of another size", func(x *hostStranger) {
+			x.say(frameReady, x.mine, x.descriptors()[0], x.descriptors()[0], x.descriptors()[2])
+		}, "bytes, announced 4096"},
+		{"ring that is no memory", func(x *hostStranger) {
+			x.say(frameReady, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
+		}, "bad frame: the peer's memory: "},
+		{"ring beyond all bounds", func(x *hostStranger) {
+			x.mine.Slots, x.mine.SlotBytes = 1<<16, maxBytes-1
+			x.say(frameReady, x.mine, x.descriptors()...)
+		}, "slots of 2147483647 bytes, the limit is 1099511627776"},
+		{"hello instead of ready", func(x *hostStranger) { x.say(frameHello, x.mine, x.descriptors()...) }, "type 1 in a handshake"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e, c, addr := hostPair(t)
+			x := dialHostAs(t, addr)
+			before := openFDs(t)
+			tc.say(x)
+			_, err := x.s.hear(frameReady)
+			require.ErrorIs(t, err, ErrRefused)
+			require.ErrorContains(t, err, tc.want)
+			// e's: the connection, its ring's and board's number, what came of x.
+			require.Eventually(t, func() bool { return openFDs(t) <= before-1 }, atLast, time.Millisecond)
+			transfer(t, c, e)
+			honest := dialHostAs(t, addr).joined()
+			honest.post(0, 0, "honest")
+			require.Equal(t, "honest", string(pollKind(t, e, Received).Header))
+		})
+	}
+}
+
+// unsealed is memory that its owner can take away.
+func unsealed(t *testing.T, size int) int {
+	t.Helper()
+	fd, err := unix.MemfdCreate("unsealed", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	require.NoError(t, unix.Ftruncate(fd, int64(size)))
+	return fd
+}
+
+// hostListener is an abstract socket of another program, where an endpoint that
+// listens at addr would be.
+func hostListener(t *testing.T) (l *net.UnixListener, addr string) {
+	t.Helper()
+	port, err := net.Listen("tcp", "127.0.0.1:0") // nobody else gets the number
+	require.NoError(t, err)
+	t.Cleanup(func() { port.Close() })
+	l, err = net.ListenUnix("unix", shmName(port.Addr().String()))
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	return l, port.Addr().String()
+}
+
+// TestStrangersInThePeersPlace: who listens where a peer should be is another
+// program, or one that breaks off.
+func TestStrangersInThePeersPlace(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		answer func(*testing.T, *net.UnixConn)
+		want   error
+		text   string
+	}{
+		{"another protocol", func(_ *testing.T, c *net.UnixConn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		}, ErrBadFrame, `it begins with "HTTP"`},
+		{"closes", func(*testing.T, *net.UnixConn) {}, nil, "handshake: "},
+		{"says nothing", func(_ *testing.T, c *net.UnixConn) { _, _ = io.Copy(io.Discard, c) }, os.ErrDeadlineExceeded, "handshake: "},
+		{"gives bad memory", func(t *testing.T, c *net.UnixConn) {
+			x := newHostStranger(t, c)
+			if _, err := x.s.hear(frameHello); err == nil {
+				x.say(frameWelcome, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
+			}
+		}, ErrBadFrame, "the peer's memory"},
+		{"breaks off after its memory", func(t *testing.T, c *net.UnixConn) {
+			x := newHostStranger(t, c)
+			if _, err := x.s.hear(frameHello); err == nil {
+				x.say(frameWelcome, x.mine, x.descriptors()...)
+			}
+		}, nil, "handshake: "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l, addr := hostListener(t)
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				for {
+					c, err := l.AcceptUnix()
+					if err != nil {
+						return
+					}
+					tc.answer(t, c)
+					c.Close()
+				}
+			}()
+			t.Cleanup(func() { l.Close(); <-served })
+			cfg := hostLimits
+			cfg.ID, cfg.DialTimeout = "e", 300*time.Millisecond
+			e := endpoint(t, cfg)
+			require.NoError(t, e.SetPeer("x", "shm:"+addr, 0))
+			c := endpoint(t, Config{ID: "c"})
+			require.NoError(t, e.SetPeer("c", listen(t, c, "shm:127.0.0.1:0"), 0))
+			require.NoError(t, c.SetPeer("e", "", 0))
+			transfer(t, e, c)
+			begin := time.Now()
+			_, err := e.Post("x", Message{})
+			require.NoError(t, err)
+			require.Error(t, pollKind(t, e, Sent).Err)
+			lost := pollKind(t, e, Lost)
+			require.Less(t, time.Since(begin), atLast)
+			require.ErrorContains(t, lost.Err, `peer "x" (epoch 0) is lost: connecting to shm:`+addr)
+			require.ErrorContains(t, lost.Err, tc.text)
+			if tc.want != nil {
+				require.ErrorIs(t, lost.Err, tc.want)
+			}
+			transfer(t, e, c)
+		})
+	}
+}
+
+// TestStrangersAtTheHostsSocket: what dials is no endpoint.
+func TestStrangersAtTheHostsSocket(t *testing.T) {
+	e, c, addr := hostPair(t)
+	dial := func() *net.UnixConn {
+		conn, err := dialHost(t.Context(), strings.TrimPrefix(addr, "shm:"))
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+		require.NoError(t, conn.SetDeadline(time.Now().Add(2*atLast)))
+		return conn
+	}
+	http := dial()
+	_, err := io.WriteString(http, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: none\r\nAccept: */*\r\n\r\n")
+	require.NoError(t, err)
+	answer, err := io.ReadAll(http)
+	if !errors.Is(err, unix.ECONNRESET) { // what it said was not read to its end
+		require.NoError(t, err)
+	}
+	require.Contains(t, string(answer), `it begins with \"GET \"`)
+
+	version := dial()
+	b := encode(frame{kind: frameHello}, nil)
+	b[4] = 9
+	_, err = version.Write(b)
+	require.NoError(t, err)
+	answer, err = io.ReadAll(version)
+	require.NoError(t, err)
+	require.Contains(t, string(answer), "protocol version 9, this end speaks 2")
+	transfer(t, c, e)
+}
+
+func openFDs(t testing.TB) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(all)
+}
+
+// fuzzedRing is an endpoint's pair with a peer in shared memory, without the peer:
+// the test writes what the peer could.
+type fuzzedRing struct {
+	e       *Endpoint
+	carrier *shmCarrier
+	held    []Completion
+	region  *Region
+}
+
+func newFuzzedRing(tb testing.TB) *fuzzedRing {
+	tb.Helper()
+	cfg := hostLimits
+	cfg.ID = "e"
+	e, err := NewEndpoint(cfg)
+	require.NoError(tb, err)
+	layout, err := newRingLayout(e.limits())
+	require.NoError(tb, err)
+	in, out := &ring{zeros(layout.total), layout}, &ring{zeros(layout.total), layout}
+	p := newPair(e, "x", "", 0, new(counters))
+	s := e.emptySlots()
+	s.region = &Region{Bytes: in.bodies()}
+	l := &wireLink{pair: p, kind: shm, slots: s, early: make(map[uint64]arrival)}
+	c := newSHMCarrier(l, in, out, caller{board: board{zeros(boardBytes)}, wake: func() {}}, func() {})
+	l.carry = c
+	p.mu.Lock()
+	p.raise(l, e.limits())
+	p.mu.Unlock()
+	return &fuzzedRing{e: e, carrier: c, region: e.Register(zeros(hostLimits.SlotBytes), nil)}
+}
+
+// What a script of FuzzRing does next, and with how many bytes.
+const (
+	writeControl = iota // at an offset (2): the counts, descriptors, returns
+	writeMeta           // of slot (1) of the ring that is received from
+	addPosted           // (1) messages
+	receiveAll
+	releaseOne
+	postOne // a message to the peer
+	fuzzedOps
+)
+
+// run runs a script and returns the errors of receiving.
+func (f *fuzzedRing) run(script []byte) (failed error) {
+	r := bytes.NewReader(script)
+	next := func() int { b, _ := r.ReadByte(); return int(b) } // 0 at the end
+	for r.Len() > 0 && failed == nil {
+		switch next() % fuzzedOps {
+		case writeControl:
+			ring := []*ring{f.carrier.in, f.carrier.out}[next()%2]
+			at := (next() | next()<<8) % ring.layout.metas
+			_, _ = io.ReadFull(r, ring.mem[at:min(at+next()%80, ring.layout.metas)])
+		case writeMeta:
+			meta := f.carrier.in.meta(next() % hostLimits.Slots)
+			_, _ = io.ReadFull(r, meta[:min(next(), len(meta))])
+		case addPosted:
+			f.carrier.in.posted().Add(uint64(next()))
+		case receiveAll:
+			failed = f.carrier.receive()
+			f.take()
+		case releaseOne:
+			if len(f.held) > 0 {
+				f.e.Release(f.held[0])
+				f.held = f.held[1:]
+			}
+		case postOne:
+			_, _ = f.e.Post("x", Message{Body: []Span{{f.region, 0, next() % hostLimits.SlotBytes}}})
+			f.carrier.flush()
+		}
+	}
+	return failed
+}
+
+// take polls what has come.
+func (f *fuzzedRing) take() {
+	for c, ok := f.e.done.pop(); ok; c, ok = f.e.done.pop() {
+		if c.Kind == Received {
+			f.held = append(f.held, c)
+		}
+	}
+}
+
+// FuzzRing: whatever a peer writes into the memory that it shares, receiving ends
+// with messages that are within their slots or with a named error, and allocates
+// no more than the limits allow.
+func FuzzRing(f *testing.F) {
+	le := binary.LittleEndian
+	message := func(slot, header, spans uint32, body uint64) []byte {
+		d := append([]byte{writeControl, 0, ringHeaderBytes, 0, 32}, make([]byte, 32)...)
+		le.PutUint32(d[5:], slot)
+		le.PutUint32(d[9:], header)
+		le.PutUint32(d[13:], spans)
+		le.PutUint64(d[21:], body)
+		return append(d, writeMeta, byte(slot), 8, 4, 0, 0, 0, 'h', 'e', 'a', 'd', addPosted, 1, receiveAll)
+	}
+	f.Add(message(1, 4, 1, 4))
+	f.Add(append(message(1, 4, 1, 4), addPosted, 1, receiveAll, releaseOne, receiveAll))
+	f.Add(message(2, 4, 1, 4))
+	f.Add(message(0, 4, 1<<31, 4))
+	f.Add(message(0, 0, maxSpans, 0))
+	f.Add(message(0, 4, 1, 1<<40)[:20])
+	f.Add([]byte{addPosted, 200, receiveAll})
+	f.Add([]byte{postOne, 5, postOne, 5, writeControl, 1, 64, 0, 1, 9, postOne, 7})
+	f.Fuzz(func(t *testing.T, script []byte) {
+		r := newFuzzedRing(t)
+		require.NoError(t, r.e.SetPeer("x", "", 0))
+		r.e.pairs["x"] = r.carrier.link.pair
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := r.run(script)
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			require.ErrorIs(t, err, ErrBadFrame)
+		}
+		require.LessOrEqual(t, len(r.held), hostLimits.Slots)
+		for _, c := range r.held {
+			requireWithinASlot(t, r.carrier.in.layout, c)
+		}
+		// Meta, lengths and spans of a message, each once, for every op that can take
+		// one.
+		perOp := uint64(4*maxSpans+8*maxSpans+24*maxSpans+hostLimits.HeaderBytes) + 4<<10
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<10)+perOp*uint64(bytes.Count(script, []byte{addPosted})+len(script)/fuzzedOps+hostLimits.Slots))
+		closeNow(r.e)
+		r.e.running.exit() // of no lane
+	})
+}
+
+// requireWithinASlot: the spans of a message follow each other within one slot.
+func requireWithinASlot(t *testing.T, l ringLayout, c Completion) {
+	t.Helper()
+	if len(c.Body) == 0 {
+		return
+	}
+	at := c.Body[0].Off
+	slot := at / l.stride
+	require.Zero(t, at%l.stride)
+	require.Less(t, slot, l.slots)
+	for i, s := range c.Body {
+		require.Equal(t, at, s.Off, fmt.Sprintf("span %d", i))
+		require.GreaterOrEqual(t, s.Len, 0)
+		at += s.Len
+	}
+	require.LessOrEqual(t, at, slot*l.stride+l.slotBytes)
+}
