@@ -142,7 +142,7 @@ func perftest(b *testing.B, tls string, size int, test string) {
 	// rules some protocols out.
 	args := []string{"-t", test, "-s", strconv.Itoa(size), "-n", strconv.Itoa(max(b.N, 100)), "-w", "100", "-p", port, "-f", "-e", "-I"}
 	server := exec.CommandContext(ctx, path, args...)
-	server.Env = append(server.Environ(), "UCX_TLS="+tls)
+	server.Env = append(server.Environ(), "UCX_TLS="+tls, "UCX_POSIX_ERROR_HANDLING=y")
 	require.NoError(b, server.Start())
 	defer func() { _ = server.Wait() }() // its status says nothing more
 	var out []byte
