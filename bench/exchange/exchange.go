@@ -14,7 +14,7 @@
 // process, and parks on a futex otherwise: the same for all contestants.
 //
 // Contestants take turns, round by round, and those that wait for their turn are
-// parked. Receivers compare every byte in the first round, and a mark of the
+// stopped. Receivers compare every byte in the first round, and a mark of the
 // iteration in all others.
 package exchange
 

@@ -67,6 +67,7 @@ func startGroup(ctx context.Context, name, dir string, s Shape, spin bool, comma
 	if _, err := g.round(ctx, checkedIterations, false, true); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
+	g.signal(syscall.SIGSTOP)
 	return g, nil
 }
 
@@ -104,9 +105,19 @@ func (p *process) failure() error {
 	return fmt.Errorf("%s: %s", p.name, status)
 }
 
+// signal is for all processes. Between turns they are stopped, so that nothing
+// that their libraries do beside is in the others' figures.
+func (g *group) signal(s syscall.Signal) {
+	for _, p := range g.processes {
+		_ = p.cmd.Process.Signal(s) // one that has ended is found by wait
+	}
+}
+
 // measure runs a round for times and, where the barrier spins, another one for
 // processor time, in which it parks: spinning in the barrier is no work.
 func (g *group) measure(ctx context.Context, iterations int) (turn, error) {
+	g.signal(syscall.SIGCONT)
+	defer g.signal(syscall.SIGSTOP)
 	warm := min(max(iterations/10, 1), 50)
 	t, err := g.round(ctx, min(iterations+warm, maxRound), g.spin, false)
 	if err != nil {
@@ -210,6 +221,7 @@ func (g *group) close() error {
 // dismiss tells the processes to end, and names those that do not. How they end
 // says nothing: one that is still connected hears that the others left.
 func (g *group) dismiss() (late []string) {
+	g.signal(syscall.SIGCONT)
 	g.page.stop.Store(1)
 	g.page.command.Add(1)
 	wake(&g.page.command)

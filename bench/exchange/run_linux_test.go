@@ -145,6 +145,24 @@ func TestFits(t *testing.T) {
 	require.Greater(t, free, int64(10<<20))
 }
 
+// TestStoppedBetweenTurns: who waits for a turn does nothing.
+func TestStoppedBetweenTurns(t *testing.T) {
+	o := testOptions(Shape{1, 1, 64, 1}, "raw")
+	s := Shape{1, 1, 64, 1}
+	c, err := startGroup(t.Context(), "raw", t.TempDir(), s, false, ownEnds(t.Context(), o.End, "raw", s))
+	require.NoError(t, err)
+	for range 2 {
+		for _, p := range c.processes {
+			require.Eventually(t, func() bool { return status(p.cmd.Process.Pid)[0] == "T" }, 5*time.Second, time.Millisecond)
+		}
+		_, err := c.measure(t.Context(), 5)
+		require.NoError(t, err)
+	}
+	begin := time.Now()
+	require.NoError(t, c.close())
+	require.Less(t, time.Since(begin), farewell)
+}
+
 // TestStartedForATurn: without memory for all at once.
 func TestStartedForATurn(t *testing.T) {
 	o := testOptions(Shape{1, 2, 64, 1}, "raw")
