@@ -119,10 +119,14 @@ func (p *pair) noteChoice(transport string, passed []error) {
 func (p *pair) persist(ctx context.Context, try func() error) (err error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		if p.beginTry() {
+			last := err
 			err = try()
 			p.endTry()
-			if err == nil || isFinal(err) || ctx.Err() != nil {
+			switch {
+			case err == nil || isFinal(err):
 				return err
+			case ctx.Err() != nil: // it was cut short: what the one before met says more
+				return errors.Join(last, err)
 			}
 			p.counters.retries.Add(1)
 		}

@@ -346,7 +346,7 @@ func TestFramesOfAnOlderEpochAreDropped(t *testing.T) {
 
 func TestRefusalsNameBothValues(t *testing.T) {
 	t.Parallel()
-	e := endpoint(t, Config{ID: "e", Epoch: 5, DialTimeout: 200 * time.Millisecond})
+	e := endpoint(t, Config{ID: "e", Epoch: 5, DialTimeout: time.Second})
 	addr := listen(t, e, "tcp:127.0.0.1:0")
 	require.NoError(t, e.SetPeer("x", "", 3))
 	good := hello{From: "x", FromEpoch: 3, To: "e", ToEpoch: 5}

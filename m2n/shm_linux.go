@@ -56,7 +56,7 @@ func theirMemory(fd, bytes int) (*memory, error) {
 	}
 	switch {
 	case err != nil:
-		err = fmt.Errorf("the peer's memory: %w", err)
+		err = fmt.Errorf("%w: the peer's memory: %w", ErrBadFrame, err)
 	case has&unix.F_SEAL_SHRINK == 0:
 		err = fmt.Errorf("%w: the peer's memory is not sealed", ErrBadFrame)
 	case s.Size != int64(bytes):
@@ -205,7 +205,8 @@ func (e *Endpoint) sharesMemory() bool { return e.cfg.Alloc == nil || e.cfg.Adop
 // that come with the bytes.
 type hostConn struct {
 	*net.UnixConn
-	fds []int
+	fds  []int // the first maxFDs of them
+	came int
 }
 
 // maxFDs are the descriptors of one end: its ring, its board, and what wakes it.
@@ -227,7 +228,10 @@ func (c *hostConn) keepFDs(oob []byte) {
 	}
 	for i := range messages {
 		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			c.fds = append(c.fds, fds...)
+			n := min(len(fds), maxFDs-len(c.fds))
+			c.fds = append(c.fds, fds[:n]...)
+			closeFDs(fds[n:])
+			c.came += len(fds)
 		}
 	}
 }
@@ -236,11 +240,11 @@ func (c *hostConn) keepFDs(oob []byte) {
 func (c *hostConn) take() ([]int, error) {
 	fds := c.fds
 	c.fds = nil
-	if len(fds) == maxFDs {
+	if c.came == maxFDs {
 		return fds, nil
 	}
 	closeFDs(fds)
-	return nil, fmt.Errorf("%w: %d descriptors came with the greeting, want %d", ErrBadFrame, len(fds), maxFDs)
+	return nil, fmt.Errorf("%w: %d descriptors came with the greeting, want %d", ErrBadFrame, c.came, maxFDs)
 }
 
 func (c *hostConn) Close() error {
@@ -335,9 +339,12 @@ func (h *shmParty) meet(theirs greeting) error {
 	}
 	h.theirWake = fds[2]
 	layout, err := newRingLayout(theirs.limits())
-	if err != nil || theirs.Ring < 0 || theirs.Ring >= boardRings {
+	if err == nil && (theirs.Ring < 0 || theirs.Ring >= boardRings) {
+		err = fmt.Errorf("%w: ring %d of %d", ErrBadFrame, theirs.Ring, boardRings)
+	}
+	if err != nil {
 		closeFDs(fds[:2])
-		return errors.Join(err, fmt.Errorf("%w: ring %d of %d", ErrBadFrame, theirs.Ring, boardRings))
+		return err
 	}
 	h.theirBoard, err = theirMemory(fds[1], roundUp(boardBytes, pageBytes))
 	if err != nil {

@@ -121,7 +121,7 @@ func (c *shmCarrier) finish(o *outgoing) {
 	closing := c.closing
 	l.pair.mu.Unlock()
 	if closing {
-		c.close()
+		c.let()
 	}
 }
 
@@ -150,7 +150,11 @@ func (c *shmCarrier) read() {
 }
 
 func (c *shmCarrier) receive() error {
-	for posted := c.in.posted().Load(); c.seen != posted; c.seen++ {
+	posted := c.in.posted().Load()
+	if slots := c.in.layout.slots; posted-c.seen > uint64(slots) { // or it went back
+		return fmt.Errorf("%w: it has written %d messages, of which %d were read, to %d slots", ErrBadFrame, posted, c.seen, slots)
+	}
+	for ; c.seen != posted; c.seen++ {
 		d, lengths, header, err := c.in.read(c.seen)
 		if err != nil {
 			return fmt.Errorf("message %d: %w", c.seen+1, err)
@@ -179,25 +183,20 @@ func (c *shmCarrier) giveBack(slot int) {
 	}
 }
 
-// close lets go of the memory, unless a message is being written: then finish
-// does.
+// close lets go of the memory: of this end's at once, of the peer's once nothing is
+// being written there.
 func (c *shmCarrier) close() {
-	p := c.link.pair
-	p.mu.Lock()
-	c.closing = true
-	busy := c.busy
-	p.mu.Unlock()
-	if busy {
-		return
-	}
 	c.reading.Lock()
 	c.deaf = true
 	c.reading.Unlock()
 	c.giving.Lock()
-	gone := c.gone
 	c.gone = true
 	c.giving.Unlock()
-	if !gone {
+	c.link.pair.mu.Lock()
+	c.closing = true
+	busy := c.busy
+	c.link.pair.mu.Unlock()
+	if !busy {
 		c.let()
 	}
 }

@@ -118,6 +118,9 @@ func (l *wireLink) granted(n int) error {
 	if n == 0 {
 		return nil
 	}
+	if l.kind == shm { // a credit without its slot
+		return fmt.Errorf("%w: it gives back %d credits by a frame, where they go through memory", ErrBadFrame, n)
+	}
 	if err := l.pair.grant(n); err != nil {
 		return err
 	}
