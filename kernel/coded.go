@@ -119,7 +119,6 @@ func (c *CPU) DecodeRows(dst Mat, dstRows []int32, src CodedMat, srcRows []int32
 type codedRows struct {
 	data []byte // starts at row 0
 	size int    // of a row
-	rows int
 }
 
 // viewCoded checks that m lies inside its buffer.
@@ -137,7 +136,7 @@ func viewCoded(m CodedMat) codedRows {
 		panic(fmt.Sprintf("kernel: a view of %d rows of %d columns in %v at byte %d: the buffer has %d bytes",
 			m.Rows, m.Cols, m.Format, m.Off, len(h.mem.bytes)))
 	}
-	return codedRows{data: h.mem.bytes[m.Off:end:end], size: size, rows: m.Rows}
+	return codedRows{data: h.mem.bytes[m.Off:end:end], size: size}
 }
 
 // row is row r's bytes, aligned to 4.
