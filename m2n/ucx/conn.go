@@ -25,6 +25,7 @@ type conn struct {
 	key    uint64
 	index  C.uint32_t
 	in     m2n.FabricReceiver
+	full   []bool // slots that hold a message, by what has been told
 
 	connected, closing, gone bool
 }
@@ -44,7 +45,7 @@ func (f *Fabric) Open(r m2n.FabricReceiver) (m2n.FabricConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{fabric: f, owner: r.Owner, in: r}
+	c := &conn{fabric: f, owner: r.Owner, in: r, full: make([]bool, r.Slots)}
 	if err := c.open(reg); err != nil {
 		f.memory.release(f.shim, r.Memory)
 		return nil, err
@@ -131,24 +132,44 @@ func (c *conn) Send(token uint64, header []byte, body []m2n.Span) error {
 	case !c.connected:
 		return errors.New("ucx: sending: not connected yet")
 	}
-	id, s := f.sends.begin(token)
-	bytes, reg := f.gather(s, body)
+	if len(header) > maxHeader {
+		return fmt.Errorf("ucx: sending: %w: a header of %d bytes", m2n.ErrTooLarge, len(header))
+	}
+	id, s := f.begin(token)
+	if err := c.send(id, s, header, body); err != nil {
+		f.end(id)
+		return fmt.Errorf("ucx: sending: %w", err)
+	}
+	return nil
+}
+
+// maxHeader bounds a header: its length on the wire has 32 bits.
+const maxHeader = 1<<31 - 1
+
+func (c *conn) send(id uint64, s *sending, header []byte, body []m2n.Span) error {
+	f := c.fabric
+	bytes, reg, err := f.gather(s, body)
+	if err != nil {
+		return err
+	}
 	status := C.shim_conn_send(f.shim, c.index, C.uint64_t(id), unsafe.Pointer(unsafe.SliceData(header)), C.size_t(len(header)),
 		unsafe.SliceData(f.pieces), C.size_t(len(f.pieces)), C.size_t(bytes), reg.handle)
 	if status != 0 {
-		f.sends.end(id)
-		return fmt.Errorf("ucx: sending: %w", statusError(status))
+		return statusError(status)
 	}
 	return nil
 }
 
 // gather lists the pieces of memory of a body, neighbours joined, and keeps them
 // where they are. The registration is that of the last one.
-func (f *Fabric) gather(s *sending, body []m2n.Span) (bytes int, reg *registration) {
+func (f *Fabric) gather(s *sending, body []m2n.Span) (bytes int, reg *registration, err error) {
 	f.pieces, reg = f.pieces[:0], new(registration)
 	var region *m2n.Region
 	var end C.uintptr_t
-	for _, span := range body {
+	for i, span := range body {
+		if span.Region == nil || span.Off < 0 || span.Len < 0 || span.Off > len(span.Region.Bytes)-span.Len {
+			return 0, nil, fmt.Errorf("span %d (offset %d, length %d) is outside of its region", i, span.Off, span.Len)
+		}
 		if span.Len == 0 {
 			continue
 		}
@@ -165,24 +186,19 @@ func (f *Fabric) gather(s *sending, body []m2n.Span) (bytes int, reg *registrati
 		}
 		end = at + C.uintptr_t(span.Len)
 	}
-	return bytes, reg
-}
-
-// hold keeps a region where it is while s is under way.
-func (f *Fabric) hold(s *sending, r *m2n.Region) *registration {
-	if reg := f.memory[r]; reg != nil {
-		return reg
-	}
-	s.pins.Pin(base(r))
-	return new(registration)
+	return bytes, reg, nil
 }
 
 // Refill makes a slot empty with the next progress, before any message is looked
-// at.
+// at. It panics where the slot is empty.
 func (c *conn) Refill(slot int) {
 	f := c.fabric
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !c.full[slot] {
+		panic(fmt.Sprintf("ucx: slot %d is refilled, and holds no message", slot))
+	}
+	c.full[slot] = false
 	if !c.gone && f.shim != nil {
 		f.refills = append(f.refills, c.index, C.uint32_t(slot))
 	}

@@ -199,13 +199,14 @@ func (f *Fabric) told(e *C.struct_shim_event) m2n.FabricEvent {
 	out := m2n.FabricEvent{Kind: kinds[e.kind], Owner: c.owner}
 	switch e.kind {
 	case C.SHIM_SENT:
-		out.Token = f.sends.end(uint64(e.token))
+		out.Token = f.end(uint64(e.token))
 		if e.status != 0 {
 			out.Err = fmt.Errorf("ucx: sending: %w", statusError(e.status))
 		}
 	case C.SHIM_RECEIVED:
 		out.Header = slices.Clone(unsafe.Slice((*byte)(e.header), e.header_bytes))
 		out.Slot, out.Body = int(e.slot), int(e.body)
+		c.full[e.slot] = true
 	case C.SHIM_FAILED:
 		out.Err = c.failure(e)
 	case C.SHIM_CLOSED:
@@ -229,8 +230,10 @@ func (f *Fabric) strays() int {
 // Close closes the connections, and ends UCX when they are, or with ctx. In either
 // case nothing touches memory after it.
 func (f *Fabric) Close(ctx context.Context) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	left := f.closeConns()
-	for tick := time.NewTicker(time.Millisecond); left > 0 && ctx.Err() == nil; {
+	for left > 0 && ctx.Err() == nil {
 		left = f.drain()
 		select {
 		case <-tick.C:
@@ -269,10 +272,11 @@ func (f *Fabric) destroy() {
 	if f.shim == nil {
 		return
 	}
+	C.shim_stop(f.shim)
+	f.endAll()
 	f.memory.releaseAll(f.shim)
 	C.shim_destroy(f.shim)
 	f.shim, f.events = nil, nil
-	f.sends.endAll()
 	clear(f.conns)
 	f.next, f.filled = 0, 0
 }

@@ -137,6 +137,27 @@ func TestCollectorIsKeptAway(t *testing.T) {
 	}
 }
 
+// TestForwarding sends from the slots of a connection that is closed meanwhile.
+func TestForwarding(t *testing.T) {
+	onAll(t, func(t *testing.T, tls string) {
+		const size = 1 << 20
+		fb := open(t, tls)
+		a, b := newEnd(t, open(t, tls), 1, size, 64), newEnd(t, fb, 1, size, 64)
+		c, d := newEnd(t, fb, 1, size, 64), newEnd(t, open(t, tls), 1, size, 64)
+		connect(t, a, b)
+		connect(t, c, d)
+		source := random(12, size)
+		require.NoError(t, a.Send(1, nil, []m2n.Span{{Region: source, Len: size}}))
+		until(t, "the first hop", func() bool { return len(b.received) == 1 }, a, b)
+		require.NoError(t, c.Send(2, nil, []m2n.Span{{Region: b.in.Memory, Len: size}}))
+		b.Close()
+		until(t, "the close", func() bool { return b.closed }, b)
+		until(t, "the second hop", func() bool { return len(c.sent) == 1 && len(d.received) == 1 }, c, d)
+		require.True(t, bytes.Equal(source.Bytes, d.slot(d.received[0])))
+		require.NotContains(t, fb.memory, b.in.Memory)
+	})
+}
+
 // TestWhatNoPeerOfOursDoes: a message beyond a limit fails its connection alone.
 func TestWhatNoPeerOfOursDoes(t *testing.T) {
 	big := random(3, 1<<20)
@@ -294,6 +315,8 @@ func TestCallersMistakes(t *testing.T) {
 	require.ErrorContains(t, e.Connect([]byte("x"), 1), "address has 1 bytes")
 	require.NoError(t, e.Connect(f.Address(), e.Key()))
 	require.ErrorContains(t, e.Connect(f.Address(), e.Key()), "it is connected")
+	require.ErrorContains(t, e.Send(1, nil, []m2n.Span{{Region: e.in.Memory, Off: 1999, Len: 2}}), "span 0 (offset 1999, length 2) is outside")
+	require.Panics(t, func() { e.Refill(0) })
 	for want, r := range map[string]m2n.FabricReceiver{
 		"no memory":         {Slots: 1},
 		"0 slots":           layout(e, 0, 10, 10),
@@ -327,7 +350,6 @@ func TestClosedFabric(t *testing.T) {
 	require.ErrorIs(t, err, errClosed)
 	_, err = f.Arm()
 	require.ErrorIs(t, err, errClosed)
-	e.Refill(0)
 	e.Close()
 	require.Zero(t, f.Progress(make([]m2n.FabricEvent, 1)))
 }

@@ -84,12 +84,16 @@ type sends struct {
 	free []uint64
 }
 
+// sending keeps memory where it is, and registered.
 type sending struct {
 	token uint64
 	pins  runtime.Pinner
+	uses  []*m2n.Region // of registered memory
 }
 
-func (t *sends) begin(token uint64) (uint64, *sending) {
+// begin finds a number for a message.
+func (f *Fabric) begin(token uint64) (uint64, *sending) {
+	t := &f.sends
 	if len(t.free) == 0 {
 		t.free = append(t.free, uint64(len(t.all)))
 		t.all = append(t.all, new(sending))
@@ -101,17 +105,39 @@ func (t *sends) begin(token uint64) (uint64, *sending) {
 	return id, t.all[id]
 }
 
-// end returns the message's token.
-func (t *sends) end(id uint64) uint64 {
-	t.all[id].pins.Unpin()
-	t.free = append(t.free, id)
-	return t.all[id].token
+// hold keeps a region while s is under way. It returns the registration, or an
+// empty one.
+func (f *Fabric) hold(s *sending, r *m2n.Region) *registration {
+	reg := f.memory[r]
+	if reg == nil {
+		s.pins.Pin(base(r))
+		return new(registration)
+	}
+	reg.uses++
+	s.uses = append(s.uses, r)
+	return reg
+}
+
+// end lets go of a message's memory, and returns its token.
+func (f *Fabric) end(id uint64) uint64 {
+	s := f.sends.all[id]
+	f.letGo(s)
+	f.sends.free = append(f.sends.free, id)
+	return s.token
+}
+
+func (f *Fabric) letGo(s *sending) {
+	s.pins.Unpin()
+	for _, r := range s.uses {
+		f.memory.release(f.shim, r)
+	}
+	s.uses = s.uses[:0]
 }
 
 // endAll is for when nothing is under way any more.
-func (t *sends) endAll() {
-	for _, s := range t.all {
-		s.pins.Unpin()
+func (f *Fabric) endAll() {
+	for _, s := range f.sends.all {
+		f.letGo(s)
 	}
-	*t = sends{}
+	f.sends = sends{}
 }

@@ -186,6 +186,17 @@ static int set_handler(struct shim *s)
 	return ucp_worker_set_am_recv_handler(s->worker, &handler);
 }
 
+// keep_data lets data outlive on_message from now on.
+static int keep_data(struct shim *s)
+{
+	if (s->keeps)
+		return UCS_OK;
+	s->keeps = true;
+	int status = set_handler(s);
+	s->keeps = status == UCS_OK;
+	return status;
+}
+
 static int open_worker(struct shim *s, const char **what)
 {
 	ucp_worker_params_t params = {
@@ -229,13 +240,6 @@ int shim_open(char **options, int n, struct shim **out, const char **what, char 
 	return UCS_OK;
 }
 
-static void free_out(struct shim *s)
-{
-	for (int i = 0; i < s->outs; i++)
-		free(s->out[i].header);
-	s->outs = 0;
-}
-
 static void free_conn(struct conn *c)
 {
 	c->shim->conns[c->index] = NULL;
@@ -243,10 +247,27 @@ static void free_conn(struct conn *c)
 	free(c);
 }
 
-void shim_destroy(struct shim *s)
+// free_out frees what the events of the last progress held.
+static void free_out(struct shim *s)
+{
+	for (int i = 0; i < s->outs; i++) {
+		free(s->out[i].header);
+		if (s->out[i].kind == SHIM_CLOSED)
+			free_conn(s->conns[s->out[i].conn]);
+	}
+	s->outs = 0;
+}
+
+void shim_stop(struct shim *s)
 {
 	if (s->worker)
 		ucp_worker_destroy(s->worker);
+	s->worker = NULL;
+}
+
+void shim_destroy(struct shim *s)
+{
+	shim_stop(s);
 	free_out(s);
 	for (size_t i = 0; i < s->count; i++)
 		free(s->ring[(s->head + i) % s->cap].header);
@@ -299,18 +320,16 @@ static void refill(struct shim *s, uint32_t index, uint32_t slot)
 
 int shim_progress(struct shim *s, const uint32_t *refills, int n)
 {
-	free_out(s);
 	s->armed = false;
 	for (int i = 0; i < n; i++)
 		refill(s, refills[2 * i], refills[2 * i + 1]);
+	free_out(s);
 	for (int i = 0; i < STEPS && s->count < SHIM_EVENTS && ucp_worker_progress(s->worker); i++)
 		;
 	for (; s->count && s->outs < SHIM_EVENTS; s->outs++) {
-		struct shim_event e = s->out[s->outs] = s->ring[s->head];
+		s->out[s->outs] = s->ring[s->head];
 		s->head = (s->head + 1) % s->cap;
 		s->count--;
-		if (e.kind == SHIM_CLOSED)
-			free_conn(s->conns[e.conn]);
 	}
 	return s->outs;
 }
@@ -374,11 +393,8 @@ int shim_conn_open(struct shim *s, uint64_t *key, const struct shim_receiver *r,
 		return status;
 	if ((status = reserve(s, r->slots + 2)) != UCS_OK)
 		return status;
-	if (r->device && !s->keeps) {
-		s->keeps = true;
-		if ((status = set_handler(s)) != UCS_OK)
-			return status;
-	}
+	if (r->device && (status = keep_data(s)) != UCS_OK)
+		return status;
 	struct conn *c = calloc(1, sizeof *c);
 	uint32_t *empty = malloc(r->slots * sizeof *empty);
 	if (!c || !empty) {

@@ -55,7 +55,9 @@ struct shim;
 // shim_open takes n pairs of names and values. On an error, what says in what.
 // Settings that no transport has a use for are named in useless.
 int shim_open(char **options, int n, struct shim **out, const char **what, char *useless, size_t useless_bytes);
-// shim_destroy ends everything, whether connections are closed or not.
+// shim_stop ends all that is under way, whether connections are closed or not.
+void shim_stop(struct shim *s);
+// shim_destroy frees everything, once no memory is registered.
 void shim_destroy(struct shim *s);
 int shim_address(struct shim *s, void **address, size_t *bytes);
 void shim_free_address(struct shim *s, void *address);
@@ -63,7 +65,8 @@ int shim_event_fd(struct shim *s, int *fd);
 // shim_arm sets armed to 0 where there is work now.
 int shim_arm(struct shim *s, int *armed);
 // shim_progress empties the refilled slots (pairs of connection and slot), lets
-// UCX work, and writes up to SHIM_EVENTS events to where shim_events says.
+// UCX work, and writes up to SHIM_EVENTS events to where shim_events says. What it
+// wrote before has been taken: the numbers of closed connections are free again.
 int shim_progress(struct shim *s, const uint32_t *refill, int refills);
 struct shim_event *shim_events(struct shim *s);
 // shim_strays counts messages for connections that are not, or no longer, here.
