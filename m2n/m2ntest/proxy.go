@@ -47,6 +47,8 @@ type Proxy struct {
 	running  sync.WaitGroup
 	ways     [2]way
 
+	accepted int // by accept alone
+
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 }
@@ -58,7 +60,8 @@ type way struct {
 
 	mu      sync.Mutex
 	fault   Fault
-	changed chan struct{} // closed when the fault changes
+	of      map[int]Fault // of single connections, by number
+	changed chan struct{} // closed when a fault changes
 }
 
 // NewProxy listens on a free port of 127.0.0.1 and forwards to target,
@@ -82,6 +85,10 @@ func (p *Proxy) Addr() string { return "tcp:" + p.listener.Addr().String() }
 
 // Set chooses what happens to the bytes of a direction.
 func (p *Proxy) Set(d Direction, f Fault) { p.ways[d].set(f) }
+
+// SetOf chooses it for one connection: they are numbered from 0, in the order in
+// which they came. It holds until the next Set.
+func (p *Proxy) SetOf(conn int, d Direction, f Fault) { p.ways[d].setOf(conn, f) }
 
 // SetBoth chooses it for both directions.
 func (p *Proxy) SetBoth(f Fault) {
@@ -125,12 +132,14 @@ func (p *Proxy) accept() {
 		if err != nil {
 			return
 		}
-		p.running.Go(func() { p.forward(in) })
+		n := p.accepted
+		p.accepted++
+		p.running.Go(func() { p.forward(n, in) })
 	}
 }
 
 // forward joins a connection with one to the target, until both directions end.
-func (p *Proxy) forward(in net.Conn) {
+func (p *Proxy) forward(n int, in net.Conn) {
 	defer in.Close()
 	out, err := new(net.Dialer).DialContext(p.ctx, "tcp", p.target)
 	if err != nil {
@@ -142,8 +151,8 @@ func (p *Proxy) forward(in net.Conn) {
 	}
 	defer p.disown(in, out)
 	var both sync.WaitGroup
-	both.Go(func() { p.ways[ToTarget].copy(p.ctx, out, in) })
-	both.Go(func() { p.ways[FromTarget].copy(p.ctx, in, out) })
+	both.Go(func() { stream{&p.ways[ToTarget], n}.copy(p.ctx, out, in) })
+	both.Go(func() { stream{&p.ways[FromTarget], n}.copy(p.ctx, in, out) })
 	both.Wait()
 }
 
@@ -167,27 +176,66 @@ func (p *Proxy) disown(conns ...net.Conn) {
 func (w *way) set(f Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fault = f
+	w.fault, w.of = f, nil
+	w.ring()
+}
+
+func (w *way) setOf(conn int, f Fault) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.of == nil {
+		w.of = make(map[int]Fault)
+	}
+	w.of[conn] = f
+	w.ring()
+}
+
+// ring wakes who waits for another fault. The caller holds mu.
+func (w *way) ring() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
+// stream is one connection's direction.
+type stream struct {
+	*way
+	conn int
+}
+
 // take returns the present fault. A corruption happens once.
-func (w *way) take() Fault {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	f := w.fault
+func (s stream) take() Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.present()
 	if f == Corrupt {
-		w.fault = Pass
+		s.pardon()
 	}
 	return f
 }
 
+// present is the connection's own fault, or that of all. The caller holds mu, as
+// that of pardon.
+func (s stream) present() Fault {
+	if f, single := s.of[s.conn]; single {
+		return f
+	}
+	return s.fault
+}
+
+// pardon ends the present fault.
+func (s stream) pardon() {
+	if _, single := s.of[s.conn]; single {
+		s.of[s.conn] = Pass
+	} else {
+		s.fault = Pass
+	}
+}
+
 // look returns the present fault, and what is closed when it changes.
-func (w *way) look() (Fault, <-chan struct{}) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.fault, w.changed
+func (s stream) look() (Fault, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.present(), s.changed
 }
 
 // chunk is bytes on their way, to be written when they are due.
@@ -199,28 +247,28 @@ type chunk struct {
 // copy moves bytes until the source ends or the sink fails. It does not end for a
 // sink that fails while bytes are dropped or stalled: who cannot be heard cannot
 // hang up either.
-func (w *way) copy(ctx context.Context, dst, src net.Conn) {
+func (s stream) copy(ctx context.Context, dst, src net.Conn) {
 	chunks := make(chan chunk, 64)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.deliver(ctx, dst, chunks)
+		s.deliver(ctx, dst, chunks)
 	}()
-	w.collect(ctx, src, chunks)
+	s.collect(ctx, src, chunks)
 	close(chunks)
 	<-done
 }
 
 // collect reads what the fault lets it read.
-func (w *way) collect(ctx context.Context, src net.Conn, chunks chan<- chunk) {
+func (s stream) collect(ctx context.Context, src net.Conn, chunks chan<- chunk) {
 	for {
-		if !w.awaitFlow(ctx) {
+		if !s.awaitFlow(ctx) {
 			return
 		}
 		b := make([]byte, 32<<10)
 		n, err := src.Read(b)
 		if n > 0 {
-			w.pass(b[:n], chunks)
+			s.pass(b[:n], chunks)
 		}
 		if err != nil {
 			return
@@ -229,20 +277,20 @@ func (w *way) collect(ctx context.Context, src net.Conn, chunks chan<- chunk) {
 }
 
 // pass does to bytes what the fault says.
-func (w *way) pass(b []byte, chunks chan<- chunk) {
-	switch w.take() {
+func (s stream) pass(b []byte, chunks chan<- chunk) {
+	switch s.take() {
 	case Drop:
 		return
 	case Corrupt:
 		b[len(b)/2] ^= 1
 	}
-	chunks <- chunk{b, time.Now().Add(time.Duration(w.delay.Load()))}
+	chunks <- chunk{b, time.Now().Add(time.Duration(s.delay.Load()))}
 }
 
 // awaitFlow waits while the direction is stalled; false when the proxy closes.
-func (w *way) awaitFlow(ctx context.Context) bool {
+func (s stream) awaitFlow(ctx context.Context) bool {
 	for {
-		fault, changed := w.look()
+		fault, changed := s.look()
 		if fault != Stall {
 			return ctx.Err() == nil
 		}
@@ -255,24 +303,24 @@ func (w *way) awaitFlow(ctx context.Context) bool {
 }
 
 // deliver writes chunks when they are due, and hands on the end of the stream.
-func (w *way) deliver(ctx context.Context, dst net.Conn, chunks <-chan chunk) {
+func (s stream) deliver(ctx context.Context, dst net.Conn, chunks <-chan chunk) {
 	var failed error
 	for c := range chunks {
 		if failed != nil || !sleepUntil(ctx, c.due) {
 			continue
 		}
 		if _, failed = dst.Write(c.bytes); failed == nil {
-			w.bytes.Add(int64(len(c.bytes)))
+			s.bytes.Add(int64(len(c.bytes)))
 		}
 	}
-	w.endOf(ctx, dst, failed)
+	s.endOf(ctx, dst, failed)
 }
 
 // endOf closes the sink's half, unless the direction is silent: then nobody hears
 // of it until the fault is over.
-func (w *way) endOf(ctx context.Context, dst net.Conn, failed error) {
+func (s stream) endOf(ctx context.Context, dst net.Conn, failed error) {
 	for {
-		fault, changed := w.look()
+		fault, changed := s.look()
 		if fault != Drop && fault != Stall || errors.Is(failed, net.ErrClosed) {
 			break
 		}

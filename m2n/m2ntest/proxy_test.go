@@ -50,6 +50,39 @@ func say(t *testing.T, a net.Conn, text string) {
 
 const soon, atLast = 50 * time.Millisecond, 5 * time.Second
 
+// TestProxyMistreatsOneConnection: the fault is that of one among two.
+func TestProxyMistreatsOneConnection(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	p, err := m2ntest.NewProxy(l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	var clients, servers []net.Conn
+	for range 2 {
+		client, err := net.Dial("tcp", strings.TrimPrefix(p.Addr(), "tcp:"))
+		require.NoError(t, err)
+		defer client.Close()
+		server, err := l.Accept()
+		require.NoError(t, err)
+		defer server.Close()
+		clients, servers = append(clients, client), append(servers, server)
+	}
+	p.SetOf(1, m2ntest.ToTarget, m2ntest.Drop)
+	say(t, clients[1], "lost")
+	say(t, clients[0], "hello")
+	require.True(t, hears(t, servers[0], "hello", atLast))
+	require.False(t, hears(t, servers[1], "lost", soon))
+	p.SetOf(0, m2ntest.ToTarget, m2ntest.Corrupt)
+	say(t, clients[0], "a")
+	require.True(t, hears(t, servers[0], "`", atLast))
+	say(t, clients[0], "a")
+	require.True(t, hears(t, servers[0], "a", atLast), "once")
+	p.Set(m2ntest.ToTarget, m2ntest.Pass)
+	say(t, clients[1], "back")
+	require.True(t, hears(t, servers[1], "back", atLast))
+}
+
 func TestProxyPassesAndDropsOneDirection(t *testing.T) {
 	p, client, server := connect(t)
 	say(t, client, "hello")
