@@ -34,6 +34,9 @@ type socket struct {
 
 	awaiting atomic.Bool // the driver is to go on writing
 
+	closing sync.Mutex
+	closed  bool
+
 	reading sync.Mutex
 	over    bool // leave has begun; from here on it reads
 	least   int  // bytes that have to be there before the gate opens
@@ -87,7 +90,10 @@ func (s *socket) write(pieces [][]byte) (int, error) {
 func (s *socket) await() error {
 	s.awaiting.Store(true)
 	if err := s.eng.gate.await(s.fd); err != nil {
-		return err
+		if s.awaiting.Swap(false) {
+			return err
+		}
+		return nil // who has read the end goes on
 	}
 	s.eng.lookSoon()
 	return nil
@@ -107,7 +113,20 @@ func (s *socket) unsent() int {
 	return n
 }
 
-func (s *socket) shut() { _ = unix.Shutdown(s.fd, unix.SHUT_RDWR) } // it fails where the connection has
+func (s *socket) shut() {
+	s.closing.Lock()
+	defer s.closing.Unlock()
+	if !s.closed { // else the descriptor may be another's by now
+		_ = unix.Shutdown(s.fd, unix.SHUT_RDWR) // it fails where the connection has
+	}
+}
+
+func (s *socket) close() {
+	s.closing.Lock()
+	defer s.closing.Unlock()
+	s.closed = true
+	_ = unix.Close(s.fd) // nothing is to be saved
+}
 
 // readsPerTurn bounds what one source takes before the others have their turn.
 const readsPerTurn = 8
@@ -176,7 +195,7 @@ func (s *socket) leave(goodbye []byte, deadline time.Time) {
 	if s.say(goodbye, deadline) {
 		s.discard(deadline)
 	}
-	_ = unix.Close(s.fd) // nothing is to be saved
+	s.close()
 }
 
 // say sends the last frame; false where there is none, or the peer is gone.
