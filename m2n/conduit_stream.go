@@ -1,6 +1,8 @@
 package m2n
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -41,10 +43,20 @@ func (s *streamConduit) readAll() {
 func (s *streamConduit) readSome() (int, error) {
 	want, after := s.lane.in.space()
 	if len(want) >= len(after) {
-		return s.conn.Read(want)
+		n, err := s.conn.Read(want)
+		return n, damage(err)
 	}
 	n, err := s.conn.Read(after)
-	return s.lane.in.shift(n), err
+	return s.lane.in.shift(n), damage(err)
+}
+
+// damage names what TLS has found wrong with the bytes, at this end or the other.
+func damage(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && (op.Op == "local error" || op.Op == "remote error") {
+		return fmt.Errorf("%w: %w", ErrBadFrame, err)
+	}
+	return err
 }
 
 func (s *streamConduit) writeAll() {

@@ -378,22 +378,22 @@ func readFarewell(b []byte) (cause, err error) {
 func (n *lane) check(now time.Duration) error {
 	limit := n.link.pair.ep.cfg.PeerTimeout
 	silence := now - time.Duration(n.heard.Load())
-	if sure := n.suspect; silence > limit && sure {
+	if silence > limit && n.suspect {
 		return fmt.Errorf("%w: nothing heard for %v, the limit is %v", ErrSilent, silence.Round(time.Millisecond), limit)
 	}
 	n.suspect = silence > limit // the reader may be late: it gets one more interval
 	if since := time.Duration(n.stuck.Load()); since != 0 && now-since > limit {
 		return fmt.Errorf("%w: a write is stuck for %v, the limit is %v", ErrSilent, (now - since).Round(time.Millisecond), limit)
 	}
-	if now-time.Duration(n.spoke.Load()) > n.idle {
-		n.remind()
-	}
 	n.countRetransmits()
 	return nil
 }
 
-// remind sends a sign of life.
-func (n *lane) remind() {
+// remind sends a sign of life, where one is due.
+func (n *lane) remind(now time.Duration) {
+	if now-time.Duration(n.spoke.Load()) <= n.idle {
+		return
+	}
 	n.link.pair.mu.Lock()
 	n.ping = true
 	n.link.pair.mu.Unlock()

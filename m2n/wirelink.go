@@ -250,6 +250,9 @@ func (l *wireLink) check(now time.Duration) {
 			return
 		}
 	}
+	for _, n := range l.lanes { // not before: a lane that writes cannot say goodbye
+		n.remind(now)
+	}
 }
 
 func (l *wireLink) interval() time.Duration { return l.control().idle / 2 }
