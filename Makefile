@@ -1,7 +1,7 @@
 # The commands of everyday work. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz golden generate proto fixtures bench ci
+.PHONY: help build test race lint fuzz soak golden generate proto fixtures bench ci
 
 LINT := go tool -modfile=tools/lint/go.mod
 
@@ -23,6 +23,11 @@ lint: ## format, vet, and run golangci-lint and the house's own tests
 
 fuzz: ## run each fuzz target for ten seconds
 	.ci/run fuzz
+
+SOAK ?= 5m
+
+soak: ## connect, kill and reconnect m2n's peers for SOAK (5m), 100,000 times at least
+	go test -count=1 -timeout 60m -v -run '^TestSoak$$' ./m2n -soak.for=$(SOAK)
 
 golden: ## check the golden bits with GOAMD64=v3 and as linux/arm64
 	.ci/run golden
