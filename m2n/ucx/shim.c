@@ -324,7 +324,7 @@ int shim_progress(struct shim *s, const uint32_t *refills, int n)
 	for (int i = 0; i < n; i++)
 		refill(s, refills[2 * i], refills[2 * i + 1]);
 	free_out(s);
-	for (int i = 0; i < STEPS && s->count < SHIM_EVENTS && ucp_worker_progress(s->worker); i++)
+	for (int i = 0; i < STEPS && ucp_worker_progress(s->worker) && !s->count; i++)
 		;
 	for (; s->count && s->outs < SHIM_EVENTS; s->outs++) {
 		s->out[s->outs] = s->ring[s->head];
