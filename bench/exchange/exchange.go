@@ -115,23 +115,22 @@ const (
 // fill puts defaults in and refuses what cannot be measured.
 func (o *Options) fill() error {
 	for _, d := range []struct {
-		flag           string
-		list           *[]int
-		preset         int
-		least, most    int
-		multiple, unit int
+		flag                  string
+		list                  *[]int
+		preset                int
+		least, most, multiple int
 	}{
-		{"senders", &o.Senders, 1, 1, maxEnds, 1, 1},
-		{"receivers", &o.Receivers, 1, 1, maxEnds, 1, 1},
-		{"size", &o.Sizes, 256 << 10, 8, maxBytes, 8, 1},
-		{"messages", &o.Messages, 1, 1, maxMessages, 1, 1},
+		{"senders", &o.Senders, 1, 1, maxEnds, 1},
+		{"receivers", &o.Receivers, 1, 1, maxEnds, 1},
+		{"size", &o.Sizes, 256 << 10, 8, maxBytes, 8},
+		{"messages", &o.Messages, 1, 1, maxMessages, 1},
 	} {
 		if len(*d.list) == 0 {
 			*d.list = []int{d.preset}
 		}
 		for _, n := range *d.list {
 			if n < d.least || n > d.most || n%d.multiple != 0 {
-				return fmt.Errorf("--%s: %d: want a multiple of %d from %d to %d", d.flag, n, d.multiple, d.least, d.most)
+				return fmt.Errorf("--%s: %d: want a number from %d to %d, a multiple of %d", d.flag, n, d.least, d.most, d.multiple)
 			}
 		}
 	}
@@ -206,7 +205,7 @@ func ours(row string) bool { return row == "shm" || row == "tcp" || row == "m2n-
 // Baselines are the names of what m2n is compared with.
 func Baselines() []string { return []string{"grpc", "mpi", "raw", "ucx"} }
 
-// contestants are the rows that the options' names stand for.
+// contestants are the rows that the options' names stand for, m2n's first.
 func (o *Options) contestants() []string {
 	var list []string
 	for _, name := range o.Transports {
@@ -215,18 +214,32 @@ func (o *Options) contestants() []string {
 		}
 		list = append(list, name)
 	}
-	for _, name := range o.Baselines {
-		switch name {
-		case "mpi":
-			list = append(list, "mpi-shm", "mpi-tcp")
-		case "raw":
-			list = append(list, "raw", "raw-crc")
-		case "ucx":
-			list = append(list, "ucx", "ucx-tcp")
-		default:
-			list = append(list, name)
+	for _, name := range slices.Sorted(slices.Values(o.Baselines)) {
+		list = append(list, baselineRows(name)...)
+	}
+	return distinct(list)
+}
+
+// baselineRows are the contestants of a baseline.
+func baselineRows(name string) []string {
+	switch name {
+	case "mpi":
+		return []string{"mpi-shm", "mpi-tcp"}
+	case "raw":
+		return []string{"raw", "raw-crc"}
+	case "ucx":
+		return []string{"ucx", "ucx-tcp"}
+	}
+	return []string{name}
+}
+
+// distinct leaves out what was there before.
+func distinct(list []string) []string {
+	var kept []string
+	for _, name := range list {
+		if !slices.Contains(kept, name) {
+			kept = append(kept, name)
 		}
 	}
-	slices.Sort(list[len(o.Transports):])
-	return slices.Compact(list)
+	return kept
 }
