@@ -127,6 +127,10 @@ func (s *soak) run(more func(done int64) bool) {
 	beside.Wait()
 }
 
+// lastHeader is that of messages that nobody waits to have answered: by then the
+// peer would be the next incarnation.
+var lastHeader = []byte("last")
+
 // answer is the hub's consumer: it sends back what it gets.
 func (h *soakHub) answer(ctx context.Context) {
 	for {
@@ -134,10 +138,10 @@ func (h *soakHub) answer(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		if c.Kind == Received {
+		if c.Kind == Received && !bytes.Equal(c.Header, lastHeader) {
 			_, _ = h.Post(c.Peer, Message{Header: c.Header}) // the peer may be gone
-			h.Release(c)
 		}
+		h.Release(c)
 	}
 }
 
@@ -213,7 +217,7 @@ func (w *soakWorker) end(e *Endpoint) {
 	case 1: // in the middle of messages
 		region := e.Register(zeros(soakLimits.SlotBytes), nil)
 		for range 4 {
-			_, _ = e.Post("hub", Message{Header: []byte("last"), Body: []Span{{region, 0, soakLimits.SlotBytes}}}) // it may be refused
+			_, _ = e.Post("hub", Message{Header: lastHeader, Body: []Span{{region, 0, soakLimits.SlotBytes}}}) // it may be refused
 		}
 		kill(e.pairs["hub"])
 	case 2:
