@@ -108,11 +108,12 @@ func (h *soakHub) endpoint(t *testing.T, id string, epoch uint64) *Endpoint {
 // run has all workers at work as long as more says so, and returns when they are
 // idle.
 func (s *soak) run(more func(done int64) bool) {
-	ctx, stop := context.WithCancel(s.t.Context())
-	var beside, workers sync.WaitGroup
+	exchange, stopExchange := context.WithCancel(s.t.Context())
+	answer, stopAnswer := context.WithCancel(s.t.Context())
+	var answering, exchanging, workers sync.WaitGroup
 	for _, h := range s.hubs {
-		beside.Go(func() { h.answer(ctx) })
-		beside.Go(func() { s.exchange(ctx, h) })
+		answering.Go(func() { h.answer(answer) })
+		exchanging.Go(func() { s.exchange(exchange, h) })
 		for _, w := range h.workers {
 			workers.Go(func() {
 				for more(s.done.Load()) && !s.t.Failed() {
@@ -123,8 +124,10 @@ func (s *soak) run(more func(done int64) bool) {
 		}
 	}
 	workers.Wait()
-	stop()
-	beside.Wait()
+	stopExchange()
+	exchanging.Wait()
+	stopAnswer()
+	answering.Wait()
 }
 
 // lastHeader is that of messages that nobody waits to have answered: by then the
