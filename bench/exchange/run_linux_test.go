@@ -287,7 +287,6 @@ func TestKilledParent(t *testing.T) {
 	}
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
-			dirs := sharedFolders(t)
 			parent := exec.Command(os.Args[0])
 			parent.Env = append(os.Environ(), runVariable+"="+name)
 			require.NoError(t, parent.Start())
@@ -303,26 +302,31 @@ func TestKilledParent(t *testing.T) {
 				ends = descendants(parent.Process.Pid)
 				return len(ends) >= 2 && ticks(ends) > 20
 			}, 30*time.Second, 20*time.Millisecond, "the ends work")
+			dir := folderOf(t, ends)
+			defer func() { require.NoError(t, os.RemoveAll(dir)) }() // nobody else is left to do it
 			require.NoError(t, parent.Process.Kill())
 			require.Error(t, parent.Wait())
 			killed = true
 			require.Eventually(t, func() bool {
 				return !slices.ContainsFunc(ends, func(pid int) bool { return alive(pid) })
 			}, 10*time.Second, 20*time.Millisecond, "the ends die")
-			for _, dir := range sharedFolders(t) {
-				if !slices.Contains(dirs, dir) {
-					require.NoError(t, os.RemoveAll(dir)) // nobody was left to do it
-				}
-			}
 		})
 	}
 }
 
-func sharedFolders(t *testing.T) []string {
+// folderOf is where the page of ends is: it is in their command lines.
+func folderOf(t *testing.T, ends []int) string {
 	t.Helper()
-	dirs, err := filepath.Glob("/dev/shm/tandem-bench-*")
-	require.NoError(t, err)
-	return dirs
+	for _, pid := range ends {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // it may have ended
+		for arg := range strings.SplitSeq(string(text), "\x00") {
+			if strings.HasPrefix(filepath.Base(arg), "page-") {
+				return filepath.Dir(arg)
+			}
+		}
+	}
+	t.Fatal("no end has a page")
+	return ""
 }
 
 // descendants are the processes below one.
