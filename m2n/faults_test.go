@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -224,6 +225,49 @@ func TestCutMidMessage(t *testing.T) {
 
 const atLast = 5 * time.Second
 
+// TestStalledReceiverBoundsTheSender: a receiver that takes nothing costs the sender
+// what Queue allows, however much is posted.
+func TestStalledReceiverBoundsTheSender(t *testing.T) {
+	const attempts, slots, queue, header, body = 10_000, 2, 8, 10_000, 100_000
+	for name, make := range wires {
+		t.Run(name, func(t *testing.T) {
+			a, b := make(t, func(c *Config) { c.Slots, c.Queue, c.PeerTimeout = slots, queue, 2*atLast })
+			transfer(t, a, b)
+			region := a.Register(zeros(body), nil)
+			before := heap()
+			refused := 0
+			for range attempts {
+				_, err := a.Post("b", Message{Header: zeros(header), Body: []Span{{region, 0, body}}})
+				if err != nil {
+					require.ErrorIs(t, err, ErrQueueFull)
+					refused++
+				}
+			}
+			require.Equal(t, attempts-queue, refused)
+			require.LessOrEqual(t, a.Stats()[0].Queued, queue)
+			require.Eventually(t, func() bool { return a.Stats()[0].Queued == queue-slots }, atLast, time.Millisecond)
+			require.Less(t, heap()-before, 2<<20)
+			for range queue {
+				b.Release(pollKind(t, b, Received))
+			}
+			for range queue {
+				require.NoError(t, pollKind(t, a, Sent).Err)
+			}
+		})
+	}
+}
+
+// wires are the transports between processes that need no program's help.
+var wires = map[string]func(testing.TB, func(*Config)) (a, b *Endpoint){"tcp": tcpDuo, "tls": tlsDuo, "shm": shmDuo}
+
+// heap is what is allocated and in use.
+func heap() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
 // TestSlowReceiverBoundsTheSender: what is posted beyond credit and queue is
 // refused.
 func TestSlowReceiverBoundsTheSender(t *testing.T) {
@@ -290,8 +334,14 @@ type stranger struct {
 	number uint64
 }
 
-// dialAs shakes hands with e as a peer that e knows.
+// dialAs shakes hands with e as a peer that e knows, on one connection.
 func dialAs(t *testing.T, addr string, h hello) *stranger {
+	t.Helper()
+	return dialLane(t, addr, h, func(*greeting) {})
+}
+
+// dialLane says a hello of the caller's.
+func dialLane(t *testing.T, addr string, h hello, change func(*greeting)) *stranger {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "tcp:"))
 	require.NoError(t, err)
@@ -299,7 +349,9 @@ func dialAs(t *testing.T, addr string, h hello) *stranger {
 	self := endpoint(t, Config{ID: h.From, Epoch: h.FromEpoch, PeerTimeout: atLast})
 	s := &stranger{t: t, stream: newStream(context.Background(), self, conn, nil)}
 	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
-	require.NoError(t, s.say(frameHello, self.greeting(h)))
+	g := self.greeting(h)
+	change(&g)
+	require.NoError(t, s.say(frameHello, g))
 	return s
 }
 

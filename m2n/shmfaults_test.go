@@ -424,6 +424,33 @@ func TestStrangersAtTheHostsSocket(t *testing.T) {
 	transfer(t, c, e)
 }
 
+// TestOlderEpochsInSharedMemory: an older incarnation is refused at the door, and
+// what it says beside the memory is dropped and counted.
+func TestOlderEpochsInSharedMemory(t *testing.T) {
+	e, c, addr := hostPair(t)
+	require.NoError(t, e.SetPeer("x", "", 3))
+	dial := func(epoch uint64) *hostStranger {
+		conn, err := dialHost(t.Context(), strings.TrimPrefix(addr, "shm:"))
+		require.NoError(t, err)
+		x := newHostStranger(t, conn)
+		x.mine.FromEpoch = epoch
+		require.NoError(t, x.s.say(frameHello, x.mine))
+		return x
+	}
+	_, err := dial(2).s.hear(frameWelcome)
+	require.ErrorIs(t, err, ErrRefused)
+	require.ErrorContains(t, err, `peer "x" has epoch 2, "e" knows epoch 3`)
+	x := dial(3)
+	require.NoError(t, x.hearAndMeet(frameWelcome))
+	x.joined()
+	x.send(frame{kind: frameNote, epoch: 2, grant: 1})
+	x.send(frame{kind: frameNote, epoch: 3})
+	x.post(0, 0, "new")
+	require.Equal(t, "new", string(pollKind(t, e, Received).Header))
+	require.Eventually(t, func() bool { return e.Stats()[1].DroppedOld == 2 }, atLast, time.Millisecond)
+	transfer(t, c, e)
+}
+
 func openFDs(t testing.TB) int {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/fd")
