@@ -17,7 +17,7 @@ import (
 // whom, but of each endpoint: every accepted message is reported once, a pair is
 // lost once, nothing comes after a loss, and closing ends.
 func TestChaos(t *testing.T) {
-	for _, scheme := range []string{"inproc", "tcp", "shm"} {
+	for _, scheme := range []string{"inproc", "tcp", "tls", "shm"} {
 		t.Run(scheme, func(t *testing.T) {
 			c := &chaos{t: t, scheme: scheme, network: NewNetwork(), until: time.Now().Add(700 * time.Millisecond)}
 			var all sync.WaitGroup
@@ -47,13 +47,18 @@ type chaos struct {
 // live is one member: an incarnation after the other.
 func (c *chaos) live(i int) {
 	for epoch := uint64(1); time.Now().Before(c.until); epoch++ {
-		e, err := NewEndpoint(Config{ID: fmt.Sprint(i), Epoch: epoch, Network: c.network, Slots: 2, SlotBytes: 100,
-			PeerTimeout: time.Second, DialTimeout: 200 * time.Millisecond})
-		require.NoError(c.t, err)
+		cfg := Config{ID: fmt.Sprint(i), Epoch: epoch, Network: c.network, Slots: 2, SlotBytes: 100,
+			PeerTimeout: time.Second, DialTimeout: 200 * time.Millisecond, Connections: 1 + rand.IntN(4)}
 		addr := c.scheme + ":127.0.0.1:0"
-		if c.scheme == "inproc" {
+		switch c.scheme {
+		case "inproc":
 			addr = fmt.Sprintf("inproc:%d.%d", i, epoch)
+		case "tls":
+			secured(&cfg)
+			addr = "tcp:127.0.0.1:0"
 		}
+		e, err := NewEndpoint(cfg)
+		require.NoError(c.t, err)
 		addr, err = e.Listen(c.t.Context(), addr)
 		require.NoError(c.t, err)
 		c.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"math/rand/v2"
 	"runtime"
 	"testing"
 
@@ -133,8 +134,42 @@ func TestFrameOfAnotherVersion(t *testing.T) {
 	require.ErrorContains(t, err, "protocol version 9, this end speaks 2")
 }
 
-// FuzzFrame: what is accepted encodes to the same bytes, and what is announced
-// allocates no more than the bounds.
+// frames is a frameSink that keeps all frames, encoded again.
+type frames struct {
+	encoded [][]byte
+	body    []byte
+}
+
+func (s *frames) place(f *frame) ([]byte, error) {
+	s.body = make([]byte, f.body)
+	return s.body, nil
+}
+
+func (s *frames) take(f *frame) error {
+	s.encoded = append(s.encoded, encode(*f, s.body))
+	return nil
+}
+
+// assemble puts bytes into an assembler's space as readv does, size at a time or as
+// much as there is room for.
+func assemble(in []byte, size func() int) ([][]byte, error) {
+	var s frames
+	a := newAssembler(testBounds, &s)
+	for len(in) > 0 {
+		want, after := a.space()
+		n := min(max(1, size()), len(in), len(want)+len(after))
+		k := copy(want, in[:n])
+		copy(after, in[k:n])
+		if err := a.advance(n); err != nil {
+			return s.encoded, err
+		}
+		in = in[n:]
+	}
+	return s.encoded, nil
+}
+
+// FuzzFrame: what is accepted encodes to the same bytes, however it is cut into
+// reads, and what is announced allocates no more than the bounds.
 func FuzzFrame(f *testing.F) {
 	good := encode(sampleFrame())
 	f.Add(good)
@@ -144,6 +179,7 @@ func FuzzFrame(f *testing.F) {
 	f.Add(encode(frame{kind: frameData, lengths: []int{0}}, nil))
 	huge := frame{kind: frameData, body: 1 << 40}
 	f.Add(encode(huge, nil))
+	f.Add(append(append(bytes.Clone(good), good...), encode(frame{kind: frameNote, grant: 1}, nil)...))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := bytes.NewReader(in)
 		var before, after runtime.MemStats
@@ -154,5 +190,14 @@ func FuzzFrame(f *testing.F) {
 		if err == nil {
 			require.Equal(t, in[:len(in)-r.Len()], encode(got, body))
 		}
+		cuts := rand.New(rand.NewPCG(uint64(crc32.ChecksumIEEE(in)), 0))
+		whole, failed := assemble(in, func() int { return len(in) })
+		single, once := assemble(in, func() int { return 1 })
+		random, again := assemble(in, func() int { return cuts.IntN(100) })
+		require.Equal(t, single, whole)
+		require.Equal(t, single, random)
+		require.Equal(t, once, failed)
+		require.Equal(t, once, again)
+		require.True(t, bytes.HasPrefix(in, bytes.Join(whole, nil)))
 	})
 }

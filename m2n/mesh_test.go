@@ -44,6 +44,9 @@ type shape struct {
 	messages           int // of each sender to each receiver
 	slots, slotBytes   int
 	tcp, shm, inproc   bool
+	tls                bool // where it is TCP
+	connections        int
+	spin               time.Duration
 	polite             bool // nobody dies
 }
 
@@ -56,6 +59,8 @@ func draw(seed uint64) shape {
 	}
 	transports := 1 + r.IntN(7)
 	s.tcp, s.shm, s.inproc = transports&1 != 0, transports&2 != 0, transports&4 != 0
+	s.tls, s.connections = r.IntN(3) == 0, 1+r.IntN(4)
+	s.spin = []time.Duration{-1, 0, 200 * time.Microsecond}[r.IntN(3)]
 	return s
 }
 
@@ -86,7 +91,10 @@ func newMesh(t *testing.T, s shape) *mesh {
 	var places []place
 	add := func(kind string, i int) *node {
 		cfg := Config{ID: fmt.Sprintf("%s%d", kind, i), Epoch: 1, Network: network, Slots: s.slots, SlotBytes: s.slotBytes,
-			PeerTimeout: 5 * time.Second, DialTimeout: 5 * time.Second, Queue: 1000}
+			PeerTimeout: 5 * time.Second, DialTimeout: 5 * time.Second, Queue: 1000, Connections: s.connections, SpinFor: s.spin}
+		if s.tls {
+			secured(&cfg)
+		}
 		if !s.polite {
 			cfg.DialTimeout = time.Second // who dials the dead finds out
 		}

@@ -4,7 +4,9 @@ package m2n
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"strings"
@@ -15,14 +17,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const peerVariable = "M2N_TEST_PEER_OF"
+// What the other process is told: the address of e, and that it is to send large
+// messages all the time.
+const (
+	peerVariable  = "M2N_TEST_PEER_OF"
+	floodVariable = "M2N_TEST_PEER_FLOODS"
+)
+
+// floodBody is so large that whoever is killed is so inside of a message.
+const floodBody = 8 << 20
 
 // otherProcess is a peer "p" of e in a process of its own: this test's binary,
 // which answers every message.
-func otherProcess(t *testing.T, e *Endpoint, addr string) *os.Process {
+func otherProcess(t *testing.T, e *Endpoint, addr string, env ...string) *os.Process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestOtherProcess$")
-	cmd.Env = append(os.Environ(), peerVariable+"="+addr)
+	cmd.Env = append(append(os.Environ(), peerVariable+"="+addr), env...)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -42,11 +52,15 @@ func TestOtherProcess(t *testing.T) {
 	if addr == "" {
 		t.Skip("it runs in a process of its own, for the tests below")
 	}
-	p := endpoint(t, Config{ID: "p", PeerTimeout: testTimeout})
+	p := endpoint(t, Config{ID: "p", PeerTimeout: testTimeout, SlotBytes: floodBody, Slots: 2})
 	require.NoError(t, p.SetPeer("e", addr, 0))
 	scheme, _, _ := strings.Cut(addr, ":")
 	_, err := os.Stdout.WriteString(listen(t, p, scheme+":127.0.0.1:0") + "\n")
 	require.NoError(t, err)
+	if os.Getenv(floodVariable) != "" {
+		flood(t, p, "e", func(int) bool { return true })
+		return
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
@@ -56,10 +70,99 @@ func TestOtherProcess(t *testing.T) {
 		}
 		if c.Kind == Received {
 			p.Release(c)
+			if len(c.Body) > 0 { // of a flood
+				continue
+			}
 			_, err := p.Post("e", Message{Header: c.Header})
 			require.NoError(t, err)
 		}
 	}
+}
+
+// flood sends large messages as fast as they go, until the pair is lost, and returns
+// how many were posted and how many reported. more is asked after each that is out.
+func flood(t *testing.T, e *Endpoint, peer string, more func(sent int) bool) (posted, reported int) {
+	t.Helper()
+	post := func() {
+		region := e.Register(content(e.cfg.ID, uint64(posted), floodBody), nil)
+		if _, err := e.Post(peer, Message{Header: binary.LittleEndian.AppendUint64(nil, uint64(posted)), Body: []Span{{region, 0, floodBody}}}); err == nil {
+			posted++
+		}
+	}
+	post()
+	post()
+	for {
+		c := poll(t, e)
+		switch c.Kind {
+		case Lost:
+			return posted, reported
+		case Sent:
+			if reported++; more(reported) {
+				post()
+			}
+		}
+	}
+}
+
+// TestKilledMidMessage: a process is killed while a large message is half copied, at
+// either end of it. What has come was whole, what was posted is reported, the loss
+// is known at once, and the pair beside it goes on.
+func TestKilledMidMessage(t *testing.T) {
+	t.Parallel()
+	for _, scheme := range []string{"tcp", "shm"} {
+		t.Run("sender/"+scheme, func(t *testing.T) {
+			e, c, addr := killPair(t, scheme)
+			p := otherProcess(t, e, addr, floodVariable+"=1")
+			var begin time.Time
+			for received := 0; ; {
+				d := poll(t, e)
+				if d.Kind == Lost {
+					require.Equal(t, "p", d.Peer)
+					break
+				}
+				number := binary.LittleEndian.Uint64(d.Header)
+				require.EqualValues(t, received, number)
+				require.True(t, bytes.Equal(content("p", number, floodBody), d.Body[0].Bytes()), "message %d", number)
+				e.Release(d)
+				if received++; received == 5 {
+					begin = time.Now()
+					require.NoError(t, p.Signal(syscall.SIGKILL))
+				}
+			}
+			require.NotZero(t, begin)
+			require.Less(t, time.Since(begin), inTime)
+			transfer(t, e, c)
+		})
+		t.Run("receiver/"+scheme, func(t *testing.T) {
+			e, c, addr := killPair(t, scheme)
+			p := otherProcess(t, e, addr)
+			var begin time.Time
+			posted, reported := flood(t, e, "p", func(sent int) bool {
+				if sent == 5 {
+					begin = time.Now()
+					require.NoError(t, p.Signal(syscall.SIGKILL))
+				}
+				return true
+			})
+			require.NotZero(t, begin)
+			require.Less(t, time.Since(begin), inTime)
+			require.Equal(t, posted, reported)
+			transfer(t, e, c)
+		})
+	}
+}
+
+// killPair is an endpoint that takes floods, and a peer beside the one that is to be
+// killed.
+func killPair(t *testing.T, scheme string) (e, c *Endpoint, addr string) {
+	t.Helper()
+	e = endpoint(t, Config{ID: "e", PeerTimeout: testTimeout, SlotBytes: floodBody, Slots: 2})
+	addr = listen(t, e, scheme+":127.0.0.1:0")
+	c = endpoint(t, Config{ID: "c"})
+	require.NoError(t, e.SetPeer("c", listen(t, c, scheme+":127.0.0.1:0"), 0))
+	require.NoError(t, c.SetPeer("e", "", 0))
+	transfer(t, e, c)
+	return e, c, addr
 }
 
 func TestKilledAndStoppedProcesses(t *testing.T) {
