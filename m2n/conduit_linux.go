@@ -60,16 +60,7 @@ func newSocket(n *lane, conn net.Conn) (*socket, error) {
 	return s, conn.Close()
 }
 
-func (s *socket) start() error {
-	if l := s.lane.link; !l.carries(s.lane) {
-		// Queues on the way that know priorities let credits pass; others ignore it.
-		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_PRIORITY, creditPriority)
-	}
-	return s.eng.gate.add(s.fd, s)
-}
-
-// creditPriority is TC_PRIO_INTERACTIVE, the highest that needs no rights.
-const creditPriority = 6
+func (s *socket) start() error { return s.eng.gate.add(s.fd, s) }
 
 func (s *socket) direct() bool { return true }
 

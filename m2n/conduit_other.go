@@ -4,4 +4,7 @@ package m2n
 
 import "net"
 
+// tune sets nothing: priorities and pacing are Linux's.
+func (n *lane) tune() error { return nil }
+
 func (n *lane) newConduit(conn net.Conn) conduit { return newStreamConduit(n, conn) }

@@ -89,6 +89,9 @@ func (c Config) check() error {
 			return fmt.Errorf("m2n: Config.%s is %d, want 1 to %d", f.name, f.v, f.limit)
 		}
 	}
+	if c.Pace < 0 {
+		return fmt.Errorf("m2n: Config.Pace is %d bytes a second, want 0 (no bound) or more", c.Pace)
+	}
 	return nil
 }
 
@@ -282,7 +285,7 @@ func bodyBytes(body []Span) (int, error) {
 
 // Poll returns the next completion, waiting for one until ctx ends. After Close
 // it returns what is left of Sent and Lost, and then ErrClosed. It reads what other
-// processes send: while nobody polls, a message may be noticed 20 ms late.
+// processes send: while nobody polls, a message may be noticed 32 ms late.
 func (e *Endpoint) Poll(ctx context.Context) (Completion, error) {
 	for {
 		if c, ok := e.pop(); ok {
@@ -379,11 +382,12 @@ func (e *Endpoint) Close(ctx context.Context) error {
 		p.fail(ErrClosed)
 	}
 	e.cancel()
-	errs = append(errs, e.windUp())
+	left := e.windUp()
+	errs = append(errs, left)
 	for _, c := range e.done.close() {
 		c.held.drop()
 	}
-	if g := e.eng.Load(); g != nil {
+	if g := e.eng.Load(); g != nil && left == nil { // else somebody may still use it
 		g.stop()
 	}
 	return errors.Join(errs...)

@@ -2,6 +2,7 @@ package m2n
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -83,8 +84,9 @@ func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
 // open lets the lane be used, once the handshake is over and the pair is up.
 func (n *lane) open() error {
 	n.heard.Store(int64(now()))
+	err := n.tune()
 	c := n.newConduit(n.conn)
-	err := c.start()
+	err = errors.Join(err, c.start())
 	p := n.link.pair
 	p.mu.Lock()
 	n.conduit, n.orderly = c, true

@@ -163,6 +163,12 @@ type Config struct {
 	// life and goodbyes, so that they do not wait behind bodies, and messages take
 	// turns on the others. Default 2, at most 16.
 	Connections int
+	// Pace bounds what a TCP connection of messages sends, in bytes a second, and
+	// Congestion names the kernel's algorithm of congestion control for it ("bbr",
+	// say): where many senders share a link whose queues are long, either keeps the
+	// queues short. Defaults: no bound, the system's. Both are Linux's.
+	Pace       int
+	Congestion string
 	// Dial makes a TCP connection to HOST:PORT; nil means plain TCP. For tests, and
 	// for networks with ways of their own.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)

@@ -22,8 +22,8 @@ func (e *Endpoint) watch() {
 // How often the watchdog looks for a consumer that may be elsewhere: the longer,
 // the longer nothing has come.
 const (
-	leastTick = time.Millisecond
-	mostTick  = 20 * time.Millisecond
+	leastTick = 4 * time.Millisecond
+	mostTick  = 32 * time.Millisecond
 )
 
 // guard looks until the endpoint is closed.
@@ -51,7 +51,7 @@ func (e *Endpoint) substitute(tick time.Duration) time.Duration {
 		return e.cfg.PeerTimeout
 	}
 	g.look()
-	const long = 4 * leastTick
+	const long = 2 * leastTick
 	if asked := tick > long && !g.resting.Load(); asked || g.moved() {
 		tick = 0
 	}

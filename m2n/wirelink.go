@@ -196,11 +196,11 @@ func (l *wireLink) giveBackIfUrgent(more int) {
 	}
 }
 
-// urgent reports whether the peer has, for all that this end knows, at most half
+// urgent reports whether the peer has, for all that this end knows, less than half
 // of its credits left. The caller holds pair.mu.
 func (l *wireLink) urgent() bool {
 	left := l.pair.ep.cfg.Slots - l.slots.taken() - l.back
-	return l.back > 0 && 2*left <= l.pair.ep.cfg.Slots
+	return l.back > 0 && 2*left < l.pair.ep.cfg.Slots
 }
 
 // told takes a goodbye. What was sent before it on other lanes is still to come.
