@@ -187,6 +187,8 @@ type creditsJob struct {
 	Name, Peer     string
 	Host, PeerHost string
 	Pairs, Bytes   int
+	Pace           int
+	Congestion     string
 }
 
 // creditsReport has, for each pair, when this end released its k-th message, and
@@ -198,12 +200,13 @@ type creditsReport struct {
 }
 
 // creditSlots is so small that each credit is urgent: none waits for others.
-const creditSlots = 2
+const creditSlots = 1
 
 func runCredits(t *testing.T, ctx context.Context, job creditsJob) {
 	shuttles := make([]*shuttle, job.Pairs)
 	for i := range shuttles {
-		e, err := m2n.NewEndpoint(m2n.Config{ID: fmt.Sprint(job.Name, i), Slots: creditSlots, PeerTimeout: 10 * time.Second, DialTimeout: 10 * time.Second})
+		e, err := m2n.NewEndpoint(m2n.Config{ID: fmt.Sprint(job.Name, i), Slots: creditSlots, PeerTimeout: 10 * time.Second, DialTimeout: 10 * time.Second,
+			Pace: job.Pace, Congestion: job.Congestion})
 		require.NoError(t, err)
 		defer leave(e)
 		_, err = e.Listen(ctx, fmt.Sprintf("tcp:%s:%d", job.Host, 7000+i))

@@ -106,10 +106,25 @@ func (g *ground) exchange(senders, receivers []string) []*netNode {
 // where it can be used? The goal is a P99 below 2 ms where the queue sends what
 // has SO_PRIORITY 6 first.
 func TestShapedLinksCredits(t *testing.T) {
-	for _, prio := range []bool{true, false} {
-		t.Run(fmt.Sprintf("prio=%v", prio), func(t *testing.T) {
-			g := newGround(t, []string{"a", "b"}, cable(prio)...)
-			nodes := []*netNode{g.credits("a", "b"), g.credits("b", "a")}
+	const pairs = 4
+	for _, tc := range []struct {
+		name string
+		prio bool
+		job  creditsJob
+	}{
+		{"prio", true, creditsJob{}},
+		{"plain", false, creditsJob{}},
+		// Nine tenths of what the headers leave, in equal parts.
+		{"paced", false, creditsJob{Pace: 27_000_000}},
+		{"bbr", false, creditsJob{Congestion: "bbr"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.job.Congestion != "" && !kernelKnows(tc.job.Congestion) {
+				t.Skip("this kernel does not know " + tc.job.Congestion)
+			}
+			tc.job.Pairs, tc.job.Bytes = pairs, 256<<10
+			g := newGround(t, []string{"a", "b"}, cable(tc.prio)...)
+			nodes := []*netNode{g.credits("a", "b", tc.job), g.credits("b", "a", tc.job)}
 			from, until := g.window(nodes)
 			var reports [2]creditsReport
 			for i, n := range nodes {
@@ -129,10 +144,15 @@ func TestShapedLinksCredits(t *testing.T) {
 }
 
 // credits starts one end of the pairs between two nodes.
-func (g *ground) credits(node, peer string) *netNode {
-	return g.start(node, "credits", creditsJob{
-		Name: node, Host: g.address(node), Peer: peer, PeerHost: g.address(peer), Pairs: 4, Bytes: 256 << 10,
-	})
+func (g *ground) credits(node, peer string, job creditsJob) *netNode {
+	job.Name, job.Host, job.Peer, job.PeerHost = node, g.address(node), peer, g.address(peer)
+	return g.start(node, "credits", job)
+}
+
+// kernelKnows tells whether an algorithm of congestion control may be used.
+func kernelKnows(congestion string) bool {
+	known, err := os.ReadFile("/proc/sys/net/ipv4/tcp_available_congestion_control")
+	return err == nil && slices.Contains(strings.Fields(string(known)), congestion)
 }
 
 // travels pairs the k-th release with the k-th credit of each pair.
