@@ -41,9 +41,11 @@ func plans() map[string]plan {
 		"shm":     meshPlan("shm"),
 		"tcp":     meshPlan("tcp"),
 		"m2n-ucx": meshPlan("ucx"),
-		"grpc":    grpcPlan(),
 		"raw":     rawPlan(false),
 		"raw-crc": rawPlan(true),
+
+		"grpc":       grpcStyle{}.plan(),
+		"grpc-tuned": grpcStyle{tuned: true}.plan(),
 	}
 }
 

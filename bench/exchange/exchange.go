@@ -225,6 +225,8 @@ func baselineRows(name string) []string {
 	switch name {
 	case "mpi":
 		return []string{"mpi-shm", "mpi-tcp"}
+	case "grpc":
+		return []string{"grpc", "grpc-tuned"}
 	case "raw":
 		return []string{"raw", "raw-crc"}
 	case "ucx":

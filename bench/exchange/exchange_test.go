@@ -45,5 +45,5 @@ func TestOptionsThatAreRefused(t *testing.T) {
 // TestContestants: a baseline may be several rows.
 func TestContestants(t *testing.T) {
 	o := Options{Transports: []string{"shm", "tcp", "ucx", "shm"}, Baselines: []string{"raw", "mpi", "raw", "grpc", "ucx"}}
-	require.Equal(t, []string{"shm", "tcp", "m2n-ucx", "grpc", "mpi-shm", "mpi-tcp", "raw", "raw-crc", "ucx", "ucx-tcp"}, o.contestants())
+	require.Equal(t, []string{"shm", "tcp", "m2n-ucx", "grpc", "grpc-tuned", "mpi-shm", "mpi-tcp", "raw", "raw-crc", "ucx", "ucx-tcp"}, o.contestants())
 }

@@ -15,12 +15,58 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// grpcPlan is gRPC streaming: a client's stream per pair, each on a connection
-// of its own, windows and limits beyond a message.
-func grpcPlan() plan {
-	return plan{listen: grpcListen, connect: grpcConnect}
+// grpcStyle is how a program uses gRPC streaming: a client's stream per pair, each
+// on a connection of its own. Plainly, rows are a field of type bytes, and options
+// are the defaults but for the limit of a message's size.
+type grpcStyle struct{ tuned bool }
+
+func (g grpcStyle) plan() plan { return plan{listen: g.listen, connect: g.connect} }
+
+func (g grpcStyle) dialOptions(s Shape) []grpc.DialOption {
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	limits := []grpc.CallOption{grpc.MaxCallSendMsgSize(grpcLimit(s)), grpc.MaxCallRecvMsgSize(grpcLimit(s))}
+	if g.tuned {
+		limits = append(limits, grpc.ForceCodecV2(rowCodec{}))
+		options = append(options,
+			grpc.WithInitialWindowSize(grpcWindow(s.Bytes)), grpc.WithInitialConnWindowSize(grpcWindow(s.Bytes)),
+			grpc.WithReadBufferSize(grpcBuffer), grpc.WithWriteBufferSize(grpcBuffer), grpc.WithIdleTimeout(0))
+	}
+	return append(options, grpc.WithDefaultCallOptions(limits...))
+}
+
+func (g grpcStyle) serverOptions(s Shape) []grpc.ServerOption {
+	options := []grpc.ServerOption{grpc.MaxRecvMsgSize(grpcLimit(s)), grpc.MaxSendMsgSize(grpcLimit(s))}
+	if g.tuned {
+		options = append(options, grpc.ForceServerCodecV2(rowCodec{}),
+			grpc.InitialWindowSize(grpcWindow(s.Bytes)), grpc.InitialConnWindowSize(grpcWindow(s.Bytes)),
+			grpc.ReadBufferSize(grpcBuffer), grpc.WriteBufferSize(grpcBuffer))
+	}
+	return options
+}
+
+// grpcLimit is that of a message: a row, and what encodes a field of it.
+func grpcLimit(s Shape) int { return s.Bytes + 16 }
+
+// message is what is sent of a row.
+func (g grpcStyle) message(row []byte) any {
+	if g.tuned {
+		return row
+	}
+	return wrapperspb.Bytes(row)
+}
+
+// receive takes a row from a stream: into memory that is there, or where gRPC puts
+// it.
+func (g grpcStyle) receive(stream grpcStream, row []byte) ([]byte, error) {
+	if g.tuned {
+		return row, stream.RecvMsg(row)
+	}
+	var m wrapperspb.BytesValue
+	err := stream.RecvMsg(&m)
+	return m.GetValue(), err
 }
 
 const (
@@ -60,6 +106,7 @@ func (rowCodec) Name() string { return "rows" }
 
 // grpcEnd is a row for each peer, and streams that move them.
 type grpcEnd struct {
+	style   grpcStyle
 	buffers [][]byte
 	streams []grpcStream
 }
@@ -70,8 +117,8 @@ type grpcStream interface {
 	RecvMsg(m any) error
 }
 
-func newGRPCEnd(peers, bytes int) grpcEnd {
-	e := grpcEnd{buffers: make([][]byte, peers), streams: make([]grpcStream, peers)}
+func (g grpcStyle) newEnd(peers, bytes int) grpcEnd {
+	e := grpcEnd{style: g, buffers: make([][]byte, peers), streams: make([]grpcStream, peers)}
 	for i := range e.buffers {
 		e.buffers[i] = make([]byte, bytes)
 	}
@@ -85,16 +132,11 @@ type grpcClient struct {
 	cancel context.CancelFunc
 }
 
-func grpcConnect(ctx context.Context, self int, s Shape, addrs []string) (sender, error) {
+func (g grpcStyle) connect(ctx context.Context, self int, s Shape, addrs []string) (sender, error) {
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, grpcSender, strconv.Itoa(self)))
-	c := &grpcClient{grpcEnd: newGRPCEnd(s.Receivers, s.Bytes), cancel: cancel}
+	c := &grpcClient{grpcEnd: g.newEnd(s.Receivers, s.Bytes), cancel: cancel}
 	for r, addr := range addrs {
-		conn, err := grpc.NewClient("passthrough:///"+addr,
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithInitialWindowSize(grpcWindow(s.Bytes)), grpc.WithInitialConnWindowSize(grpcWindow(s.Bytes)),
-			grpc.WithReadBufferSize(grpcBuffer), grpc.WithWriteBufferSize(grpcBuffer),
-			grpc.WithIdleTimeout(0),
-			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rowCodec{}), grpc.MaxCallSendMsgSize(s.Bytes), grpc.MaxCallRecvMsgSize(s.Bytes)))
+		conn, err := grpc.NewClient("passthrough:///"+addr, g.dialOptions(s)...)
 		if err != nil {
 			return nil, errors.Join(err, c.close())
 		}
@@ -115,7 +157,7 @@ func (c *grpcClient) rows() [][]byte { return c.buffers }
 func (c *grpcClient) send(_ context.Context, times int) error {
 	err := each(len(c.streams), func(i int) error {
 		for range times {
-			if err := c.streams[i].SendMsg(c.buffers[i]); err != nil {
+			if err := c.streams[i].SendMsg(c.style.message(c.buffers[i])); err != nil {
 				return err
 			}
 		}
@@ -148,17 +190,14 @@ type arrivedStream struct {
 	stream grpc.ServerStream
 }
 
-func grpcListen(ctx context.Context, _ int, s Shape) (receiver, string, error) {
+func (g grpcStyle) listen(ctx context.Context, _ int, s Shape) (receiver, string, error) {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, "", err
 	}
-	r := &grpcReceiver{grpcEnd: newGRPCEnd(s.Senders, s.Bytes), served: make(chan error, 1), arrived: make(chan arrivedStream, s.Senders)}
-	r.server = grpc.NewServer(
-		grpc.ForceServerCodecV2(rowCodec{}), grpc.MaxRecvMsgSize(s.Bytes), grpc.MaxSendMsgSize(s.Bytes),
-		grpc.InitialWindowSize(grpcWindow(s.Bytes)), grpc.InitialConnWindowSize(grpcWindow(s.Bytes)),
-		grpc.ReadBufferSize(grpcBuffer), grpc.WriteBufferSize(grpcBuffer))
+	r := &grpcReceiver{grpcEnd: g.newEnd(s.Senders, s.Bytes), served: make(chan error, 1), arrived: make(chan arrivedStream, s.Senders)}
+	r.server = grpc.NewServer(g.serverOptions(s)...)
 	r.server.RegisterService(&grpc.ServiceDesc{ServiceName: grpcService, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{grpcStreamDesc()}}, r)
 	go func() { r.served <- r.server.Serve(l) }()
 	return r, l.Addr().String(), nil
@@ -200,10 +239,11 @@ func (r *grpcReceiver) receive(ctx context.Context, times int, got func(int, []b
 	}
 	return each(len(r.streams), func(i int) error {
 		for range times {
-			if err := r.streams[i].RecvMsg(r.buffers[i]); err != nil {
+			row, err := r.style.receive(r.streams[i], r.buffers[i])
+			if err != nil {
 				return err
 			}
-			if err := got(i, r.buffers[i]); err != nil {
+			if err := got(i, row); err != nil {
 				return err
 			}
 		}

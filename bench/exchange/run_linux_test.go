@@ -108,7 +108,7 @@ func TestExchange(t *testing.T) {
 	for _, s := range []Shape{{1, 1, 256 << 10, 1}, {3, 2, 4096, 1}, {1, 2, 64 << 10, 16}, {2, 2, 8, 3}} {
 		t.Run(s.String(), func(t *testing.T) {
 			report := measured(t, s, "shm", "tcp", "grpc", "raw")
-			requireRows(t, report, "shm", "tcp", "grpc", "raw", "raw-crc")
+			requireRows(t, report, "shm", "tcp", "grpc", "grpc-tuned", "raw", "raw-crc")
 			for _, row := range report.Rows {
 				require.Equal(t, s, row.Shape)
 				require.Positive(t, *row.CPUPerGB, row.Transport)
