@@ -90,8 +90,11 @@ func (f *toyFabric) Arm() (bool, error) {
 }
 
 func (f *toyFabric) push(ev FabricEvent) {
+	if f.closed { // its descriptor may be another's by now
+		return
+	}
 	f.events = append(f.events, ev)
-	_, _ = unix.Write(f.fd, binary.NativeEndian.AppendUint64(nil, 1)) // fails after the close
+	_, _ = unix.Write(f.fd, binary.NativeEndian.AppendUint64(nil, 1)) // fails after 2^64 events
 }
 
 // Progress reports some events, in any order but that a connection's last one

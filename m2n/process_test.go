@@ -156,7 +156,7 @@ func TestKilledMidMessage(t *testing.T) {
 // killed.
 func killPair(t *testing.T, scheme string) (e, c *Endpoint, addr string) {
 	t.Helper()
-	e = endpoint(t, Config{ID: "e", PeerTimeout: testTimeout, SlotBytes: floodBody, Slots: 2})
+	e = endpoint(t, Config{ID: "e", PeerTimeout: inTime, SlotBytes: floodBody, Slots: 2})
 	addr = listen(t, e, scheme+":127.0.0.1:0")
 	c = endpoint(t, Config{ID: "c"})
 	require.NoError(t, e.SetPeer("c", listen(t, c, scheme+":127.0.0.1:0"), 0))
