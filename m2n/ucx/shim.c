@@ -260,6 +260,7 @@ static void free_out(struct shim *s)
 
 void shim_stop(struct shim *s)
 {
+	s->armed = false; // requests end here, and nobody is to be woken for them
 	if (s->worker)
 		ucp_worker_destroy(s->worker);
 	s->worker = NULL;
