@@ -7,7 +7,7 @@
 // Without the tag, Open says so, and nothing of C is needed:
 //
 //	apt-get install libucx-dev
-//	CGO_ENABLED=1 go build -tags ucx ./cmd/tandem
+//	CGO_ENABLED=1 go build -tags ucx ./...
 //
 // UCX has neither encryption nor authentication, and trusts what arrives: use it
 // in a network that only the cluster's nodes can reach. docs/ucx.md has the
