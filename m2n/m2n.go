@@ -22,7 +22,9 @@
 //     is received after that. No other pair is touched.
 //   - Post never blocks; every wait of the library itself is bounded.
 //
-// Docs and pictures are in docs/m2n.md.
+// Transports are in process (no copy), shared memory (one copy), TCP, TLS and
+// fabrics such as UCX; a peer's address says which are wanted, see
+// [Endpoint.Listen]. Docs and pictures are in docs/m2n.md.
 package m2n
 
 import (
@@ -73,9 +75,9 @@ const (
 	// Received: a message has arrived; its spans are the receiver's until Release.
 	Received Kind = iota
 	// Sent: a posted message's spans may be reused; Token says which. In process
-	// it comes when the receiver releases, over TCP when the last byte is with
-	// the kernel. Err is set where the pair failed first. An answer may be polled
-	// before the Sent of what it answers.
+	// it comes when the receiver releases, in shared memory when it is written, over
+	// TCP when the last byte is with the kernel. Err is set where the pair failed
+	// first. An answer may be polled before the Sent of what it answers.
 	Sent
 	// Lost: the pair has failed; Err is a *LostError that says why. Later posts to
 	// the peer fail until SetPeer names it again, with a higher epoch.
