@@ -17,10 +17,13 @@ import (
 // less than a microsecond, to a parked one tens of them: fork and join decide
 // the speed of small operations. But a helper that spins on a core which
 // another node could use slows both down, so helpers park at once where as many
-// nodes are runnable as there are workers, and nobody wakes them then.
+// nodes are runnable as there are workers, and nobody wakes them then. In a pool of
+// one node (NewNodePool) what another node could use is known better: the node's
+// pauses are that one's turns.
 type Pool struct {
 	workers  int
 	maySpin  bool
+	oneNode  bool
 	jobs     [poolSlots]paddedJob
 	posted   atomic.Uint32 // rises with each job posted; what spinning helpers watch
 	busy     atomic.Int32  // nodes between Enter and Leave
@@ -55,19 +58,38 @@ type paddedJob struct {
 // NewPool starts a pool of that many workers, the caller of Run among them:
 // workers-1 helpers. 0 means one per processor that Go may use.
 func NewPool(workers int) *Pool {
+	p := newPool(workers)
+	p.start()
+	return p
+}
+
+func newPool(workers int) *Pool {
 	procs := runtime.GOMAXPROCS(0)
 	if workers <= 0 {
 		workers = procs
 	}
-	p := &Pool{
+	return &Pool{
 		workers: workers,
 		maySpin: workers <= procs,
 		wake:    make(chan struct{}, workers),
 		done:    make(chan struct{}),
 	}
-	for range workers - 1 {
+}
+
+func (p *Pool) start() {
+	for range p.workers - 1 {
 		p.helpers.Go(p.help)
 	}
+}
+
+// NewNodePool is NewPool for a process with one node, whose pauses between Leave
+// and Enter are spent waiting for other processes of the machine, as a rule for
+// longer than spinTime. In them helpers are parked, so that the others can have
+// the cores; Enter wakes them, so that they are there by the first job.
+func NewNodePool(workers int) *Pool {
+	p := newPool(workers)
+	p.oneNode = true
+	p.start()
 	return p
 }
 
@@ -77,7 +99,11 @@ func (p *Pool) Workers() int { return p.workers }
 // Enter says that a node has work to do, whether or not inside Run, until it
 // calls Leave. While as many nodes are busy as there are workers, helpers stay
 // out of their way.
-func (p *Pool) Enter() { p.busy.Add(1) }
+func (p *Pool) Enter() {
+	if p.busy.Add(1) == 1 && p.oneNode && p.maySpin {
+		p.wakeUp(p.workers - 1 - int(p.spinning.Load()))
+	}
+}
 
 // Leave ends what Enter began.
 func (p *Pool) Leave() { p.busy.Add(-1) }
@@ -189,7 +215,7 @@ func (p *Pool) spin() bool {
 	defer p.spinning.Add(-1)
 	seen := p.posted.Load()
 	for start := time.Now(); time.Since(start) < spinTime; {
-		if p.idleCores() <= 0 || p.isClosed() {
+		if p.idleCores() <= 0 || p.isClosed() || p.oneNode && p.busy.Load() == 0 {
 			return false
 		}
 		for range 64 {

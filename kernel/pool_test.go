@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newPool is a pool that the test's end closes.
-func newPool(t testing.TB, workers int) *Pool {
+// testPool is a pool that the test's end closes.
+func testPool(t testing.TB, workers int) *Pool {
 	p := NewPool(workers)
 	t.Cleanup(p.Close)
 	return p
@@ -34,7 +34,7 @@ func requireOnce(t *testing.T, p *Pool, threads, n, grain int) {
 func TestRunDoesEachItemOnce(t *testing.T) {
 	r := newRand(t, 1)
 	for _, workers := range threadCounts {
-		p := newPool(t, workers)
+		p := testPool(t, workers)
 		for range 300 {
 			requireOnce(t, p, 1+r.IntN(6), r.IntN(1000), r.IntN(50))
 		}
@@ -44,7 +44,7 @@ func TestRunDoesEachItemOnce(t *testing.T) {
 // Callers share the helpers, more of them than there are places for jobs, and
 // jobs within jobs among them.
 func TestRunFromManyCallers(t *testing.T) {
-	p := newPool(t, 3)
+	p := testPool(t, 3)
 	var callers sync.WaitGroup
 	for range 2 * poolSlots {
 		callers.Go(func() {
@@ -59,7 +59,7 @@ func TestRunFromManyCallers(t *testing.T) {
 
 // An operation must not use more threads than its device may.
 func TestRunBoundsItsThreads(t *testing.T) {
-	p := newPool(t, 4)
+	p := testPool(t, 4)
 	for range 50 {
 		var inside, most atomic.Int32
 		p.Run(2, 64, 1, func(lo, hi int) {
@@ -76,7 +76,7 @@ func TestRunBoundsItsThreads(t *testing.T) {
 // A caller never waits for a helper that did not come, only for a piece that
 // one holds.
 func TestRunDoesNotNeedItsHelpers(t *testing.T) {
-	p := newPool(t, 2)
+	p := testPool(t, 2)
 	hold, held := make(chan struct{}), make(chan struct{})
 	var first sync.WaitGroup
 	first.Go(func() { // both the caller and the helper are stuck in this job
@@ -96,7 +96,7 @@ func TestRunDoesNotNeedItsHelpers(t *testing.T) {
 
 // The caller sleeps, rather than spin, where a helper's last piece is long.
 func TestRunWaitsForALongPiece(t *testing.T) {
-	p := newPool(t, 2)
+	p := testPool(t, 2)
 	var mine, theirs atomic.Bool
 	p.Run(2, 2, 1, func(lo, hi int) {
 		if mine.CompareAndSwap(false, true) {
@@ -114,7 +114,7 @@ func TestRunWaitsForALongPiece(t *testing.T) {
 // Where as many nodes are runnable as there are cores, nobody calls helpers
 // away from them, and the helpers park.
 func TestHelpersStayOutOfTheWayOfBusyNodes(t *testing.T) {
-	p := newPool(t, 2)
+	p := testPool(t, 2)
 	p.Enter()
 	p.Enter()
 	require.Eventually(t, func() bool { return p.parked.Load() == 1 && p.spinning.Load() == 0 }, 5*time.Second, time.Millisecond)
@@ -122,6 +122,23 @@ func TestHelpersStayOutOfTheWayOfBusyNodes(t *testing.T) {
 	p.Leave()
 	p.Leave()
 	requireOnce(t, p, 2, 100, 1)
+}
+
+// The helpers of a pool of one node are parked in its pauses, and on their way to
+// work once it enters.
+func TestHelpersWaitForTheirOnlyNode(t *testing.T) {
+	p := NewNodePool(2)
+	t.Cleanup(p.Close)
+	parked := func() bool { return p.parked.Load() == 1 && p.spinning.Load() == 0 }
+	require.Eventually(t, parked, 5*time.Second, time.Millisecond)
+	for range 20 {
+		p.Enter()
+		require.Zero(t, p.parked.Load(), "Enter has not woken the helper")
+		requireOnce(t, p, 2, 100, 1)
+		p.Leave()
+		require.Eventually(t, parked, 5*time.Second, 10*time.Microsecond)
+	}
+	requireOnce(t, p, 2, 100, 1) // in a pause
 }
 
 func TestRunAfterClose(t *testing.T) {
@@ -132,7 +149,7 @@ func TestRunAfterClose(t *testing.T) {
 }
 
 func TestDevicesShareAPool(t *testing.T) {
-	p := newPool(t, 2)
+	p := testPool(t, 2)
 	c, err := NewCPU(CPUOptions{Pool: p, Threads: 7})
 	require.NoError(t, err)
 	require.Equal(t, 2, c.Threads(), "more threads than the pool has workers")
@@ -143,7 +160,7 @@ func TestDevicesShareAPool(t *testing.T) {
 // BenchmarkHandOff is the cost of a job of two pieces that take no time, to a
 // helper that spins.
 func BenchmarkHandOff(b *testing.B) {
-	p := newPool(b, 2)
+	p := testPool(b, 2)
 	for b.Loop() {
 		p.Run(2, 2, 1, func(lo, hi int) {})
 	}

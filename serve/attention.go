@@ -66,6 +66,7 @@ type AttentionNode struct {
 	experts   []string // ids of the expert nodes, by place
 	announced uint64   // micro-batches in flight, as the expert nodes know it
 	patience  patience
+	yielder   yielder
 	stats     *recorder
 
 	mu    sync.Mutex
@@ -439,12 +440,19 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
 	}
+	n.yielder.yield()
 	wait := n.patience.context(ctx)
 	c, err := n.cfg.Endpoint.Poll(wait)
 	if err != nil && ctx.Err() == nil && wait.Err() != nil {
 		return c, fmt.Errorf("no %s of layer %d, micro-batch %d, step %d for %v", b.exchange.awaited(), b.exchange.sent.Layer, b.exchange.sent.MicroBatch, b.step, stallTimeout/2)
 	}
 	return c, err
+}
+
+// handleTurn is handle in a turn of its own.
+func (n *AttentionNode) handleTurn(ctx context.Context, c m2n.Completion) error {
+	defer n.turn()()
+	return n.handle(ctx, c)
 }
 
 // handle takes a completion of any micro-batch.

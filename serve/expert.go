@@ -64,6 +64,7 @@ type ExpertNode struct {
 	sending map[sent]*output // by the message that carries a part of it
 	timer   time.Duration    // when the gather wants to be called, 0: not
 	stats   *recorder
+	yielder yielder
 }
 
 // sent names a posted message.
@@ -129,6 +130,7 @@ func (n *ExpertNode) poll(ctx context.Context) (m2n.Completion, error) {
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
 	}
+	n.yielder.yield()
 	if n.timer == 0 {
 		return n.cfg.Endpoint.Poll(ctx)
 	}

@@ -20,6 +20,20 @@ type output struct {
 
 // run computes a layer's experts over the rows of several messages.
 func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
+	grouping, out, err := n.turn(ctx, run)
+	if err != nil {
+		return fmt.Errorf("layer %d: %w", run.Layer, err)
+	}
+	n.count(grouping.Offsets)
+	n.drain()
+	n.answer(run, grouping, out)
+	return nil
+}
+
+// turn computes a run's results while the pool knows that the node works. To answer
+// is no part of it: that may copy them, or write to a socket, and who gets them
+// wants the cores.
+func (n *ExpertNode) turn(ctx context.Context, run *gather.Run) (*route.Grouping, *output, error) {
 	if n.cfg.Busy != nil {
 		n.cfg.Busy.Enter()
 		defer n.cfg.Busy.Leave()
@@ -34,14 +48,8 @@ func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
 	}
 	grouping := n.grouper.Group(n.pairs)
 	out, err := n.compute(ctx, run.Layer, rows, grouping)
-	if err != nil {
-		return fmt.Errorf("layer %d: %w", run.Layer, err)
-	}
 	n.stats.computed(time.Since(begin))
-	n.count(grouping.Offsets)
-	n.drain()
-	n.answer(run, grouping, out)
-	return nil
+	return grouping, out, err
 }
 
 // compute makes the results of a layer's experts, as they travel, for messages

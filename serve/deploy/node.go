@@ -95,7 +95,7 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 	}
 	o.Log, o.PeerTimeout = filled.Log, filled.PeerTimeout
 	n := &Node{
-		NodeOptions: o, model: m, pool: kernel.NewPool(filled.Threads),
+		NodeOptions: o, model: m, pool: kernel.NewNodePool(filled.Threads),
 		client: cluster.NewHTTPClient(o.PeerTimeout, o.TLS.TLS()), status: Status{State: Joining},
 	}
 	var err error
