@@ -19,6 +19,8 @@ type phase struct {
 	// least and most are the rows of the attention nodes with the fewest and the
 	// most.
 	least, most uint64
+	// cpu is the processor time of the engine's processes, in seconds.
+	cpu float64
 }
 
 // pool is the sums over a pool's nodes.

@@ -134,7 +134,7 @@ func (n *localNodes) release() error {
 
 func (n *localNodes) result(context.Context) (*engineRun, error) {
 	w := n.current()
-	s := statistics{before: n.before, at: w.at, after: n.local.Stats()}
+	s := statistics{before: n.before, at: w.at, cpu: w.cpu, after: n.local.Stats()}
 	return s.run(w.trace(), n.attention()), nil
 }
 

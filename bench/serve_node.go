@@ -125,9 +125,15 @@ type Observation struct {
 	At     [][]time.Duration
 }
 
+// NodeReport is a node's statistics, and the processor time of its process.
+type NodeReport struct {
+	Stats serve.NodeStats
+	CPU   time.Duration
+}
+
 // Stats tells what the node has done.
-func (s *nodeService) Stats(_ none, stats *serve.NodeStats) error {
-	*stats = s.node.Stats()
+func (s *nodeService) Stats(_ none, r *NodeReport) error {
+	*r = NodeReport{s.node.Stats(), cpuTime()}
 	return nil
 }
 
@@ -159,7 +165,7 @@ func (s *nodeService) Release(_ none, _ *none) error {
 const runTimeout = 10 * time.Minute
 
 // Reached waits for a moment of the run, and tells the statistics at it.
-func (s *nodeService) Reached(m int, stats *serve.NodeStats) error {
+func (s *nodeService) Reached(m int, r *NodeReport) error {
 	w := s.current()
 	select {
 	case <-w.reached[m]:
@@ -168,7 +174,7 @@ func (s *nodeService) Reached(m int, stats *serve.NodeStats) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	*stats = w.at[m][0]
+	*r = NodeReport{w.at[m][0], w.cpu[m]}
 	return nil
 }
 

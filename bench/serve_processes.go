@@ -48,9 +48,9 @@ func (p *nodeProcess) call(method string, argument, result any) error {
 }
 
 // stats asks for the node's statistics.
-func (p *nodeProcess) stats() (s serve.NodeStats, err error) {
-	err = p.call("Stats", none{}, &s)
-	return s, err
+func (p *nodeProcess) stats() (r NodeReport, err error) {
+	err = p.call("Stats", none{}, &r)
+	return r, err
 }
 
 // tail keeps the end of what a process says.
@@ -175,18 +175,21 @@ func (n *processNodes) ready(ctx context.Context) error {
 }
 
 // stats asks all nodes for their statistics.
-func (n *processNodes) stats() ([]serve.NodeStats, error) { return n.statsOf(n.all) }
+func (n *processNodes) stats() ([]serve.NodeStats, error) {
+	all, _, err := n.reports(n.all)
+	return all, err
+}
 
-func (n *processNodes) statsOf(nodes []*nodeProcess) ([]serve.NodeStats, error) {
-	var all []serve.NodeStats
+// reports asks nodes for their statistics and the sum of their processor time.
+func (n *processNodes) reports(nodes []*nodeProcess) (all []serve.NodeStats, cpu time.Duration, err error) {
 	for _, p := range nodes {
-		s, err := p.stats()
+		r, err := p.stats()
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		all = append(all, s)
+		all, cpu = append(all, r.Stats), cpu+r.CPU
 	}
-	return all, nil
+	return all, cpu, nil
 }
 
 func (n *processNodes) attention() int { return 1 }
@@ -205,18 +208,20 @@ func (n *processNodes) arm(sequences int) (err error) {
 }
 
 // note takes the statistics of all nodes at the run's moments: the attention
-// node's own, the expert nodes' as soon as it tells.
+// node's own, the expert nodes' as soon as it tells, and then the processor time of
+// this process, which has the front end.
 func (n *processNodes) note() error {
 	for m := range runMoments {
-		var s serve.NodeStats
-		if err := n.all[0].call("Reached", int(m), &s); err != nil {
+		var first NodeReport
+		if err := n.all[0].call("Reached", int(m), &first); err != nil {
 			return err
 		}
-		experts, err := n.statsOf(n.all[1:])
+		experts, cpu, err := n.reports(n.all[1:])
 		if err != nil {
 			return err
 		}
-		n.run.at[m] = append([]serve.NodeStats{s}, experts...)
+		n.run.at[m] = append([]serve.NodeStats{first.Stats}, experts...)
+		n.run.cpu[m] = first.CPU + cpu + cpuTime()
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -61,6 +62,10 @@ type ServeRow struct {
 	OneProcess       float64   `json:"one_process_tokens_per_s"`
 	OneProcessRatio  float64   `json:"one_process_ratio"`
 	OneProcessRatios []float64 `json:"one_process_ratios"` // repeat by repeat
+	// QuickStep is the tenth percentile of the times of decode steps, which a busy
+	// machine lengthens least; QuickStepRatio is that of one process ÷ this one.
+	QuickStep      float64 `json:"step_p10_s,omitempty"`
+	QuickStepRatio float64 `json:"one_process_step_p10_ratio,omitempty"`
 	// AttentionSeconds and ExpertSeconds are T_a and T_e, per micro-batch and
 	// layer, computing alone; TransferSeconds is T_c, from post to completion.
 	AttentionSeconds float64 `json:"attention_s"`
@@ -73,6 +78,8 @@ type ServeRow struct {
 	// rows of an expert in a call, where it had any.
 	Aggregation   float64 `json:"aggregation"`
 	RowsPerExpert float64 `json:"rows_per_expert"`
+	// CPUSeconds is the processor time of a token, that of the front end included.
+	CPUSeconds float64 `json:"cpu_s_per_token"`
 	// Steps and DirectSteps are the model's steps in the whole run: with one
 	// attention node and one micro-batch they are the same.
 	Steps       float64 `json:"steps"`
@@ -138,6 +145,7 @@ func (r *ServeReport) row(c contestant, i, sequences int, name string, turns []t
 		ExpertBubble:     pick(func(p phase) float64 { return p.expertBubble }),
 		Aggregation:      pick(func(p phase) float64 { return p.aggregation }),
 		RowsPerExpert:    pick(func(p phase) float64 { return p.rowsPerExpert }),
+		CPUSeconds:       medianOf(turns, func(t turn) float64 { return t[i].cpuPerToken(name, r.options.Prompt*sequences) }),
 		Steps:            medianOf(turns, func(t turn) float64 { return float64(t[i].steps) }),
 		DirectSteps:      medianOf(turns, func(t turn) float64 { return float64(t[directCalls].steps) }),
 	}
@@ -154,7 +162,22 @@ func (r *ServeReport) row(c contestant, i, sequences int, name string, turns []t
 		row.OneProcessRatios = append(row.OneProcessRatios, rate(t, i)/rate(t, onProcess))
 	}
 	row.Ratio, row.OneProcessRatio = median(row.Ratios), median(row.OneProcessRatios)
+	if name == "decode" {
+		row.QuickStep = quickStep(turns, i)
+		row.QuickStepRatio = quickStep(turns, onProcess) / row.QuickStep
+	}
 	return row
+}
+
+// quickStep is the tenth percentile of the times of the i-th contestant's decode
+// steps in all turns.
+func quickStep(turns []turn, i int) float64 {
+	var all []float64
+	for _, t := range turns {
+		all = append(all, t[i].intervals()...)
+	}
+	slices.Sort(all)
+	return all[len(all)/10]
 }
 
 // medianOf is the median of a figure over turns.
@@ -197,12 +220,12 @@ func (r *ServeReport) WriteTable(w io.Writer) {
 	l := r.layout()
 	fmt.Fprintf(w, "%v\n%s (%s), %d attention × %d expert nodes, %d micro-batches, %s, wire %s, combine %s, %d threads; prompts of %d tokens, outputs of %d; medians of %d\n",
 		l.Machine, l.Model, l.DType, l.Attention, l.Experts, l.MicroBatches, l.Transport, l.Wire, l.Combine, l.Threads, l.Prompt, l.Output, l.Repeats)
-	t := newTable(w, "nodes", "sequences", "phase", "tokens/s", "÷ one process", "direct", "÷ direct", "T_a", "T_e", "T_c", "bubble A", "bubble E", "aggregation", "rows/expert")
+	t := newTable(w, "nodes", "sequences", "phase", "tokens/s", "÷ one process", "by P10", "direct", "÷ direct", "CPU/token", "T_a", "T_e", "T_c", "bubble A", "bubble E", "aggregation", "rows/expert")
 	for _, row := range r.Rows {
 		t.AppendRow(table.Row{
-			row.Nodes + ", " + row.Transport, row.Sequences, row.Phase, figure(row.TokensPerSecond), fmt.Sprintf("%.3f", row.OneProcessRatio),
+			row.Nodes + ", " + row.Transport, row.Sequences, row.Phase, figure(row.TokensPerSecond), fmt.Sprintf("%.3f", row.OneProcessRatio), fmt.Sprintf("%.3f", row.QuickStepRatio),
 			figure(row.Direct), fmt.Sprintf("%.3f", row.Ratio),
-			duration(row.AttentionSeconds), duration(row.ExpertSeconds), duration(row.TransferSeconds),
+			duration(row.CPUSeconds), duration(row.AttentionSeconds), duration(row.ExpertSeconds), duration(row.TransferSeconds),
 			percent(row.AttentionBubble), percent(row.ExpertBubble), fmt.Sprintf("%.2f", row.Aggregation), figure(row.RowsPerExpert),
 		})
 	}

@@ -87,7 +87,7 @@ func TestServeMeasuresProcesses(t *testing.T) {
 		require.Equal(t, 12.0, row.Steps)
 		for name, v := range map[string]float64{
 			"rate": row.TokensPerSecond, "ratio": row.OneProcessRatio, "T_a": row.AttentionSeconds, "T_e": row.ExpertSeconds,
-			"T_c": row.TransferSeconds, "rows/expert": row.RowsPerExpert,
+			"T_c": row.TransferSeconds, "rows/expert": row.RowsPerExpert, "CPU": row.CPUSeconds,
 		} {
 			require.Positive(t, v, "%s of row %d", name, i)
 		}
@@ -116,8 +116,8 @@ func TestServeWritesObjects(t *testing.T) {
 	require.NoError(t, json.Unmarshal(lines[1], &row))
 	for _, name := range []string{
 		"kind", "model", "dtype", "attention_nodes", "expert_nodes", "micro_batches", "transport", "wire", "combine", "threads", "prompt_tokens", "output_tokens", "repeats", "machine",
-		"nodes", "sequences", "phase", "tokens_per_s", "one_process_tokens_per_s", "one_process_ratio", "one_process_ratios", "direct_tokens_per_s", "ratio", "ratios", "attention_s", "expert_s", "transfer_s",
-		"attention_bubble", "expert_bubble", "aggregation", "rows_per_expert", "steps", "direct_steps",
+		"nodes", "sequences", "phase", "tokens_per_s", "one_process_tokens_per_s", "one_process_ratio", "one_process_ratios", "step_p10_s", "one_process_step_p10_ratio", "direct_tokens_per_s", "ratio", "ratios", "attention_s", "expert_s", "transfer_s",
+		"attention_bubble", "expert_bubble", "aggregation", "rows_per_expert", "cpu_s_per_token", "steps", "direct_steps",
 	} {
 		require.Contains(t, row, name)
 		delete(row, name)

@@ -172,6 +172,15 @@ func (o *ServeOptions) measure(ctx context.Context, all contestants, repeat, n i
 
 func (c *contestant) name() string { return strings.TrimSpace(c.layout + " " + c.transport) }
 
+// cpuPerToken is the processor time of a token of a phase.
+func (t *timed) cpuPerToken(phase string, promptTokens int) float64 {
+	if phase == "prompt" {
+		return t.prompt.cpu / float64(promptTokens)
+	}
+	from, to := t.decoding()
+	return t.decode.cpu / (t.decodeRate * (to - from).Seconds())
+}
+
 func (t *timed) rate(promptTokens int) (err error) {
 	t.promptRate, t.decodeRate, err = t.rates(promptTokens)
 	return err

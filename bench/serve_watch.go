@@ -91,8 +91,9 @@ type watch struct {
 	mu         sync.Mutex
 	start      time.Time
 	at         [runMoments][]serve.NodeStats
-	prefilling int                  // sequences without a token
-	reported   map[uint64]*sequence // by request
+	cpu        [runMoments]time.Duration // of the process
+	prefilling int                       // sequences without a token
+	reported   map[uint64]*sequence      // by request
 }
 
 // sequence is what was reported of a request.
@@ -123,7 +124,7 @@ func (w *watch) mark(m moment) bool {
 	if w.at[m] != nil {
 		return false
 	}
-	w.at[m] = w.stats()
+	w.at[m], w.cpu[m] = w.stats(), cpuTime()
 	close(w.reached[m])
 	return true
 }
@@ -166,6 +167,7 @@ func (w *watch) trace() (t trace) {
 type statistics struct {
 	before, after []serve.NodeStats
 	at            [runMoments][]serve.NodeStats
+	cpu           [runMoments]time.Duration // of all processes
 }
 
 // run joins them with a trace. Of the steps, one of each attention node held it.
@@ -174,6 +176,7 @@ func (s *statistics) run(t trace, attention int) *engineRun {
 		trace:  t,
 		prompt: newPhase(s.at[began], s.at[decoding]), decode: newPhase(s.at[decoding], s.at[ended]), whole: newPhase(s.at[began], s.after),
 	}
+	r.prompt.cpu, r.decode.cpu = (s.cpu[decoding] - s.cpu[began]).Seconds(), (s.cpu[ended] - s.cpu[decoding]).Seconds()
 	for i := range s.after {
 		r.steps += int(s.after[i].Steps - s.before[i].Steps)
 	}

@@ -53,6 +53,19 @@ func (t *trace) rates(promptTokens int) (prompt, decode float64, err error) {
 	return float64(promptTokens) / from.Seconds(), float64(tokens) / (to - from).Seconds(), nil
 }
 
+// intervals are the times between the first sequence's tokens while all decode:
+// those of its steps.
+func (t *trace) intervals() []float64 {
+	from, to := t.decoding()
+	var all []float64
+	for i, at := range t.at[0] {
+		if i > 0 && at > from && at <= to {
+			all = append(all, (at - t.at[0][i-1]).Seconds())
+		}
+	}
+	return all
+}
+
 // same compares the output tokens of two runs.
 func (t *trace) same(other *trace) error {
 	if len(t.tokens) != len(other.tokens) {
