@@ -33,10 +33,10 @@ func listen(t testing.TB, e *Endpoint, addr string) string {
 	return bound
 }
 
-// poll returns the next completion, or fails the test after 10 s.
+// poll returns the next completion, or fails the test after a while.
 func poll(t testing.TB, e *Endpoint) Completion {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*atLast)
 	defer cancel()
 	c, err := e.Poll(ctx)
 	require.NoError(t, err)

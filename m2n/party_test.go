@@ -23,7 +23,7 @@ var ofX = hello{From: "x", FromEpoch: 3, To: "e"}
 
 func newPartyHost(t *testing.T, lanes int) *partyHost {
 	t.Helper()
-	e := endpoint(t, Config{ID: "e", DialTimeout: 800 * time.Millisecond})
+	e := endpoint(t, Config{ID: "e", DialTimeout: slowness * time.Second})
 	c := endpoint(t, Config{ID: "c"})
 	h := &partyHost{t: t, e: e, c: c, addr: listen(t, e, "tcp:127.0.0.1:0")}
 	require.NoError(t, e.SetPeer("x", "", 3))

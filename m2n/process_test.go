@@ -52,7 +52,7 @@ func TestOtherProcess(t *testing.T) {
 	if addr == "" {
 		t.Skip("it runs in a process of its own, for the tests below")
 	}
-	p := endpoint(t, Config{ID: "p", PeerTimeout: testTimeout, SlotBytes: floodBody, Slots: 2})
+	p := endpoint(t, Config{ID: "p", PeerTimeout: inTime, SlotBytes: floodBody, Slots: 2})
 	require.NoError(t, p.SetPeer("e", addr, 0))
 	scheme, _, _ := strings.Cut(addr, ":")
 	_, err := os.Stdout.WriteString(listen(t, p, scheme+":127.0.0.1:0") + "\n")
@@ -173,7 +173,7 @@ func TestKilledAndStoppedProcesses(t *testing.T) {
 		cause  error
 	}{
 		{syscall.SIGKILL, testTimeout, nil},
-		{syscall.SIGSTOP, 2 * testTimeout, ErrSilent},
+		{syscall.SIGSTOP, inTime, ErrSilent},
 	} {
 		for _, scheme := range []string{"tcp", "shm"} {
 			t.Run(tc.signal.String()+"/"+scheme, func(t *testing.T) {

@@ -215,7 +215,7 @@ func TestPlainMeetsTLS(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a, b := tcpDuo(t, func(c *Config) {
-				c.DialTimeout = time.Second
+				c.DialTimeout = slowness * time.Second
 				if c.ID == tc.secured {
 					secured(c)
 				}
@@ -240,7 +240,7 @@ func TestTLSHandshakeThatStalls(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	a := endpoint(t, Config{ID: "a", TLS: testCluster(), DialTimeout: 300 * time.Millisecond})
+	a := endpoint(t, Config{ID: "a", TLS: testCluster(), DialTimeout: slowness * 300 * time.Millisecond})
 	require.NoError(t, a.SetPeer("b", "tcp:"+l.Addr().String(), 0))
 	begin := time.Now()
 	_, err = a.Post("b", Message{})
