@@ -30,6 +30,8 @@ type wireLink struct {
 	early    map[uint64]arrival // messages that wait for an earlier one
 	partings int                // lanes on which a goodbye came
 	parting  error              // what it said
+	losses   int                // lanes that ended without one
+	loss     error              // the first of them
 }
 
 // arrival is a message in a slot.
@@ -208,7 +210,7 @@ func (l *wireLink) told(messages uint64, cause error) {
 	l.order.Lock()
 	l.partings++
 	l.parting = cause
-	last := l.partings == len(l.lanes)
+	last := l.losses+l.partings >= len(l.lanes)
 	l.order.Unlock()
 	if last {
 		if l.carry != nil && !l.carry.settle(messages, cause) {
@@ -228,7 +230,28 @@ func (l *wireLink) ended(n *lane, err error) {
 	default:
 		err = reading(insideFrame(err))
 	}
-	l.pair.fail(l.blame(err))
+	if l.lose(err) {
+		l.pair.fail(l.blame(err))
+	}
+}
+
+// lose notes that a lane has ended without a goodbye, and tells whether that takes
+// the pair down now: on another lane a goodbye may be a moment away.
+func (l *wireLink) lose(err error) bool {
+	l.order.Lock()
+	defer l.order.Unlock()
+	l.losses++
+	if l.loss == nil {
+		l.loss = err
+	}
+	return l.parting != nil || l.losses+l.partings >= len(l.lanes)
+}
+
+// lost is why a lane has ended, while others have not.
+func (l *wireLink) lost() error {
+	l.order.Lock()
+	defer l.order.Unlock()
+	return l.loss
 }
 
 // blame returns what the peer has said on parting, where it has, rather than what
@@ -244,6 +267,10 @@ func (l *wireLink) blame(err error) error {
 
 // check is the watchdog's look at the link.
 func (l *wireLink) check(now time.Duration) {
+	if err := l.lost(); err != nil {
+		l.pair.fail(l.blame(err))
+		return
+	}
 	for _, n := range l.lanes {
 		if err := n.check(now); err != nil {
 			l.pair.fail(err)
