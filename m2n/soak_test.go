@@ -238,8 +238,14 @@ func kill(p *pair) {
 	if !ok {
 		return // it is down already
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, n := range l.lanes {
-		n.conduit.shut()
+		if n.conduit == nil {
+			n.conn.Close() // messages have come by others before this one was opened
+		} else {
+			n.conduit.shut()
+		}
 	}
 }
 
