@@ -16,6 +16,9 @@ var (
 	// ErrSilent: nothing was heard of the peer, or a write was stuck, for
 	// PeerTimeout.
 	ErrSilent = errors.New("peer is silent")
+	// ErrBroken: a connection broke off, or was closed without a goodbye: the peer's
+	// process was killed, for example.
+	ErrBroken = errors.New("connection is broken")
 	// ErrBadFrame: what the peer sent is no frame, or breaks the protocol.
 	ErrBadFrame = errors.New("bad frame")
 	// ErrRefused: the two ends disagree on who they are, or never heard of each

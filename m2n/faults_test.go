@@ -2,6 +2,7 @@ package m2n
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -217,10 +218,9 @@ func TestCutMidMessage(t *testing.T) {
 		require.Eventually(t, func() bool { return p.proxy.Bytes(m2ntest.ToTarget) > before+largeBody/64 }, atLast, time.Millisecond)
 		begin := time.Now()
 		p.proxy.Cut()
-		sent := pollKind(t, p.a, Sent)
-		require.Error(t, sent.Err)
-		pollKind(t, p.a, Lost)
-		requireLost(t, p.b, "a")
+		require.ErrorIs(t, pollKind(t, p.a, Sent).Err, ErrBroken)
+		require.ErrorIs(t, pollKind(t, p.a, Lost).Err, ErrBroken)
+		require.ErrorIs(t, requireLost(t, p.b, "a"), ErrBroken)
 		require.Less(t, time.Since(begin), inTime)
 		p.exchange(t, p.c)
 	})
@@ -492,6 +492,48 @@ func TestAnotherProtocolVersionIsRefused(t *testing.T) {
 	answer, err := io.ReadAll(conn)
 	require.NoError(t, err)
 	require.Contains(t, string(answer), "protocol version 9, this end speaks 2")
+}
+
+// TestPeerOfAnotherVersion: who is dialled speaks another version. That is known at
+// once, and final.
+func TestPeerOfAnotherVersion(t *testing.T) {
+	plainAndTLS(t, func(t *testing.T, change func(*Config)) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		cfg := Config{ID: "a", DialTimeout: 4 * atLast}
+		change(&cfg)
+		if cfg.TLS != nil {
+			l = tls.NewListener(l, cfg.TLS)
+		}
+		defer l.Close()
+		answered := make(chan error, 1)
+		go func() { answered <- answerByVersion(l, 9) }()
+		a := endpoint(t, cfg)
+		require.NoError(t, a.SetPeer("b", "tcp:"+l.Addr().String(), 0))
+		begin := time.Now()
+		_, err = a.Post("b", Message{})
+		require.NoError(t, err)
+		require.ErrorIs(t, pollKind(t, a, Sent).Err, ErrBadFrame)
+		require.ErrorContains(t, pollKind(t, a, Lost).Err, "protocol version 9, this end speaks 2")
+		require.Less(t, time.Since(begin), 2*atLast)
+		require.NoError(t, <-answered)
+	})
+}
+
+// answerByVersion answers one hello by a frame of another version.
+func answerByVersion(l net.Listener, version byte) error {
+	conn, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := readControl(conn); err != nil {
+		return err
+	}
+	b := encode(frame{kind: frameWelcome}, nil)
+	b[4] = version
+	_, err = conn.Write(b)
+	return err
 }
 
 // TestClientsThatSayNothing: they cost little, are gone after DialTimeout, and

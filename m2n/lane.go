@@ -222,7 +222,7 @@ func (n *lane) finish(err error) {
 	n.stuck.Store(0)
 	n.spoke.Store(int64(now()))
 	if err != nil {
-		p.fail(n.link.blame(fmt.Errorf("writing: %w", err)))
+		p.fail(n.link.blame(broken(fmt.Errorf("writing: %w", err))))
 	}
 	p.mu.Lock()
 	n.orderly = n.orderly && err == nil

@@ -95,6 +95,7 @@ func flood(t *testing.T, e *Endpoint, peer string, more func(sent int) bool) (po
 		c := poll(t, e)
 		switch c.Kind {
 		case Lost:
+			require.ErrorIs(t, c.Err, ErrBroken)
 			return posted, reported
 		case Sent:
 			if reported++; more(reported) {
@@ -118,6 +119,7 @@ func TestKilledMidMessage(t *testing.T) {
 				d := poll(t, e)
 				if d.Kind == Lost {
 					require.Equal(t, "p", d.Peer)
+					require.ErrorIs(t, d.Err, ErrBroken)
 					break
 				}
 				number := binary.LittleEndian.Uint64(d.Header)
@@ -172,7 +174,7 @@ func TestKilledAndStoppedProcesses(t *testing.T) {
 		within time.Duration
 		cause  error
 	}{
-		{syscall.SIGKILL, testTimeout, nil},
+		{syscall.SIGKILL, testTimeout, ErrBroken},
 		{syscall.SIGSTOP, inTime, ErrSilent},
 	} {
 		for _, scheme := range []string{"tcp", "shm"} {
@@ -193,9 +195,7 @@ func TestKilledAndStoppedProcesses(t *testing.T) {
 				require.NoError(t, p.Signal(tc.signal))
 				lost := requireLost(t, e, "p")
 				require.Less(t, time.Since(begin), tc.within)
-				if tc.cause != nil {
-					require.ErrorIs(t, lost, tc.cause)
-				}
+				require.ErrorIs(t, lost, tc.cause)
 			})
 		}
 	}

@@ -226,13 +226,21 @@ func (l *wireLink) ended(n *lane, err error) {
 	case n.parted:
 		return
 	case errors.Is(err, io.EOF) && n.in.between():
-		err = errors.New("the peer closed the connection without a goodbye")
+		err = fmt.Errorf("%w: the peer closed it without a goodbye", ErrBroken)
 	default:
-		err = reading(insideFrame(err))
+		err = broken(reading(insideFrame(err)))
 	}
 	if l.lose(err) {
 		l.pair.fail(l.blame(err))
 	}
+}
+
+// broken is what has broken a connection, under that name where it has no other.
+func broken(err error) error {
+	if errors.Is(err, ErrBadFrame) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrBroken, err)
 }
 
 // lose notes that a lane has ended without a goodbye, and tells whether that takes
