@@ -21,7 +21,7 @@ type NodeCmd struct {
 	Join      string        `help:"Where the front end admits nodes: its --control." required:"" placeholder:"HOST:PORT" group:"Cluster:"`
 	Listen    string        `help:"Where other nodes reach this one; port 0 is a free one." default:"127.0.0.1:0" group:"Cluster:"`
 	Advertise string        `help:"What other nodes are told instead, behind a NAT for instance." placeholder:"HOST[:PORT]" group:"Cluster:"`
-	Transport string        `help:"How other nodes reach this one: shm+tcp (shared memory on one host, else TCP), tcp or shm." enum:"shm+tcp,tcp,shm" default:"shm+tcp" group:"Cluster:"`
+	Transport string        `help:"How other nodes reach this one: shm+tcp (shared memory on one host, else TCP), tcp, shm, or ucx+tcp and shm+ucx+tcp (RDMA by UCX, where it is built in)." enum:"shm+tcp,tcp,shm,ucx+tcp,shm+ucx+tcp" default:"shm+tcp" group:"Cluster:"`
 	Grace     time.Duration `help:"On SIGTERM, longest that the node stays for running requests." default:"30s" group:"Cluster:"`
 	Metrics   string        `help:"Serve /metrics, /health and /debug/m2n of this node. Default: not." placeholder:"HOST:PORT" group:"Cluster:"`
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/m2n/ucx"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/remote"
@@ -135,6 +137,14 @@ func (n *Node) transport() string {
 	return "shm+tcp"
 }
 
+// fabric opens UCX, where the node is to use it; nil where not.
+func (n *Node) fabric() (m2n.Fabric, error) {
+	if !slices.Contains(strings.Split(n.transport(), "+"), "ucx") {
+		return nil, nil
+	}
+	return ucx.Open(ucx.Config{})
+}
+
 // endpoint makes the membership's endpoint on the listener.
 func (m *membership) endpoint() (*m2n.Endpoint, error) {
 	attention, expert := m.options.slotBytes(m.model.Spec)
@@ -143,7 +153,11 @@ func (m *membership) endpoint() (*m2n.Endpoint, error) {
 		slot = expert
 	}
 	self := m.session.Self
-	ep, err := newEndpoint(m2n.Config{ID: self.ID, Epoch: self.Epoch, SlotBytes: slot, Dial: m.Dial}, m.dev, m.options)
+	fabric, err := m.fabric()
+	if err != nil {
+		return nil, &localError{err}
+	}
+	ep, err := newEndpoint(m2n.Config{ID: self.ID, Epoch: self.Epoch, SlotBytes: slot, Dial: m.Dial, Fabric: fabric}, m.dev, m.options)
 	if err != nil {
 		return nil, &localError{err}
 	}
