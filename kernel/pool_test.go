@@ -124,21 +124,41 @@ func TestHelpersStayOutOfTheWayOfBusyNodes(t *testing.T) {
 	requireOnce(t, p, 2, 100, 1)
 }
 
-// The helpers of a pool of one node are parked in its pauses, and on their way to
-// work once it enters.
-func TestHelpersWaitForTheirOnlyNode(t *testing.T) {
+// Where a pool has one node, it wakes helpers as it enters, once.
+func TestEnterWakesHelpersOfTheOnlyNode(t *testing.T) {
+	for _, oneNode := range []bool{true, false} {
+		p := newPool(3) // its helpers are not started: the test stands in for them
+		p.oneNode = oneNode
+		p.maySpin = true
+		p.parked.Store(2)
+		p.Enter()
+		p.Enter()
+		want := 0
+		if oneNode {
+			want = 2
+		}
+		require.Len(t, p.wake, want)
+		require.Equal(t, 2-want, int(p.parked.Load()))
+	}
+}
+
+// In the node's pauses helpers do not spin.
+func TestHelpersParkInTheOnlyNodesPauses(t *testing.T) {
 	p := NewNodePool(2)
 	t.Cleanup(p.Close)
-	parked := func() bool { return p.parked.Load() == 1 && p.spinning.Load() == 0 }
-	require.Eventually(t, parked, 5*time.Second, time.Millisecond)
 	for range 20 {
 		p.Enter()
-		require.Zero(t, p.parked.Load(), "Enter has not woken the helper")
 		requireOnce(t, p, 2, 100, 1)
 		p.Leave()
-		require.Eventually(t, parked, 5*time.Second, 10*time.Microsecond)
+		require.Eventually(t, func() bool { return p.parked.Load() == 1 && p.spinning.Load() == 0 }, 5*time.Second, 10*time.Microsecond)
 	}
 	requireOnce(t, p, 2, 100, 1) // in a pause
+	p.Close()
+	start := time.Now()
+	for range 1000 {
+		require.False(t, p.spin())
+	}
+	require.Less(t, time.Since(start), 1000*spinTime)
 }
 
 func TestRunAfterClose(t *testing.T) {

@@ -348,23 +348,29 @@ func (n *AttentionNode) forward(ctx context.Context, a schedule.Action) error {
 	if err := n.await(ctx, b, func() bool { return len(b.exchange.unsent) == 0 }); err != nil {
 		return err
 	}
-	defer n.turn()()
-	begin := time.Now()
-	n.attention.Forward(a.Layer, b.rows, b.seqs, b.positions)
-	if !n.cfg.Spec.Layers[a.Layer].Sparse {
-		n.stats.computed(time.Since(begin))
-		return nil
-	}
-	n.announced = n.inFlight()
-	bodies, err := b.exchange.pack(ctx, b.rows, route.Header{
-		Kind: route.Dispatch, MicroBatch: a.MicroBatch, Layer: a.Layer,
-		Step: b.step, Placement: n.cfg.Placement.Version, InFlight: n.announced,
-	})
-	n.stats.computed(time.Since(begin)) // what follows may write to a socket
-	if err != nil {
+	bodies, err := n.compute(ctx, b, a)
+	if err != nil || bodies == nil {
 		return err
 	}
 	return b.exchange.post(n.experts, bodies)
+}
+
+// compute computes the attention part of a layer, and packs what the experts are
+// to have of it: nothing where the layer has none. To post it is no part of the
+// turn: that may copy it, or write to a socket, and who gets it wants the cores.
+func (n *AttentionNode) compute(ctx context.Context, b *microBatch, a schedule.Action) ([][]m2n.Span, error) {
+	defer n.turn()()
+	begin := time.Now()
+	defer func() { n.stats.computed(time.Since(begin)) }()
+	n.attention.Forward(a.Layer, b.rows, b.seqs, b.positions)
+	if !n.cfg.Spec.Layers[a.Layer].Sparse {
+		return nil, nil
+	}
+	n.announced = n.inFlight()
+	return b.exchange.pack(ctx, b.rows, route.Header{
+		Kind: route.Dispatch, MicroBatch: a.MicroBatch, Layer: a.Layer,
+		Step: b.step, Placement: n.cfg.Placement.Version, InFlight: n.announced,
+	})
 }
 
 // turn tells the pool that the node works, until the function that it returns
@@ -428,7 +434,9 @@ func (n *AttentionNode) await(ctx context.Context, b *microBatch, done func() bo
 		if err != nil {
 			return err
 		}
-		if err := n.handle(ctx, c); err != nil {
+		// What handles it computes, and so does what follows: a turn ends and the next
+		// begins in no time.
+		if err := n.handleTurn(ctx, c); err != nil {
 			return err
 		}
 	}

@@ -31,8 +31,8 @@ func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
 }
 
 // turn computes a run's results while the pool knows that the node works. To answer
-// is no part of it: that may copy them, or write to a socket, and who gets them
-// wants the cores.
+// is no part of the turn: that may copy them, or write to a socket, and who gets
+// them wants the cores.
 func (n *ExpertNode) turn(ctx context.Context, run *gather.Run) (*route.Grouping, *output, error) {
 	if n.cfg.Busy != nil {
 		n.cfg.Busy.Enter()
