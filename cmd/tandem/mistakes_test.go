@@ -125,6 +125,7 @@ func TestMistakes(t *testing.T) {
 		{serve + "--control 127.0.0.1:0 --attention 2", usage, []string{"--attention", "--control", "tandem node"}},
 
 		{"node --role expert --join nonsense", failed, []string{"--join", "nonsense", "port"}},
+		{node + "--transport ucx+tcp", failed, []string{"ucx+tcp", "tag ucx"}},
 		{node + "--listen nonsense", failed, []string{"peers", "nonsense", "port"}},
 		{node + "--listen " + port, failed, []string{"peers", port, "address already in use"}},
 		{node + "--listen 0.0.0.0:0", failed, []string{"0.0.0.0:0", "--advertise"}},

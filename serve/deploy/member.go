@@ -139,11 +139,13 @@ func (n *Node) transport() string {
 
 // fabric opens UCX, where the node is to use it; nil where not.
 func (n *Node) fabric() (m2n.Fabric, error) {
-	if !slices.Contains(strings.Split(n.transport(), "+"), "ucx") {
+	if !n.wantsUCX() {
 		return nil, nil
 	}
 	return ucx.Open(ucx.Config{})
 }
+
+func (o *NodeOptions) wantsUCX() bool { return slices.Contains(strings.Split(o.Transport, "+"), "ucx") }
 
 // endpoint makes the membership's endpoint on the listener.
 func (m *membership) endpoint() (*m2n.Endpoint, error) {

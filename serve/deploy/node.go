@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/m2n/ucx"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 )
@@ -94,6 +95,11 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 		return nil, err
 	}
 	o.Log, o.PeerTimeout = filled.Log, filled.PeerTimeout
+	if o.wantsUCX() {
+		if err := ucx.Available(); err != nil {
+			return nil, fmt.Errorf("transport %s: %w", o.Transport, err)
+		}
+	}
 	n := &Node{
 		NodeOptions: o, model: m, pool: kernel.NewNodePool(filled.Threads),
 		client: cluster.NewHTTPClient(o.PeerTimeout, o.TLS.TLS()), status: Status{State: Joining},
