@@ -19,11 +19,11 @@ import (
 func TestChaos(t *testing.T) {
 	for _, scheme := range []string{"inproc", "tcp", "tls", "shm"} {
 		t.Run(scheme, func(t *testing.T) {
-			pace := time.Duration(1)
+			pace := time.Millisecond
 			if scheme == "tls" {
-				pace = 2 * slowness // its handshakes need as long as others live
+				pace *= 2 * slowness // its handshakes need as long as others live
 			}
-			c := &chaos{t: t, scheme: scheme, network: NewNetwork(), pace: pace, until: time.Now().Add(pace * 500 * time.Millisecond)}
+			c := &chaos{t: t, scheme: scheme, network: NewNetwork(), pace: pace, until: time.Now().Add(500 * pace)}
 			var all sync.WaitGroup
 			for i := range c.members {
 				all.Go(func() { c.live(i) })
@@ -38,7 +38,7 @@ type chaos struct {
 	t        *testing.T
 	scheme   string
 	network  *Network
-	pace     time.Duration
+	pace     time.Duration // a millisecond, or more where all is slower
 	until    time.Time
 	received atomic.Int64
 
@@ -53,7 +53,7 @@ type chaos struct {
 func (c *chaos) live(i int) {
 	for epoch := uint64(1); time.Now().Before(c.until); epoch++ {
 		cfg := Config{ID: fmt.Sprint(i), Epoch: epoch, Network: c.network, Slots: 2, SlotBytes: 100,
-			PeerTimeout: time.Second, DialTimeout: c.pace * 200 * time.Millisecond, Connections: 1 + rand.IntN(4)}
+			PeerTimeout: time.Second, DialTimeout: 200 * c.pace, Connections: 1 + rand.IntN(4)}
 		addr := c.scheme + ":127.0.0.1:0"
 		switch c.scheme {
 		case "inproc":
@@ -83,7 +83,7 @@ func (c *chaos) incarnation(i int, e *Endpoint) {
 	}
 	sent := make(chan int64, 1)
 	go func() { sent <- c.consume(i, e) }()
-	pause := time.NewTimer(c.pace * time.Duration(20+rand.IntN(150)) * time.Millisecond)
+	pause := time.NewTimer(20*c.pace + rand.N(150*c.pace))
 	<-pause.C
 	began := time.Now()
 	_ = e.Close(context.Background()) // the error tells of messages that did not go out
