@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +24,7 @@ import (
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
@@ -99,7 +102,25 @@ func work(ctx context.Context, m *deploy.Model, o deploy.NodeOptions) error {
 	if err != nil {
 		return err
 	}
+	defer tell(n)()
 	return errors.Join(n.Run(ctx), n.Close())
+}
+
+// tell prints how the node is joined to its peers, at each SIGUSR1.
+func tell(n *deploy.Node) (stop func()) {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		for range asked {
+			_ = m2n.WriteTable(os.Stderr, n.Stats().Peers) // nobody to tell
+		}
+	})
+	return func() {
+		signal.Stop(asked)
+		close(asked)
+		telling.Wait()
+	}
 }
 
 // testCluster is a front end in this process with nodes in others.
@@ -214,11 +235,12 @@ func answersInProcesses(t *testing.T, m *deploy.Model, wire route.Wire) {
 	const experts = 3
 	want := plain(t, m, numerics{wire, experts})
 	c := startClusterBy(t, "", experts, 2, wire)
+	var nodes []*process
 	for range 2 {
-		c.node(nodeSpec{Role: "attention"})
+		nodes = append(nodes, c.node(nodeSpec{Role: "attention"}))
 	}
 	for range experts {
-		c.node(nodeSpec{Role: "expert"})
+		nodes = append(nodes, c.node(nodeSpec{Role: "expert"}))
 	}
 	c.ready(2, 30*time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -234,6 +256,27 @@ func answersInProcesses(t *testing.T, m *deploy.Model, wire route.Wire) {
 		})
 	}
 	all.Wait()
+	if runtime.GOOS == "linux" {
+		for i, p := range nodes {
+			p.sharesMemory(t, []int{experts, experts, 2, 2, 2}[i])
+		}
+	}
+}
+
+// sharesMemory checks that a node is joined to so many peers, all of them by shared
+// memory: what nodes of one host choose by themselves.
+func (p *process) sharesMemory(t *testing.T, peers int) {
+	t.Helper()
+	require.NoError(t, p.Process.Signal(syscall.SIGUSR1))
+	pair := regexp.MustCompile(`(?m)^(attention|expert)-\d+ .* up .*$`)
+	var pairs []string
+	require.Eventually(t, func() bool {
+		pairs = pair.FindAllString(p.log.String(), -1)
+		return len(pairs) == peers
+	}, 10*time.Second, 10*time.Millisecond, "%s", p.log)
+	for _, line := range pairs {
+		require.Regexp(t, `\bshm\b`, line)
+	}
 }
 
 // TestNodeWithAnotherWireIsRefused starts a node that insists on a wire that is
