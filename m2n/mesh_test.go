@@ -71,7 +71,11 @@ var seeds = flag.Int("mesh.seeds", 24, "how many random meshes TestMesh runs")
 //
 //	go test ./m2n -run 'TestMesh/seed=7$'
 func TestMesh(t *testing.T) {
-	for seed := range uint64(*seeds) {
+	n := *seeds
+	if testing.Short() {
+		n = (n + 1) / 2
+	}
+	for seed := range uint64(n) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			s := draw(seed)
 			t.Logf("%+v", s)

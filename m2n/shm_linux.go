@@ -338,6 +338,7 @@ func (h *shmParty) meet(theirs greeting) error {
 		return err
 	}
 	h.theirWake = fds[2]
+	_ = unix.SetNonblock(h.theirWake, true) // where it is a bell it is so already; another must not hold up who posts
 	layout, err := newRingLayout(theirs.limits())
 	if err == nil && (theirs.Ring < 0 || theirs.Ring >= boardRings) {
 		err = fmt.Errorf("%w: ring %d of %d", ErrBadFrame, theirs.Ring, boardRings)

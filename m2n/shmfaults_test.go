@@ -430,6 +430,37 @@ func TestStrangersAtTheHostsSocket(t *testing.T) {
 	transfer(t, c, e)
 }
 
+// TestAWakeThatIsNoBell: what a peer gives to be woken by is a pipe that is full. Who
+// posts does not wait for it.
+func TestAWakeThatIsNoBell(t *testing.T) {
+	e, c, addr := hostPair(t)
+	var pipe [2]int
+	require.NoError(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK))
+	t.Cleanup(func() { closeFDs(pipe[:]) })
+	for _, err := unix.Write(pipe[1], zeros(4096)); err == nil; _, err = unix.Write(pipe[1], zeros(4096)) {
+	}
+	require.NoError(t, unix.SetNonblock(pipe[1], false))
+	x := dialHostAs(t, addr)
+	x.say(frameReady, x.mine, x.descriptors()[0], x.descriptors()[1], pipe[1])
+	_, err := x.s.hear(frameReady)
+	require.NoError(t, err)
+	x.eng.board.board.asleep().Store(1)
+	posted := make(chan error, 1)
+	go func() {
+		_, err := e.Post("x", Message{})
+		posted <- err
+	}()
+	select {
+	case err := <-posted:
+		require.NoError(t, err)
+	case <-time.After(atLast):
+		require.Fail(t, "Post waits for the peer's pipe")
+	}
+	require.Zero(t, x.eng.board.board.asleep().Load(), "it was called")
+	require.NoError(t, pollKind(t, e, Sent).Err)
+	transfer(t, c, e)
+}
+
 // TestOlderEpochsInSharedMemory: an older incarnation is refused at the door, and
 // what it says beside the memory is dropped and counted.
 func TestOlderEpochsInSharedMemory(t *testing.T) {

@@ -38,8 +38,11 @@ const (
 // that nobody touches goes on. `make soak` runs it for minutes.
 func TestSoak(t *testing.T) {
 	total, end := shortConnects, time.Now()
-	if *soakFor > 0 {
+	switch {
+	case *soakFor > 0:
 		total, end = *soakConnects, time.Now().Add(*soakFor)
+	case testing.Short():
+		total /= 2
 	}
 	s := newSoak(t)
 	s.run(func(done int64) bool { return done < warmConnects })
