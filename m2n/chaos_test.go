@@ -19,9 +19,9 @@ import (
 func TestChaos(t *testing.T) {
 	for _, scheme := range []string{"inproc", "tcp", "tls", "shm"} {
 		t.Run(scheme, func(t *testing.T) {
-			pace := time.Millisecond
+			pace := slowness * time.Millisecond
 			if scheme == "tls" {
-				pace *= 2 * slowness // its handshakes need as long as others live
+				pace *= 2 // its handshakes need as long as others live
 			}
 			c := &chaos{t: t, scheme: scheme, network: NewNetwork(), pace: pace, until: time.Now().Add(500 * pace)}
 			var all sync.WaitGroup
