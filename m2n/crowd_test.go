@@ -145,12 +145,21 @@ func (c *crowd) requireUp(t *testing.T) {
 	}
 }
 
-// leave closes the peers, all at once, and then the hub.
+// leave closes the peers, some at once, and then the hub.
 func (c *crowd) leave() {
+	peers := make(chan *Endpoint)
 	var closing sync.WaitGroup
-	for _, e := range c.peers {
-		closing.Go(func() { closeNow(e) })
+	for range 32 {
+		closing.Go(func() {
+			for e := range peers {
+				closeNow(e)
+			}
+		})
 	}
+	for _, e := range c.peers {
+		peers <- e
+	}
+	close(peers)
 	closing.Wait()
 	closeNow(c.hub)
 }

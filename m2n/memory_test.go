@@ -85,7 +85,7 @@ func TestManyIncarnations(t *testing.T) {
 		requireLost(t, a, "b")
 	}
 	var before, after runtime.MemStats
-	const incarnations = 80 // TestSoak has many more, of smaller ones
+	const incarnations = 40 // TestSoak has many more, of smaller ones
 	for epoch := range uint64(incarnations) {
 		incarnation(epoch + 1)
 		if epoch == incarnations/4 {
