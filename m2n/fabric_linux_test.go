@@ -267,7 +267,7 @@ func TestFabricOrElse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			make := func(id string, f Fabric) *Endpoint {
-				return endpoint(t, Config{ID: id, Epoch: 1, Fabric: f, DialTimeout: 300 * time.Millisecond})
+				return endpoint(t, Config{ID: id, Epoch: 1, Fabric: f, DialTimeout: slowness * 300 * time.Millisecond})
 			}
 			a, b := make("a", fabrics[0]), make("b", fabrics[1])
 			at := listen(t, b, "ucx+tcp:127.0.0.1:0")
@@ -278,7 +278,7 @@ func TestFabricOrElse(t *testing.T) {
 			require.Equal(t, []byte("hello"), poll(t, b).Header)
 			require.Equal(t, "tcp", b.Stats()[0].Transport)
 
-			c := endpoint(t, Config{ID: "c", Epoch: 1, DialTimeout: 100 * time.Millisecond})
+			c := endpoint(t, Config{ID: "c", Epoch: 1, DialTimeout: slowness * 100 * time.Millisecond})
 			require.NoError(t, c.SetPeer("b", "ucx"+at[len("ucx+tcp"):], 1))
 			_, err = c.Post("b", Message{})
 			require.NoError(t, err)
