@@ -48,6 +48,18 @@ type BenchServeCmd struct {
 	CPUProfile  string     `help:"Write a CPU profile; its samples are labelled side=engine and side=direct." placeholder:"FILE" name:"cpu-profile"`
 }
 
+// Help says how to read and use it.
+func (*BenchServeCmd) Help() string {
+	return `All do the same in turns, and must give the same tokens: an engine in this process,
+attention and experts called directly, and with --processes the engine whose front
+end is here and whose nodes are processes, joined as "tandem serve --control" joins
+them. Ratios are medians of the turns' own. On a busy machine compare by the tenth
+percentile of decode steps (P10), and by processor time.
+
+    tandem bench serve --shape small --sequences 8,32 --processes shm
+    tandem bench serve --shape small --processes shm,tcp --prompt 8 --output 24 --json`
+}
+
 // Run measures, and prints a table or JSON.
 func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 	dir, remove, err := c.folder()

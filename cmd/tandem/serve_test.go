@@ -133,3 +133,15 @@ func TestServeFolder(t *testing.T) {
 	}
 	p.stopped()
 }
+
+// Nodes that must be on this host share its cores, and get one micro-batch.
+func TestMicroBatchesByDefault(t *testing.T) {
+	for control, want := range map[string]int{
+		"127.0.0.1:7000": 1, "127.1.2.3:7000": 1, "[::1]:7000": 1, "localhost:7000": 1,
+		"0.0.0.0:7000": 2, ":7000": 2, "10.0.0.1:7000": 2, "front:7000": 2, "nonsense": 2,
+	} {
+		require.Equal(t, want, microBatchesFor(control), control)
+		require.Equal(t, want, (&ServeCmd{Control: control}).options(nil).MicroBatches, control)
+		require.Equal(t, 3, (&ServeCmd{Control: control, MicroBatches: 3}).options(nil).MicroBatches, control)
+	}
+}
