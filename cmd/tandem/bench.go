@@ -57,7 +57,7 @@ them. Ratios are medians of the turns' own. On a busy machine compare by the ten
 percentile of decode steps (P10), and by processor time.
 
     tandem bench serve --shape small --sequences 8,32 --processes shm
-    tandem bench serve --shape small --processes shm,tcp --prompt 8 --output 24 --json`
+    tandem bench serve --shape small --processes shm,tcp --output 24 --json`
 }
 
 // Run measures, and prints a table or JSON.
