@@ -31,6 +31,7 @@ type Pool struct {
 	spinning atomic.Int32
 	parked   atomic.Int32 // helpers that wait for a token of wake
 	wake     chan struct{}
+	tokens   tokens // of wake, where the pool has one node
 	done     chan struct{}
 	closing  sync.Once
 	helpers  sync.WaitGroup
@@ -85,7 +86,7 @@ func (p *Pool) start() {
 // NewNodePool is NewPool for a process with one node, whose pauses between Leave
 // and Enter are spent waiting for other processes of the machine, as a rule for
 // longer than spinTime. In them helpers are parked, so that the others can have
-// the cores; Enter wakes them, so that they are there by the first job.
+// the cores, and so that the next job has them soon: see tokens.
 func NewNodePool(workers int) *Pool {
 	p := newPool(workers)
 	p.oneNode = true
@@ -99,18 +100,17 @@ func (p *Pool) Workers() int { return p.workers }
 // Enter says that a node has work to do, whether or not inside Run, until it
 // calls Leave. While as many nodes are busy as there are workers, helpers stay
 // out of their way.
-func (p *Pool) Enter() {
-	if p.busy.Add(1) == 1 && p.oneNode && p.maySpin {
-		p.wakeUp(p.workers - 1 - int(p.spinning.Load()))
-	}
-}
+func (p *Pool) Enter() { p.busy.Add(1) }
 
 // Leave ends what Enter began.
 func (p *Pool) Leave() { p.busy.Add(-1) }
 
 // Close ends the helpers and waits for them. Run still works, on its caller.
 func (p *Pool) Close() {
-	p.closing.Do(func() { close(p.done) })
+	p.closing.Do(func() {
+		close(p.done)
+		p.tokens.close()
+	})
 	p.helpers.Wait()
 }
 
@@ -163,7 +163,11 @@ func (p *Pool) idleCores() int {
 // wakeUp hands out up to n tokens, one for each parked helper.
 func (p *Pool) wakeUp(n int) {
 	for ; n > 0 && p.unpark(); n-- {
-		p.wake <- struct{}{}
+		if p.oneNode {
+			p.tokens.put()
+		} else {
+			p.wake <- struct{}{}
+		}
 	}
 }
 
@@ -236,6 +240,9 @@ func (p *Pool) park() bool {
 	// somebody has counted on us meanwhile, their token is on its way.
 	if p.hasJob() && p.unpark() {
 		return true
+	}
+	if p.oneNode {
+		return p.tokens.take()
 	}
 	select {
 	case <-p.wake:

@@ -124,22 +124,26 @@ func TestHelpersStayOutOfTheWayOfBusyNodes(t *testing.T) {
 	requireOnce(t, p, 2, 100, 1)
 }
 
-// Where a pool has one node, it wakes helpers as it enters, once.
-func TestEnterWakesHelpersOfTheOnlyNode(t *testing.T) {
-	for _, oneNode := range []bool{true, false} {
-		p := newPool(3) // its helpers are not started: the test stands in for them
-		p.oneNode = oneNode
-		p.maySpin = true
-		p.parked.Store(2)
-		p.Enter()
-		p.Enter()
-		want := 0
-		if oneNode {
-			want = 2
-		}
-		require.Len(t, p.wake, want)
-		require.Equal(t, 2-want, int(p.parked.Load()))
+// Tokens are taken once each, by who sleeps for them and by who comes later.
+func TestTokens(t *testing.T) {
+	var tk tokens
+	var taken atomic.Int32
+	var sleepers sync.WaitGroup
+	for range 4 {
+		sleepers.Go(func() {
+			for tk.take() {
+				taken.Add(1)
+			}
+		})
 	}
+	const given = 1000
+	for range given {
+		tk.put()
+	}
+	require.Eventually(t, func() bool { return taken.Load() == given }, 5*time.Second, time.Millisecond)
+	tk.close()
+	sleepers.Wait()
+	require.False(t, tk.take())
 }
 
 // In the node's pauses helpers do not spin.
