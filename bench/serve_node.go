@@ -61,6 +61,7 @@ func ServeNode(ctx context.Context, spec string, in io.Reader, out io.Writer, lo
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	service.ended = ctx.Done()
 	defer context.AfterFunc(ctx, service.release)() // nobody will ask for it any more
 	server := rpc.NewServer()
 	if err := server.RegisterName(nodeName, service); err != nil {
@@ -112,7 +113,8 @@ const nodeName = "Node"
 type nodeService struct {
 	observed
 	node      *deploy.Node
-	sequences int // of the run
+	ended     <-chan struct{} // closed when the process is to end
+	sequences int             // of the run
 }
 
 // none stands for no argument or no result.
@@ -151,12 +153,17 @@ func (s *nodeService) Wait(_ none, _ *none) error { return s.wait(context.Backgr
 // They come by another way than this call.
 func (s *nodeService) Release(_ none, _ *none) error {
 	defer s.release()
-	deadline := time.Now().Add(holdTimeout)
+	late := time.After(holdTimeout)
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
 	for s.node.Stats().Waiting < s.sequences {
-		if time.Now().After(deadline) {
+		select {
+		case <-look.C:
+		case <-s.ended:
+			return errors.New("the node is ending")
+		case <-late:
 			return fmt.Errorf("%d of %d sequences are here after %v", s.node.Stats().Waiting, s.sequences, holdTimeout)
 		}
-		time.Sleep(time.Millisecond)
 	}
 	return nil
 }
