@@ -12,14 +12,15 @@ import (
 // engine reads what comes from other processes. Nobody reads for the consumer:
 // Poll itself waits in the gate and reads, so that a message costs no hand-over
 // between goroutines. While the consumer is elsewhere the watchdog looks, a
-// thousand times a second as long as something comes.
+// few hundred times a second as long as something comes.
 type engine struct {
 	gate    *gate
 	board   *shmBoard
-	hub     *fabricHub // nil where there is no fabric
-	driving sync.Mutex // held by who reads
-	stopped bool       // guarded by driving
-	spinner spinner    // the driver's
+	hub     *fabricHub    // nil where there is no fabric
+	driving sync.Mutex    // held by who reads
+	stopped bool          // guarded by driving
+	spinner spinner       // the driver's
+	yielded time.Duration // when the driver last called Go's scheduler
 	load    *hostLoad
 	moves   atomic.Uint64
 	known   uint64      // of moves; the watchdog's
@@ -182,11 +183,28 @@ func (e *Endpoint) wait(ctx context.Context) error {
 		return nil
 	}
 	began := now()
+	g.yield(began)
 	if !e.spin(ctx, g.spinner.limit(), g.glance()) && e.done.park() {
 		g.park(e.done.unpark) // what it reads needs no bell
 	}
 	g.spinner.took(now() - began)
 	return nil
+}
+
+// yieldEvery leaves room for a wait of several milliseconds.
+const yieldEvery = 4 * time.Millisecond
+
+// yield calls Go's scheduler now and then for a consumer that never does, as it
+// waits in system calls. After ten milliseconds without, the scheduler takes the
+// processor away from whoever is in a system call, wait by wait, and its monitor
+// looks for such loops every 20 µs, on a core that somebody computes on: a tenth of
+// the machine was lost where nodes share two cores. To call it every time costs
+// more: it wakes a thread to help.
+func (g *engine) yield(now time.Duration) {
+	if now-g.yielded >= yieldEvery {
+		g.yielded = now
+		runtime.Gosched()
+	}
 }
 
 // glance returns what looks for something to read, again and again: at the rings

@@ -66,7 +66,6 @@ type AttentionNode struct {
 	experts   []string // ids of the expert nodes, by place
 	announced uint64   // micro-batches in flight, as the expert nodes know it
 	patience  patience
-	yielder   yielder
 	stats     *recorder
 
 	mu    sync.Mutex
@@ -448,7 +447,6 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
 	}
-	n.yielder.yield()
 	wait := n.patience.context(ctx)
 	c, err := n.cfg.Endpoint.Poll(wait)
 	if err != nil && ctx.Err() == nil && wait.Err() != nil {

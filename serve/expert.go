@@ -64,7 +64,6 @@ type ExpertNode struct {
 	sending map[sent]*output // by the message that carries a part of it
 	timer   time.Duration    // when the gather wants to be called, 0: not
 	stats   *recorder
-	yielder yielder
 }
 
 // sent names a posted message.
@@ -130,7 +129,6 @@ func (n *ExpertNode) poll(ctx context.Context) (m2n.Completion, error) {
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
 	}
-	n.yielder.yield()
 	if n.timer == 0 {
 		return n.cfg.Endpoint.Poll(ctx)
 	}
