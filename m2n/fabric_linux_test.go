@@ -362,8 +362,8 @@ func TestFabricBadFrames(t *testing.T) {
 		"another body":     {appendFrame(nil, &good), 2, "of lengths and header and 2 of body"},
 		"another type":     {change(func(f *frame) { f.kind = frameNote; f.body, f.lengths = 0, nil }), 0, "type 6"},
 		"another epoch":    {change(func(f *frame) { f.epoch = 7 }), 3, "epoch 7"},
-		"an old number":    {change(func(f *frame) { f.number = 1 }), 3, "number 1"},
-		"too far ahead":    {change(func(f *frame) { f.number = 100 }), 3, "number 100"},
+		"an old number":    {change(func(f *frame) { f.number = 1 }), 3, "message 1,"},
+		"too far ahead":    {change(func(f *frame) { f.number = 100 }), 3, "message 100,"},
 		"too many credits": {change(func(f *frame) { f.grant = 100 }), 3, "100 credits"},
 	} {
 		t.Run(name, func(t *testing.T) {

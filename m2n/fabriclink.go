@@ -22,8 +22,7 @@ type fabricCarrier struct {
 	open    bool          // events are taken
 	held    []FabricEvent // that came before
 	over    bool          // its last event has come
-	arrival uint64        // number of the last message that was delivered
-	early   map[uint64]arrival
+	inOrder sequence
 	parting error  // why the peer ends, once it has said so
 	last    uint64 // the number of its last message then
 }
@@ -39,7 +38,7 @@ func (h *fabricHub) open(p *pair) (*fabricCarrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &fabricCarrier{hub: h, pair: p, slots: memory, flying: make(map[uint64]*outgoing), early: make(map[uint64]arrival)}
+	c := &fabricCarrier{hub: h, pair: p, slots: memory, flying: make(map[uint64]*outgoing), inOrder: sequence{ahead: uint64(p.ep.cfg.Slots)}}
 	cfg := p.ep.cfg
 	c.conn, err = h.fabric.Open(FabricReceiver{
 		Owner: c, Memory: memory.region, Stride: memory.stride, Slots: cfg.Slots,
@@ -135,7 +134,7 @@ func (c *fabricCarrier) take(ev *FabricEvent) {
 		c.sent(ev.Token, ev.Err)
 	case FabricReceived:
 		if err := c.receive(ev); err != nil {
-			c.pair.fail(fmt.Errorf("message after %d: %w", c.arrival, err))
+			c.pair.fail(fmt.Errorf("message after %d: %w", c.inOrder.last, err))
 		}
 	case FabricFailed:
 		c.pair.fail(ev.Err)
@@ -174,27 +173,13 @@ func (c *fabricCarrier) receive(ev *FabricEvent) error {
 	if !c.slots.takeThis(ev.Slot) {
 		return fmt.Errorf("%w: it is in slot %d, which holds another", ErrBadFrame, ev.Slot)
 	}
-	c.early[f.number] = arrival{f, ev.Slot, time.Now()}
-	for a, ok := c.early[c.arrival+1]; ok; a, ok = c.early[c.arrival+1] {
-		delete(c.early, c.arrival+1)
-		c.arrival++
-		c.link.deliver(a)
+	if err := c.inOrder.take(arrival{f, ev.Slot, time.Now()}, c.link.deliver); err != nil {
+		return err
 	}
-	if c.parting != nil && c.arrival >= c.last {
+	if c.parting != nil && c.inOrder.last >= c.last {
 		c.pair.fail(c.parting)
 	}
 	c.link.giveBackIfUrgent(0)
-	return nil
-}
-
-// inTurn checks that a message is one of those that a peer with that many slots can
-// have sent since the last one delivered.
-func (c *fabricCarrier) inTurn(number uint64) error {
-	_, twice := c.early[number]
-	slots := c.pair.ep.cfg.Slots
-	if ahead := number - c.arrival; ahead == 0 || ahead > uint64(slots) || twice {
-		return fmt.Errorf("%w: it is number %d, and not one of the next %d", ErrBadFrame, number, slots)
-	}
 	return nil
 }
 
@@ -221,7 +206,7 @@ func (c *fabricCarrier) parse(ev *FabricEvent) (frame, error) {
 	if err := f.parseMeta(meta, s); err != nil {
 		return f, err
 	}
-	return f, c.inTurn(f.number)
+	return f, c.inOrder.check(f.number)
 }
 
 // giveBack takes a slot from the receiver. It is empty for the hardware before the
@@ -238,7 +223,7 @@ func (c *fabricCarrier) giveBack(slot int) {
 func (c *fabricCarrier) settle(last uint64, cause error) bool {
 	c.hub.moving.Lock()
 	defer c.hub.moving.Unlock()
-	if c.arrival >= last {
+	if c.inOrder.last >= last {
 		return true
 	}
 	c.last, c.parting = last, cause
@@ -266,10 +251,7 @@ func (c *fabricCarrier) closed() {
 	c.over = true
 	c.hub.remove(c)
 	c.lose()
-	for _, a := range c.early {
-		c.slots.put(a.slot)
-	}
-	c.early = nil
+	c.inOrder.drop(c.slots)
 	c.slots.unref()
 }
 

@@ -516,7 +516,7 @@ func newFuzzedRing(tb testing.TB) *fuzzedRing {
 	p := newPair(e, "x", "", 0, new(counters))
 	s := e.emptySlots()
 	s.region = &Region{Bytes: in.bodies()}
-	l := &wireLink{pair: p, kind: shm, slots: s, early: make(map[uint64]arrival)}
+	l := &wireLink{pair: p, kind: shm, slots: s}
 	c := newSHMCarrier(l, in, out, caller{board: board{zeros(boardBytes)}, wake: func() {}}, func() {})
 	l.carry = c
 	p.mu.Lock()

@@ -26,25 +26,22 @@ type wireLink struct {
 	posted uint64 // number of the last message that was sent
 
 	order    sync.Mutex
-	arrival  uint64             // number of the last message that was delivered
-	early    map[uint64]arrival // messages that wait for an earlier one
-	partings int                // lanes on which a goodbye came
-	parting  error              // what it said
-	losses   int                // lanes that ended without one
-	loss     error              // the first of them
-}
-
-// arrival is a message in a slot.
-type arrival struct {
-	f     frame
-	slot  int
-	began time.Time
+	inOrder  sequence
+	partings int   // lanes on which a goodbye came
+	parting  error // what it said
+	losses   int   // lanes that ended without one
+	loss     error // the first of them
 }
 
 // newWireLink makes the link of connections whose handshake is over. memory is the
 // link's from here on.
 func newWireLink(p *pair, kind int, memory *slots, streams []*stream, theirs greeting) (*wireLink, error) {
-	l := &wireLink{pair: p, kind: kind, slots: memory, early: make(map[uint64]arrival)}
+	l := &wireLink{pair: p, kind: kind, slots: memory}
+	// On one connection, beside the lane of credits, nothing can overtake.
+	l.inOrder.ahead = 1
+	if len(streams) > 2 {
+		l.inOrder.ahead = uint64(p.ep.cfg.Slots)
+	}
 	idle := max(min(p.ep.cfg.PeerTimeout, theirs.PeerTimeout)/4, leastIdle)
 	for _, s := range streams {
 		if !p.ep.running.enter() {
@@ -94,6 +91,9 @@ func (l *wireLink) gone() {
 		if l.carry != nil {
 			l.carry.close()
 		}
+		l.order.Lock()
+		l.inOrder.drop(l.slots)
+		l.order.Unlock()
 		l.slots.unref()
 	}
 	l.pair.ep.running.exit()
@@ -147,20 +147,8 @@ func (l *wireLink) place(n *lane, f *frame) ([]byte, error) {
 func (l *wireLink) arrived(n *lane, f *frame) error {
 	l.order.Lock()
 	defer l.order.Unlock()
-	_, twice := l.early[f.number]
-	if f.number <= l.arrival || twice || len(l.lanes) <= 2 && f.number != l.arrival+1 {
-		return fmt.Errorf("frame %d: %w: it is message %d, the last one was %d", f.seq, ErrBadFrame, f.number, l.arrival)
-	}
-	if f.number == l.arrival+1 {
-		l.arrival++
-		l.deliver(arrival{*f, n.slot, n.began})
-	} else {
-		l.early[f.number] = arrival{*f, n.slot, n.began}
-	}
-	for a, ok := l.early[l.arrival+1]; ok; a, ok = l.early[l.arrival+1] {
-		delete(l.early, l.arrival+1)
-		l.arrival++
-		l.deliver(a)
+	if err := l.inOrder.take(arrival{*f, n.slot, n.began}, l.deliver); err != nil {
+		return fmt.Errorf("frame %d: %w", f.seq, err)
 	}
 	l.giveBackIfUrgent(0)
 	return nil
