@@ -187,7 +187,7 @@ func TestStartedForATurn(t *testing.T) {
 func skipShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("short")
+		t.Skip("programs in C show nothing to a short test")
 	}
 }
 
