@@ -73,7 +73,8 @@ func (o *outgoing) lengths() []int {
 // of what is to be sent, the credit that the peer gave, and the link.
 //
 // Lock order: Endpoint.mu, pair.mu (of two pairs in the order of their owners'
-// ids), then slots.mu or completions.mu.
+// ids), then slots.mu or completions.mu; those two also under wireLink.order, which
+// is taken without the others.
 type pair struct {
 	ep       *Endpoint
 	id       string // the peer's

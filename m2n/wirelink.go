@@ -25,6 +25,8 @@ type wireLink struct {
 	back   int    // credits to give back
 	posted uint64 // number of the last message that was sent
 
+	// order guards what follows. Nothing is written while it is held: a write that
+	// fails takes it.
 	order    sync.Mutex
 	inOrder  sequence
 	partings int   // lanes on which a goodbye came
@@ -145,13 +147,17 @@ func (l *wireLink) place(n *lane, f *frame) ([]byte, error) {
 
 // arrived delivers a message, and those that waited for it.
 func (l *wireLink) arrived(n *lane, f *frame) error {
-	l.order.Lock()
-	defer l.order.Unlock()
-	if err := l.inOrder.take(arrival{*f, n.slot, n.began}, l.deliver); err != nil {
+	if err := l.takeInTurn(arrival{*f, n.slot, n.began}); err != nil {
 		return fmt.Errorf("frame %d: %w", f.seq, err)
 	}
 	l.giveBackIfUrgent(0)
 	return nil
+}
+
+func (l *wireLink) takeInTurn(a arrival) error {
+	l.order.Lock()
+	defer l.order.Unlock()
+	return l.inOrder.take(a, l.deliver)
 }
 
 func (l *wireLink) deliver(a arrival) {
