@@ -3,7 +3,8 @@ package m2n
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
+
+	"github.com/tandem-moe/tandem/m2n/crc32c"
 )
 
 // assembler makes frames of the bytes of a stream, however they arrive, and puts
@@ -97,7 +98,7 @@ func (a *assembler) feed(b []byte) error {
 // took notes that k wanted bytes are there.
 func (a *assembler) took(k int) {
 	if a.phase == inBody && a.frame.hasTrailer() {
-		a.sum = crc32.Update(a.sum, castagnoli, a.want[:k])
+		a.sum = crc32c.Update(a.sum, a.want[:k])
 	}
 	a.want = a.want[k:]
 }

@@ -2,7 +2,8 @@ package m2n
 
 import (
 	"encoding/binary"
-	"hash/crc32"
+
+	"github.com/tandem-moe/tandem/m2n/crc32c"
 )
 
 // batch is what one turn of writing takes to the peer: some messages, or a note.
@@ -104,7 +105,7 @@ func (b *batch) fill(limit int) {
 				n = limit
 			}
 			limit -= n
-			b.sum = crc32.Update(b.sum, castagnoli, p.bytes[:n])
+			b.sum = crc32c.Update(b.sum, p.bytes[:n])
 		case trailerPart:
 			binary.LittleEndian.PutUint32(p.bytes, b.sum)
 			b.sum = 0

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"net"
 	"runtime"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/crc32c"
 )
 
 // BenchmarkRoundTrip: a message there and one of the same size back, between two
@@ -181,7 +182,7 @@ func noteDelays(e *Endpoint, took []time.Duration) error {
 func rawTurn(c net.Conn, buf []byte, sums, first bool) error {
 	write := func() error {
 		if sums {
-			_ = crc32.Checksum(buf, castagnoli) // its time is what is wanted
+			_ = crc32c.Update(0, buf) // its time is what is wanted
 		}
 		_, err := c.Write(buf)
 		return err
@@ -189,7 +190,7 @@ func rawTurn(c net.Conn, buf []byte, sums, first bool) error {
 	read := func() error {
 		_, err := io.ReadFull(c, buf)
 		if sums {
-			_ = crc32.Checksum(buf, castagnoli)
+			_ = crc32c.Update(0, buf)
 		}
 		return err
 	}

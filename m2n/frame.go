@@ -4,8 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
+
+	"github.com/tandem-moe/tandem/m2n/crc32c"
 )
 
 // A frame on a stream, little-endian:
@@ -45,8 +46,6 @@ const (
 
 // flagBodySum says that a checksum follows the body.
 const flagBodySum = 1
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // frame is the fixed part, and its meta part once read.
 type frame struct {
@@ -97,7 +96,7 @@ func parseFixed(b *[fixedBytes]byte, lim bounds) (frame, sizes, error) {
 	if b[4] != frameVersion {
 		return frame{}, sizes{}, &versionError{b[4]}
 	}
-	if sum, want := crc32.Checksum(b[:60], castagnoli), le.Uint32(b[60:]); sum != want {
+	if sum, want := crc32c.Update(0, b[:60]), le.Uint32(b[60:]); sum != want {
 		return frame{}, sizes{}, fmt.Errorf("%w: the checksum of the fixed part is %08x, announced %08x", ErrBadFrame, sum, want)
 	}
 	f := frame{kind: frameType(b[5]), flags: le.Uint16(b[6:]), epoch: le.Uint64(b[8:]), seq: le.Uint64(b[16:]), number: le.Uint64(b[48:]), grant: le.Uint32(b[40:])}
@@ -128,7 +127,7 @@ func (lim bounds) admit(header, spans, body uint64) (sizes, error) {
 
 // parseMeta reads the meta part into f.
 func (f *frame) parseMeta(meta []byte, s sizes) error {
-	if sum := crc32.Checksum(meta, castagnoli); sum != s.metaSum {
+	if sum := crc32c.Update(0, meta); sum != s.metaSum {
 		return fmt.Errorf("%w: the checksum of the header is %08x, announced %08x", ErrBadFrame, sum, s.metaSum)
 	}
 	var err error
@@ -173,8 +172,8 @@ func appendFrame(dst []byte, f *frame) []byte {
 		dst = le.AppendUint32(dst, uint32(n))
 	}
 	dst = append(dst, f.header...)
-	le.PutUint32(dst[start+44:], crc32.Checksum(dst[start+fixedBytes:], castagnoli))
-	le.PutUint32(dst[start+60:], crc32.Checksum(dst[start:start+60], castagnoli))
+	le.PutUint32(dst[start+44:], crc32c.Update(0, dst[start+fixedBytes:]))
+	le.PutUint32(dst[start+60:], crc32c.Update(0, dst[start:start+60]))
 	return dst
 }
 

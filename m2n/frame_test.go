@@ -17,7 +17,7 @@ import (
 func encode(f frame, body []byte) []byte {
 	out := append(appendFrame(nil, &f), body...)
 	if f.hasTrailer() {
-		out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(body, castagnoli))
+		out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 	}
 	return out
 }

@@ -3,8 +3,9 @@ package ucx
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"slices"
+
+	"github.com/tandem-moe/tandem/m2n/crc32c"
 )
 
 // An address on the wire: "UCX1", the worker's address, and a CRC32C of both. UCX
@@ -17,11 +18,9 @@ const (
 // maxAddress bounds an address: one of many devices has some kilobytes.
 const maxAddress = 64 << 10
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 func encodeAddress(worker []byte) []byte {
 	b := slices.Concat([]byte(addressMagic), worker)
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return binary.LittleEndian.AppendUint32(b, crc32c.Update(0, b))
 }
 
 // decodeAddress returns the worker's part, which is not empty.
@@ -33,7 +32,7 @@ func decodeAddress(b []byte) ([]byte, error) {
 	if string(body[:len(addressMagic)]) != addressMagic {
 		return nil, fmt.Errorf("the peer's address begins with %q, want %q", body[:len(addressMagic)], addressMagic)
 	}
-	if got := crc32.Checksum(body, castagnoli); got != sum {
+	if got := crc32c.Update(0, body); got != sum {
 		return nil, fmt.Errorf("the checksum of the peer's address is %08x, announced %08x", got, sum)
 	}
 	return body[len(addressMagic):], nil

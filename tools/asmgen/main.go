@@ -1,4 +1,4 @@
-// Command asmgen writes package kernel's assembly for amd64. It owns the
+// Command asmgen writes the assembly for amd64, of package kernel above all. It owns the
 // instructions; what they compute is defined by the portable versions in
 // package kernel.
 //
@@ -18,6 +18,7 @@ import (
 var families = map[string]func(){
 	"attention": attention,
 	"coded":     coded,
+	"crc32c":    crc32c,
 	"gemm":      gemm,
 	"pack":      pack,
 	"roofline":  roofline,
