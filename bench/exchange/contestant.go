@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"time"
 )
 
 // contestant is one of those that take turns.
@@ -59,14 +60,17 @@ func (e *entrant) close() error {
 	return e.resident.close()
 }
 
+// leastTurn is how long a turn takes at least where there is time: ends are stopped
+// between turns, and what they do first is to get going again.
+const leastTurn = 20 * time.Millisecond
+
 // iterationsOf are those of a turn where one takes so many seconds: enough for
-// all that are wanted, and as many as there is time for.
+// all that are wanted and for a turn, and as many as there is time for.
 func iterationsOf(o *Options, seconds float64) int {
-	wanted := (o.Iterations + o.Repeats - 1) / o.Repeats
+	wanted := float64((o.Iterations + o.Repeats - 1) / o.Repeats)
 	if seconds > 0 {
-		if fit := o.Time.Seconds() / float64(o.Repeats) / seconds; fit < float64(wanted) {
-			wanted = int(fit)
-		}
+		wanted = max(wanted, leastTurn.Seconds()/seconds)
+		wanted = min(wanted, o.Time.Seconds()/float64(o.Repeats)/seconds)
 	}
-	return min(max(wanted, 1), maxRound-maxRound/10)
+	return int(min(max(wanted, 1), maxRound-maxRound/10))
 }

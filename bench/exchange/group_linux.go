@@ -118,7 +118,7 @@ func (g *group) signal(s syscall.Signal) {
 func (g *group) measure(ctx context.Context, iterations int) (turn, error) {
 	g.signal(syscall.SIGCONT)
 	defer g.signal(syscall.SIGSTOP)
-	warm := min(max(iterations/10, 1), 50)
+	warm := max(iterations/10, 1)
 	t, err := g.round(ctx, min(iterations+warm, maxRound), g.spin, false)
 	if err != nil {
 		return t, err

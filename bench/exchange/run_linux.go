@@ -195,13 +195,16 @@ func (o *Options) turns(ctx context.Context, s Shape, entrants []*entrant) (copi
 	return copies, nil
 }
 
-// plan chooses the iterations of a turn, by a few that are not counted.
+// plan chooses the iterations of a turn, by two turns that are not counted: a few
+// iterations, which are slow, say how many tell their usual time.
 func (o *Options) plan(ctx context.Context, e *entrant) error {
-	const few = 3
-	t, err := e.measure(ctx, few)
-	if err != nil {
-		return err
+	e.each = 3
+	for range 2 {
+		t, err := e.measure(ctx, e.each)
+		if err != nil {
+			return err
+		}
+		e.each = iterationsOf(o, median(t.times))
 	}
-	e.each = iterationsOf(o, median(t.times))
 	return nil
 }

@@ -41,7 +41,8 @@ func TestRatio(t *testing.T) {
 func TestIterationsOf(t *testing.T) {
 	o := &Options{Iterations: 1000, Repeats: 5, Transports: []string{"tcp"}}
 	require.NoError(t, o.fill())
-	require.Equal(t, 200, iterationsOf(o, 1e-5))
+	require.Equal(t, 200, iterationsOf(o, 1e-3))
+	require.Equal(t, 2560, iterationsOf(o, 0x1p-7/1000), "20 ms")
 	require.Equal(t, 200, iterationsOf(o, 0))
 	require.Equal(t, 40, iterationsOf(o, 0.1), "20 s, 5 turns")
 	require.Equal(t, 1, iterationsOf(o, 100))
