@@ -29,6 +29,7 @@ type CPU struct {
 	threads int
 	pool    *Pool
 	ownPool bool
+	memory  arena
 	scratch scratch
 	tiles   sync.Pool // of *tile
 
@@ -72,8 +73,9 @@ func (c *CPU) ISA() ISA { return c.isa }
 // Threads is how many threads take part in an operation at most.
 func (c *CPU) Threads() int { return c.threads }
 
-// Close ends the pool where the device made it.
+// Close ends the pool where the device made it. Buffers stay until they are freed.
 func (c *CPU) Close() error {
+	c.memory.close()
 	if c.ownPool {
 		c.pool.Close()
 	}
@@ -85,7 +87,7 @@ func (c *CPU) Alloc(t DType, n int) (Buffer, error) {
 	if n < 0 || n > math.MaxInt/t.Size() {
 		return nil, fmt.Errorf("allocate %d elements of %v", n, t)
 	}
-	mem, err := allocate(n * t.Size())
+	mem, err := c.memory.allocate(n * t.Size())
 	if err != nil {
 		return nil, fmt.Errorf("allocate %d elements of %v: %w", n, t, err)
 	}

@@ -84,7 +84,7 @@ func (c *CPU) Pack(parts ...HostMatrix) (Weight, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pack: %w", err)
 	}
-	if w.mem, err = allocate(w.panels() * w.panelSize()); err != nil {
+	if w.mem, err = c.memory.allocate(w.panels() * w.panelSize()); err != nil {
 		return nil, fmt.Errorf("pack [%d, %d] of %v: %w", w.out, w.in, w.dtype, err)
 	}
 	if w.mem.mapped != nil {

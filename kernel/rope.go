@@ -32,7 +32,7 @@ func (c *CPU) NewRope(inv []float32, scale float32, positions int) (Rope, error)
 		return nil, fmt.Errorf("rope table: %d positions, want 0 to %d", positions, 1<<24)
 	}
 	t := &ropeTable{half: len(inv), positions: positions}
-	mem, err := allocate(positions * 2 * len(inv) * F32.Size())
+	mem, err := c.memory.allocate(positions * 2 * len(inv) * F32.Size())
 	if err != nil {
 		return nil, fmt.Errorf("rope table of %d positions: %w", positions, err)
 	}
