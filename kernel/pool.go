@@ -99,8 +99,13 @@ func (p *Pool) Workers() int { return p.workers }
 
 // Enter says that a node has work to do, whether or not inside Run, until it
 // calls Leave. While as many nodes are busy as there are workers, helpers stay
-// out of their way.
-func (p *Pool) Enter() { p.busy.Add(1) }
+// out of their way. A pool of one node has them come at once: they are there, some
+// 30 µs later, when the node has read what it has waited for.
+func (p *Pool) Enter() {
+	if p.busy.Add(1) == 1 && p.oneNode {
+		p.wakeUp(p.workers - 1)
+	}
+}
 
 // Leave ends what Enter began.
 func (p *Pool) Leave() { p.busy.Add(-1) }
@@ -162,24 +167,26 @@ func (p *Pool) idleCores() int {
 
 // wakeUp hands out up to n tokens, one for each parked helper.
 func (p *Pool) wakeUp(n int) {
-	for ; n > 0 && p.unpark(); n-- {
-		if p.oneNode {
-			p.tokens.put()
-		} else {
-			p.wake <- struct{}{}
-		}
+	n = p.unpark(n)
+	if n > 0 && p.oneNode {
+		p.tokens.put(n)
+		return
+	}
+	for range n {
+		p.wake <- struct{}{}
 	}
 }
 
-// unpark takes one helper off the count of the parked.
-func (p *Pool) unpark() bool {
+// unpark takes up to n helpers off the count of the parked, and returns how many.
+func (p *Pool) unpark(n int) int {
 	for {
-		n := p.parked.Load()
-		if n <= 0 {
-			return false
+		parked := p.parked.Load()
+		k := min(int(parked), n)
+		if k <= 0 {
+			return 0
 		}
-		if p.parked.CompareAndSwap(n, n-1) {
-			return true
+		if p.parked.CompareAndSwap(parked, parked-int32(k)) {
+			return k
 		}
 	}
 }
@@ -238,7 +245,7 @@ func (p *Pool) park() bool {
 	p.parked.Add(1)
 	// A job posted before the count rose saw nobody to wake: look again. Where
 	// somebody has counted on us meanwhile, their token is on its way.
-	if p.hasJob() && p.unpark() {
+	if p.hasJob() && p.unpark(1) > 0 {
 		return true
 	}
 	if p.oneNode {

@@ -138,7 +138,7 @@ func TestTokens(t *testing.T) {
 	}
 	const given = 1000
 	for range given {
-		tk.put()
+		tk.put(1)
 	}
 	require.Eventually(t, func() bool { return taken.Load() == given }, 5*time.Second, time.Millisecond)
 	tk.close()

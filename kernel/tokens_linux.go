@@ -23,10 +23,10 @@ const (
 	futexWakePrivate = 129
 )
 
-// put lets one sleeper go.
-func (t *tokens) put() {
-	t.count.Add(1)
-	t.futex(futexWakePrivate, 1)
+// put lets n sleepers go.
+func (t *tokens) put(n int) {
+	t.count.Add(uint32(n))
+	t.futex(futexWakePrivate, uintptr(n))
 }
 
 // take sleeps until there is a token, and takes it; false once they are closed.

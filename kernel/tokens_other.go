@@ -12,12 +12,14 @@ type tokens struct {
 	closed bool
 }
 
-// put lets one sleeper go.
-func (t *tokens) put() {
+// put lets n sleepers go.
+func (t *tokens) put(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.count++
-	t.cond().Signal()
+	t.count += n
+	for range n {
+		t.cond().Signal()
+	}
 }
 
 // take sleeps until there is a token, and takes it; false once they are closed.

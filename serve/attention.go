@@ -66,6 +66,7 @@ type AttentionNode struct {
 	experts   []string // ids of the expert nodes, by place
 	announced uint64   // micro-batches in flight, as the expert nodes know it
 	patience  patience
+	turn      turn
 	stats     *recorder
 
 	mu    sync.Mutex
@@ -93,6 +94,7 @@ func NewAttentionNode(cfg AttentionConfig) (*AttentionNode, error) {
 		cycle:     cycle,
 		sequences: map[uint64]*sequence{},
 		stats:     newRecorder(),
+		turn:      turn{pool: cfg.Busy},
 		news:      make(chan struct{}, 1),
 	}
 	n.pages, err = kvcache.New(kvcache.Identity{Model: cfg.ModelHash, Numerics: cfg.Numerics, PageTokens: cfg.Cache.PageTokens}, cfg.Cache.Pages)
@@ -228,6 +230,7 @@ func (e *PeerLostError) Unwrap() error { return e.Cause }
 // the device fails. Whatever ends it, no request is left without a last report.
 func (n *AttentionNode) Run(ctx context.Context) error {
 	err := n.serve(ctx)
+	n.turn.end()
 	n.patience.end()
 	reason := &UnavailableError{Reason: err.Error()}
 	if ctx.Err() != nil {
@@ -262,6 +265,7 @@ func (n *AttentionNode) rest(ctx context.Context) error {
 	n.accept()
 	for n.inFlight() == 0 && n.batcher.Waiting()+n.batcher.Running() == 0 {
 		n.stats.working(false)
+		n.turn.end()
 		select {
 		case <-n.news:
 			n.accept()
@@ -341,13 +345,15 @@ func (n *AttentionNode) perform(ctx context.Context, a schedule.Action) error {
 }
 
 // forward computes the attention part of a layer and sends its rows to the
-// experts.
+// experts. To post them is no part of the turn: that may copy them, or write to a
+// socket, and who gets them wants the cores.
 func (n *AttentionNode) forward(ctx context.Context, a schedule.Action) error {
 	b := n.batches[a.MicroBatch]
 	if err := n.await(ctx, b, func() bool { return len(b.exchange.unsent) == 0 }); err != nil {
 		return err
 	}
 	bodies, err := n.compute(ctx, b, a)
+	n.turn.end()
 	if err != nil || bodies == nil {
 		return err
 	}
@@ -355,10 +361,9 @@ func (n *AttentionNode) forward(ctx context.Context, a schedule.Action) error {
 }
 
 // compute computes the attention part of a layer, and packs what the experts are
-// to have of it: nothing where the layer has none. To post it is no part of the
-// turn: that may copy it, or write to a socket, and who gets it wants the cores.
+// to have of it: nothing where the layer has none.
 func (n *AttentionNode) compute(ctx context.Context, b *microBatch, a schedule.Action) ([][]m2n.Span, error) {
-	defer n.turn()()
+	n.turn.begin()
 	begin := time.Now()
 	defer func() { n.stats.computed(time.Since(begin)) }()
 	n.attention.Forward(a.Layer, b.rows, b.seqs, b.positions)
@@ -370,16 +375,6 @@ func (n *AttentionNode) compute(ctx context.Context, b *microBatch, a schedule.A
 		Kind: route.Dispatch, MicroBatch: a.MicroBatch, Layer: a.Layer,
 		Step: b.step, Placement: n.cfg.Placement.Version, InFlight: n.announced,
 	})
-}
-
-// turn tells the pool that the node works, until the function that it returns
-// is called.
-func (n *AttentionNode) turn() func() {
-	if n.cfg.Busy == nil {
-		return func() {}
-	}
-	n.cfg.Busy.Enter()
-	return n.cfg.Busy.Leave
 }
 
 // stallTimeout bounds the wait for an expert node that is alive and does not
@@ -419,7 +414,7 @@ func (n *AttentionNode) collect(ctx context.Context, b *microBatch) error {
 	if err := n.await(ctx, b, func() bool { return b.exchange.waiting == 0 }); err != nil {
 		return err
 	}
-	defer n.turn()()
+	n.turn.begin()
 	begin := time.Now()
 	b.exchange.combine(n.attention, b.rows)
 	n.stats.busy(time.Since(begin))
@@ -433,9 +428,10 @@ func (n *AttentionNode) await(ctx context.Context, b *microBatch, done func() bo
 		if err != nil {
 			return err
 		}
-		// What handles it computes, and so does what follows: a turn ends and the next
-		// begins in no time.
-		if err := n.handleTurn(ctx, c); err != nil {
+		if c.Kind == m2n.Received {
+			n.turn.begin() // helpers wake while it is read
+		}
+		if err := n.handle(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -447,18 +443,13 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
 	}
+	n.turn.end()
 	wait := n.patience.context(ctx)
 	c, err := n.cfg.Endpoint.Poll(wait)
 	if err != nil && ctx.Err() == nil && wait.Err() != nil {
 		return c, fmt.Errorf("no %s of layer %d, micro-batch %d, step %d for %v", b.exchange.awaited(), b.exchange.sent.Layer, b.exchange.sent.MicroBatch, b.step, stallTimeout/2)
 	}
 	return c, err
-}
-
-// handleTurn is handle in a turn of its own.
-func (n *AttentionNode) handleTurn(ctx context.Context, c m2n.Completion) error {
-	defer n.turn()()
-	return n.handle(ctx, c)
 }
 
 // handle takes a completion of any micro-batch.

@@ -36,13 +36,6 @@ type ExpertConfig struct {
 	Log  *slog.Logger
 }
 
-// Turn is told when a node has work to do and when it has none, so that idle
-// threads keep out of its way.
-type Turn interface {
-	Enter()
-	Leave()
-}
-
 // ExpertNode gathers rows from attention nodes, computes their experts and
 // returns the results. Run is its loop; nothing else of it runs.
 type ExpertNode struct {
@@ -63,6 +56,7 @@ type ExpertNode struct {
 	outputs []*output        // free
 	sending map[sent]*output // by the message that carries a part of it
 	timer   time.Duration    // when the gather wants to be called, 0: not
+	turn    turn
 	stats   *recorder
 }
 
@@ -95,6 +89,7 @@ func NewExpertNode(cfg ExpertConfig) (*ExpertNode, error) {
 		origin:  time.Now(),
 		joined:  map[string]uint64{},
 		sending: map[sent]*output{},
+		turn:    turn{pool: cfg.Busy},
 		stats:   newRecorder(),
 	}, nil
 }
@@ -109,6 +104,9 @@ func (n *ExpertNode) Run(ctx context.Context) error {
 			n.timer = 0
 			err = n.act(ctx, n.gather.Timer(n.now()))
 		case err == nil:
+			if c.Kind == m2n.Received {
+				n.turn.begin() // helpers wake while it is read
+			}
 			if actions, decided := n.handle(c); decided {
 				err = n.act(ctx, actions)
 			}
@@ -129,6 +127,7 @@ func (n *ExpertNode) poll(ctx context.Context) (m2n.Completion, error) {
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
 	}
+	n.turn.end()
 	if n.timer == 0 {
 		return n.cfg.Endpoint.Poll(ctx)
 	}

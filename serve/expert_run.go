@@ -20,7 +20,7 @@ type output struct {
 
 // run computes a layer's experts over the rows of several messages.
 func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
-	grouping, out, err := n.turn(ctx, run)
+	grouping, out, err := n.resultsOf(ctx, run)
 	if err != nil {
 		return fmt.Errorf("layer %d: %w", run.Layer, err)
 	}
@@ -30,14 +30,11 @@ func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
 	return nil
 }
 
-// turn computes a run's results while the pool knows that the node works. To answer
-// is no part of the turn: that may copy them, or write to a socket, and who gets
-// them wants the cores.
-func (n *ExpertNode) turn(ctx context.Context, run *gather.Run) (*route.Grouping, *output, error) {
-	if n.cfg.Busy != nil {
-		n.cfg.Busy.Enter()
-		defer n.cfg.Busy.Leave()
-	}
+// resultsOf computes a run's results. To answer is no part of the node's turn: that may copy
+// them, or write to a socket, and who gets them wants the cores.
+func (n *ExpertNode) resultsOf(ctx context.Context, run *gather.Run) (*route.Grouping, *output, error) {
+	n.turn.begin()
+	defer n.turn.end()
 	begin := time.Now()
 	n.pending, n.pairs = n.pending[:0], n.pairs[:0]
 	rows := 0 // of the messages

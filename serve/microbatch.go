@@ -51,7 +51,7 @@ func (n *AttentionNode) start(ctx context.Context, index int) (bool, error) {
 	n.step++
 	b.active, b.step = true, n.step
 	b.fill()
-	defer n.turn()()
+	n.turn.begin()
 	begin := time.Now()
 	n.attention.Embed(b.rows, b.ids)
 	n.stats.busy(time.Since(begin))
@@ -87,7 +87,8 @@ func (n *AttentionNode) finish(ctx context.Context, index int) error {
 // conclude picks the step's tokens, tells the batcher, and collects what there is
 // to report. The node's counts are right before anybody hears of it.
 func (n *AttentionNode) conclude(ctx context.Context, index int, b *microBatch) error {
-	defer n.turn()()
+	n.turn.begin()
+	defer n.turn.end()
 	begin := time.Now()
 	if err := n.pick(ctx, b); err != nil {
 		return err

@@ -1,0 +1,31 @@
+package serve
+
+// Turn is told when a node has work to do and when it has none, so that idle
+// threads keep out of its way.
+type Turn interface {
+	Enter()
+	Leave()
+}
+
+// turn is when a node computes, and what is between: not when it waits, nor when it
+// hands over to others, who want the cores then.
+type turn struct {
+	pool Turn // nil where nobody is to know
+	on   bool
+}
+
+// begin does nothing in a turn.
+func (t *turn) begin() {
+	if !t.on && t.pool != nil {
+		t.on = true
+		t.pool.Enter()
+	}
+}
+
+// end does nothing outside of one.
+func (t *turn) end() {
+	if t.on {
+		t.on = false
+		t.pool.Leave()
+	}
+}
