@@ -165,6 +165,20 @@ func TestHelpersParkInTheOnlyNodesPauses(t *testing.T) {
 	require.Less(t, time.Since(start), 1000*spinTime)
 }
 
+// A turn of the only node wakes its helpers before there is a job, once.
+func TestHelpersWakeWithTheOnlyNode(t *testing.T) {
+	p := newPool(3) // whose helpers this test is
+	p.oneNode = true
+	p.parked.Store(2)
+	p.Enter()
+	require.Zero(t, p.parked.Load())
+	require.True(t, p.tokens.take())
+	require.True(t, p.tokens.take())
+	p.parked.Store(2)
+	p.Enter()
+	require.Equal(t, int32(2), p.parked.Load())
+}
+
 func TestRunAfterClose(t *testing.T) {
 	p := NewPool(3)
 	p.Close()

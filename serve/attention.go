@@ -345,15 +345,13 @@ func (n *AttentionNode) perform(ctx context.Context, a schedule.Action) error {
 }
 
 // forward computes the attention part of a layer and sends its rows to the
-// experts. To post them is no part of the turn: that may copy them, or write to a
-// socket, and who gets them wants the cores.
+// experts.
 func (n *AttentionNode) forward(ctx context.Context, a schedule.Action) error {
 	b := n.batches[a.MicroBatch]
 	if err := n.await(ctx, b, func() bool { return len(b.exchange.unsent) == 0 }); err != nil {
 		return err
 	}
 	bodies, err := n.compute(ctx, b, a)
-	n.turn.end()
 	if err != nil || bodies == nil {
 		return err
 	}

@@ -30,11 +30,9 @@ func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
 	return nil
 }
 
-// resultsOf computes a run's results. To answer is no part of the node's turn: that may copy
-// them, or write to a socket, and who gets them wants the cores.
+// resultsOf computes a run's results.
 func (n *ExpertNode) resultsOf(ctx context.Context, run *gather.Run) (*route.Grouping, *output, error) {
 	n.turn.begin()
-	defer n.turn.end()
 	begin := time.Now()
 	n.pending, n.pairs = n.pending[:0], n.pairs[:0]
 	rows := 0 // of the messages

@@ -7,8 +7,11 @@ type Turn interface {
 	Leave()
 }
 
-// turn is when a node computes, and what is between: not when it waits, nor when it
-// hands over to others, who want the cores then.
+// turn is when a node computes, and what is between, until it waits or hands over to
+// who needs the cores. It lasts through a post: helpers that spin on meanwhile keep
+// their cores, so that the kernel runs who gets the message on the poster's, which
+// is about to wait, and not on one that sleeps, which takes 25 µs to wake in a
+// virtual machine.
 type turn struct {
 	pool Turn // nil where nobody is to know
 	on   bool
