@@ -75,7 +75,7 @@ func (s *streamConduit) direct() bool { return false }
 func (s *streamConduit) write(pieces [][]byte) (int, error) {
 	buffers := net.Buffers(slices.Clone(pieces)) // it takes the list apart
 	n, err := buffers.WriteTo(s.conn)
-	return int(n), err
+	return int(n), damage(err) // after what was read has shown it, writes say it too
 }
 
 func (s *streamConduit) await() error {

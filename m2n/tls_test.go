@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -273,4 +274,17 @@ func TestCloseDoesNotWaitForAStalledTLSPeer(t *testing.T) {
 	}
 	require.Less(t, time.Since(begin), inTime)
 	require.Error(t, pollKind(t, p.a, Sent).Err)
+}
+
+// damaged is a TLS connection of which something bad has been read.
+type damaged struct{ net.Conn }
+
+func (damaged) Write([]byte) (int, error) {
+	return 0, &net.OpError{Op: "local error", Err: errors.New("tls: bad record MAC")}
+}
+
+// TestDamageThatAWriteTellsOf: whichever goroutine comes first names the same cause.
+func TestDamageThatAWriteTellsOf(t *testing.T) {
+	_, err := newStreamConduit(nil, damaged{}).write([][]byte{{1}})
+	require.ErrorIs(t, broken(err), ErrBadFrame)
 }
