@@ -1,9 +1,9 @@
-// Command asmgen writes the assembly for amd64, of package kernel above all. It owns the
-// instructions; what they compute is defined by the portable versions in
-// package kernel.
+// Command asmgen writes the assembly for amd64, of package kernel above all. It owns
+// the instructions; what they compute is defined by the portable versions in the
+// packages that ask for them.
 //
-// Every kernel exists for AVX2 and AVX-512 and is vectorised over outputs, so
-// that both give the bits of the portable version.
+// Every floating-point kernel exists for AVX2 and AVX-512 and is vectorised over
+// outputs, so that both give the bits of the portable version.
 package main
 
 import (
