@@ -66,7 +66,7 @@ func (s *socket) direct() bool { return true }
 
 // write returns how many bytes the kernel took; 0 where it takes none now.
 func (s *socket) write(pieces [][]byte) (int, error) {
-	n, err := unix.Writev(s.fd, pieces)
+	n, err := writev(s.fd, pieces)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 		return 0, nil
 	}
@@ -164,7 +164,7 @@ func (s *socket) waitFor(bytes int) {
 // read puts bytes into the assembler's space. There is more where it was filled.
 func (s *socket) read() (n int, more bool, err error) {
 	want, after := s.lane.in.space()
-	n, err = unix.Readv(s.fd, [][]byte{want, after})
+	n, err = readv(s.fd, [][]byte{want, after})
 	switch {
 	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
 		return 0, false, nil

@@ -245,6 +245,9 @@ func (e *Endpoint) Post(peer string, m Message) (uint64, error) {
 	if err := p.post(o); err != nil {
 		return 0, err
 	}
+	if g := e.eng.Load(); g != nil {
+		g.yield(now())
+	}
 	return o.token, nil
 }
 

@@ -16,11 +16,11 @@ import (
 type engine struct {
 	gate    *gate
 	board   *shmBoard
-	hub     *fabricHub    // nil where there is no fabric
-	driving sync.Mutex    // held by who reads
-	stopped bool          // guarded by driving
-	spinner spinner       // the driver's
-	yielded time.Duration // when the driver last called Go's scheduler
+	hub     *fabricHub   // nil where there is no fabric
+	driving sync.Mutex   // held by who reads
+	stopped bool         // guarded by driving
+	spinner spinner      // the driver's
+	yielded atomic.Int64 // when the consumer last called Go's scheduler
 	load    *hostLoad
 	moves   atomic.Uint64
 	known   uint64      // of moves; the watchdog's
@@ -194,15 +194,16 @@ func (e *Endpoint) wait(ctx context.Context) error {
 // yieldEvery leaves room for a wait of several milliseconds.
 const yieldEvery = 4 * time.Millisecond
 
-// yield calls Go's scheduler now and then for a consumer that never does, as it
-// waits in system calls. After ten milliseconds without, the scheduler takes the
-// processor away from whoever is in a system call, wait by wait, and its monitor
-// looks for such loops every 20 µs, on a core that somebody computes on: a tenth of
-// the machine was lost where nodes share two cores. To call it every time costs
-// more: it wakes a thread to help.
+// yield calls Go's scheduler now and then, before a wait and after a post, for a
+// consumer that never does, as it waits in system calls. After ten milliseconds
+// without, the scheduler takes the processor away from whoever is in a system call,
+// wait by wait, and its monitor looks for such loops every 20 µs, on a core that
+// somebody computes on: a tenth of the machine was lost where nodes share two
+// cores, and as much where senders do. To call it every time costs more: it wakes a
+// thread to help.
 func (g *engine) yield(now time.Duration) {
-	if now-g.yielded >= yieldEvery {
-		g.yielded = now
+	if now-time.Duration(g.yielded.Load()) >= yieldEvery {
+		g.yielded.Store(int64(now))
 		runtime.Gosched()
 	}
 }

@@ -91,11 +91,11 @@ func (g *gate) remove(fd int) {
 // wait waits for a source, or for the bell; or only looks. It returns what to
 // serve.
 func (g *gate) wait(look bool) []unix.EpollEvent {
-	millis := -1
+	await := epollWait
 	if look {
-		millis = 0
+		await = epollLook
 	}
-	n, err := unix.EpollWait(g.epoll, g.events[:], millis)
+	n, err := await(g.epoll, g.events[:])
 	if err != nil {
 		return nil // interrupted; whoever waits looks again
 	}
@@ -137,7 +137,7 @@ func (g *gate) ring() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.closed {
-		_, _ = unix.Write(g.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // fails after 2^64 rings
+		wakeFD(g.bell)
 	}
 }
 
