@@ -38,9 +38,14 @@ type ServeOptions struct {
 	Prompt, Output int
 	// Sequences are the numbers of sequences to run at once: 1, 8 and 32.
 	Sequences []int
-	// Repeats is how often everything is measured, in turns: 5. The figures are
-	// medians.
+	// Repeats is how often everything is measured after a start, in turns: 5. The
+	// figures are medians of all starts' turns.
 	Repeats int
+	// Starts is how often everything is loaded and started: 1, and 2 with Processes.
+	// By turns the one process loads first, and the processes do: which memory a
+	// process gets decides up to a tenth of its speed, and who comes first gets other
+	// memory than who comes next.
+	Starts int
 	// Aggregation are numbers of attention nodes to measure aggregation with,
 	// equally loaded; none by default.
 	Aggregation []int
@@ -53,7 +58,7 @@ type ServeOptions struct {
 }
 
 // ServeProgress is a turn: the same work done by everybody, in output tokens a
-// second while all sequences decode.
+// second while all sequences decode. Repeats are those of all starts.
 type ServeProgress struct {
 	Repeat, Repeats, Sequences int
 	// Engine is the engine's of one process; Processes those of the engines whose
@@ -96,6 +101,7 @@ func (o *ServeOptions) fill() error {
 	}{
 		{"attention", &o.Attention, 1, 1}, {"experts", &o.Experts, 1, 1}, {"micro-batches", &o.MicroBatches, 1, 1},
 		{"prompt", &o.Prompt, 128, 2}, {"output", &o.Output, 64, 2}, {"repeats", &o.Repeats, 5, 1},
+		{"starts", &o.Starts, 1 + min(1, len(o.Processes)), 1},
 	} {
 		if *d.value == 0 {
 			*d.value = d.preset
@@ -139,14 +145,15 @@ func (o *ServeOptions) serve(ctx context.Context) (*ServeReport, error) {
 		return nil, err
 	}
 	defer dev.Close()
-	options := o.deployment(o.Attention, slices.Max(o.Sequences))
-	options.Progress = o.Loaded
-	weights, err := deploy.LoadWeights(ctx, o.Model, options, pool)
-	if err != nil {
+	report := &ServeReport{options: o, Machine: ThisMachine(dev.ISA()), Threads: dev.Threads()}
+	if err := o.compare(ctx, report, dev, pool); err != nil {
 		return nil, err
 	}
-	report := &ServeReport{options: o, Machine: ThisMachine(dev.ISA()), Threads: dev.Threads()}
-	if err := o.compare(ctx, report, weights, dev); err != nil {
+	if len(o.Aggregation) == 0 {
+		return report, nil
+	}
+	weights, err := o.load(ctx, pool)
+	if err != nil {
 		return nil, err
 	}
 	for _, nodes := range o.Aggregation {
@@ -157,6 +164,14 @@ func (o *ServeOptions) serve(ctx context.Context) (*ServeReport, error) {
 		report.Aggregation = append(report.Aggregation, report.aggregationRow(nodes, p))
 	}
 	return report, nil
+}
+
+// load loads the weights that the engines of this process and direct calls share.
+// They go when nobody refers to them any more.
+func (o *ServeOptions) load(ctx context.Context, pool *kernel.Pool) (*deploy.Weights, error) {
+	options := o.deployment(o.Attention, slices.Max(o.Sequences))
+	options.Progress = o.Loaded
+	return deploy.LoadWeights(ctx, o.Model, options, pool)
 }
 
 // labelled marks what do computes, and the goroutines that it starts, for CPU

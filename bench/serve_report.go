@@ -35,7 +35,8 @@ type Layout struct {
 	Threads      int     `json:"threads"`
 	Prompt       int     `json:"prompt_tokens"`
 	Output       int     `json:"output_tokens"`
-	Repeats      int     `json:"repeats"`
+	Repeats      int     `json:"repeats"` // after a start
+	Starts       int     `json:"starts"`
 	Machine      Machine `json:"machine"`
 }
 
@@ -105,7 +106,7 @@ func (r *ServeReport) layout() Layout {
 	o := r.options
 	l := Layout{
 		Model: o.Model.Name, DType: o.Model.Spec.DType, Attention: o.Attention, Experts: o.Experts, MicroBatches: o.MicroBatches,
-		Transport: o.Transport, Wire: o.Wire.Rows.String(), Combine: o.Wire.Combine.String(), Threads: r.Threads, Prompt: o.Prompt, Output: o.Output, Repeats: o.Repeats, Machine: r.Machine,
+		Transport: o.Transport, Wire: o.Wire.Rows.String(), Combine: o.Wire.Combine.String(), Threads: r.Threads, Prompt: o.Prompt, Output: o.Output, Repeats: o.Repeats, Starts: o.Starts, Machine: r.Machine,
 	}
 	if l.Transport == "" {
 		l.Transport = "inproc"
@@ -218,8 +219,8 @@ func (r *ServeReport) WriteJSON(w io.Writer) error {
 // WriteTable prints the report for people.
 func (r *ServeReport) WriteTable(w io.Writer) {
 	l := r.layout()
-	fmt.Fprintf(w, "%v\n%s (%s), %d attention × %d expert nodes, %d micro-batches, %s, wire %s, combine %s, %d threads; prompts of %d tokens, outputs of %d; medians of %d\n",
-		l.Machine, l.Model, l.DType, l.Attention, l.Experts, l.MicroBatches, l.Transport, l.Wire, l.Combine, l.Threads, l.Prompt, l.Output, l.Repeats)
+	fmt.Fprintf(w, "%v\n%s (%s), %d attention × %d expert nodes, %d micro-batches, %s, wire %s, combine %s, %d threads; prompts of %d tokens, outputs of %d; medians of %d turns after %d starts\n",
+		l.Machine, l.Model, l.DType, l.Attention, l.Experts, l.MicroBatches, l.Transport, l.Wire, l.Combine, l.Threads, l.Prompt, l.Output, l.Starts*l.Repeats, l.Starts)
 	t := newTable(w, "nodes", "sequences", "phase", "tokens/s", "÷ one process", "by P10", "direct", "÷ direct", "CPU/token", "T_a", "T_e", "T_c", "bubble A", "bubble E", "aggregation", "rows/expert")
 	for _, row := range r.Rows {
 		t.AppendRow(table.Row{

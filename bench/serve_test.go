@@ -73,18 +73,21 @@ func TestServeFillsEveryRow(t *testing.T) {
 // not looked at: it is asked for them a little late, and these runs are over by then.
 func TestServeMeasuresProcesses(t *testing.T) {
 	m, folder := tinyIn(t)
+	var told []int
 	report, err := Serve(t.Context(), ServeOptions{
-		Model: m, Folder: folder, Experts: 2, Prompt: 20, Output: 12, Sequences: []int{3}, Repeats: 2, Threads: 1,
+		Progress: func(p ServeProgress) { told = append(told, p.Repeat, p.Repeats) },
+		Model:    m, Folder: folder, Experts: 2, Prompt: 20, Output: 12, Sequences: []int{3}, Repeats: 2, Threads: 1,
 		Processes: []string{"shm", "tcp"}, Node: []string{os.Args[0], nodeArgument},
 	})
 	require.NoError(t, err)
+	require.Equal(t, []int{1, 4, 2, 4, 3, 4, 4, 4}, told)
 	require.Len(t, report.Rows, 6)
 	for i, row := range report.Rows {
 		require.Equal(t, []string{"one process", "processes", "processes"}[i/2], row.Nodes)
 		require.Equal(t, []string{"inproc", "shm", "tcp"}[i/2], row.Transport)
 		require.Equal(t, []string{"prompt", "decode"}[i%2], row.Phase)
 		require.Equal(t, report.Rows[i%2].TokensPerSecond, row.OneProcess)
-		require.Len(t, row.OneProcessRatios, 2)
+		require.Len(t, row.OneProcessRatios, 4, "two turns after each of two starts")
 		require.Equal(t, 12.0, row.Steps)
 		for name, v := range map[string]float64{
 			"rate": row.TokensPerSecond, "ratio": row.OneProcessRatio, "T_a": row.AttentionSeconds, "T_c": row.TransferSeconds,
@@ -115,7 +118,7 @@ func TestServeWritesObjects(t *testing.T) {
 	var row map[string]any
 	require.NoError(t, json.Unmarshal(lines[1], &row))
 	for _, name := range []string{
-		"kind", "model", "dtype", "attention_nodes", "expert_nodes", "micro_batches", "transport", "wire", "combine", "threads", "prompt_tokens", "output_tokens", "repeats", "machine",
+		"kind", "model", "dtype", "attention_nodes", "expert_nodes", "micro_batches", "transport", "wire", "combine", "threads", "prompt_tokens", "output_tokens", "repeats", "starts", "machine",
 		"nodes", "sequences", "phase", "tokens_per_s", "one_process_tokens_per_s", "one_process_ratio", "one_process_ratios", "step_p10_s", "one_process_step_p10_ratio", "direct_tokens_per_s", "ratio", "ratios", "attention_s", "expert_s", "transfer_s",
 		"attention_bubble", "expert_bubble", "aggregation", "rows_per_expert", "cpu_s_per_token", "steps", "direct_steps",
 	} {
@@ -163,6 +166,7 @@ func TestServeRefuses(t *testing.T) {
 	m := tiny(t)
 	for field, o := range map[string]ServeOptions{
 		"repeats is -1":          {Repeats: -1},
+		"starts is -1":           {Starts: -1},
 		"output is 1":            {Output: 1},
 		"0 sequences":            {Sequences: []int{0}},
 		"max-model-len":          {Prompt: 600},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -62,17 +63,35 @@ func (o *ServeOptions) start(ctx context.Context, w *deploy.Weights, attention, 
 	return &engine{front: n.local.Engine, nodes: n}, nil
 }
 
-// startAll starts the contestants; what has started when one fails is closed.
-func (o *ServeOptions) startAll(ctx context.Context, w *deploy.Weights, dev kernel.Device) (all contestants, err error) {
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, all.close())
+// startAll starts the contestants; what has started when one fails is closed. By
+// turns those of this process and the processes are the first to load.
+func (o *ServeOptions) startAll(ctx context.Context, start int, dev kernel.Device, pool *kernel.Pool) (contestants, error) {
+	var here, there contestants
+	order := []func() error{
+		func() (err error) { here, err = o.startHere(ctx, dev, pool); return err },
+		func() (err error) { there, err = o.startThere(ctx); return err },
+	}
+	if start%2 == 1 {
+		slices.Reverse(order)
+	}
+	for _, do := range order {
+		if err := do(); err != nil {
+			return nil, errors.Join(err, here.close(), there.close())
 		}
-	}()
+	}
+	return slices.Concat(here, there), nil
+}
+
+// startHere starts those of this process. Where one fails it returns those before.
+func (o *ServeOptions) startHere(ctx context.Context, dev kernel.Device, pool *kernel.Pool) (all contestants, err error) {
+	w, err := o.load(ctx, pool)
+	if err != nil {
+		return nil, err
+	}
 	most := slices.Max(o.Sequences)
 	e, err := o.start(ctx, w, o.Attention, most)
 	if err != nil {
-		return all, err
+		return nil, err
 	}
 	all = append(all, contestant{"one process", cmp.Or(o.Transport, "inproc"), e.run, e.close})
 	d, err := newDirect(o.Model, w, dev, most, o.longest(), maxRows)
@@ -80,12 +99,17 @@ func (o *ServeOptions) startAll(ctx context.Context, w *deploy.Weights, dev kern
 		return all, err
 	}
 	d.Wire = o.Wire
-	all = append(all, contestant{"direct", "", d.engineRun, func() error {
+	return append(all, contestant{"direct", "", d.engineRun, func() error {
 		d.free()
 		return nil
-	}})
+	}}), nil
+}
+
+// startThere starts those whose nodes are processes. Where one fails it returns
+// those before.
+func (o *ServeOptions) startThere(ctx context.Context) (all contestants, err error) {
 	for _, transport := range o.Processes {
-		e, err := o.startProcesses(ctx, transport, most)
+		e, err := o.startProcesses(ctx, transport, slices.Max(o.Sequences))
 		if err != nil {
 			return all, err
 		}
@@ -103,33 +127,50 @@ type timed struct {
 	promptRate, decodeRate float64
 }
 
-// compare measures the contestants in turns.
-func (o *ServeOptions) compare(ctx context.Context, report *ServeReport, w *deploy.Weights, dev kernel.Device) (err error) {
-	all, err := o.startAll(ctx, w, dev)
+// compare measures the contestants in turns, after each of the starts.
+func (o *ServeOptions) compare(ctx context.Context, report *ServeReport, dev kernel.Device, pool *kernel.Pool) error {
+	turns := make([][]turn, len(o.Sequences))
+	var names contestants
+	for start := range o.Starts {
+		var err error
+		if names, err = o.compareOnce(ctx, start, turns, dev, pool); err != nil {
+			return err
+		}
+		runtime.GC() // has the weights unmapped before others are loaded
+	}
+	for i, n := range o.Sequences {
+		report.Rows = append(report.Rows, report.rows(names, n, turns[i])...)
+	}
+	return nil
+}
+
+// compareOnce starts the contestants, adds to turns, and ends them. It returns what
+// they are called.
+func (o *ServeOptions) compareOnce(ctx context.Context, start int, turns [][]turn, dev kernel.Device, pool *kernel.Pool) (names contestants, err error) {
+	all, err := o.startAll(ctx, start, dev, pool)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, all.close()) }()
-	turns := make([][]turn, len(o.Sequences))
 	for repeat := range o.Repeats + 1 {
 		for i, n := range o.Sequences {
-			t, err := o.measure(ctx, all, repeat, n)
+			t, err := o.measure(ctx, all, start, repeat, n)
 			if err != nil {
-				return fmt.Errorf("%d sequences: %w", n, err)
+				return nil, fmt.Errorf("%d sequences: %w", n, err)
 			}
 			if repeat == 0 { // warms up
 				continue
 			}
 			turns[i] = append(turns[i], t)
 			if o.Progress != nil {
-				o.Progress(t.progress(repeat, o.Repeats, n))
+				o.Progress(t.progress(start*o.Repeats+repeat, o.Starts*o.Repeats, n))
 			}
 		}
 	}
-	for i, n := range o.Sequences {
-		report.Rows = append(report.Rows, report.rows(all, n, turns[i])...)
+	for _, c := range all {
+		names = append(names, contestant{layout: c.layout, transport: c.transport})
 	}
-	return nil
+	return names, nil
 }
 
 func (t turn) progress(repeat, repeats, sequences int) ServeProgress {
@@ -142,8 +183,8 @@ func (t turn) progress(repeat, repeats, sequences int) ServeProgress {
 
 // measure has all do the same: n sequences. Each time another one begins; the turn
 // that warms up is shorter. All must give the same tokens.
-func (o *ServeOptions) measure(ctx context.Context, all contestants, repeat, n int) (turn, error) {
-	prompts := o.prompts(repeat, n)
+func (o *ServeOptions) measure(ctx context.Context, all contestants, start, repeat, n int) (turn, error) {
+	prompts := o.prompts(start*(o.Repeats+1)+repeat, n)
 	output := o.Output
 	if repeat == 0 {
 		output = min(output, 1+n)

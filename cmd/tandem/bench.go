@@ -42,7 +42,8 @@ type BenchServeCmd struct {
 	Prompt      int        `help:"Prompt tokens of a sequence." default:"128"`
 	Output      int        `help:"Output tokens of a sequence." default:"64"`
 	Sequences   []int      `help:"How many sequences run at once." default:"1,8,32"`
-	Repeats     int        `help:"How often everything is measured, in turns." default:"5"`
+	Repeats     int        `help:"How often everything is measured after a start, in turns." default:"5"`
+	Starts      int        `help:"How often everything starts anew, by turns the one process and the processes first: what memory each gets is chance. Default: 2 with --processes, else 1." placeholder:"N"`
 	Aggregation []int      `help:"Numbers of equally loaded attention nodes to measure aggregation with." placeholder:"N"`
 	JSON        bool       `help:"Print one JSON object a line." name:"json"`
 	CPUProfile  string     `help:"Write a CPU profile; its samples are labelled side=engine and side=direct." placeholder:"FILE" name:"cpu-profile"`
@@ -53,7 +54,8 @@ func (*BenchServeCmd) Help() string {
 	return `All do the same in turns, and must give the same tokens: an engine in this process,
 attention and experts called directly, and with --processes the engine whose front
 end is here and whose nodes are processes, joined as "tandem serve --control" joins
-them. Ratios are medians of the turns' own. On a busy machine compare by the tenth
+them. Ratios are medians of the turns' own. Which memory a process gets decides up
+to a tenth of its speed: with more --starts that averages out. On a busy machine compare by the tenth
 percentile of decode steps (P10), and by processor time.
 
     tandem bench serve --shape small --sequences 8,32 --processes shm
@@ -85,7 +87,7 @@ func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 	report, err := bench.Serve(ctx, bench.ServeOptions{
 		Model: m, Folder: dir, Processes: c.Processes, Node: []string{self, "bench", "serve-node"}, Attention: c.Attention, Experts: c.Experts, MicroBatches: c.MicroBatches, Transport: c.Transport,
 		Wire: route.Wire{Rows: c.Wire, Combine: c.Combine},
-		ISA:  c.ISA, Threads: c.Threads, Prompt: c.Prompt, Output: c.Output, Sequences: c.Sequences, Repeats: c.Repeats,
+		ISA:  c.ISA, Threads: c.Threads, Prompt: c.Prompt, Output: c.Output, Sequences: c.Sequences, Repeats: c.Repeats, Starts: c.Starts,
 		Aggregation: c.Aggregation, Loaded: bar.report,
 		Progress: func(p bench.ServeProgress) {
 			bar.done()
