@@ -25,12 +25,16 @@ func meshPlan(transport string) plan {
 	}
 }
 
-// meshSlots is the credit of a pair, messages in flight: fewer of large ones.
+// meshSlots is the credit of a pair, messages in flight: m2n's default, and less of
+// large ones.
 func meshSlots(bytes int) int {
-	if bytes > 1<<20 {
+	switch {
+	case bytes > 1<<20:
 		return 2
+	case bytes > 256<<10:
+		return 4
 	}
-	return 4
+	return 8
 }
 
 // meshTimeout is long, so that an endpoint that waits for its turn seldom pings.
