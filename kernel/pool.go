@@ -221,14 +221,15 @@ func (p *Pool) helpOnce() bool {
 	return false
 }
 
-func (p *Pool) spinTime() time.Duration {
+// patience is how long an idle helper watches.
+func (p *Pool) patience() time.Duration {
 	if p.oneNode {
 		return turnSpinTime
 	}
 	return spinTime
 }
 
-// spin watches for a new job for spinTime; false means that it is time to park.
+// spin watches for a new job; false means that it is time to park.
 func (p *Pool) spin() bool {
 	if !p.maySpin {
 		return false
@@ -236,7 +237,7 @@ func (p *Pool) spin() bool {
 	p.spinning.Add(1)
 	defer p.spinning.Add(-1)
 	seen := p.posted.Load()
-	for start := time.Now(); time.Since(start) < p.spinTime(); {
+	for start := time.Now(); time.Since(start) < p.patience(); {
 		if p.idleCores() <= 0 || p.isClosed() || p.oneNode && p.busy.Load() == 0 {
 			return false
 		}

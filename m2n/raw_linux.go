@@ -10,7 +10,9 @@ import (
 
 // What follows are system calls that do not block, of which Go's scheduler is not
 // told. Its monitor wakes where it is told of one after a while of idleness, and then
-// looks every 20 µs for a millisecond whether that has blocked.
+// looks every 20 µs for a millisecond whether that has blocked. They are for this
+// process's own descriptors: one that a peer shares it could make block, and with it
+// all of the process.
 
 // writev writes the pieces, as many bytes as the kernel takes.
 func writev(fd int, pieces [][]byte) (int, error) { return vectored(unix.SYS_WRITEV, fd, pieces) }
@@ -33,23 +35,11 @@ func vectored(trap uintptr, fd int, pieces [][]byte) (int, error) {
 	return count(n, errno)
 }
 
-// wakeFD adds to an eventfd that does not block: who waits for it wakes. It fails
-// where the peer is gone, and after 2^64 times.
-func wakeFD(fd int) {
-	one := [8]byte{1}
-	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&one)), uintptr(len(one)))
-}
-
 // epollLook returns the events that are there.
 func epollLook(epoll int, events []unix.EpollEvent) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
 		uintptr(len(events)), 0, 0, 0)
 	return count(n, errno)
-}
-
-// epollWait waits for events. Go's scheduler knows of it.
-func epollWait(epoll int, events []unix.EpollEvent) (int, error) {
-	return unix.EpollWait(epoll, events, -1)
 }
 
 func count(n uintptr, errno syscall.Errno) (int, error) {

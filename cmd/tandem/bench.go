@@ -55,8 +55,8 @@ func (*BenchServeCmd) Help() string {
 attention and experts called directly, and with --processes the engine whose front
 end is here and whose nodes are processes, joined as "tandem serve --control" joins
 them. Ratios are medians of the turns' own. Which memory a process gets decides up
-to a tenth of its speed: with more --starts that averages out. On a busy machine compare by the tenth
-percentile of decode steps (P10), and by processor time.
+to a tenth of its speed: with more --starts that averages out. On a busy machine
+compare by the tenth percentile of decode steps (P10), and by processor time.
 
     tandem bench serve --shape small --sequences 8,32 --processes shm
     tandem bench serve --shape small --processes shm,tcp --output 24 --json`
