@@ -146,13 +146,7 @@ func (o *ServeOptions) serve(ctx context.Context) (*ServeReport, error) {
 	}
 	defer dev.Close()
 	report := &ServeReport{options: o, Machine: ThisMachine(dev.ISA()), Threads: dev.Threads()}
-	if err := o.compare(ctx, report, dev, pool); err != nil {
-		return nil, err
-	}
-	if len(o.Aggregation) == 0 {
-		return report, nil
-	}
-	weights, err := o.load(ctx, pool)
+	weights, err := o.compare(ctx, report, dev, pool)
 	if err != nil {
 		return nil, err
 	}

@@ -63,12 +63,19 @@ func (o *ServeOptions) start(ctx context.Context, w *deploy.Weights, attention, 
 	return &engine{front: n.local.Engine, nodes: n}, nil
 }
 
-// startAll starts the contestants; what has started when one fails is closed. By
-// turns those of this process and the processes are the first to load.
-func (o *ServeOptions) startAll(ctx context.Context, start int, dev kernel.Device, pool *kernel.Pool) (contestants, error) {
+// startAll starts the contestants, and returns the weights of those in this process;
+// what has started when one fails is closed. By turns those of this process and the
+// processes are the first to load.
+func (o *ServeOptions) startAll(ctx context.Context, start int, dev kernel.Device, pool *kernel.Pool) (contestants, *deploy.Weights, error) {
 	var here, there contestants
+	var w *deploy.Weights
 	order := []func() error{
-		func() (err error) { here, err = o.startHere(ctx, dev, pool); return err },
+		func() (err error) {
+			if w, err = o.load(ctx, pool); err == nil {
+				here, err = o.startHere(ctx, w, dev)
+			}
+			return err
+		},
 		func() (err error) { there, err = o.startThere(ctx); return err },
 	}
 	if start%2 == 1 {
@@ -76,18 +83,14 @@ func (o *ServeOptions) startAll(ctx context.Context, start int, dev kernel.Devic
 	}
 	for _, do := range order {
 		if err := do(); err != nil {
-			return nil, errors.Join(err, here.close(), there.close())
+			return nil, nil, errors.Join(err, here.close(), there.close())
 		}
 	}
-	return slices.Concat(here, there), nil
+	return slices.Concat(here, there), w, nil
 }
 
 // startHere starts those of this process. Where one fails it returns those before.
-func (o *ServeOptions) startHere(ctx context.Context, dev kernel.Device, pool *kernel.Pool) (all contestants, err error) {
-	w, err := o.load(ctx, pool)
-	if err != nil {
-		return nil, err
-	}
+func (o *ServeOptions) startHere(ctx context.Context, w *deploy.Weights, dev kernel.Device) (all contestants, err error) {
 	most := slices.Max(o.Sequences)
 	e, err := o.start(ctx, w, o.Attention, most)
 	if err != nil {
@@ -127,36 +130,37 @@ type timed struct {
 	promptRate, decodeRate float64
 }
 
-// compare measures the contestants in turns, after each of the starts.
-func (o *ServeOptions) compare(ctx context.Context, report *ServeReport, dev kernel.Device, pool *kernel.Pool) error {
+// compare measures the contestants in turns, after each of the starts. It returns
+// the last one's weights.
+func (o *ServeOptions) compare(ctx context.Context, report *ServeReport, dev kernel.Device, pool *kernel.Pool) (w *deploy.Weights, err error) {
 	turns := make([][]turn, len(o.Sequences))
 	var names contestants
 	for start := range o.Starts {
-		var err error
-		if names, err = o.compareOnce(ctx, start, turns, dev, pool); err != nil {
-			return err
+		w = nil
+		runtime.GC() // has them unmapped before others are loaded
+		if names, w, err = o.compareOnce(ctx, start, turns, dev, pool); err != nil {
+			return nil, err
 		}
-		runtime.GC() // has the weights unmapped before others are loaded
 	}
 	for i, n := range o.Sequences {
 		report.Rows = append(report.Rows, report.rows(names, n, turns[i])...)
 	}
-	return nil
+	return w, nil
 }
 
 // compareOnce starts the contestants, adds to turns, and ends them. It returns what
-// they are called.
-func (o *ServeOptions) compareOnce(ctx context.Context, start int, turns [][]turn, dev kernel.Device, pool *kernel.Pool) (names contestants, err error) {
-	all, err := o.startAll(ctx, start, dev, pool)
+// they are called, and the weights.
+func (o *ServeOptions) compareOnce(ctx context.Context, start int, turns [][]turn, dev kernel.Device, pool *kernel.Pool) (names contestants, w *deploy.Weights, err error) {
+	all, w, err := o.startAll(ctx, start, dev, pool)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, all.close()) }()
 	for repeat := range o.Repeats + 1 {
 		for i, n := range o.Sequences {
 			t, err := o.measure(ctx, all, start, repeat, n)
 			if err != nil {
-				return nil, fmt.Errorf("%d sequences: %w", n, err)
+				return nil, nil, fmt.Errorf("%d sequences: %w", n, err)
 			}
 			if repeat == 0 { // warms up
 				continue
@@ -170,7 +174,7 @@ func (o *ServeOptions) compareOnce(ctx context.Context, start int, turns [][]tur
 	for _, c := range all {
 		names = append(names, contestant{layout: c.layout, transport: c.transport})
 	}
-	return names, nil
+	return names, w, nil
 }
 
 func (t turn) progress(repeat, repeats, sequences int) ServeProgress {

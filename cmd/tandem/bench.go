@@ -43,7 +43,7 @@ type BenchServeCmd struct {
 	Output      int        `help:"Output tokens of a sequence." default:"64"`
 	Sequences   []int      `help:"How many sequences run at once." default:"1,8,32"`
 	Repeats     int        `help:"How often everything is measured after a start, in turns." default:"5"`
-	Starts      int        `help:"How often everything starts anew, by turns the one process and the processes first: what memory each gets is chance. Default: 2 with --processes, else 1." placeholder:"N"`
+	Starts      int        `help:"How often everything is loaded and started, by turns with the one process and with the processes first. Default: 2 with --processes, else 1." placeholder:"N"`
 	Aggregation []int      `help:"Numbers of equally loaded attention nodes to measure aggregation with." placeholder:"N"`
 	JSON        bool       `help:"Print one JSON object a line." name:"json"`
 	CPUProfile  string     `help:"Write a CPU profile; its samples are labelled side=engine and side=direct." placeholder:"FILE" name:"cpu-profile"`
