@@ -136,8 +136,7 @@ func (o *ServeOptions) compare(ctx context.Context, report *ServeReport, dev ker
 	turns := make([][]turn, len(o.Sequences))
 	var names contestants
 	for start := range o.Starts {
-		w = nil
-		runtime.GC() // has them unmapped before others are loaded
+		runtime.GC() // has the last start's weights unmapped, which nothing refers to
 		if names, w, err = o.compareOnce(ctx, start, turns, dev, pool); err != nil {
 			return nil, err
 		}
