@@ -48,6 +48,9 @@ type lane struct {
 type conduit interface {
 	// start begins to read, until leave.
 	start() error
+	// catchUp reads what has come, where that is less than what start's reader waits
+	// for. It is called every now and then by the watchdog.
+	catchUp()
 	// direct tells that write can be called anywhere, and does not block.
 	direct() bool
 	// write writes some of the pieces: none where the kernel has no room now.
