@@ -18,7 +18,7 @@ import (
 // Template renders a conversation to the text that the model continues.
 type Template interface {
 	// Render returns an error for a conversation that the template refuses.
-	Render(TemplateInput) (string, error)
+	Render(context.Context, TemplateInput) (string, error)
 }
 
 // TemplateInput are a template's variables. JSON values have their fields in the
