@@ -113,6 +113,7 @@ func microBatchesFor(control string) int {
 
 // Run serves until ctx ends, and then drains.
 func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
+	outliveLogReaders()
 	identity, err := c.identity(log)
 	if err != nil {
 		return err
