@@ -31,7 +31,7 @@ type wireFlags struct {
 
 // deviceFlags say what a process computes with.
 type deviceFlags struct {
-	KVMemory bytes      `help:"Memory of the KV cache, such as 2GiB. Default: as much as the sequences need, at most a third of the free memory." placeholder:"SIZE" name:"kv-memory"`
+	KVMemory bytes      `help:"Memory of the KV cache, such as 2GiB. Default: as much as the sequences need, at most a third of what is free beside the weights, in this container." placeholder:"SIZE" name:"kv-memory"`
 	Threads  count      `help:"Threads. Default: one for each processor." placeholder:"N"`
 	ISA      kernel.ISA `help:"Instruction set: auto, portable, avx2 or avx512. It changes the speed and never a result." default:"auto" name:"isa"`
 }

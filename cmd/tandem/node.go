@@ -43,6 +43,7 @@ the front end tells them. See "tandem serve --help" for an example.`
 
 // Run works for the cluster until ctx ends, and then drains.
 func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
+	outliveLogReaders()
 	role, err := cluster.ParseRole(c.Role)
 	if err != nil {
 		return err

@@ -113,6 +113,7 @@ func microBatchesFor(control string) int {
 
 // Run serves until ctx ends, and then drains.
 func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
+	outliveLogReaders()
 	identity, err := c.identity(log)
 	if err != nil {
 		return err
@@ -157,16 +158,8 @@ func (c *ServeCmd) local(ctx context.Context, log *slog.Logger, m *deploy.Model,
 		rows = append(rows, table.Row{n.Node, n.Role, n.Device, n.Holds})
 	}
 	printNodes(os.Stderr, table.Row{"node", "part", "device", "holds"}, rows)
-	fmt.Fprintf(os.Stderr, "KV cache: %d tokens (%s)\n", local.CacheTokens(), c.kvShare())
+	fmt.Fprintf(os.Stderr, "KV cache: %d tokens (%s)\n", local.CacheTokens(), local.CacheFrom())
 	return c.api(ctx, log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
-}
-
-// kvShare says where the size of the KV cache comes from.
-func (c *ServeCmd) kvShare() string {
-	if c.KVMemory > 0 {
-		return "--kv-memory"
-	}
-	return "up to a third of the free memory; see --kv-memory"
 }
 
 // front serves with nodes in other processes.

@@ -11,7 +11,6 @@ import (
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 )
@@ -83,6 +82,13 @@ func StartLocal(ctx context.Context, m *Model, o Options, w *Weights) (*Local, e
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
 	}
+	toLoad := bytesOf(m.Checkpoint)
+	if w != nil {
+		toLoad = 0
+	}
+	if err := o.fillCache(m.Spec, toLoad); err != nil {
+		return nil, err
+	}
 	l := &Local{options: o, model: m, pool: kernel.NewPool(o.Threads)}
 	if err := l.start(ctx, w); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -144,16 +150,6 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 		w.experts = append(w.experts, e)
 	}
 	return w, nil
-}
-
-// bytesOf is the size of a checkpoint's tensors.
-func bytesOf(c *checkpoint.Checkpoint) (total int64) {
-	for _, name := range c.Names() {
-		if t, err := c.Tensor(name); err == nil {
-			total += int64(len(t.Data))
-		}
-	}
-	return total
 }
 
 // sumProgress makes, for each of several loads one after the other that have total
@@ -353,6 +349,9 @@ func (l *Local) Missing() string { return l.missing() }
 
 // CacheTokens is the KV cache of all attention nodes, in tokens.
 func (l *Local) CacheTokens() int { return l.options.cacheTokens(l.model.Spec) * l.options.Attention }
+
+// CacheFrom says where the size of the KV cache comes from.
+func (l *Local) CacheFrom() string { return l.options.cacheFrom }
 
 // NodeInfo describes a node to people.
 type NodeInfo struct {

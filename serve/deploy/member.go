@@ -106,7 +106,7 @@ func (m *membership) fill() error {
 	if err := m.options.fill(m.model.Spec); err != nil {
 		return fmt.Errorf("with the cluster's settings: %w", err)
 	}
-	return nil
+	return m.fillCache(&m.options)
 }
 
 // advertised is the address that peers are told.

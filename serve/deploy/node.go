@@ -104,7 +104,11 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 		NodeOptions: o, model: m, pool: kernel.NewNodePool(filled.Threads),
 		client: cluster.NewHTTPClient(o.PeerTimeout, o.TLS.TLS()), status: Status{State: Joining},
 	}
-	var err error
+	err := n.fillCache(&filled)
+	if err != nil {
+		n.pool.Close()
+		return nil, err
+	}
 	if n.dev, err = filled.Device(string(o.Role), n.pool); err != nil {
 		n.pool.Close()
 		return nil, err
