@@ -432,9 +432,12 @@ func (x *Identity) GetNumerics() string {
 }
 
 type Welcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Self          *Member                `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
-	View          *View                  `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Self  *Member                `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
+	View  *View                  `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
+	// A secret between the front end and this member: it proves that another stream
+	// is the member's.
+	Token         string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -483,6 +486,13 @@ func (x *Welcome) GetView() *View {
 	return nil
 }
 
+func (x *Welcome) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 type Ready struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -519,8 +529,16 @@ func (*Ready) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{5}
 }
 
+// Beat is a sign of life. A node's tells how far it is, so that one that lives and
+// does not move is told from one that works: fields 1 to 9.
 type Beat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of weights that it has loaded.
+	Loaded uint64 `protobuf:"varint,1,opt,name=loaded,proto3" json:"loaded,omitempty"`
+	// A counter that rises with whatever its loop does.
+	Steps uint64 `protobuf:"varint,2,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Ids of the members whose answers its loop waits for.
+	Awaited       []string `protobuf:"bytes,3,rep,name=awaited,proto3" json:"awaited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -553,6 +571,27 @@ func (x *Beat) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Beat.ProtoReflect.Descriptor instead.
 func (*Beat) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Beat) GetLoaded() uint64 {
+	if x != nil {
+		return x.Loaded
+	}
+	return 0
+}
+
+func (x *Beat) GetSteps() uint64 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *Beat) GetAwaited() []string {
+	if x != nil {
+		return x.Awaited
+	}
+	return nil
 }
 
 type Leave struct {
@@ -851,12 +890,16 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x06layers\x18\x03 \x01(\x03R\x06layers\x12\x18\n" +
 	"\aexperts\x18\x04 \x01(\x03R\aexperts\x12\x13\n" +
 	"\x05top_k\x18\x05 \x01(\x03R\x04topK\x12\x1a\n" +
-	"\bnumerics\x18\x06 \x01(\tR\bnumerics\"U\n" +
+	"\bnumerics\x18\x06 \x01(\tR\bnumerics\"k\n" +
 	"\aWelcome\x12%\n" +
 	"\x04self\x18\x01 \x01(\v2\x11.tandem.v1.MemberR\x04self\x12#\n" +
-	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\"\a\n" +
-	"\x05Ready\"\x06\n" +
-	"\x04Beat\"\a\n" +
+	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\"\a\n" +
+	"\x05Ready\"N\n" +
+	"\x04Beat\x12\x16\n" +
+	"\x06loaded\x18\x01 \x01(\x04R\x06loaded\x12\x14\n" +
+	"\x05steps\x18\x02 \x01(\x04R\x05steps\x12\x18\n" +
+	"\aawaited\x18\x03 \x03(\tR\aawaited\"\a\n" +
 	"\x05Leave\"\a\n" +
 	"\x05Drain\"\x9e\x01\n" +
 	"\x06Member\x12\x0e\n" +
