@@ -33,6 +33,7 @@ type JoinRequest struct {
 	//	*JoinRequest_Beat
 	//	*JoinRequest_Leave
 	//	*JoinRequest_Drain
+	//	*JoinRequest_Reach
 	Message       isJoinRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -120,6 +121,15 @@ func (x *JoinRequest) GetDrain() *Drain {
 	return nil
 }
 
+func (x *JoinRequest) GetReach() *Reach {
+	if x != nil {
+		if x, ok := x.Message.(*JoinRequest_Reach); ok {
+			return x.Reach
+		}
+	}
+	return nil
+}
+
 type isJoinRequest_Message interface {
 	isJoinRequest_Message()
 }
@@ -149,6 +159,11 @@ type JoinRequest_Drain struct {
 	Drain *Drain `protobuf:"bytes,5,opt,name=drain,proto3,oneof"`
 }
 
+type JoinRequest_Reach struct {
+	// Which peers the node cannot reach, whenever that changes.
+	Reach *Reach `protobuf:"bytes,10,opt,name=reach,proto3,oneof"`
+}
+
 func (*JoinRequest_Hello) isJoinRequest_Message() {}
 
 func (*JoinRequest_Ready) isJoinRequest_Message() {}
@@ -158,6 +173,8 @@ func (*JoinRequest_Beat) isJoinRequest_Message() {}
 func (*JoinRequest_Leave) isJoinRequest_Message() {}
 
 func (*JoinRequest_Drain) isJoinRequest_Message() {}
+
+func (*JoinRequest_Reach) isJoinRequest_Message() {}
 
 // JoinResponse is what the front end says. The first one is a welcome.
 type JoinResponse struct {
@@ -630,6 +647,114 @@ func (*Leave) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
 }
 
+// Reach is all peers that an attention node cannot reach now; none: it has
+// reached them all.
+type Reach struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Unreached     []*Unreached           `protobuf:"bytes,1,rep,name=unreached,proto3" json:"unreached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reach) Reset() {
+	*x = Reach{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reach) ProtoMessage() {}
+
+func (x *Reach) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reach.ProtoReflect.Descriptor instead.
+func (*Reach) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Reach) GetUnreached() []*Unreached {
+	if x != nil {
+		return x.Unreached
+	}
+	return nil
+}
+
+// Unreached is an expert node that an attention node cannot reach, and why.
+type Unreached struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty where the node tells of itself.
+	Attention     string `protobuf:"bytes,1,opt,name=attention,proto3" json:"attention,omitempty"`
+	Expert        string `protobuf:"bytes,2,opt,name=expert,proto3" json:"expert,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unreached) Reset() {
+	*x = Unreached{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unreached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unreached) ProtoMessage() {}
+
+func (x *Unreached) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unreached.ProtoReflect.Descriptor instead.
+func (*Unreached) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Unreached) GetAttention() string {
+	if x != nil {
+		return x.Attention
+	}
+	return ""
+}
+
+func (x *Unreached) GetExpert() string {
+	if x != nil {
+		return x.Expert
+	}
+	return ""
+}
+
+func (x *Unreached) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Drain struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -638,7 +763,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +775,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,25 +788,27 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
 }
 
 type Member struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Place         int64                  `protobuf:"varint,5,opt,name=place,proto3" json:"place,omitempty"`
-	Ready         bool                   `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
-	Draining      bool                   `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Id       string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role     string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Addr     string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
+	Epoch    uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Place    int64                  `protobuf:"varint,5,opt,name=place,proto3" json:"place,omitempty"`
+	Ready    bool                   `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
+	Draining bool                   `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Of an attention node: it is connected with every expert node.
+	Reached       bool `protobuf:"varint,10,opt,name=reached,proto3" json:"reached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +820,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +833,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Member) GetId() string {
@@ -758,6 +885,13 @@ func (x *Member) GetDraining() bool {
 	return false
 }
 
+func (x *Member) GetReached() bool {
+	if x != nil {
+		return x.Reached
+	}
+	return false
+}
+
 type View struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	Version          uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -767,15 +901,17 @@ type View struct {
 	MaxModelLen      int64                  `protobuf:"varint,5,opt,name=max_model_len,json=maxModelLen,proto3" json:"max_model_len,omitempty"`
 	MaxBatchedTokens int64                  `protobuf:"varint,6,opt,name=max_batched_tokens,json=maxBatchedTokens,proto3" json:"max_batched_tokens,omitempty"`
 	// How rows travel between nodes, and where results are added up.
-	Wire          string `protobuf:"bytes,7,opt,name=wire,proto3" json:"wire,omitempty"`
-	Combine       string `protobuf:"bytes,8,opt,name=combine,proto3" json:"combine,omitempty"`
+	Wire    string `protobuf:"bytes,7,opt,name=wire,proto3" json:"wire,omitempty"`
+	Combine string `protobuf:"bytes,8,opt,name=combine,proto3" json:"combine,omitempty"`
+	// The attention and expert nodes that are not connected, though both are there.
+	Unreached     []*Unreached `protobuf:"bytes,10,rep,name=unreached,proto3" json:"unreached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +923,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +936,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *View) GetVersion() uint64 {
@@ -859,17 +995,26 @@ func (x *View) GetCombine() string {
 	return ""
 }
 
+func (x *View) GetUnreached() []*Unreached {
+	if x != nil {
+		return x.Unreached
+	}
+	return nil
+}
+
 var File_tandem_v1_membership_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\xe7\x01\n" +
+	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\x91\x02\n" +
 	"\vJoinRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.tandem.v1.HelloH\x00R\x05hello\x12(\n" +
 	"\x05ready\x18\x02 \x01(\v2\x10.tandem.v1.ReadyH\x00R\x05ready\x12%\n" +
 	"\x04beat\x18\x03 \x01(\v2\x0f.tandem.v1.BeatH\x00R\x04beat\x12(\n" +
 	"\x05leave\x18\x04 \x01(\v2\x10.tandem.v1.LeaveH\x00R\x05leave\x12(\n" +
-	"\x05drain\x18\x05 \x01(\v2\x10.tandem.v1.DrainH\x00R\x05drainB\t\n" +
+	"\x05drain\x18\x05 \x01(\v2\x10.tandem.v1.DrainH\x00R\x05drain\x12(\n" +
+	"\x05reach\x18\n" +
+	" \x01(\v2\x10.tandem.v1.ReachH\x00R\x05reachB\t\n" +
 	"\amessage\"\x97\x01\n" +
 	"\fJoinResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.tandem.v1.WelcomeH\x00R\awelcome\x12%\n" +
@@ -900,8 +1045,14 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x06loaded\x18\x01 \x01(\x04R\x06loaded\x12\x14\n" +
 	"\x05steps\x18\x02 \x01(\x04R\x05steps\x12\x18\n" +
 	"\aawaited\x18\x03 \x03(\tR\aawaited\"\a\n" +
-	"\x05Leave\"\a\n" +
-	"\x05Drain\"\x9e\x01\n" +
+	"\x05Leave\";\n" +
+	"\x05Reach\x122\n" +
+	"\tunreached\x18\x01 \x03(\v2\x14.tandem.v1.UnreachedR\tunreached\"Y\n" +
+	"\tUnreached\x12\x1c\n" +
+	"\tattention\x18\x01 \x01(\tR\tattention\x12\x16\n" +
+	"\x06expert\x18\x02 \x01(\tR\x06expert\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\a\n" +
+	"\x05Drain\"\xb8\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -909,7 +1060,9 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05place\x18\x05 \x01(\x03R\x05place\x12\x14\n" +
 	"\x05ready\x18\x06 \x01(\bR\x05ready\x12\x1a\n" +
-	"\bdraining\x18\a \x01(\bR\bdraining\"\x95\x02\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\x12\x18\n" +
+	"\areached\x18\n" +
+	" \x01(\bR\areached\"\xc9\x02\n" +
 	"\x04View\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12!\n" +
 	"\fexpert_nodes\x18\x02 \x01(\x03R\vexpertNodes\x12#\n" +
@@ -918,7 +1071,9 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\rmax_model_len\x18\x05 \x01(\x03R\vmaxModelLen\x12,\n" +
 	"\x12max_batched_tokens\x18\x06 \x01(\x03R\x10maxBatchedTokens\x12\x12\n" +
 	"\x04wire\x18\a \x01(\tR\x04wire\x12\x18\n" +
-	"\acombine\x18\b \x01(\tR\acombine2I\n" +
+	"\acombine\x18\b \x01(\tR\acombine\x122\n" +
+	"\tunreached\x18\n" +
+	" \x03(\v2\x14.tandem.v1.UnreachedR\tunreached2I\n" +
 	"\n" +
 	"Membership\x12;\n" +
 	"\x04Join\x12\x16.tandem.v1.JoinRequest\x1a\x17.tandem.v1.JoinResponse(\x010\x01B\x9e\x01\n" +
@@ -937,7 +1092,7 @@ func file_tandem_v1_membership_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_membership_proto_rawDescData
 }
 
-var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_tandem_v1_membership_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: tandem.v1.JoinRequest
 	(*JoinResponse)(nil), // 1: tandem.v1.JoinResponse
@@ -947,30 +1102,35 @@ var file_tandem_v1_membership_proto_goTypes = []any{
 	(*Ready)(nil),        // 5: tandem.v1.Ready
 	(*Beat)(nil),         // 6: tandem.v1.Beat
 	(*Leave)(nil),        // 7: tandem.v1.Leave
-	(*Drain)(nil),        // 8: tandem.v1.Drain
-	(*Member)(nil),       // 9: tandem.v1.Member
-	(*View)(nil),         // 10: tandem.v1.View
+	(*Reach)(nil),        // 8: tandem.v1.Reach
+	(*Unreached)(nil),    // 9: tandem.v1.Unreached
+	(*Drain)(nil),        // 10: tandem.v1.Drain
+	(*Member)(nil),       // 11: tandem.v1.Member
+	(*View)(nil),         // 12: tandem.v1.View
 }
 var file_tandem_v1_membership_proto_depIdxs = []int32{
 	2,  // 0: tandem.v1.JoinRequest.hello:type_name -> tandem.v1.Hello
 	5,  // 1: tandem.v1.JoinRequest.ready:type_name -> tandem.v1.Ready
 	6,  // 2: tandem.v1.JoinRequest.beat:type_name -> tandem.v1.Beat
 	7,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
-	8,  // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
-	4,  // 5: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
-	10, // 6: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
-	6,  // 7: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
-	3,  // 8: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
-	9,  // 9: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
-	10, // 10: tandem.v1.Welcome.view:type_name -> tandem.v1.View
-	9,  // 11: tandem.v1.View.members:type_name -> tandem.v1.Member
-	0,  // 12: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
-	1,  // 13: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	10, // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
+	8,  // 5: tandem.v1.JoinRequest.reach:type_name -> tandem.v1.Reach
+	4,  // 6: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
+	12, // 7: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
+	6,  // 8: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
+	3,  // 9: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
+	11, // 10: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
+	12, // 11: tandem.v1.Welcome.view:type_name -> tandem.v1.View
+	9,  // 12: tandem.v1.Reach.unreached:type_name -> tandem.v1.Unreached
+	11, // 13: tandem.v1.View.members:type_name -> tandem.v1.Member
+	9,  // 14: tandem.v1.View.unreached:type_name -> tandem.v1.Unreached
+	0,  // 15: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
+	1,  // 16: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
+	16, // [16:17] is the sub-list for method output_type
+	15, // [15:16] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_membership_proto_init() }
@@ -984,6 +1144,7 @@ func file_tandem_v1_membership_proto_init() {
 		(*JoinRequest_Beat)(nil),
 		(*JoinRequest_Leave)(nil),
 		(*JoinRequest_Drain)(nil),
+		(*JoinRequest_Reach)(nil),
 	}
 	file_tandem_v1_membership_proto_msgTypes[1].OneofWrappers = []any{
 		(*JoinResponse_Welcome)(nil),
@@ -997,7 +1158,7 @@ func file_tandem_v1_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_membership_proto_rawDesc), len(file_tandem_v1_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
