@@ -333,7 +333,7 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		})
 	}
 	t.Logf("%d layouts: %+v", c.layouts, c)
-	if *layoutSeed == 0 && *layoutCount >= 4 && !raceEnabled && !t.Failed() {
+	if wholeRun() && !t.Failed() {
 		require.GreaterOrEqual(t, c.layouts, uint64(leastLayouts))
 		require.Positive(t, c.preemptions, "preemptions")
 		require.Positive(t, c.reused, "reused tokens")
@@ -365,11 +365,17 @@ func newDraws(dirs []string) *draws {
 	small := max(1, len(dirs)-1)
 	for _, dir := range dirs {
 		d.perModel[dir] = *layoutCount
-		if dir != "" && *layoutCount >= 4 && !raceEnabled {
+		if dir != "" && wholeRun() {
 			d.perModel[dir] = max(*layoutCount, (leastLayouts-*layoutCount+small-1)/small)
 		}
 	}
 	return d
+}
+
+// wholeRun tells whether the run is to cover everything: it is not one of a model or
+// a layout to repeat, nor a short one.
+func wholeRun() bool {
+	return *layoutSeed == 0 && *layoutModel == "" && *layoutCount >= 4 && !raceEnabled
 }
 
 // seeds are a number of seeds by chance alone, or the one to repeat.
