@@ -17,7 +17,12 @@ type AttentionWeights struct {
 	finalNorm kernel.Buffer
 	rope      kernel.Rope
 	layers    []attentionLayer
+	vectors   []*kernel.Buffer // all of them
 }
+
+// Free gives back the memory that does not go by itself. Nobody uses the weights any
+// more; dev is the device that they were loaded to.
+func (w *AttentionWeights) Free(dev kernel.Device) { freeVectors(dev, w.vectors) }
 
 type attentionLayer struct {
 	inputNorm, postNorm kernel.Buffer
@@ -46,8 +51,21 @@ type Progress func(done, total int64)
 
 // loader collects what is to be loaded to a device.
 type loader struct {
-	dev  kernel.Device
-	jobs []checkpoint.Job
+	dev     kernel.Device
+	jobs    []checkpoint.Job
+	vectors []*kernel.Buffer
+}
+
+// free gives back the vectors that were loaded. Matrices go by themselves.
+func (l *loader) free() { freeVectors(l.dev, l.vectors) }
+
+func freeVectors(dev kernel.Device, vectors []*kernel.Buffer) {
+	for _, v := range vectors {
+		if *v != nil {
+			dev.Free(*v)
+			*v = nil
+		}
+	}
 }
 
 // matrix wants the concatenation of matrices.
@@ -73,6 +91,7 @@ func (l *loader) vector(to *kernel.Buffer, refs ...model.Ref) {
 	if !refs[0].Present() {
 		return
 	}
+	l.vectors = append(l.vectors, to)
 	l.jobs = append(l.jobs, checkpoint.Job{Refs: refs, Do: func(tensors []checkpoint.Tensor) error {
 		var data []byte
 		for _, t := range tensors {
@@ -110,7 +129,12 @@ func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Chec
 	if err != nil {
 		return nil, err
 	}
-	l := loader{dev: dev}
+	l, complete := loader{dev: dev}, false
+	defer func() {
+		if !complete {
+			l.free()
+		}
+	}()
 	w := &AttentionWeights{layers: make([]attentionLayer, len(c.Layers))}
 	l.matrix(&w.embedding, c.Embedding)
 	if !spec.TiedHead {
@@ -133,6 +157,7 @@ func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Chec
 	if w.rope, err = dev.NewRope(inv, scale, positions); err != nil {
 		return nil, fmt.Errorf("rotary positions: %w", err)
 	}
+	w.vectors, complete = l.vectors, true
 	return w, nil
 }
 

@@ -120,6 +120,7 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 func (n *Node) Close() error {
 	n.client.CloseIdleConnections()
 	defer n.pool.Close()
+	n.dropAttention()
 	return n.dev.Close()
 }
 
@@ -202,7 +203,7 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 		return nil
 	}
 	var err error
-	n.attention = nil
+	n.dropAttention()
 	runtime.GC() // gives back the memory of one of other length
 	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.Progress)
 	if err != nil {
@@ -210,6 +211,14 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 	}
 	n.positions = positions
 	return nil
+}
+
+// dropAttention gives back what of the attention part does not go by itself.
+func (n *Node) dropAttention() {
+	if n.attention != nil {
+		n.attention.Free(n.dev)
+		n.attention = nil
+	}
 }
 
 // loadExperts loads a place's experts, unless they are there.
