@@ -126,6 +126,21 @@ func knows(t *testing.T, addr, folder string) error {
 	return conn.Close()
 }
 
+// TestKeysOfOthers: a private key that others may read is refused, wherever it is
+// named, with what to run.
+func TestKeysOfOthers(t *testing.T) {
+	dir := authority(t, "node-1")
+	key := filepath.Join(dir, "node-1", "tls.key")
+	require.NoError(t, os.Chmod(key, 0o644)) //nolint:gosec // too open, on purpose
+	for _, args := range []string{
+		"node --role expert --join 127.0.0.1:1 --tls " + filepath.Join(dir, "node-1"),
+		"serve --listen 127.0.0.1:0 --control 127.0.0.1:0 --tls " + filepath.Join(dir, "node-1"),
+		"serve --listen 127.0.0.1:0 --ssl-certfile " + filepath.Join(dir, "node-1", "tls.crt") + " --ssl-keyfile " + key,
+	} {
+		mistake{args, failed, []string{"mode 0644", "run chmod 0600 " + key}}.refuses(t)
+	}
+}
+
 // TestHTTPS serves the API to clients that check the server's name.
 func TestHTTPS(t *testing.T) {
 	dir := authority(t)
