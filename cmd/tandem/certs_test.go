@@ -40,6 +40,7 @@ func TestCerts(t *testing.T) {
 	mixed := filepath.Join(t.TempDir(), "mixed")
 	require.NoError(t, os.CopyFS(mixed, os.DirFS(filepath.Join(dir, "node-1"))))
 	require.NoError(t, os.Remove(filepath.Join(mixed, "ca.crt")))
+	require.NoError(t, os.Chmod(filepath.Join(mixed, "tls.key"), 0o600)) // the copy is open
 	for _, m := range []mistake{
 		{"certs", usage, []string{"init", "issue", "show"}},
 		{"certs init" + at, failed, []string{"ca.key", "exists", "--force"}},
