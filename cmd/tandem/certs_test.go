@@ -161,7 +161,15 @@ func TestHTTPS(t *testing.T) {
 	require.NoError(t, err)
 	defer response.Body.Close()
 	require.Equal(t, http.StatusOK, response.StatusCode)
+	for range 30 { // strangers who speak no TLS hear so, and do not fill the log
+		response, err := http.Get("http" + strings.TrimPrefix(url, "https"))
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, http.StatusBadRequest, response.StatusCode)
+	}
+	p.says("a TLS handshake failed.*an HTTP request to an HTTPS server")
 	p.stopped()
+	require.LessOrEqual(t, strings.Count(p.text(), "a TLS handshake failed"), 10)
 }
 
 // TestTLSNeedsTLS: a node with certificates does not join a front end without.
