@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"log/slog"
@@ -126,6 +127,7 @@ type Server struct {
 	mux    *http.ServeMux
 	gate   *gate
 	bodies *budget
+	keys   [][sha256.Size]byte // digests of cfg.APIKeys
 }
 
 // NewServer makes a server.
@@ -143,7 +145,7 @@ func NewServer(cfg Config) *Server {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}, keys: digests(cfg.APIKeys)}
 	s.routes()
 	return s
 }
@@ -221,14 +223,25 @@ func (s *Server) authorised(h handler) handler {
 	}
 }
 
-// knownKey compares in a time that does not tell how much of a key is right.
+// knownKey compares digests, in a time that tells neither how much of a key is
+// right nor how long it is.
 func (s *Server) knownKey(header string) bool {
 	scheme, key, _ := strings.Cut(header, " ")
-	known := 0
-	for _, k := range s.cfg.APIKeys {
-		known |= subtle.ConstantTimeCompare([]byte(k), []byte(key))
+	key = strings.TrimSpace(key)
+	sent, known := sha256.Sum256([]byte(key)), 0
+	for i := range s.keys {
+		known |= subtle.ConstantTimeCompare(s.keys[i][:], sent[:])
 	}
-	return known == 1 && strings.EqualFold(scheme, "Bearer")
+	return known == 1 && key != "" && strings.EqualFold(scheme, "Bearer")
+}
+
+// digests are those of keys.
+func digests(keys []string) [][sha256.Size]byte {
+	all := make([][sha256.Size]byte, len(keys))
+	for i, k := range keys {
+		all[i] = sha256.Sum256([]byte(strings.TrimSpace(k)))
+	}
+	return all
 }
 
 // guarded adds to authorised what routes that do work need: they are refused

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/tandem-moe/tandem/certs"
 )
 
 // apiTLSFlags secure the API for its clients. The names are vLLM's.
@@ -24,6 +26,9 @@ func (f *apiTLSFlags) secure(l net.Listener) (net.Listener, error) {
 	own, err := tls.LoadX509KeyPair(f.SSLCertfile, f.SSLKeyfile)
 	if err != nil {
 		return nil, fmt.Errorf("--ssl-certfile %s, --ssl-keyfile %s: %w", f.SSLCertfile, f.SSLKeyfile, err)
+	}
+	if err := certs.Private(f.SSLKeyfile); err != nil {
+		return nil, fmt.Errorf("--ssl-keyfile: %w", err)
 	}
 	return tls.NewListener(l, &tls.Config{
 		Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12, // clients may be old

@@ -108,6 +108,14 @@ func TestMistakes(t *testing.T) {
 		{"node --role expert --join 127.0.0.1:1 --combine sum", usage, []string{"--combine", `"sum"`, `"partial"`}},
 		{"serve --isa neon9", usage, []string{"--isa", "neon9", "avx2"}},
 		{"serve --grace 5", usage, []string{"--grace", `"5"`, "unit"}},
+		{"serve --grace=-5s", usage, []string{"--grace", `"-5s"`, "0 or more"}},
+		{"serve --request-timeout=-1ns", usage, []string{"--request-timeout", `"-1ns"`, "0 or more"}},
+		{"serve --linger=-1ms", usage, []string{"--linger", `"-1ms"`, "0 or more"}},
+		{"node --role expert --join 127.0.0.1:1 --grace=-1h", usage, []string{"--grace", `"-1h"`, "0 or more"}},
+		{"bench m2n --time=-2s", usage, []string{"--time", `"-2s"`, "0 or more"}},
+		{"serve --api-key NOTHING", usage, []string{"--api-key", "empty"}},
+		{"serve --api-key=a --api-key=\u00a0", usage, []string{"--api-key", "empty"}},
+		{"serve --api-key=a,,b", usage, []string{"--api-key", "empty"}},
 		{"serve --log-level loud", usage, []string{"--log-level", "loud"}},
 
 		{serve + "--attention 5000", failed, []string{"attention is 5000", "1024"}},
@@ -137,6 +145,28 @@ func TestMistakes(t *testing.T) {
 		{"generate NOTHING", failed, []string{"Prompt", "no tokens"}},
 	} {
 		m.refuses(t)
+	}
+}
+
+// TestEmptyKeys: a variable that was to hold a key and is empty does not open the
+// API to everybody.
+func TestEmptyKeys(t *testing.T) {
+	for _, value := range []string{"", " ", "\n", ",", "a,"} {
+		mistake{"serve --listen 127.0.0.1:0", usage, []string{"TANDEM_API_KEY", "a key is empty"}}.refuses(t, "TANDEM_API_KEY="+value)
+	}
+}
+
+// TestKeysAreTrimmed: a newline after a key is its file's. Who gives keys on the
+// command line does not want those of the environment.
+func TestKeysAreTrimmed(t *testing.T) {
+	t.Setenv("TANDEM_API_KEY", "of the environment")
+	for _, args := range [][]string{{"--api-key", " a\n", "--api-key=b,\tc"}, {"--api-key", "a,b,c"}} {
+		var c cli
+		p, err := newParser(&c)
+		require.NoError(t, err)
+		_, err = p.Parse(append([]string{"serve"}, args...))
+		require.NoError(t, err)
+		require.Equal(t, apiKeys{"a", "b", "c"}, c.Serve.APIKey)
 	}
 }
 

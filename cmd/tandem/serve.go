@@ -28,11 +28,11 @@ type ServeCmd struct {
 	ServedModelName []string `help:"Names of the model in the API. Default: the folder's name." placeholder:"NAME" group:"Model:"`
 	limitFlags      `group:"Model:"`
 
-	Listen         string        `help:"Where the API listens." default:":8080" env:"TANDEM_LISTEN" group:"API:"`
-	APIKey         []string      `help:"Keys, one of which clients must send. Default: none is needed." name:"api-key" env:"TANDEM_API_KEY" placeholder:"KEY" group:"API:"`
-	MaxWaiting     count         `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
-	RequestTimeout time.Duration `help:"Longest that a request may take." default:"10m" group:"API:"`
-	Grace          time.Duration `help:"On SIGTERM, longest that running requests may take." default:"30s" group:"API:"`
+	Listen         string   `help:"Where the API listens." default:":8080" env:"TANDEM_LISTEN" group:"API:"`
+	APIKey         apiKeys  `help:"Keys, one of which clients must send; white space around a key is not part of it. Default: none is needed." name:"api-key" env:"TANDEM_API_KEY" placeholder:"KEY" group:"API:"`
+	MaxWaiting     count    `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
+	RequestTimeout duration `help:"Longest that a request may take; 0: no limit." default:"10m" group:"API:"`
+	Grace          duration `help:"On SIGTERM, longest that running requests may take; 0: they end at once." default:"30s" group:"API:"`
 	apiTLSFlags    `group:"API:"`
 
 	Experts             count `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
@@ -66,8 +66,12 @@ SIGTERM drains: running requests finish, new ones get 503. A second signal ends
 the process at once.`
 }
 
-// Validate refuses flags that would change nothing.
+// Validate refuses flags that would change nothing, and a door that was to be
+// locked and has no key.
 func (c *ServeCmd) Validate(command *kong.Context) error {
+	if err := c.APIKey.check(); err != nil {
+		return err
+	}
 	if c.Control == "" {
 		if _, secure := c.files(); secure {
 			return errors.New("--tls: it secures the connections with nodes in other processes: it needs --control")
@@ -212,11 +216,11 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 			return nil
 		},
 		Metrics: metrics.Handler(), APIKeys: c.APIKey, Log: log,
-		Limits: api.Limits{Request: c.RequestTimeout, Grace: c.Grace},
+		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1)},
 	})
 	log.Info("serving", "model", names[0], "address", l.Addr().String(), "numerics", numerics)
 	defer context.AfterFunc(ctx, func() {
-		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace)
+		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace.String())
 	})()
 	return server.Serve(ctx, l)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-moe/tandem/certs"
 	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/internal/connlog"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/remote"
 )
@@ -82,7 +83,7 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: mux, Protocols: cluster.Protocols(), ReadHeaderTimeout: headerTimeout,
 		BaseContext: func(net.Listener) context.Context { return ctx },
-		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:    connlog.New(log, slog.LevelWarn),
 	}
 	var running sync.WaitGroup
 	running.Go(func() { c.Members.Run(ctx) })
