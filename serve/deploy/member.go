@@ -359,8 +359,11 @@ func (m *membership) attend(ctx context.Context) error {
 }
 
 func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *remote.Client) (*serve.AttentionNode, error) {
-	cfg := m.options.attentionConfig(m.model, m.session.Self.ID)
-	cfg.Device, cfg.Weights, cfg.Cache, cfg.Endpoint = m.dev, m.attention, cache, ep
+	cfg, err := m.options.attentionConfig(m.model, m.attention, m.session.Self.ID)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Device, cfg.Cache, cfg.Endpoint = m.dev, cache, ep
 	cfg.Placement = route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
 	cfg.Busy, cfg.Reports = m.pool, m.options.reports(m.session.Self.ID, client.Report)
 	return serve.NewAttentionNode(cfg)
