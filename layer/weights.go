@@ -115,25 +115,22 @@ func dtypeOf(t checkpoint.Tensor) (kernel.DType, error) {
 	return 0, fmt.Errorf("weights of type %v are not implemented", t.DType)
 }
 
-// Catalogue names a checkpoint's weights for a role, and says where the role's
-// tensors are not those of the configuration, by name. A head that the
-// configuration ties to the embedding, and that the checkpoint holds with other
-// values, counts, as in transformers 5 (modeling_utils.py, tie_weights).
-func Catalogue(ckpt *checkpoint.Checkpoint, spec *model.Spec, role model.Role) (*model.Catalogue, error) {
+// Tie names a checkpoint's weights. A head that the configuration ties to the
+// embedding, and that the checkpoint holds with other values, counts, as in
+// transformers 5 (modeling_utils.py, tie_weights).
+func Tie(ckpt *checkpoint.Checkpoint, spec *model.Spec) (*model.Catalogue, error) {
 	c, err := spec.Catalogue(ckpt.Has)
+	if err != nil || !c.Tied() || !ckpt.Has(c.HeadName()) || !ckpt.Has(c.Embedding.Name) {
+		return c, err
+	}
+	same, err := ckpt.Same(c.Embedding.Name, c.HeadName())
 	if err != nil {
 		return nil, err
 	}
-	if role.Part == model.AttentionPart && c.Tied() && ckpt.Has(c.HeadName()) && ckpt.Has(c.Embedding.Name) {
-		same, err := ckpt.Same(c.Embedding.Name, c.HeadName())
-		if err != nil {
-			return nil, err
-		}
-		if !same {
-			c.Untie()
-		}
+	if !same {
+		c.Untie()
 	}
-	return c, Check(ckpt, c, role)
+	return c, nil
 }
 
 // Check says where a checkpoint's tensors are not those that roles need and the
@@ -164,8 +161,11 @@ func (l *loader) load(ctx context.Context, ckpt *checkpoint.Checkpoint, c *model
 // that names the tensors.
 func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *model.Spec, positions int, progress Progress) (*AttentionWeights, error) {
 	role := model.Role{Part: model.AttentionPart}
-	c, err := Catalogue(ckpt, spec, role)
+	c, err := Tie(ckpt, spec)
 	if err != nil {
+		return nil, err
+	}
+	if err := Check(ckpt, c, role); err != nil {
 		return nil, err
 	}
 	l := loader{dev: dev}
@@ -219,8 +219,11 @@ func LoadExperts(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkp
 		return &ExpertWeights{layers: make([]expertLayer, len(spec.Layers))}, nil
 	}
 	role := model.Role{Part: model.ExpertPart, Experts: experts}
-	c, err := Catalogue(ckpt, spec, role)
+	c, err := spec.Catalogue(ckpt.Has)
 	if err != nil {
+		return nil, err
+	}
+	if err := Check(ckpt, c, role); err != nil {
 		return nil, err
 	}
 	l := loader{dev: dev}

@@ -33,6 +33,7 @@ type JoinRequest struct {
 	//	*JoinRequest_Beat
 	//	*JoinRequest_Leave
 	//	*JoinRequest_Drain
+	//	*JoinRequest_Weights
 	Message       isJoinRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -120,6 +121,15 @@ func (x *JoinRequest) GetDrain() *Drain {
 	return nil
 }
 
+func (x *JoinRequest) GetWeights() *Weights {
+	if x != nil {
+		if x, ok := x.Message.(*JoinRequest_Weights); ok {
+			return x.Weights
+		}
+	}
+	return nil
+}
+
 type isJoinRequest_Message interface {
 	isJoinRequest_Message()
 }
@@ -149,6 +159,12 @@ type JoinRequest_Drain struct {
 	Drain *Drain `protobuf:"bytes,5,opt,name=drain,proto3,oneof"`
 }
 
+type JoinRequest_Weights struct {
+	// Some of the digests of what the node has loaded. All have been said before
+	// it is ready.
+	Weights *Weights `protobuf:"bytes,6,opt,name=weights,proto3,oneof"`
+}
+
 func (*JoinRequest_Hello) isJoinRequest_Message() {}
 
 func (*JoinRequest_Ready) isJoinRequest_Message() {}
@@ -158,6 +174,8 @@ func (*JoinRequest_Beat) isJoinRequest_Message() {}
 func (*JoinRequest_Leave) isJoinRequest_Message() {}
 
 func (*JoinRequest_Drain) isJoinRequest_Message() {}
+
+func (*JoinRequest_Weights) isJoinRequest_Message() {}
 
 // JoinResponse is what the front end says. The first one is a welcome.
 type JoinResponse struct {
@@ -519,6 +537,52 @@ func (*Ready) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{5}
 }
 
+// Weights are digests of a node's weights, in the model's order of the node's
+// part: those of the message follow those of the messages before.
+type Weights struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digests       []uint64               `protobuf:"fixed64,1,rep,packed,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Weights) Reset() {
+	*x = Weights{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Weights) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Weights) ProtoMessage() {}
+
+func (x *Weights) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Weights.ProtoReflect.Descriptor instead.
+func (*Weights) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Weights) GetDigests() []uint64 {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
 type Beat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -527,7 +591,7 @@ type Beat struct {
 
 func (x *Beat) Reset() {
 	*x = Beat{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[6]
+	mi := &file_tandem_v1_membership_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +603,7 @@ func (x *Beat) String() string {
 func (*Beat) ProtoMessage() {}
 
 func (x *Beat) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[6]
+	mi := &file_tandem_v1_membership_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +616,7 @@ func (x *Beat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beat.ProtoReflect.Descriptor instead.
 func (*Beat) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
 }
 
 type Leave struct {
@@ -563,7 +627,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +639,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +652,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
 }
 
 type Drain struct {
@@ -599,7 +663,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +675,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +688,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
 }
 
 type Member struct {
@@ -642,7 +706,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +718,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +731,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Member) GetId() string {
@@ -736,7 +800,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +812,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +825,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *View) GetVersion() uint64 {
@@ -824,13 +888,14 @@ var File_tandem_v1_membership_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\xe7\x01\n" +
+	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\x97\x02\n" +
 	"\vJoinRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.tandem.v1.HelloH\x00R\x05hello\x12(\n" +
 	"\x05ready\x18\x02 \x01(\v2\x10.tandem.v1.ReadyH\x00R\x05ready\x12%\n" +
 	"\x04beat\x18\x03 \x01(\v2\x0f.tandem.v1.BeatH\x00R\x04beat\x12(\n" +
 	"\x05leave\x18\x04 \x01(\v2\x10.tandem.v1.LeaveH\x00R\x05leave\x12(\n" +
-	"\x05drain\x18\x05 \x01(\v2\x10.tandem.v1.DrainH\x00R\x05drainB\t\n" +
+	"\x05drain\x18\x05 \x01(\v2\x10.tandem.v1.DrainH\x00R\x05drain\x12.\n" +
+	"\aweights\x18\x06 \x01(\v2\x12.tandem.v1.WeightsH\x00R\aweightsB\t\n" +
 	"\amessage\"\x97\x01\n" +
 	"\fJoinResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.tandem.v1.WelcomeH\x00R\awelcome\x12%\n" +
@@ -855,7 +920,9 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\aWelcome\x12%\n" +
 	"\x04self\x18\x01 \x01(\v2\x11.tandem.v1.MemberR\x04self\x12#\n" +
 	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\"\a\n" +
-	"\x05Ready\"\x06\n" +
+	"\x05Ready\"#\n" +
+	"\aWeights\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\x06R\adigests\"\x06\n" +
 	"\x04Beat\"\a\n" +
 	"\x05Leave\"\a\n" +
 	"\x05Drain\"\x9e\x01\n" +
@@ -894,7 +961,7 @@ func file_tandem_v1_membership_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_membership_proto_rawDescData
 }
 
-var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_tandem_v1_membership_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: tandem.v1.JoinRequest
 	(*JoinResponse)(nil), // 1: tandem.v1.JoinResponse
@@ -902,32 +969,34 @@ var file_tandem_v1_membership_proto_goTypes = []any{
 	(*Identity)(nil),     // 3: tandem.v1.Identity
 	(*Welcome)(nil),      // 4: tandem.v1.Welcome
 	(*Ready)(nil),        // 5: tandem.v1.Ready
-	(*Beat)(nil),         // 6: tandem.v1.Beat
-	(*Leave)(nil),        // 7: tandem.v1.Leave
-	(*Drain)(nil),        // 8: tandem.v1.Drain
-	(*Member)(nil),       // 9: tandem.v1.Member
-	(*View)(nil),         // 10: tandem.v1.View
+	(*Weights)(nil),      // 6: tandem.v1.Weights
+	(*Beat)(nil),         // 7: tandem.v1.Beat
+	(*Leave)(nil),        // 8: tandem.v1.Leave
+	(*Drain)(nil),        // 9: tandem.v1.Drain
+	(*Member)(nil),       // 10: tandem.v1.Member
+	(*View)(nil),         // 11: tandem.v1.View
 }
 var file_tandem_v1_membership_proto_depIdxs = []int32{
 	2,  // 0: tandem.v1.JoinRequest.hello:type_name -> tandem.v1.Hello
 	5,  // 1: tandem.v1.JoinRequest.ready:type_name -> tandem.v1.Ready
-	6,  // 2: tandem.v1.JoinRequest.beat:type_name -> tandem.v1.Beat
-	7,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
-	8,  // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
-	4,  // 5: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
-	10, // 6: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
-	6,  // 7: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
-	3,  // 8: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
-	9,  // 9: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
-	10, // 10: tandem.v1.Welcome.view:type_name -> tandem.v1.View
-	9,  // 11: tandem.v1.View.members:type_name -> tandem.v1.Member
-	0,  // 12: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
-	1,  // 13: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	7,  // 2: tandem.v1.JoinRequest.beat:type_name -> tandem.v1.Beat
+	8,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
+	9,  // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
+	6,  // 5: tandem.v1.JoinRequest.weights:type_name -> tandem.v1.Weights
+	4,  // 6: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
+	11, // 7: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
+	7,  // 8: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
+	3,  // 9: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
+	10, // 10: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
+	11, // 11: tandem.v1.Welcome.view:type_name -> tandem.v1.View
+	10, // 12: tandem.v1.View.members:type_name -> tandem.v1.Member
+	0,  // 13: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
+	1,  // 14: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_membership_proto_init() }
@@ -941,6 +1010,7 @@ func file_tandem_v1_membership_proto_init() {
 		(*JoinRequest_Beat)(nil),
 		(*JoinRequest_Leave)(nil),
 		(*JoinRequest_Drain)(nil),
+		(*JoinRequest_Weights)(nil),
 	}
 	file_tandem_v1_membership_proto_msgTypes[1].OneofWrappers = []any{
 		(*JoinResponse_Welcome)(nil),
@@ -954,7 +1024,7 @@ func file_tandem_v1_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_membership_proto_rawDesc), len(file_tandem_v1_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -186,6 +186,16 @@ func (c *Checkpoint) resolve(jobs []Job) (tasks []task, total int64, err error) 
 	return tasks, total, nil
 }
 
+// BytesOf is the size of the given weights.
+func (c *Checkpoint) BytesOf(refs []model.Ref) (total int64) {
+	for _, ref := range refs {
+		if w, err := c.find(ref); err == nil {
+			total += w.length()
+		}
+	}
+	return total
+}
+
 // Digests reads the given weights, up to workers at a time, and returns their
 // digests. It holds no more than a few pieces of memory, and stops at ctx's end.
 func (c *Checkpoint) Digests(ctx context.Context, refs []model.Ref, workers int) (Digests, error) {

@@ -22,8 +22,9 @@ type Control struct {
 	Engine  *serve.FrontEnd
 	Members *cluster.Server
 
-	tls *certs.Identity
-	log *slog.Logger
+	judge *judge
+	tls   *certs.Identity
+	log   *slog.Logger
 }
 
 // NewControl makes the front end of a model, for nodes that run the same version
@@ -39,6 +40,8 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 		ExpertNodes: o.Experts, MicroBatches: o.MicroBatches, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
 		Wire: o.Wire.Rows.String(), Combine: o.Wire.Combine.String(),
 	}, o.PeerTimeout)}
+	c.judge = newJudge(m, o.Experts, o.Log)
+	c.Members.Judge = c.judge
 	c.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
 		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, Missing: c.members,
 	})
@@ -75,8 +78,8 @@ func (c *Control) secure(l net.Listener) (net.Listener, *slog.Logger) {
 }
 
 // Serve admits nodes on a listener until ctx ends.
-func (c *Control) Serve(ctx context.Context, l net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
+func (c *Control) Serve(outer context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
 	l, log := c.secure(l)
 	mux := http.NewServeMux()
@@ -90,6 +93,12 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	var running sync.WaitGroup
 	running.Go(func() { c.Members.Run(ctx) })
 	running.Go(func() { c.release(ctx) })
+	var unread error
+	running.Go(func() {
+		if unread = c.judge.readOwn(ctx); unread != nil && ctx.Err() == nil {
+			cancel() // it can vouch for nothing
+		}
+	})
 	stopped := make(chan struct{})
 	context.AfterFunc(ctx, func() {
 		defer close(stopped)
@@ -99,6 +108,9 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	cancel()
 	<-stopped
 	running.Wait()
+	if unread != nil && outer.Err() == nil && !errors.Is(unread, context.Canceled) {
+		return unread
+	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -266,7 +266,7 @@ func (m *membership) expert(ctx context.Context) error {
 	if err := introduce(ep, m.view, cluster.Attention); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
-	if err := m.session.Ready(); err != nil {
+	if err := m.loaded(m.experts.Digests); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
 	err = m.work(ctx, holdsExperts(placement, self.Place), expert.Stats,
@@ -316,7 +316,7 @@ func (m *membership) attend(ctx context.Context) error {
 	if err := m.loadAttention(ctx, m.view.MaxModelLen); err != nil {
 		return err
 	}
-	if err := m.session.Ready(); err != nil {
+	if err := m.loaded(m.attention.Digests); err != nil {
 		return err
 	}
 	experts, err := m.awaitExperts(ctx)

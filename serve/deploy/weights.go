@@ -139,3 +139,16 @@ func absentFiles(c *checkpoint.Checkpoint) string {
 	}
 	return fmt.Sprintf(" (not in the folder: %s)", model.Some(files))
 }
+
+// loaded says what the node has loaded, for the front end to judge, and that it is
+// ready.
+func (m *membership) loaded(digests checkpoint.Digests) error {
+	raw := make([]uint64, len(digests))
+	for i, d := range digests {
+		raw[i] = uint64(d)
+	}
+	if err := m.session.Weights(raw); err != nil {
+		return err
+	}
+	return m.session.Ready()
+}
