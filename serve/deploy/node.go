@@ -95,6 +95,9 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 		return nil, err
 	}
 	o.Log, o.PeerTimeout = filled.Log, filled.PeerTimeout
+	if err := m.checkForeign(o.Log, role(o.Role, nil)); err != nil {
+		return nil, err
+	}
 	if o.wantsUCX() {
 		if err := ucx.Available(); err != nil {
 			return nil, fmt.Errorf("transport %s: %w", o.Transport, err)
@@ -209,6 +212,7 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 	if err != nil {
 		return &localError{fmt.Errorf("loading attention: %w", err)}
 	}
+	untied(n.Log, n.attention)
 	n.positions = positions
 	return nil
 }
