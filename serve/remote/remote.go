@@ -83,7 +83,7 @@ func (o *outbox[T]) flush(send func([]T) error) error {
 // work for a front end. A node's offer counts while it is a member of the
 // cluster with the epoch that it tells.
 func Handler(front FrontEnd, members *cluster.Server) (string, http.Handler) {
-	return tandemv1.NewWorkHandler(&work{front, members}, connect.WithReadMaxBytes(cluster.MaxMessage))
+	return tandemv1.NewWorkHandler(&work{front, members}, connect.WithReadMaxBytes(tandemv1.MaxMessage))
 }
 
 type work struct {
@@ -245,7 +245,7 @@ func (c *Client) Run(ctx context.Context, client connect.HTTPClient, url string,
 	streaming, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(farewell, cancel) })()
-	stream, err := tandemv1.NewWorkClient(client, url, connect.WithReadMaxBytes(cluster.MaxMessage)).Serve(streaming)
+	stream, err := tandemv1.NewWorkClient(client, url, connect.WithReadMaxBytes(tandemv1.MaxMessage)).Serve(streaming)
 	if err != nil {
 		return fmt.Errorf("offering to work for %s: %w", url, err)
 	}
