@@ -85,12 +85,15 @@ func (s *Server) Admit(ctx context.Context) (m Member, leave func(), ok bool) {
 	return m, joined(ctx), true
 }
 
-// SendWithin bounds the next messages that a handler sends: a peer that does not
+// SendWithin bounds what a handler sends, until done is called: a peer that does not
 // read is lost.
-func SendWithin(ctx context.Context, t time.Duration) {
-	if d := doorOf(ctx); d != nil {
-		_ = d.answer.SetWriteDeadline(time.Now().Add(t)) // fails where nothing can be written
+func SendWithin(ctx context.Context, t time.Duration) (done func()) {
+	d := doorOf(ctx)
+	if d == nil {
+		return func() {}
 	}
+	_ = d.answer.SetWriteDeadline(time.Now().Add(t))             // fails where nothing can be written
+	return func() { _ = d.answer.SetWriteDeadline(time.Time{}) } // a deadline ends a stream, also one that waits
 }
 
 // memberClient sends a member's secret along.

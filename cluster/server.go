@@ -231,7 +231,7 @@ func (s membership) welcome(ctx context.Context, self Member, stream *joinStream
 
 // send tells a node something. A node that does not read for the timeout is lost.
 func (s membership) send(ctx context.Context, stream *joinStream, m *tandemv1.JoinResponse) error {
-	SendWithin(ctx, s.timeout)
+	defer SendWithin(ctx, s.timeout)()
 	return stream.Send(m)
 }
 

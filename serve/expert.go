@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
@@ -58,6 +59,7 @@ type ExpertNode struct {
 	timer   time.Duration    // when the gather wants to be called, 0: not
 	turn    turn
 	stats   *recorder
+	moves   atomic.Uint64 // rises with whatever the loop does
 }
 
 // sent names a posted message.
@@ -99,6 +101,7 @@ func NewExpertNode(cfg ExpertConfig) (*ExpertNode, error) {
 func (n *ExpertNode) Run(ctx context.Context) error {
 	for {
 		c, err := n.poll(ctx)
+		n.moves.Add(1)
 		switch {
 		case errors.Is(err, errTimer):
 			n.timer = 0
@@ -320,6 +323,10 @@ func (n *ExpertNode) drop(a gather.Actions) {
 		n.cfg.Endpoint.Release(m.Tag.(*dispatched).completion)
 	}
 }
+
+// Progress tells how far the loop is: a counter that rises with whatever it does. It
+// waits for nobody in particular.
+func (n *ExpertNode) Progress() (steps uint64, awaited []string) { return n.moves.Load(), nil }
 
 // Stats tells what the node has done.
 func (n *ExpertNode) Stats() NodeStats {

@@ -50,7 +50,7 @@ func TestCluster(t *testing.T) {
 			URL: c.url, Model: "gopher", Prompt: "package main\n\nimport \"fmt\"\n\n// héllo\nfunc main() {\n", Tokens: 24, Chat: true,
 		})
 	})
-	front.says(`attention-1 .* ready`) // in the table of nodes
+	front.says(`attention-1\S* .* ready`) // in the table of nodes
 	tellsOfItself(t, client{t: t, url: "http://" + status}, "expert", "tandem_rows_per_expert_sum", "tandem_gathers_total", "tandem_expert_seconds_count")
 	tellsOfItself(t, client{t: t, url: "http://" + nodes[2].says(`/health" address=(\S+)`)}, "attention", "tandem_attention_seconds_count", "tandem_kv_cache_tokens")
 
@@ -63,7 +63,7 @@ func TestCluster(t *testing.T) {
 	c.healthy()
 	continuesGo(t, c)
 	for _, n := range []*process{nodes[0], nodes[3]} {
-		places := regexp.MustCompile(`msg=joined node=expert-\d+ place=(\d)`).FindAllStringSubmatch(n.text(), -1)
+		places := regexp.MustCompile(`msg=joined node=expert-\d+\S* place=(\d)`).FindAllStringSubmatch(n.text(), -1)
 		require.GreaterOrEqual(t, len(places), 2)
 		require.Equal(t, places[0][1], places[len(places)-1][1], "the node has the place back whose experts it had loaded")
 	}
@@ -84,7 +84,7 @@ func tellsOfItself(t *testing.T, c client, role string, metrics ...string) {
 	}
 	status, text = c.get("/debug/m2n")
 	require.Equal(t, http.StatusOK, status)
-	require.Regexp(t, `(?m)^`+role+`-\d+ +[a-z]+-\d+ +\d+ +\w+ +up `, text)
+	require.Regexp(t, `(?m)^`+role+`-\d+\S* +[a-z]+-\d+\S* +\d+ +\w+ +up `, text)
 }
 
 // drains stops all nodes while a request runs: it is finished, the next one is

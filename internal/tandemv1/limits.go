@@ -126,7 +126,7 @@ var limits = []limit{
 const (
 	// MaxStopIDs bounds the stop ids of a request, MaxBiases the tokens whose logits
 	// it changes, MaxTop the candidates in a token's place.
-	MaxStopIDs, MaxBiases, MaxTop = 1 << 10, 1 << 15, 1 << 17
+	MaxStopIDs, MaxBiases, MaxTop = 1 << 10, 1 << 15, 1 << 19
 	// MaxReason bounds the bytes of a failure's reason.
 	MaxReason = 4 << 10
 )

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -57,6 +58,7 @@ func (n *Node) member(told context.Context) error {
 		return joinError(err)
 	}
 	defer m.session.Close()
+	m.session.Tell(n.progress)
 	self := m.session.Self
 	n.setStatus(Joined, self.ID, nil)
 	n.Log.Info("joined", "node", self.ID, "place", self.Place, "address", addr)
@@ -263,9 +265,8 @@ func (m *membership) expert(ctx context.Context) error {
 		return errors.Join(&localError{err}, closeEndpoint(ep))
 	}
 	defer expert.Free()
-	if err := introduce(ep, m.view, cluster.Attention); err != nil {
-		return errors.Join(err, closeEndpoint(ep))
-	}
+	defer m.follow(expert.Progress)()
+	m.introduce(ep, m.view, cluster.Attention)
 	if err := m.loaded(m.experts.Digests); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
@@ -284,21 +285,19 @@ func (m *membership) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
 			return err
 		}
 		forget(ep, known, next, cluster.Attention)
-		if err := introduce(ep, next, cluster.Attention); err != nil {
-			return err
-		}
+		m.introduce(ep, next, cluster.Attention)
 		known = next
 	}
 }
 
-// introduce names the members of a role to an endpoint.
-func introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) error {
-	for _, m := range v.Of(role) {
-		if err := ep.SetPeer(m.ID, m.Addr, m.Epoch); err != nil {
-			return err
+// introduce names the members of a role to an endpoint. One whose address the node
+// cannot use is no reason to leave: others can be reached.
+func (m *membership) introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) {
+	for _, peer := range v.Of(role) {
+		if err := ep.SetPeer(peer.ID, peer.Addr, peer.Epoch); err != nil {
+			m.Log.Warn("a member cannot be reached", "peer", peer.ID, "address", strconv.Quote(peer.Addr), "error", err)
 		}
 	}
-	return nil
 }
 
 // forget removes members that are gone.
@@ -339,9 +338,8 @@ func (m *membership) attend(ctx context.Context) error {
 	}
 	defer attention.Free()
 	attention.SetExperts(experts)
-	if err := introduce(ep, m.view, cluster.Expert); err != nil {
-		return errors.Join(err, closeEndpoint(ep))
-	}
+	defer m.follow(attention.Progress)()
+	m.introduce(ep, m.view, cluster.Expert)
 	self := m.session.Self
 	// The stream outlives the loop, whose last reports say why requests end.
 	streaming, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -352,7 +350,7 @@ func (m *membership) attend(ctx context.Context) error {
 			return attention.Run(ctx)
 		},
 		func(context.Context) error {
-			return client.Run(streaming, m.client, m.Control, attention.Offer(self.ID, self.Epoch), attention)
+			return client.Run(streaming, m.session.Client(), m.Control, attention.Offer(self.ID, self.Epoch), attention)
 		},
 		func(ctx context.Context) error { return m.expertsChange(ctx, experts) })
 	return errors.Join(err, closeEndpoint(ep))

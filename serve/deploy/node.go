@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -55,6 +56,10 @@ type Node struct {
 	positions int
 	experts   *layer.ExpertWeights
 	place     place
+
+	// How far it is: bytes of weights, and what the loop of a membership tells.
+	loaded atomic.Uint64
+	loop   atomic.Pointer[func() (steps uint64, awaited []string)]
 
 	mu     sync.Mutex
 	status Status
@@ -152,6 +157,31 @@ func (n *Node) setStatus(state State, id string, stats func() serve.NodeStats) {
 	n.status, n.stats = Status{state, id}, stats
 }
 
+// progress is how far the node is, for its signs of life.
+func (n *Node) progress() cluster.Progress {
+	p := cluster.Progress{Loaded: n.loaded.Load(), Steps: n.pool.Runs()}
+	if loop := n.loop.Load(); loop != nil {
+		steps, awaited := (*loop)()
+		p.Steps, p.Awaited = p.Steps+steps, awaited
+	}
+	return p
+}
+
+// follow has signs of life tell of a loop, until the function that it returns is
+// called.
+func (n *Node) follow(loop func() (steps uint64, awaited []string)) (end func()) {
+	n.loop.Store(&loop)
+	return func() { n.loop.Store(nil) }
+}
+
+// loads is the progress of loading: the node's own, and who else wants to know.
+func (n *Node) loads(done, total int64) {
+	n.loaded.Store(uint64(done))
+	if n.Progress != nil {
+		n.Progress(done, total)
+	}
+}
+
 // Run works for the cluster until ctx ends, and then stays, no longer than the
 // grace, until no request needs it. A node that loses the front end or a peer
 // leaves and joins anew. Errors: a front end that refuses the node for what it
@@ -208,7 +238,7 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 	var err error
 	n.dropAttention()
 	runtime.GC() // gives back the memory of one of other length
-	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.Progress)
+	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.loads)
 	if err != nil {
 		return &localError{fmt.Errorf("loading attention: %w", err)}
 	}
@@ -233,7 +263,7 @@ func (n *Node) loadExperts(ctx context.Context, p route.Placement, at place) err
 	var err error
 	n.experts = nil
 	runtime.GC() // gives back the memory of those of another place
-	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.Progress)
+	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.loads)
 	if err != nil {
 		return &localError{fmt.Errorf("loading the experts of place %d: %w", at.index, err)}
 	}
