@@ -33,7 +33,7 @@ func NewRegistry(id Identity, s Settings, timeout time.Duration) *Registry {
 // View returns the current snapshot, which the caller owns.
 func (r *Registry) View() View {
 	v := r.view
-	v.Members = slices.Clone(v.Members)
+	v.Members, v.Unreached = slices.Clone(v.Members), slices.Clone(v.Unreached)
 	return v
 }
 
@@ -54,6 +54,9 @@ func (r *Registry) Join(h Hello, now time.Time) (Member, error) {
 	m := Member{ID: fmt.Sprintf("%s-%d", h.Role, r.named[h.Role]), Role: h.Role, Addr: h.Addr, Epoch: r.epoch, Place: place}
 	r.named[h.Role]++
 	r.heard[m.ID] = now
+	if m.Role == Expert {
+		r.strangers()
+	}
 	r.view.Members = append(r.view.Members, m)
 	slices.SortFunc(r.view.Members, func(a, b Member) int {
 		return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Place, b.Place))
@@ -121,6 +124,7 @@ func (r *Registry) Leave(id string) bool {
 	r.view.Members = slices.Delete(r.view.Members, i, i+1)
 	delete(r.heard, id)
 	r.view.Version++
+	r.forgetPairs(id)
 	return true
 }
 

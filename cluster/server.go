@@ -217,6 +217,8 @@ func (s membership) heard(id string, m *tandemv1.JoinRequest) error {
 			return r.Ready(id, time.Now())
 		case m.GetDrain() != nil:
 			return r.Drain(id, time.Now())
+		case m.GetReach() != nil:
+			return r.Reach(id, unreachedFromProto(m.GetReach().GetUnreached()), time.Now())
 		}
 		return r.Heard(id, time.Now())
 	})

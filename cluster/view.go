@@ -105,7 +105,13 @@ type Member struct {
 	Ready bool
 	// Draining: it is about to stop, and stays only for the requests that run.
 	Draining bool
+	// Reached, of an attention node: it is connected with every expert node.
+	Reached bool
 }
+
+// serves says whether a member does its part: what it needs is loaded, and an
+// attention node is connected with all expert nodes.
+func (m Member) serves() bool { return m.Ready && !m.Draining && (m.Role == Expert || m.Reached) }
 
 // Settings are what the front end decides for all nodes.
 type Settings struct {
@@ -140,6 +146,8 @@ type View struct {
 	Version uint64
 	Settings
 	Members []Member
+	// Unreached are the attention and expert nodes that are not connected.
+	Unreached []Unreached
 }
 
 // Find returns the member with the given id.
@@ -163,9 +171,9 @@ func (v View) Of(r Role) []Member {
 	return members
 }
 
-// Missing says in words which nodes are not there, not ready or about to stop, or
-// nothing where the cluster takes requests: all expert places are filled, and one
-// attention node at least.
+// Missing says in words which nodes are not there, not ready, not connected or about
+// to stop, or nothing where the cluster takes requests: all expert places are filled,
+// and one attention node at least has reached them.
 func (v View) Missing() string {
 	ready := map[Role]int{}
 	var missing, draining []string
@@ -173,7 +181,7 @@ func (v View) Missing() string {
 		switch {
 		case m.Draining:
 			draining = append(draining, m.ID)
-		case m.Ready:
+		case m.serves():
 			ready[m.Role]++
 		}
 	}
@@ -184,6 +192,9 @@ func (v View) Missing() string {
 		missing = append(missing, fmt.Sprintf("%d of %d expert nodes are ready", n, v.ExpertNodes))
 	}
 	text := strings.Join(missing, ", ")
+	if pairs := v.describe(); text != "" && pairs != "" {
+		text += ": " + pairs
+	}
 	if text != "" && len(draining) > 0 {
 		text += " (about to stop: " + strings.Join(draining, ", ") + ")"
 	}
