@@ -33,7 +33,7 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 	for _, m := range []Member{e0, e1, a0} {
 		require.NoError(t, r.Ready(m.ID, now))
 	}
-	require.Equal(t, "no attention node is ready", r.View().Missing(), "it has not reached the expert nodes")
+	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing(), "it has not reached the expert nodes")
 	require.NoError(t, r.Reach(a0.ID, nil, now))
 	require.Empty(t, r.View().Missing())
 

@@ -101,8 +101,11 @@ func (v View) UnreachedBy(id string) []Unreached {
 // maxDescribed bounds the pairs that a sentence tells of.
 const maxDescribed = 3
 
-// describe says which of the pairs fail, or nothing.
+// describe says which of the pairs fail, after a colon, or nothing.
 func (v View) describe() string {
+	if len(v.Unreached) == 0 {
+		return ""
+	}
 	var words []string
 	for _, u := range v.Unreached[:min(len(v.Unreached), maxDescribed)] {
 		words = append(words, v.Describe(u))
@@ -110,5 +113,5 @@ func (v View) describe() string {
 	if more := len(v.Unreached) - maxDescribed; more > 0 {
 		words = append(words, fmt.Sprintf("and %d pairs more", more))
 	}
-	return strings.Join(words, "; ")
+	return ": " + strings.Join(words, "; ")
 }

@@ -26,9 +26,9 @@ func meeting(t *testing.T) (*Registry, time.Time) {
 // are no cluster that serves, and it says which they are.
 func TestClusterSaysWhichPairFails(t *testing.T) {
 	r, now := meeting(t)
-	require.Equal(t, "no attention node is ready", r.View().Missing())
+	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing())
 	require.NoError(t, r.Reach("attention-0", []Unreached{{Expert: "expert-1", Reason: "connection refused"}}, now))
-	want := "no attention node is ready: attention-0 cannot reach expert-1 at 10.0.0.3:7001: connection refused"
+	want := "no attention node has reached all expert nodes: attention-0 cannot reach expert-1 at 10.0.0.3:7001: connection refused"
 	require.Equal(t, want, r.View().Missing())
 	require.Len(t, r.View().UnreachedBy("expert-1"), 1)
 	require.Empty(t, r.View().UnreachedBy("expert-0"))
@@ -67,7 +67,7 @@ func TestNewExpertNodeHasToBeReached(t *testing.T) {
 	again, err := r.Join(Hello{Role: Expert, Addr: "tcp:y", Identity: identity, Place: AnyPlace}, now)
 	require.NoError(t, err)
 	require.NoError(t, r.Ready(again.ID, now))
-	require.Equal(t, "no attention node is ready", r.View().Missing())
+	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing())
 	require.NoError(t, r.Reach("attention-0", nil, now))
 	require.Empty(t, r.View().Missing())
 }

@@ -5,6 +5,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -109,9 +110,6 @@ type Member struct {
 	Reached bool
 }
 
-// serves says whether a member does its part: what it needs is loaded, and an
-// attention node is connected with all expert nodes.
-func (m Member) serves() bool { return m.Ready && !m.Draining && (m.Role == Expert || m.Reached) }
 
 // Settings are what the front end decides for all nodes.
 type Settings struct {
@@ -175,14 +173,15 @@ func (v View) Of(r Role) []Member {
 // to stop, or nothing where the cluster takes requests: all expert places are filled,
 // and one attention node at least has reached them.
 func (v View) Missing() string {
-	ready := map[Role]int{}
+	ready, reached := map[Role]int{}, false
 	var missing, draining []string
 	for _, m := range v.Members {
 		switch {
 		case m.Draining:
 			draining = append(draining, m.ID)
-		case m.serves():
+		case m.Ready:
 			ready[m.Role]++
+			reached = reached || m.Reached
 		}
 	}
 	if n := ready[Attention]; n == 0 {
@@ -191,10 +190,10 @@ func (v View) Missing() string {
 	if n := ready[Expert]; n < v.ExpertNodes {
 		missing = append(missing, fmt.Sprintf("%d of %d expert nodes are ready", n, v.ExpertNodes))
 	}
-	text := strings.Join(missing, ", ")
-	if pairs := v.describe(); text != "" && pairs != "" {
-		text += ": " + pairs
+	if len(missing) == 0 && !reached {
+		missing = append(missing, "no attention node has reached all expert nodes"+cmp.Or(v.describe(), " yet"))
 	}
+	text := strings.Join(missing, ", ")
 	if text != "" && len(draining) > 0 {
 		text += " (about to stop: " + strings.Join(draining, ", ") + ")"
 	}

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
@@ -180,20 +181,30 @@ func (r *reach) tell() error {
 	return r.told(failing)
 }
 
-// reasonOf says in a line why a pair failed: what the system says of the connection,
-// where it does, since the addresses are known.
+// reasonOf says in a line why a pair failed. The addresses are known, and a port of
+// this end's, which differs from try to try, would make each failure look like another
+// one: of what the system says of a connection only the cause is kept.
 func reasonOf(err error) string {
 	var lost *m2n.LostError
 	if errors.As(err, &lost) {
 		err = lost.Cause
 	}
-	var system syscall.Errno
+	var op *net.OpError
 	switch {
-	case errors.As(err, &system):
-		return system.Error()
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return "the connection is closed at once by whoever listens there"
-	case errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, m2n.ErrRefused):
+	case errors.Is(err, m2n.ErrRefused): // it says why
+	case errors.As(err, &op) && op.Timeout() || errors.Is(err, m2n.ErrSilent):
+		return "no answer in time"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return op.Error()
+	case errors.As(err, &op):
+		var call *os.SyscallError
+		if errors.As(op.Err, &call) {
+			return call.Err.Error()
+		}
+		return op.Err.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "whoever listens there closes the connection"
+	case errors.Is(err, context.DeadlineExceeded):
 		return "no answer in time"
 	}
 	return strings.Join(strings.Fields(err.Error()), " ")
