@@ -110,7 +110,6 @@ type Member struct {
 	Reached bool
 }
 
-
 // Settings are what the front end decides for all nodes.
 type Settings struct {
 	// ExpertNodes is how many places the experts are spread over; MicroBatches

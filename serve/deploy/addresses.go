@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -26,7 +27,7 @@ func CheckAddresses(listen, advertise string) error {
 
 func parseAddresses(listen, advertise string) (addresses, error) {
 	a := addresses{listen: listen}
-	host, port, err := net.SplitHostPort(listen)
+	host, port, err := splitHostPort(listen)
 	if err == nil && host != "" {
 		err = checkHost(host)
 	}
@@ -49,7 +50,7 @@ func parseAddresses(listen, advertise string) (addresses, error) {
 func splitAdvertised(s string) (host, port string, err error) {
 	host = s
 	if ip := net.ParseIP(s); ip == nil && strings.ContainsAny(s, ":[]") {
-		if host, port, err = net.SplitHostPort(s); err != nil {
+		if host, port, err = splitHostPort(s); err != nil {
 			return "", "", err
 		}
 		if err := checkPort(port, 1); err != nil {
@@ -63,6 +64,16 @@ func splitAdvertised(s string) (host, port string, err error) {
 		return "", "", fmt.Errorf("%s stands for every address of a machine, and peers need one of them", host)
 	}
 	return host, port, nil
+}
+
+// splitHostPort is net's, with errors that do not repeat the text as it came.
+func splitHostPort(s string) (host, port string, err error) {
+	host, port, err = net.SplitHostPort(s)
+	var wrong *net.AddrError
+	if errors.As(err, &wrong) {
+		return "", "", errors.New(wrong.Err)
+	}
+	return host, port, err
 }
 
 // checkPort holds a port to its range.
