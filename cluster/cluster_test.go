@@ -54,6 +54,8 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 	for _, m := range []Member{e0, e1, a0} {
 		require.NoError(t, r.Ready(m.ID, now))
 	}
+	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing(), "it has not reached the expert nodes")
+	require.NoError(t, r.Reach(a0.ID, nil, now))
 	require.Empty(t, r.View().Missing())
 
 	require.NoError(t, r.Heard(e1.ID, now.Add(time.Second)))
@@ -139,6 +141,7 @@ func TestNodesJoinAndSeeEachOther(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, a.Ready())
 	require.NoError(t, e.Ready())
+	require.NoError(t, a.Reach(nil))
 	v := until(t, a, func(v View) bool { return v.Missing() == "" })
 	require.Equal(t, "tcp:127.0.0.1:7002", v.Of(Expert)[0].Addr)
 	require.Equal(t, settings, v.Settings)
@@ -182,6 +185,7 @@ func TestDrainingNodeIsSeen(t *testing.T) {
 	defer e.Close()
 	require.NoError(t, a.Ready())
 	require.NoError(t, e.Ready())
+	require.NoError(t, a.Reach(nil))
 	until(t, a, func(v View) bool { return v.Missing() == "" })
 	require.NoError(t, e.Drain())
 	v := until(t, a, func(v View) bool { return v.Missing() != "" })

@@ -64,7 +64,7 @@ func (r *Registry) Begin(at time.Time) {
 // View returns the current snapshot, which the caller owns.
 func (r *Registry) View() View {
 	v := r.view
-	v.Members = slices.Clone(v.Members)
+	v.Members, v.Unreached = slices.Clone(v.Members), slices.Clone(v.Unreached)
 	return v
 }
 
@@ -85,6 +85,9 @@ func (r *Registry) Join(h Hello, now time.Time) (Member, error) {
 	m := Member{ID: fmt.Sprintf("%s-%d%s", h.Role, r.named[h.Role], r.life), Role: h.Role, Addr: h.Addr, Epoch: r.epoch, Place: place}
 	r.named[h.Role]++
 	r.heard[m.ID], r.moves[m.ID] = now, Moved{At: now}
+	if m.Role == Expert {
+		r.strangers()
+	}
 	r.view.Members = append(r.view.Members, m)
 	slices.SortFunc(r.view.Members, func(a, b Member) int {
 		return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Place, b.Place))
@@ -183,6 +186,7 @@ func (r *Registry) Remove(id, reason string) bool {
 		r.gone = r.gone[1:]
 	}
 	r.view.Version++
+	r.forgetPairs(id)
 	return true
 }
 

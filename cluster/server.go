@@ -374,6 +374,8 @@ func (s membership) heard(ctx context.Context, weights *judging, m *tandemv1.Joi
 			return r.Drain(id, time.Now())
 		case m.GetBeat() != nil:
 			return r.Progress(id, progressFromProto(m.GetBeat()), time.Now())
+		case m.GetReach() != nil:
+			return r.Reach(id, unreachedFromProto(m.GetReach().GetUnreached()), time.Now())
 		}
 		return r.Heard(id, time.Now())
 	})

@@ -26,13 +26,21 @@ func Protocols() *http.Protocols {
 }
 
 // NewHTTPClient returns a client that speaks HTTP/2, as the streams between nodes
-// and front end need: without TLS where config is nil.
-func NewHTTPClient(dialTimeout time.Duration, config *tls.Config) *http.Client {
-	dialer := &net.Dialer{Timeout: dialTimeout}
+// and front end need: without TLS where config is nil. timeout bounds making a
+// connection, and a silent one is asked for a sign of life after timeout and closed
+// after another.
+//
+// All streams of a client share one connection. A node makes a client for each
+// session: the connection of the one before may be half open, and then everything
+// that is tried on it gets lost, until the kernel gives up after a quarter of an hour.
+func NewHTTPClient(timeout time.Duration, config *tls.Config) *http.Client {
+	dialer := &net.Dialer{Timeout: timeout}
 	t := &http.Transport{
 		DialContext:     dialer.DialContext,
 		Protocols:       new(http.Protocols),
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}, TLSHandshakeTimeout: dialTimeout,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}, TLSHandshakeTimeout: timeout,
+		HTTP2:           &http.HTTP2Config{SendPingTimeout: timeout, PingTimeout: timeout},
+		IdleConnTimeout: idleTimeout,
 	}
 	if config == nil {
 		t.Protocols.SetUnencryptedHTTP2(true)
@@ -42,6 +50,9 @@ func NewHTTPClient(dialTimeout time.Duration, config *tls.Config) *http.Client {
 	}
 	return &http.Client{Transport: t}
 }
+
+// idleTimeout bounds how long a connection stays that no session uses any more.
+const idleTimeout = 30 * time.Second
 
 // Session is a node's membership: from its welcome until it leaves or one side
 // is lost.
@@ -143,6 +154,12 @@ func (s *Session) Drain() error {
 	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Drain{Drain: &tandemv1.Drain{}}})
 }
 
+// Reach says which expert nodes this attention node cannot reach, and why: none
+// where it is connected with all of them.
+func (s *Session) Reach(failing []Unreached) error {
+	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Reach{Reach: &tandemv1.Reach{Unreached: unreachedToProto(failing)}}})
+}
+
 // Next waits for a view that it has not returned, and returns the newest; or the
 // error that ended the session: the front end is lost, or has removed the node.
 func (s *Session) Next(ctx context.Context) (View, error) {
@@ -161,11 +178,23 @@ func (s *Session) Next(ctx context.Context) (View, error) {
 	return v, nil
 }
 
+// over says whether one side is lost.
+func (s *Session) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil
+}
+
 // farewell bounds the wait for the front end to hear a goodbye.
 const farewell = time.Second
 
-// Close leaves the cluster in an orderly way.
+// Close leaves the cluster, in an orderly way where there is still somebody to tell.
 func (s *Session) Close() {
+	defer s.owned.Wait()
+	defer s.cancel()
+	if s.over() {
+		return
+	}
 	_ = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Leave{Leave: &tandemv1.Leave{}}})
 	heard := time.NewTimer(farewell)
 	defer heard.Stop()
@@ -173,8 +202,6 @@ func (s *Session) Close() {
 	case <-s.ended: // an end that overtakes the goodbye would be a loss
 	case <-heard.C:
 	}
-	s.cancel()
-	s.owned.Wait()
 }
 
 // set keeps the newest view or the end for Next.

@@ -269,15 +269,48 @@ func (n *AttentionNode) rest(ctx context.Context) error {
 	for n.inFlight() == 0 && n.batcher.Waiting()+n.batcher.Running() == 0 {
 		n.stats.working(false)
 		n.turn.end()
-		select {
-		case <-n.news:
-			n.accept()
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := n.idle(ctx); err != nil {
+			return err
 		}
+		n.accept()
 	}
 	n.stats.working(true)
 	return nil
+}
+
+// idleLook is how often a node without work looks whether it has lost an expert node.
+const idleLook = 250 * time.Millisecond
+
+// idle waits for a command, and meanwhile notices an expert node that is lost: the
+// next request would have to find out otherwise.
+func (n *AttentionNode) idle(ctx context.Context) error {
+	look := time.NewTicker(idleLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-n.news:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+			if err := n.handleAll(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// handleAll takes the completions that are there.
+func (n *AttentionNode) handleAll(ctx context.Context) error {
+	for {
+		c, ok := n.cfg.Endpoint.TryPoll()
+		if !ok {
+			return nil
+		}
+		if err := n.handle(ctx, c); err != nil {
+			return err
+		}
+	}
 }
 
 // accept takes what has been submitted and cancelled.

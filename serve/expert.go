@@ -34,7 +34,10 @@ type ExpertConfig struct {
 	Linger time.Duration
 	// Busy is told when the node begins and ends work; nil means nobody is.
 	Busy Turn
-	Log  *slog.Logger
+	// Reached, where it is set, is told of each attention node that is heard of for
+	// the first time, on the node's loop.
+	Reached func(peer string)
+	Log     *slog.Logger
 }
 
 // ExpertNode gathers rows from attention nodes, computes their experts and
@@ -238,6 +241,9 @@ func (n *ExpertNode) inFlight(peer string, batches uint64) (a gather.Actions, de
 	if !known {
 		if err := n.gather.Joined(peer); err != nil {
 			return a, false, err
+		}
+		if n.cfg.Reached != nil {
+			n.cfg.Reached(peer)
 		}
 	}
 	n.joined[peer] = batches

@@ -190,7 +190,10 @@ func (l *lockedBuffer) String() string {
 // node starts a node process, which ends with the test.
 func (c *testCluster) node(s nodeSpec) *process {
 	c.t.Helper()
-	s.Control, s.Model = c.url, c.model
+	s.Model = c.model
+	if s.Control == "" {
+		s.Control = c.url
+	}
 	if s.Listen == "" {
 		s.Listen = "127.0.0.1:0"
 	}
