@@ -178,8 +178,9 @@ func TestModelMistakes(t *testing.T) {
 		dir  string
 		says []string
 	}{
-		{missing, []string{missing, "config.json", "no such file"}},
-		{filepath.Join(plain, "config.json"), []string{"config.json", "not a directory"}},
+		{missing, []string{missing, "no such folder"}},
+		{filepath.Join(plain, "config.json"), []string{"config.json", "is one file of a model: give its folder"}},
+		{t.TempDir(), []string{"is empty: want a model's folder"}},
 		{fixture(t, map[string]func(string) string{"config.json": func(s string) string { return s[:len(s)/2] }}), []string{"config.json"}},
 		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"qwen3_moe"`, `"qwen9_moe"`)}), []string{"model_type", "qwen9_moe", "qwen3_moe"}},
 		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"silu"`, `"gelu"`)}), []string{"hidden_act", "gelu", "silu"}},
