@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,6 +112,37 @@ func drains(t *testing.T, c client, nodes []*process, first client) {
 	status, text = c.post("/v1/completions", object{"model": "gopher", "prompt": "x", "max_tokens": 1})
 	require.Equal(t, http.StatusServiceUnavailable, status)
 	require.Contains(t, text, "no attention node is ready, 0 of 2 expert nodes are ready")
+}
+
+// TestUnreachableExpertIsSaid by everybody whom an operator may ask: the API, its
+// health, the front end's log, and the nodes. No request waits for it.
+func TestUnreachableExpertIsSaid(t *testing.T) {
+	control, wrong := freeAddr(t), freeAddr(t)
+	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
+	attention := node(t, "attention", control, "--transport", "tcp", "--metrics", "127.0.0.1:0")
+	expert := node(t, "expert", control, "--transport", "tcp", "--advertise", wrong, "--metrics", "127.0.0.1:0")
+	c := client{t: t, url: front.url()}
+	why := "attention-0 cannot reach expert-0 at " + wrong + ": connection refused"
+	require.Eventually(t, func() bool {
+		status, text := c.get("/health")
+		return status == http.StatusServiceUnavailable && strings.Contains(text, why)
+	}, patience, 10*time.Millisecond)
+	status, text := c.post("/v1/completions", object{"model": "gopher", "prompt": "x", "max_tokens": 1})
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, text, why)
+	front.says(`level=WARN msg="nodes cannot reach each other" reason="` + regexp.QuoteMeta(why))
+	attention.says(`an expert node cannot be reached: this node is not ready" peer=expert-0`)
+	expert.says(`this node cannot be reached: --advertise`)
+	for _, p := range []*process{attention, expert} {
+		own := client{t: t, url: "http://" + p.says(`/health" address=(\S+)`)}
+		require.Eventually(t, func() bool {
+			status, text := own.get("/health")
+			return status == http.StatusServiceUnavailable && strings.Contains(text, why) && strings.Contains(text, `"status":"joined"`)
+		}, patience, 10*time.Millisecond)
+	}
+	for _, p := range []*process{attention, expert, front} {
+		p.stopped()
+	}
 }
 
 // TestNodeStopsWhereverItIs: nobody admits it, and then it waits for others.

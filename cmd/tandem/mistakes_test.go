@@ -137,6 +137,9 @@ func TestMistakes(t *testing.T) {
 		{node + "--listen nonsense", failed, []string{"peers", "nonsense", "port"}},
 		{node + "--listen " + port, failed, []string{"peers", port, "address already in use"}},
 		{node + "--listen 0.0.0.0:0", failed, []string{"0.0.0.0:0", "--advertise"}},
+		{node + "--listen 127.0.0.1:http --model /nothing", failed, []string{"--listen", `port "http"`}},
+		{node + "--listen 10.0.0.3:0 --advertise 0.0.0.0 --model /nothing", failed, []string{"--advertise", "0.0.0.0", "every address"}},
+		{node + "--advertise 10.0.0.3:port --model /nothing", failed, []string{"--advertise", `port "port"`}},
 		{node + "--metrics " + port, failed, []string{"--metrics", port, "address already in use"}},
 
 		{"generate x --max-tokens=-1", failed, []string{"MaxTokens", "-1"}},
@@ -168,6 +171,19 @@ func TestKeysAreTrimmed(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, apiKeys{"a", "b", "c"}, c.Serve.APIKey)
 	}
+}
+
+// TestLoopbackAddressForAnotherHost: a node that its peers could never reach ends, and
+// says what to do. 192.0.2.1 is nobody's, and nothing is sent there.
+func TestLoopbackAddressForAnotherHost(t *testing.T) {
+	route, err := net.Dial("udp", "192.0.2.1:7000")
+	if err != nil {
+		t.Skip("this machine has no way to other networks: ", err)
+	}
+	route.Close()
+	here, _, err := net.SplitHostPort(route.LocalAddr().String())
+	require.NoError(t, err)
+	mistake{"node --role expert --join 192.0.2.1:7000", failed, []string{"127.0.0.1", "front end at 192.0.2.1", "--listen " + here + ":0", "--advertise"}}.refuses(t)
 }
 
 // TestModelMistakes opens folders that hold no model, or a broken one.
