@@ -24,7 +24,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		ReadHeaderTimeout: s.cfg.Limits.Header,
 		IdleTimeout:       s.cfg.Limits.Idle,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          connlog.New(s.cfg.Log, slog.LevelDebug),
+		ErrorLog:          connlog.New(s.cfg.Log, slog.LevelDebug).Server(),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
 	failed := make(chan error, 1)

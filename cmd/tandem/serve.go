@@ -136,7 +136,7 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("listening for the API (--listen): %w", err)
 	}
 	defer listener.Close()
-	if listener, err = c.secure(listener); err != nil {
+	if listener, err = c.secure(listener, log); err != nil {
 		return err
 	}
 	options := c.options(log)

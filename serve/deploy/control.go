@@ -83,7 +83,7 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: mux, Protocols: cluster.Protocols(), ReadHeaderTimeout: headerTimeout,
 		BaseContext: func(net.Listener) context.Context { return ctx },
-		ErrorLog:    connlog.New(log, slog.LevelWarn),
+		ErrorLog:    connlog.New(log, slog.LevelWarn).Server(),
 	}
 	var running sync.WaitGroup
 	running.Go(func() { c.Members.Run(ctx) })
