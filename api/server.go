@@ -19,7 +19,7 @@ import (
 // Template renders a conversation to the text that the model continues.
 type Template interface {
 	// Render returns an error for a conversation that the template refuses.
-	Render(TemplateInput) (string, error)
+	Render(context.Context, TemplateInput) (string, error)
 }
 
 // TemplateInput are a template's variables. JSON values have their fields in the
@@ -41,8 +41,9 @@ type Config struct {
 	// Created is when the model was made or loaded.
 	Created time.Time
 	// Fingerprint names what an answer depends on beside the request: weights and
-	// numerics. Empty: it is left out.
-	Fingerprint string
+	// numerics. It is asked for with every answer, as a front end knows only once
+	// its nodes have loaded them. Nil or empty: it is left out.
+	Fingerprint func() string
 	// Version is Tandem's.
 	Version string
 	// Service completes prompts.
@@ -302,6 +303,13 @@ func (s *Server) envelope(w http.ResponseWriter, r *http.Request, prefix, object
 	w.Header().Set("X-Request-Id", id)
 	return envelope{
 		ID: prefix + id, Object: object, Created: s.cfg.Now().Unix(),
-		Model: s.modelName(asked.Model), SystemFingerprint: s.cfg.Fingerprint,
+		Model: s.modelName(asked.Model), SystemFingerprint: s.fingerprint(),
 	}
+}
+
+func (s *Server) fingerprint() string {
+	if s.cfg.Fingerprint == nil {
+		return ""
+	}
+	return s.cfg.Fingerprint()
 }

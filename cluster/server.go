@@ -24,6 +24,10 @@ const MaxMessage = 64 << 20
 
 // Server admits nodes to a registry and tells them of every change.
 type Server struct {
+	// Judge says whether a member may be ready, by what it has loaded; nil: every
+	// member may. It is set before the handler is used.
+	Judge Judge
+
 	timeout time.Duration
 
 	mu       sync.Mutex
@@ -136,7 +140,7 @@ func (s membership) Join(ctx context.Context, stream *connect.BidiStream[tandemv
 	if err != nil {
 		return fmt.Errorf("welcoming node %s: %w", self.ID, err)
 	}
-	return s.keep(ctx, self.ID, stream, messages, changed)
+	return s.keep(ctx, self, stream, messages, changed)
 }
 
 // admit reads the hello and joins the node to the registry.
@@ -179,8 +183,9 @@ func (s membership) admit(ctx context.Context, messages <-chan received[tandemv1
 }
 
 // keep exchanges signs of life and views until the node leaves or is lost.
-func (s membership) keep(ctx context.Context, id string, stream *connect.BidiStream[tandemv1.JoinRequest, tandemv1.JoinResponse],
+func (s membership) keep(ctx context.Context, self Member, stream *connect.BidiStream[tandemv1.JoinRequest, tandemv1.JoinResponse],
 	messages <-chan received[tandemv1.JoinRequest], changed <-chan struct{}) error {
+	id, weights := self.ID, judging{judge: s.Judge, member: self}
 	beat := time.NewTicker(s.timeout / beatsPerTimeout)
 	defer beat.Stop()
 	for {
@@ -192,7 +197,12 @@ func (s membership) keep(ctx context.Context, id string, stream *connect.BidiStr
 			if m.err != nil || m.message.GetLeave() != nil {
 				return nil
 			}
-			err = s.heard(id, m.message)
+			err = s.heard(ctx, &weights, m.message)
+		case verdict := <-weights.verdict:
+			if verdict != nil {
+				return refusal(self, verdict)
+			}
+			err = s.mark(func(r *Registry) error { return r.Ready(id, time.Now()) })
 		case <-beat.C:
 			err = stream.Send(&tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_Beat{Beat: &tandemv1.Beat{}}})
 		case <-changed:
@@ -209,18 +219,30 @@ func (s membership) keep(ctx context.Context, id string, stream *connect.BidiStr
 	}
 }
 
-// heard notes what a member said.
-func (s membership) heard(id string, m *tandemv1.JoinRequest) error {
-	err := s.update(func(r *Registry) error {
-		switch {
-		case m.GetReady() != nil:
-			return r.Ready(id, time.Now())
-		case m.GetDrain() != nil:
-			return r.Drain(id, time.Now())
-		}
-		return r.Heard(id, time.Now())
-	})
+// heard notes what a member said. It is ready once its weights are judged.
+func (s membership) heard(ctx context.Context, weights *judging, m *tandemv1.JoinRequest) error {
+	var err error
+	switch {
+	case m.GetWeights() != nil:
+		err = weights.add(m.GetWeights().GetDigests())
+	case m.GetReady() != nil:
+		err = weights.ask(ctx)
+	}
 	if err != nil {
+		return err
+	}
+	return s.mark(func(r *Registry) error {
+		if m.GetDrain() != nil {
+			return r.Drain(weights.member.ID, time.Now())
+		}
+		return r.Heard(weights.member.ID, time.Now())
+	})
+}
+
+// mark changes the registry for a member; where it is none anymore, its stream
+// ends.
+func (s membership) mark(change func(*Registry) error) error {
+	if err := s.update(change); err != nil {
 		return connect.NewError(connect.CodeAborted, err)
 	}
 	return nil

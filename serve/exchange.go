@@ -67,23 +67,35 @@ func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire ro
 	}
 	x.order = slices.Clone(x.sums.Results)
 	rows, pairs := capacity*min(topK, p.Nodes), capacity*topK // of all packets
-	var err error
-	if x.rows, err = newSendBuffer(dev, ep, rows*wire.RowBytes(hidden)); err != nil {
-		return nil, fmt.Errorf("buffers of a micro-batch of %d rows: %w", capacity, err)
-	}
-	if x.gates, err = newSendBuffer(dev, ep, 4*pairs); err != nil {
-		return nil, fmt.Errorf("buffers of a micro-batch of %d rows: %w", capacity, err)
-	}
-	if x.parts, err = dev.Alloc(kernel.F32, wire.Results(rows, pairs)*hidden); err != nil {
+	if err := x.allocate(rows, pairs); err != nil {
+		x.free()
 		return nil, fmt.Errorf("buffers of a micro-batch of %d rows: %w", capacity, err)
 	}
 	return x, nil
 }
 
+// allocate makes room for the rows and pairs of all packets. What it has made when
+// it fails, free gives back.
+func (x *exchange) allocate(rows, pairs int) (err error) {
+	if x.rows, err = newSendBuffer(x.dev, x.ep, rows*x.wire.RowBytes(x.hidden)); err != nil {
+		return err
+	}
+	if x.gates, err = newSendBuffer(x.dev, x.ep, 4*pairs); err != nil {
+		return err
+	}
+	x.parts, err = x.dev.Alloc(kernel.F32, x.wire.Results(rows, pairs)*x.hidden)
+	return err
+}
+
 // free gives the memory back.
-func (x *exchange) free() {
-	for _, b := range []kernel.Buffer{x.rows.buffer, x.gates.buffer, x.parts} {
-		x.dev.Free(b)
+func (x *exchange) free() { freeAll(x.dev, x.rows.buffer, x.gates.buffer, x.parts) }
+
+// freeAll gives buffers back, those that are there.
+func freeAll(dev kernel.Device, buffers ...kernel.Buffer) {
+	for _, b := range buffers {
+		if b != nil {
+			dev.Free(b)
+		}
 	}
 }
 

@@ -333,11 +333,7 @@ func (n *ExpertNode) Stats() NodeStats {
 // memory any more.
 func (n *ExpertNode) Free() {
 	n.experts.Free()
-	for _, b := range []kernel.Buffer{n.in, n.gate, n.results, n.summed} {
-		if b != nil {
-			n.cfg.Device.Free(b)
-		}
-	}
+	freeAll(n.cfg.Device, n.in, n.gate, n.results, n.summed)
 	for _, out := range n.sending {
 		if out.parts--; out.parts == 0 {
 			n.outputs = append(n.outputs, out)

@@ -207,7 +207,7 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 	numerics := options.Numerics()
 	metrics := telemetry.New(names[0], &source{engine: engine, stats: stats})
 	server := api.NewServer(api.Config{
-		Models: names, Created: time.Now(), Fingerprint: m.Fingerprint(numerics), Version: version,
+		Models: names, Created: time.Now(), Fingerprint: func() string { return m.Fingerprint(numerics) }, Version: version,
 		Service: t.service(engine, metrics), Template: t.template(), MapDeveloper: true, Defaults: t.defaults,
 		Ready: func() error {
 			if reason := missing(); reason != "" {

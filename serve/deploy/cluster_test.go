@@ -128,7 +128,8 @@ type testCluster struct {
 	t       *testing.T
 	control *deploy.Control
 	url     string
-	model   string
+	model   string        // of nodes to be started
+	opened  *deploy.Model // the front end's
 }
 
 // startCluster starts a front end for expert nodes of a model.
@@ -155,7 +156,7 @@ func startClusterBy(t *testing.T, dir string, experts, micro int, wire route.Wir
 		cancel()
 		serving.Wait()
 	})
-	return &testCluster{t: t, control: control, url: "http://" + l.Addr().String(), model: dir}
+	return &testCluster{t: t, control: control, url: "http://" + l.Addr().String(), model: dir, opened: m}
 }
 
 // process is a node in a process of its own.

@@ -23,8 +23,9 @@ type Control struct {
 	Engine  *serve.FrontEnd
 	Members *cluster.Server
 
-	tls *certs.Identity
-	log *slog.Logger
+	judge *judge
+	tls   *certs.Identity
+	log   *slog.Logger
 }
 
 // NewControl makes the front end of a model, for nodes that run the same version
@@ -33,10 +34,15 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
 	}
+	if err := m.checkForeign(o.Log, attentionRole, expertRole(nil)); err != nil {
+		return nil, err
+	}
 	c := &Control{tls: o.TLS, log: o.Log, Members: cluster.NewServer(m.Identity(version), cluster.Settings{
 		ExpertNodes: o.Experts, MicroBatches: o.MicroBatches, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
 		Wire: o.Wire.Rows.String(), Combine: o.Wire.Combine.String(),
 	}, o.PeerTimeout)}
+	c.judge = newJudge(m, o.Experts, o.Log)
+	c.Members.Judge = c.judge
 	c.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
 		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, Missing: c.members,
 	})
@@ -73,8 +79,8 @@ func (c *Control) secure(l net.Listener) (net.Listener, *slog.Logger) {
 }
 
 // Serve admits nodes on a listener until ctx ends.
-func (c *Control) Serve(ctx context.Context, l net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
+func (c *Control) Serve(outer context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
 	l, log := c.secure(l)
 	mux := http.NewServeMux()
@@ -88,6 +94,12 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	var running sync.WaitGroup
 	running.Go(func() { c.Members.Run(ctx) })
 	running.Go(func() { c.release(ctx) })
+	var unread error
+	running.Go(func() {
+		if unread = c.judge.readOwn(ctx); unread != nil && ctx.Err() == nil {
+			cancel() // it can vouch for nothing
+		}
+	})
 	stopped := make(chan struct{})
 	context.AfterFunc(ctx, func() {
 		defer close(stopped)
@@ -97,6 +109,9 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	cancel()
 	<-stopped
 	running.Wait()
+	if unread != nil && outer.Err() == nil && !errors.Is(unread, context.Canceled) {
+		return unread
+	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

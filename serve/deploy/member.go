@@ -266,7 +266,7 @@ func (m *membership) expert(ctx context.Context) error {
 	if err := introduce(ep, m.view, cluster.Attention); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
-	if err := m.session.Ready(); err != nil {
+	if err := m.loaded(m.experts.Digests); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
 	err = m.work(ctx, holdsExperts(placement, self.Place), expert.Stats,
@@ -316,7 +316,7 @@ func (m *membership) attend(ctx context.Context) error {
 	if err := m.loadAttention(ctx, m.view.MaxModelLen); err != nil {
 		return err
 	}
-	if err := m.session.Ready(); err != nil {
+	if err := m.loaded(m.attention.Digests); err != nil {
 		return err
 	}
 	experts, err := m.awaitExperts(ctx)
@@ -359,8 +359,11 @@ func (m *membership) attend(ctx context.Context) error {
 }
 
 func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *remote.Client) (*serve.AttentionNode, error) {
-	cfg := m.options.attentionConfig(m.model, m.session.Self.ID)
-	cfg.Device, cfg.Weights, cfg.Cache, cfg.Endpoint = m.dev, m.attention, cache, ep
+	cfg, err := m.options.attentionConfig(m.model, m.attention, m.session.Self.ID)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Device, cfg.Cache, cfg.Endpoint = m.dev, cache, ep
 	cfg.Placement = route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
 	cfg.Busy, cfg.Reports = m.pool, m.options.reports(m.session.Self.ID, client.Report)
 	return serve.NewAttentionNode(cfg)

@@ -4,7 +4,6 @@
 package deploy
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
@@ -42,14 +41,14 @@ type Model struct {
 	// Files holds config.json and its companions.
 	Files      fs.FS
 	Checkpoint *checkpoint.Checkpoint
-	// Hash identifies configuration and weights.
-	Hash string
+	// Weights knows what the weights are that have been loaded, here or by nodes.
+	Weights *checkpoint.Ledger
 }
 
 // OpenModel opens a Hugging Face folder, or the embedded model where dir is
 // empty. The caller closes its Checkpoint.
 func OpenModel(dir string) (*Model, error) {
-	m := &Model{Name: gopher.Name, Source: "the embedded model", Files: gopher.Files()}
+	m := &Model{Name: gopher.Name, Source: "the embedded model", Files: gopher.Files(), Weights: checkpoint.NewLedger()}
 	open := gopher.Open
 	if dir != "" {
 		abs, err := filepath.Abs(dir)
@@ -66,22 +65,15 @@ func OpenModel(dir string) (*Model, error) {
 	if m.Checkpoint, err = open(); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Source, err)
 	}
-	spec, weights := m.Spec.Hash(), m.Checkpoint.Hash()
-	hash := sha256.Sum256(append(spec[:], weights[:]...))
-	m.Hash = hex.EncodeToString(hash[:16])
 	return m, nil
 }
 
-// Fingerprint names what an answer depends on beside the request.
-func (m *Model) Fingerprint(numerics string) string {
-	hash := sha256.Sum256([]byte(m.Hash + "\n" + numerics))
-	return hex.EncodeToString(hash[:16])
-}
-
-// Identity is what nodes of a cluster that serves the model must agree on.
+// Identity is what nodes of a cluster that serves the model must agree on before
+// they load it. Weights are compared once they have.
 func (m *Model) Identity(version string) cluster.Identity {
+	spec := m.Spec.Hash()
 	return cluster.Identity{
-		Version: version, Model: m.Hash, Numerics: arithmetic,
+		Version: version, Model: hex.EncodeToString(spec[:16]), Numerics: arithmetic,
 		Layers: len(m.Spec.Layers), Experts: m.Spec.Router.Experts, TopK: m.Spec.Router.TopK,
 	}
 }

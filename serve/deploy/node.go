@@ -95,6 +95,9 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 		return nil, err
 	}
 	o.Log, o.PeerTimeout = filled.Log, filled.PeerTimeout
+	if err := m.checkForeign(o.Log, role(o.Role, nil)); err != nil {
+		return nil, err
+	}
 	if o.wantsUCX() {
 		if err := ucx.Available(); err != nil {
 			return nil, fmt.Errorf("transport %s: %w", o.Transport, err)
@@ -120,6 +123,7 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 func (n *Node) Close() error {
 	n.client.CloseIdleConnections()
 	defer n.pool.Close()
+	n.dropAttention()
 	return n.dev.Close()
 }
 
@@ -202,14 +206,23 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 		return nil
 	}
 	var err error
-	n.attention = nil
+	n.dropAttention()
 	runtime.GC() // gives back the memory of one of other length
 	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.Progress)
 	if err != nil {
 		return &localError{fmt.Errorf("loading attention: %w", err)}
 	}
+	untied(n.Log, n.attention)
 	n.positions = positions
 	return nil
+}
+
+// dropAttention gives back what of the attention part does not go by itself.
+func (n *Node) dropAttention() {
+	if n.attention != nil {
+		n.attention.Free(n.dev)
+		n.attention = nil
+	}
 }
 
 // loadExperts loads a place's experts, unless they are there.
