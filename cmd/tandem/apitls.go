@@ -40,6 +40,14 @@ func (f *apiTLSFlags) secure(l net.Listener, log *slog.Logger) (net.Listener, er
 	}}, nil
 }
 
+// scheme is that of the API's URLs.
+func (f *apiTLSFlags) scheme() string {
+	if f.SSLCertfile != "" {
+		return "https"
+	}
+	return "http"
+}
+
 // httpsListener accepts connections that shake hands when they are first read, and
 // logs those that cannot. The server behind it sees no TLS, and would not.
 type httpsListener struct {

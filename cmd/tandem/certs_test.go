@@ -148,7 +148,8 @@ func TestHTTPS(t *testing.T) {
 	succeeds(t, "", "certs", "issue", "--dir", dir, "--name", "api", "--host", "127.0.0.1")
 	p := start(t, "serve", "--listen", "127.0.0.1:0", small,
 		"--ssl-certfile", filepath.Join(dir, "api", "tls.crt"), "--ssl-keyfile", filepath.Join(dir, "api", "tls.key"))
-	url := "https" + strings.TrimPrefix(p.url(), "http") + "/v1/models"
+	url := p.url() + "/v1/models"
+	require.Regexp(t, "^https://127.0.0.1:", url)
 	_, err := http.Get(url)
 	require.ErrorContains(t, err, "unknown authority")
 	text, err := os.ReadFile(filepath.Join(dir, "ca.crt"))

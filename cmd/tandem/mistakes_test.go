@@ -90,7 +90,7 @@ func TestMistakes(t *testing.T) {
 	for _, m := range []mistake{
 		{"nonsense", usage, []string{"nonsense", "tandem --help"}},
 		{"serve --nonsense", usage, []string{"--nonsense", "tandem serve --help"}},
-		{"serve extra", usage, []string{"extra"}},
+		{"serve one two", usage, []string{"two"}},
 		{"node --role expert", usage, []string{"--join", "tandem node --help"}},
 		{"node --join 127.0.0.1:1", usage, []string{"--role"}},
 		{"node --role router --join 127.0.0.1:1", usage, []string{"--role", `"attention","expert"`, "router"}},
@@ -124,6 +124,16 @@ func TestMistakes(t *testing.T) {
 		{serve + "--max-model-len 2049", failed, []string{"max-model-len is 2049", "2048"}},
 		{serve + "--kv-memory 1KiB", failed, []string{"kv-memory is 1024 bytes", "16 tokens", "49152"}},
 		{serve + "--kv-memory 64KiB --attention 2", failed, []string{"kv-memory is 65536 bytes", "2 attention nodes", "49152"}},
+
+		{"serv", usage, []string{`did you mean "serve"`}},
+		{"serve --prot 9000", usage, []string{`did you mean "--port"`}},
+		{"help nonsense", usage, []string{"nonsense", "tandem --help"}},
+		{"help serv", usage, []string{`did you mean "serve"`}},
+		{"serve --listen 127.0.0.1:0 --port 9000", usage, []string{"--listen and --port"}},
+		{"serve --host 127.0.0.1 --listen 127.0.0.1:0", usage, []string{"--listen and --host"}},
+		{"serve --port 99999", usage, []string{"--port", "99999"}},
+		{"serve --port=-1", usage, []string{"--port", "-1"}},
+		{"serve one --model two", usage, []string{"named twice", `"one"`, `"two"`}},
 
 		{"serve --listen nonsense", failed, []string{"--listen", "nonsense", "port"}},
 		{"serve --listen 127.0.0.1:99999", failed, []string{"--listen", "99999"}},
