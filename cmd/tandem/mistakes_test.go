@@ -194,7 +194,7 @@ func TestModelMistakes(t *testing.T) {
 		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"qwen3_moe"`, `"qwen9_moe"`)}), []string{"model_type", "qwen9_moe", "qwen3_moe"}},
 		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"silu"`, `"gelu"`)}), []string{"hidden_act", "gelu", "silu"}},
 		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"num_experts_per_tok": `, `"num_experts_per_tok": 9`)}), []string{"num_experts_per_tok"}},
-		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"hidden_size": `, `"hidden_size": 1`)}), []string{"model.safetensors", "shape"}},
+		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"hidden_size": `, `"hidden_size": 1`)}), []string{"model.embed_tokens.weight", "shape"}},
 		{fixture(t, map[string]func(string) string{"model.safetensors": nil}), []string{"model.safetensors"}},
 		{fixture(t, map[string]func(string) string{"model.safetensors": func(s string) string { return s[:len(s)-1] }}), []string{"model.safetensors", "byte"}},
 		{fixture(t, map[string]func(string) string{"tokenizer.json": nil}), []string{"tokenizer.json"}},
