@@ -149,10 +149,10 @@ func (p *process) says(pattern string) string {
 	}
 }
 
-// url is where a server listens, once it does.
+// url is where a server listens, once it does, with or without nodes.
 func (p *process) url() string {
 	p.t.Helper()
-	return "http://" + p.says(`msg=serving model=\S+ address=(\S+)`)
+	return p.says(`msg=(?:serving|"listening, [^"]*") url=(\S+)`)
 }
 
 // stop tells the process to stop.

@@ -24,11 +24,11 @@ const inProcess = "Nodes in this process (without --control):"
 
 // ServeCmd serves a model over HTTP.
 type ServeCmd struct {
-	modelFlags      `group:"Model:"`
+	modelArg        `group:"Model:"`
 	ServedModelName []string `help:"Names of the model in the API. Default: the folder's name." placeholder:"NAME" group:"Model:"`
 	limitFlags      `group:"Model:"`
 
-	Listen         string   `help:"Where the API listens." default:":8080" env:"TANDEM_LISTEN" group:"API:"`
+	listenFlags    `group:"API:"`
 	APIKey         apiKeys  `help:"Keys, one of which clients must send; white space around a key is not part of it. Default: none is needed." name:"api-key" env:"TANDEM_API_KEY" placeholder:"KEY" group:"API:"`
 	MaxWaiting     count    `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
 	RequestTimeout duration `help:"Longest that a request may take; 0: no limit." default:"10m" group:"API:"`
@@ -55,6 +55,10 @@ func (*ServeCmd) Help() string {
     curl -s localhost:8080/v1/completions -H 'Content-Type: application/json' \
       -d '{"model": "gopher", "prompt": "func main() {\n", "max_tokens": 48}'
 
+A model of your own, for everybody who has the key:
+
+    tandem serve DIR --host 0.0.0.0 --port 8000 --api-key KEY
+
 In several processes, started in any order, here on one machine:
 
     tandem serve --model DIR --control 127.0.0.1:7000 --experts 2
@@ -69,7 +73,7 @@ the process at once.`
 // Validate refuses flags that would change nothing, and a door that was to be
 // locked and has no key.
 func (c *ServeCmd) Validate(command *kong.Context) error {
-	if err := c.APIKey.check(); err != nil {
+	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.pick(command)); err != nil {
 		return err
 	}
 	if c.Control == "" {
@@ -131,12 +135,12 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", c.Listen)
+	listener, err := c.open()
 	if err != nil {
-		return fmt.Errorf("listening for the API (--listen): %w", err)
+		return err
 	}
 	defer listener.Close()
-	if listener, err = c.secure(listener); err != nil {
+	if listener, err = c.secure(listener, log); err != nil {
 		return err
 	}
 	options := c.options(log)
@@ -218,7 +222,16 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 		Metrics: metrics.Handler(), APIKeys: c.APIKey, Log: log,
 		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1)},
 	})
-	log.Info("serving", "model", names[0], "address", l.Addr().String(), "numerics", numerics)
+	announced := make(chan struct{})
+	announcing, end := context.WithCancel(ctx)
+	go func() {
+		defer close(announced)
+		announce(announcing, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(), "numerics", numerics)
+	}()
+	defer func() {
+		end()
+		<-announced
+	}()
 	defer context.AfterFunc(ctx, func() {
 		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace.String())
 	})()

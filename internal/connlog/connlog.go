@@ -6,6 +6,7 @@ package connlog
 import (
 	"bytes"
 	"context"
+	"io"
 	"log"
 	"log/slog"
 	"strings"
@@ -20,15 +21,8 @@ const (
 	span  = time.Minute
 )
 
-// New returns what net/http's Server.ErrorLog wants. TLS handshakes that fail are
-// logged as warnings, at a bounded rate; those whose other end just left, as a
-// health check by TCP does, and whatever else the server says, at the given level.
-func New(to *slog.Logger, level slog.Level) *log.Logger {
-	return log.New(&writer{to: to, level: level, now: time.Now}, "", 0)
-}
-
-// writer takes lines of net/http.
-type writer struct {
+// Log takes what happens to connections.
+type Log struct {
 	to    *slog.Logger
 	level slog.Level
 	now   func() time.Time
@@ -39,53 +33,64 @@ type writer struct {
 	omitted int       // lines that were left out in it
 }
 
-// The form of net/http's line about a handshake.
-const (
-	handshake = "http: TLS handshake error from "
-	left      = ": EOF"
-)
+// New returns a log. TLS handshakes that fail are warnings, at a bounded rate; those
+// whose other end just left, as a health check by TCP does, and whatever else a
+// server says, have the given level.
+func New(to *slog.Logger, level slog.Level) *Log { return &Log{to: to, level: level, now: time.Now} }
 
-// Write logs a line.
-func (w *writer) Write(line []byte) (int, error) {
-	text := string(bytes.TrimSpace(line))
-	level := w.level
-	failure, is := strings.CutPrefix(text, handshake)
-	is = is && !strings.HasSuffix(text, left)
-	if is {
-		level = slog.LevelWarn
-	}
+// Server is what net/http's Server.ErrorLog wants.
+func (l *Log) Server() *log.Logger { return log.New(lines{l}, "", 0) }
+
+// Failed notes that a handshake failed, and with whom.
+func (l *Log) Failed(from, reason string) {
 	ctx := context.Background()
-	if !w.to.Enabled(ctx, level) {
-		return len(line), nil
+	if reason == io.EOF.Error() {
+		l.to.Log(ctx, l.level, "a connection ended before its TLS handshake", "from", from)
+		return
 	}
-	if !is {
-		w.to.Log(ctx, level, text)
-		return len(line), nil
+	if !l.to.Enabled(ctx, slog.LevelWarn) {
+		return
 	}
-	if omitted, ok := w.admit(); ok {
-		from, reason, _ := strings.Cut(failure, ": ")
+	if omitted, ok := l.admit(); ok {
 		attrs := []any{"from", from, "reason", reason}
 		if omitted > 0 {
 			attrs = append(attrs, "left_out_before", omitted)
 		}
-		w.to.Log(ctx, level, "a TLS handshake failed", attrs...)
+		l.to.Warn("a TLS handshake failed", attrs...)
+	}
+}
+
+// lines takes those of net/http.
+type lines struct{ log *Log }
+
+// handshake begins net/http's line about one that failed.
+const handshake = "http: TLS handshake error from "
+
+// Write logs a line.
+func (w lines) Write(line []byte) (int, error) {
+	text := string(bytes.TrimSpace(line))
+	if failure, is := strings.CutPrefix(text, handshake); is {
+		from, reason, _ := strings.Cut(failure, ": ")
+		w.log.Failed(from, reason)
+	} else {
+		w.log.to.Log(context.Background(), w.log.level, text)
 	}
 	return len(line), nil
 }
 
 // admit says whether a line may be logged now, and how many were left out since
 // the last span.
-func (w *writer) admit() (omitted int, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if now := w.now(); now.Sub(w.since) >= span {
-		omitted = w.omitted
-		w.since, w.logged, w.omitted = now, 0, 0
+func (l *Log) admit() (omitted int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := l.now(); now.Sub(l.since) >= span {
+		omitted = l.omitted
+		l.since, l.logged, l.omitted = now, 0, 0
 	}
-	if w.logged == burst {
-		w.omitted++
+	if l.logged == burst {
+		l.omitted++
 		return 0, false
 	}
-	w.logged++
+	l.logged++
 	return omitted, true
 }

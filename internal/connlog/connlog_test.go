@@ -3,7 +3,6 @@ package connlog
 import (
 	"bytes"
 	"fmt"
-	"log"
 	"log/slog"
 	"strings"
 	"testing"
@@ -17,8 +16,8 @@ import (
 func TestBounded(t *testing.T) {
 	var out bytes.Buffer
 	clock := time.Unix(1000, 0)
-	w := &writer{to: slog.New(slog.NewTextHandler(&out, nil)), level: slog.LevelDebug, now: func() time.Time { return clock }}
-	l := log.New(w, "", 0)
+	w := &Log{to: slog.New(slog.NewTextHandler(&out, nil)), level: slog.LevelDebug, now: func() time.Time { return clock }}
+	l := w.Server()
 	for i := range 1000 {
 		l.Printf("http: TLS handshake error from 10.0.0.9:%d: remote error: tls: bad certificate", i)
 		l.Printf("http: TLS handshake error from 10.0.0.9:%d: EOF", i)
@@ -38,7 +37,7 @@ func TestBounded(t *testing.T) {
 // TestOtherLines have the level that the server's owner gave them.
 func TestOtherLines(t *testing.T) {
 	var out bytes.Buffer
-	l := New(slog.New(slog.NewTextHandler(&out, nil)), slog.LevelWarn)
+	l := New(slog.New(slog.NewTextHandler(&out, nil)), slog.LevelWarn).Server()
 	l.Print("http: Accept error: too many open files; retrying in 5ms\n")
 	l.Print("http: TLS handshake error from 10.0.0.9:1: EOF")
 	require.Contains(t, out.String(), `level=WARN msg="http: Accept error: too many open files; retrying in 5ms"`)

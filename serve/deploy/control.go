@@ -107,7 +107,7 @@ func (c *Control) server(ctx context.Context, log *slog.Logger) *http.Server {
 			MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
 		},
 		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: cluster.ConnContext,
-		ErrorLog: connlog.New(log, slog.LevelWarn),
+		ErrorLog: connlog.New(log, slog.LevelWarn).Server(),
 	}
 }
 
