@@ -41,14 +41,14 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 	r := NewRegistry(identity, Settings{ExpertNodes: 2, MicroBatches: 1}, time.Second)
 	now := time.Unix(0, 0)
 	joinAt := func(role Role, place int) Member {
-		m, err := r.Join(Hello{Role: role, Addr: "tcp:x", Identity: identity, Place: place}, now)
+		m, err := r.Join(Hello{Role: role, Addr: "tcp:x:1", Identity: identity, Place: place}, now)
 		require.NoError(t, err)
 		return m
 	}
 	join := func(role Role) Member { return joinAt(role, AnyPlace) }
 	e0, e1, a0 := join(Expert), join(Expert), join(Attention)
 	require.Equal(t, []int{0, 1, 0}, []int{e0.Place, e1.Place, a0.Place})
-	_, err := r.Join(Hello{Role: Expert, Addr: "tcp:y", Identity: identity, Place: AnyPlace}, now)
+	_, err := r.Join(Hello{Role: Expert, Addr: "tcp:y:1", Identity: identity, Place: AnyPlace}, now)
 	require.ErrorContains(t, err, "all 2 places of expert nodes are taken")
 	require.Equal(t, "no attention node is ready, 0 of 2 expert nodes are ready", r.View().Missing())
 	for _, m := range []Member{e0, e1, a0} {
@@ -77,14 +77,14 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 func TestIdentityMismatchNamesBothValues(t *testing.T) {
 	other := identity
 	other.Layers = 5
-	_, err := NewRegistry(identity, Settings{ExpertNodes: 1}, time.Second).Join(Hello{Role: Attention, Addr: "tcp:x", Identity: other}, time.Now())
+	_, err := NewRegistry(identity, Settings{ExpertNodes: 1}, time.Second).Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: other}, time.Now())
 	require.ErrorContains(t, err, "layers: the cluster has 4, the node 5")
 }
 
 func TestNodesInsistOnSettings(t *testing.T) {
 	r := NewRegistry(identity, settings, time.Second)
 	join := func(wire, combine string) error {
-		_, err := r.Join(Hello{Role: Attention, Addr: "tcp:x", Identity: identity, Place: AnyPlace, Wire: wire, Combine: combine}, time.Now())
+		_, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace, Wire: wire, Combine: combine}, time.Now())
 		return err
 	}
 	require.NoError(t, join("", ""))

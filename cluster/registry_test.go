@@ -17,7 +17,7 @@ func TestLivesShareNoIDs(t *testing.T) {
 		r := NewRegistry(identity, settings, time.Second)
 		r.Begin(time.Unix(1e9, int64(life)*1e6))
 		for range 3 {
-			m, err := r.Join(Hello{Role: Attention, Addr: "tcp:x", Identity: identity, Place: AnyPlace}, time.Time{})
+			m, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, time.Time{})
 			require.NoError(t, err)
 			require.False(t, seen[m.ID], m.ID)
 			require.Greater(t, m.Epoch, epoch)
@@ -32,11 +32,11 @@ func TestLivesShareNoIDs(t *testing.T) {
 func TestWhoLoadsNothingLosesItsPlace(t *testing.T) {
 	r := NewRegistry(identity, settings, time.Hour)
 	now := time.Unix(0, 0)
-	loads, err := r.Join(Hello{Role: Expert, Addr: "tcp:x", Identity: identity, Place: AnyPlace}, now)
+	loads, err := r.Join(Hello{Role: Expert, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, now)
 	require.NoError(t, err)
-	idle, err := r.Join(Hello{Role: Attention, Addr: "tcp:x", Identity: identity, Place: AnyPlace}, now)
+	idle, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, now)
 	require.NoError(t, err)
-	ready, err := r.Join(Hello{Role: Attention, Addr: "tcp:x", Identity: identity, Place: AnyPlace}, now)
+	ready, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, now)
 	require.NoError(t, err)
 	require.NoError(t, r.Ready(ready.ID, now))
 	var gone []string
@@ -62,7 +62,7 @@ func TestDeparturesAreBounded(t *testing.T) {
 	r := NewRegistry(identity, settings, time.Second)
 	first := ""
 	for range rememberedDepartures + 1 {
-		m, err := r.Join(Hello{Role: Attention, Addr: "tcp:x", Identity: identity, Place: AnyPlace}, time.Time{})
+		m, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, time.Time{})
 		require.NoError(t, err)
 		if first == "" {
 			first = m.ID
