@@ -237,7 +237,7 @@ func TestNodeWithOtherWeightsIsRefused(t *testing.T) {
 			cl.model = damaged(t, c.tensor, c.change)
 			p := cl.node(nodeSpec{Role: c.role})
 			p.ends(t)
-			require.Regexp(t, `tensor `+c.tensor+` differs: its digest is [0-9a-f]{16} at the front end and [0-9a-f]{16} at `+c.role+`-0`, p.log.String())
+			require.Regexp(t, `tensor `+c.tensor+` differs: its digest is [0-9a-f]{16} at the front end and [0-9a-f]{16} at `+c.role+`-0`, numbered(p.log.String()))
 		})
 	}
 }
@@ -280,7 +280,7 @@ func TestNodesNeedTheirPartAlone(t *testing.T) {
 	c.model = folder(t, parts["1"], nil)
 	p := c.node(nodeSpec{Role: "expert"})
 	p.ends(t)
-	require.Regexp(t, "tensor "+name+" differs: its digest is [0-9a-f]{16} at expert-1 and [0-9a-f]{16} at expert-2", p.log.String())
+	require.Regexp(t, "tensor "+name+" differs: its digest is [0-9a-f]{16} at expert-1 and [0-9a-f]{16} at expert-2", numbered(p.log.String()))
 
 	c.model = folder(t, parts["0"], nil)
 	p = c.node(nodeSpec{Role: "expert"})
