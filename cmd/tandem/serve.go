@@ -40,6 +40,7 @@ type ServeCmd struct {
 	MaxNumBatchedTokens count `help:"Rows of a micro-batch in one step; longer prompts are computed in chunks." default:"512" group:"Layout:"`
 	wireFlags           `group:"Layout:"`
 	Control             string `help:"Run no nodes in this process: admit those that \"tandem node\" runs, at this address." placeholder:"HOST:PORT" group:"Layout:"`
+	Insecure            bool   `help:"Admit nodes of other hosts without --tls: whoever reaches --control may join, read prompts and answer." group:"Layout:"`
 
 	tlsFlags `group:"Layout:"`
 
@@ -73,19 +74,35 @@ the process at once.`
 // Validate refuses flags that would change nothing, and a door that was to be
 // locked and has no key.
 func (c *ServeCmd) Validate(command *kong.Context) error {
-	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.pick(command)); err != nil {
+	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.pick(command), c.checkControl()); err != nil {
 		return err
 	}
 	if c.Control == "" {
-		if _, secure := c.files(); secure {
-			return errors.New("--tls: it secures the connections with nodes in other processes: it needs --control")
-		}
 		return nil
 	}
 	for _, p := range command.Path {
 		if f := p.Flag; f != nil && f.Group != nil && f.Group.Key == inProcess {
 			return fmt.Errorf("--%s: with --control, nodes run in other processes: start as many as you like by \"tandem node\", which takes their flags", f.Name)
 		}
+	}
+	return nil
+}
+
+// checkControl refuses a control port that is open to others by mistake, and flags
+// of a control port where there is none.
+func (c *ServeCmd) checkControl() error {
+	_, secure := c.files()
+	switch {
+	case c.Control == "" && secure:
+		return errors.New("--tls: it secures the connections with nodes in other processes: it needs --control")
+	case c.Control == "" && c.Insecure:
+		return errors.New("--insecure: it admits nodes in other processes without TLS: it needs --control")
+	case c.Control == "":
+		return nil
+	case c.Insecure && secure:
+		return errors.New("--insecure: the cluster is secured by --tls: leave one of them out")
+	case !c.Insecure && !secure && !loopback(c.Control):
+		return fmt.Errorf("--control %s: whoever reaches this address could join without TLS, read prompts and answer: give --tls DIR (\"tandem certs\" makes it), or --insecure where everybody on the network may", c.Control)
 	}
 	return nil
 }
@@ -112,11 +129,17 @@ func (c *ServeCmd) options(log *slog.Logger) deploy.Options {
 // share this host's cores, where two only halve the batches: SMALL with 32
 // sequences took 133 ms a step instead of 92.
 func microBatchesFor(control string) int {
-	host, _, err := net.SplitHostPort(control)
-	if ip := net.ParseIP(host); err == nil && (host == "localhost" || ip != nil && ip.IsLoopback()) {
+	if loopback(control) {
 		return 1
 	}
 	return 2
+}
+
+// loopback says whether an address can be reached from this host alone.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // Run serves until ctx ends, and then drains.
