@@ -38,6 +38,14 @@ func helloFromProto(role Role, p *tandemv1.Hello) Hello {
 	return h
 }
 
+func progressToProto(p Progress) *tandemv1.Beat {
+	return &tandemv1.Beat{Loaded: p.Loaded, Steps: p.Steps, Awaited: p.Awaited}
+}
+
+func progressFromProto(b *tandemv1.Beat) Progress {
+	return Progress{Loaded: b.GetLoaded(), Steps: b.GetSteps(), Awaited: b.GetAwaited()}
+}
+
 func memberToProto(m Member) *tandemv1.Member {
 	return &tandemv1.Member{
 		Id: m.ID, Role: string(m.Role), Addr: m.Addr, Epoch: m.Epoch, Place: int64(m.Place), Ready: m.Ready, Draining: m.Draining,

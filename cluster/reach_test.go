@@ -46,7 +46,7 @@ func TestClusterSaysWhichPairFails(t *testing.T) {
 // refuse requests.
 func TestOneAttentionNodeThatReachesAllServes(t *testing.T) {
 	r, now := meeting(t)
-	other, err := r.Join(Hello{Role: Attention, Addr: "tcp:x", Identity: identity, Place: AnyPlace}, now)
+	other, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, now)
 	require.NoError(t, err)
 	require.NoError(t, r.Ready(other.ID, now))
 	require.NoError(t, r.Reach("attention-0", nil, now))
@@ -64,7 +64,7 @@ func TestNewExpertNodeHasToBeReached(t *testing.T) {
 	require.NoError(t, r.Reach("attention-0", []Unreached{{Expert: "expert-1", Reason: "x"}}, now))
 	require.Empty(t, r.View().Unreached)
 	require.NoError(t, r.Reach("attention-0", nil, now))
-	again, err := r.Join(Hello{Role: Expert, Addr: "tcp:y", Identity: identity, Place: AnyPlace}, now)
+	again, err := r.Join(Hello{Role: Expert, Addr: "tcp:y:1", Identity: identity, Place: AnyPlace}, now)
 	require.NoError(t, err)
 	require.NoError(t, r.Ready(again.ID, now))
 	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing())
@@ -102,7 +102,7 @@ func TestHalfOpenConnectionIsLeft(t *testing.T) {
 	url = "http://" + strings.TrimPrefix(proxy.Addr(), "tcp:")
 	client := NewHTTPClient(timeout, nil)
 	defer client.CloseIdleConnections()
-	hello := Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}
+	hello := Hello{Role: Attention, Addr: "tcp:a:1", Identity: identity, Place: AnyPlace}
 	s, err := Join(t.Context(), client, url, hello, timeout)
 	require.NoError(t, err)
 	defer s.Close()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -59,9 +60,12 @@ type Session struct {
 	// Self is the node as the cluster knows it.
 	Self Member
 
-	timeout time.Duration
-	cancel  context.CancelFunc
-	owned   sync.WaitGroup
+	timeout  time.Duration
+	client   connect.HTTPClient // that proves to be the member's
+	progress atomic.Pointer[func() Progress]
+	cancel   context.CancelFunc
+	ended    chan struct{} // closed at the end of the stream
+	owned    sync.WaitGroup
 
 	sending sync.Mutex
 	stream  *connect.BidiStreamForClientSimple[tandemv1.JoinRequest, tandemv1.JoinResponse]
@@ -76,11 +80,11 @@ type Session struct {
 // A refusal is an error that says why.
 func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, timeout time.Duration) (*Session, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &Session{timeout: timeout, cancel: cancel, news: make(chan struct{}, 1)}
+	s := &Session{timeout: timeout, cancel: cancel, ended: make(chan struct{}), news: make(chan struct{}, 1)}
 	messages, err := s.join(ctx, client, url, h)
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("joining %s: %w", url, otherwiseSecured(err))
+		return nil, fmt.Errorf("joining %s: %w", url, Quoted(otherwiseSecured(err)))
 	}
 	s.owned.Go(func() { s.beat(ctx) })
 	s.owned.Go(func() { s.listen(ctx, messages) })
@@ -89,7 +93,7 @@ func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, t
 
 func (s *Session) join(ctx context.Context, client connect.HTTPClient, url string, h Hello) (<-chan received[tandemv1.JoinResponse], error) {
 	var err error
-	s.stream, err = tandemv1.NewMembershipClient(client, url, connect.WithReadMaxBytes(MaxMessage)).Join(ctx)
+	s.stream, err = tandemv1.NewMembershipClient(client, url, ClientOptions()...).Join(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -110,10 +114,34 @@ func (s *Session) join(ctx context.Context, client connect.HTTPClient, url strin
 	if welcome == nil {
 		return nil, errors.New("the first message is not a welcome")
 	}
+	if err := checkWelcome(welcome, h); err != nil {
+		return nil, err
+	}
 	s.Self = memberFromProto(welcome.GetSelf())
+	s.client = &memberClient{client, welcome.GetToken()}
 	s.set(viewFromProto(welcome.GetView()), nil)
 	return messages, nil
 }
+
+// checkWelcome checks what the table of limits cannot say.
+func checkWelcome(w *tandemv1.Welcome, h Hello) error {
+	switch {
+	case w.GetView() == nil:
+		return errors.New("the welcome has no view")
+	case w.GetSelf().GetRole() != string(h.Role):
+		return fmt.Errorf("the welcome is for %q, the node is for %q", w.GetSelf().GetRole(), h.Role)
+	case w.GetToken() == "":
+		return errors.New("the welcome has no token")
+	}
+	return nil
+}
+
+// Client returns a client whose requests prove to be the member's.
+func (s *Session) Client() connect.HTTPClient { return s.client }
+
+// Tell has each sign of life say how far the node is. The function is called from
+// other goroutines.
+func (s *Session) Tell(progress func() Progress) { s.progress.Store(&progress) }
 
 // Ready says that the node's weights are loaded.
 func (s *Session) Ready() error {
@@ -150,21 +178,30 @@ func (s *Session) Next(ctx context.Context) (View, error) {
 	return v, nil
 }
 
-// ended says whether one side is lost.
-func (s *Session) ended() bool {
+// over says whether one side is lost.
+func (s *Session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err != nil
 }
 
+// farewell bounds the wait for the front end to hear a goodbye.
+const farewell = time.Second
+
 // Close leaves the cluster, in an orderly way where there is still somebody to tell.
 func (s *Session) Close() {
 	defer s.owned.Wait()
 	defer s.cancel()
-	if s.ended() {
+	if s.over() {
 		return
 	}
 	_ = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Leave{Leave: &tandemv1.Leave{}}})
+	heard := time.NewTimer(farewell)
+	defer heard.Stop()
+	select {
+	case <-s.ended: // an end that overtakes the goodbye would be a loss
+	case <-heard.C:
+	}
 }
 
 // set keeps the newest view or the end for Next.
@@ -185,10 +222,11 @@ func (s *Session) wake() {
 
 // listen keeps what the front end says until one side is lost.
 func (s *Session) listen(ctx context.Context, messages <-chan received[tandemv1.JoinResponse]) {
+	defer close(s.ended)
 	for {
 		m, err := s.receive(ctx, messages)
 		if err != nil {
-			s.set(View{}, err)
+			s.set(View{}, Quoted(err))
 			return
 		}
 		if v := m.GetView(); v != nil {
@@ -227,8 +265,16 @@ func (s *Session) beat(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Beat{Beat: &tandemv1.Beat{}}}) != nil {
+		if s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Beat{Beat: s.newBeat()}}) != nil {
 			return
 		}
 	}
+}
+
+// newBeat is a sign of life, with how far the node is.
+func (s *Session) newBeat() *tandemv1.Beat {
+	if progress := s.progress.Load(); progress != nil {
+		return progressToProto((*progress)())
+	}
+	return &tandemv1.Beat{}
 }

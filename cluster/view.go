@@ -86,6 +86,16 @@ type Hello struct {
 	Wire, Combine string
 }
 
+// Progress is how far a node is. A node that lives and does not move is told by it
+// from one that works.
+type Progress struct {
+	// Loaded is the bytes of weights that it has loaded, Steps a counter that rises
+	// with whatever its loop does.
+	Loaded, Steps uint64
+	// Awaited are the ids of the members whose answers its loop waits for.
+	Awaited []string
+}
+
 // AnyPlace is no wish for a place.
 const AnyPlace = -1
 

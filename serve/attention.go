@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
@@ -68,6 +69,8 @@ type AttentionNode struct {
 	patience  patience
 	turn      turn
 	stats     *recorder
+	moves     atomic.Uint64 // rises with whatever the loop does
+	blocked   atomic.Int32  // the micro-batch that the loop waits for and 1, or 0
 
 	mu    sync.Mutex
 	inbox []command
@@ -359,6 +362,7 @@ func (n *AttentionNode) inFlight() uint64 {
 
 // perform does one action of the schedule, for a micro-batch that is in a step.
 func (n *AttentionNode) perform(ctx context.Context, a schedule.Action) error {
+	n.moves.Add(1)
 	b := n.batches[a.MicroBatch]
 	switch {
 	case a.Part == schedule.Head:
@@ -479,6 +483,8 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 	}
 	n.turn.end()
 	wait := n.patience.context(ctx)
+	n.blocked.Store(int32(slices.Index(n.batches, b)) + 1)
+	defer n.blocked.Store(0)
 	c, err := n.cfg.Endpoint.Poll(wait)
 	if err != nil && ctx.Err() == nil && wait.Err() != nil {
 		return c, fmt.Errorf("no %s of layer %d, micro-batch %d, step %d for %v", b.exchange.awaited(), b.exchange.sent.Layer, b.exchange.sent.MicroBatch, b.step, stallTimeout/2)
@@ -488,6 +494,7 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 
 // handle takes a completion of any micro-batch.
 func (n *AttentionNode) handle(ctx context.Context, c m2n.Completion) error {
+	n.moves.Add(1)
 	switch c.Kind {
 	case m2n.Sent:
 		for _, b := range n.batches {
@@ -543,6 +550,20 @@ func lost(peer string, err error) error {
 		return &PeerLostError{Peer: peer, Cause: l}
 	}
 	return fmt.Errorf("posting to expert node %s: %w", peer, err)
+}
+
+// Progress tells how far the loop is: a counter that rises with whatever it does,
+// and the expert nodes whose results it waits for.
+func (n *AttentionNode) Progress() (steps uint64, awaited []string) {
+	if b := n.blocked.Load(); b > 0 {
+		x := n.batches[b-1].exchange
+		for place, id := range n.experts {
+			if x.awaits[place].Load() {
+				awaited = append(awaited, id)
+			}
+		}
+	}
+	return n.moves.Load(), awaited
 }
 
 // Stats tells what the node has done. Requests that came during a step wait.

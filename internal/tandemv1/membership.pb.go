@@ -34,6 +34,7 @@ type JoinRequest struct {
 	//	*JoinRequest_Leave
 	//	*JoinRequest_Drain
 	//	*JoinRequest_Reach
+	//	*JoinRequest_Weights
 	Message       isJoinRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -130,6 +131,15 @@ func (x *JoinRequest) GetReach() *Reach {
 	return nil
 }
 
+func (x *JoinRequest) GetWeights() *Weights {
+	if x != nil {
+		if x, ok := x.Message.(*JoinRequest_Weights); ok {
+			return x.Weights
+		}
+	}
+	return nil
+}
+
 type isJoinRequest_Message interface {
 	isJoinRequest_Message()
 }
@@ -164,6 +174,12 @@ type JoinRequest_Reach struct {
 	Reach *Reach `protobuf:"bytes,10,opt,name=reach,proto3,oneof"`
 }
 
+type JoinRequest_Weights struct {
+	// Some of the digests of what the node has loaded. All have been said before
+	// it is ready.
+	Weights *Weights `protobuf:"bytes,6,opt,name=weights,proto3,oneof"`
+}
+
 func (*JoinRequest_Hello) isJoinRequest_Message() {}
 
 func (*JoinRequest_Ready) isJoinRequest_Message() {}
@@ -175,6 +191,8 @@ func (*JoinRequest_Leave) isJoinRequest_Message() {}
 func (*JoinRequest_Drain) isJoinRequest_Message() {}
 
 func (*JoinRequest_Reach) isJoinRequest_Message() {}
+
+func (*JoinRequest_Weights) isJoinRequest_Message() {}
 
 // JoinResponse is what the front end says. The first one is a welcome.
 type JoinResponse struct {
@@ -449,9 +467,12 @@ func (x *Identity) GetNumerics() string {
 }
 
 type Welcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Self          *Member                `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
-	View          *View                  `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Self  *Member                `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
+	View  *View                  `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
+	// A secret between the front end and this member: it proves that another stream
+	// is the member's.
+	Token         string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +521,13 @@ func (x *Welcome) GetView() *View {
 	return nil
 }
 
+func (x *Welcome) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 type Ready struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -536,8 +564,16 @@ func (*Ready) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{5}
 }
 
+// Beat is a sign of life. A node's tells how far it is, so that one that lives and
+// does not move is told from one that works: fields 1 to 9.
 type Beat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of weights that it has loaded.
+	Loaded uint64 `protobuf:"varint,1,opt,name=loaded,proto3" json:"loaded,omitempty"`
+	// A counter that rises with whatever its loop does.
+	Steps uint64 `protobuf:"varint,2,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Ids of the members whose answers its loop waits for.
+	Awaited       []string `protobuf:"bytes,3,rep,name=awaited,proto3" json:"awaited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -572,6 +608,73 @@ func (*Beat) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{6}
 }
 
+func (x *Beat) GetLoaded() uint64 {
+	if x != nil {
+		return x.Loaded
+	}
+	return 0
+}
+
+func (x *Beat) GetSteps() uint64 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *Beat) GetAwaited() []string {
+	if x != nil {
+		return x.Awaited
+	}
+	return nil
+}
+
+// Weights are digests of a node's weights, in the model's order of the node's
+// part: those of the message follow those of the messages before.
+type Weights struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digests       []uint64               `protobuf:"fixed64,1,rep,packed,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Weights) Reset() {
+	*x = Weights{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Weights) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Weights) ProtoMessage() {}
+
+func (x *Weights) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Weights.ProtoReflect.Descriptor instead.
+func (*Weights) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Weights) GetDigests() []uint64 {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
 type Leave struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -580,7 +683,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +695,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +708,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
 }
 
 // Reach is all peers that an attention node cannot reach now; none: it has
@@ -619,7 +722,7 @@ type Reach struct {
 
 func (x *Reach) Reset() {
 	*x = Reach{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +734,7 @@ func (x *Reach) String() string {
 func (*Reach) ProtoMessage() {}
 
 func (x *Reach) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +747,7 @@ func (x *Reach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reach.ProtoReflect.Descriptor instead.
 func (*Reach) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Reach) GetUnreached() []*Unreached {
@@ -667,7 +770,7 @@ type Unreached struct {
 
 func (x *Unreached) Reset() {
 	*x = Unreached{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +782,7 @@ func (x *Unreached) String() string {
 func (*Unreached) ProtoMessage() {}
 
 func (x *Unreached) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +795,7 @@ func (x *Unreached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unreached.ProtoReflect.Descriptor instead.
 func (*Unreached) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Unreached) GetAttention() string {
@@ -724,7 +827,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +839,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +852,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{11}
 }
 
 type Member struct {
@@ -769,7 +872,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[11]
+	mi := &file_tandem_v1_membership_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +884,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[11]
+	mi := &file_tandem_v1_membership_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +897,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Member) GetId() string {
@@ -872,7 +975,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[12]
+	mi := &file_tandem_v1_membership_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +987,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[12]
+	mi := &file_tandem_v1_membership_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +1000,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *View) GetVersion() uint64 {
@@ -967,7 +1070,7 @@ var File_tandem_v1_membership_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\x91\x02\n" +
+	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\xc1\x02\n" +
 	"\vJoinRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.tandem.v1.HelloH\x00R\x05hello\x12(\n" +
 	"\x05ready\x18\x02 \x01(\v2\x10.tandem.v1.ReadyH\x00R\x05ready\x12%\n" +
@@ -975,7 +1078,8 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x05leave\x18\x04 \x01(\v2\x10.tandem.v1.LeaveH\x00R\x05leave\x12(\n" +
 	"\x05drain\x18\x05 \x01(\v2\x10.tandem.v1.DrainH\x00R\x05drain\x12(\n" +
 	"\x05reach\x18\n" +
-	" \x01(\v2\x10.tandem.v1.ReachH\x00R\x05reachB\t\n" +
+	" \x01(\v2\x10.tandem.v1.ReachH\x00R\x05reach\x12.\n" +
+	"\aweights\x18\x06 \x01(\v2\x12.tandem.v1.WeightsH\x00R\aweightsB\t\n" +
 	"\amessage\"\x97\x01\n" +
 	"\fJoinResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.tandem.v1.WelcomeH\x00R\awelcome\x12%\n" +
@@ -996,12 +1100,18 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x06layers\x18\x03 \x01(\x03R\x06layers\x12\x18\n" +
 	"\aexperts\x18\x04 \x01(\x03R\aexperts\x12\x13\n" +
 	"\x05top_k\x18\x05 \x01(\x03R\x04topK\x12\x1a\n" +
-	"\bnumerics\x18\x06 \x01(\tR\bnumerics\"U\n" +
+	"\bnumerics\x18\x06 \x01(\tR\bnumerics\"k\n" +
 	"\aWelcome\x12%\n" +
 	"\x04self\x18\x01 \x01(\v2\x11.tandem.v1.MemberR\x04self\x12#\n" +
-	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\"\a\n" +
-	"\x05Ready\"\x06\n" +
-	"\x04Beat\"\a\n" +
+	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\"\a\n" +
+	"\x05Ready\"N\n" +
+	"\x04Beat\x12\x16\n" +
+	"\x06loaded\x18\x01 \x01(\x04R\x06loaded\x12\x14\n" +
+	"\x05steps\x18\x02 \x01(\x04R\x05steps\x12\x18\n" +
+	"\aawaited\x18\x03 \x03(\tR\aawaited\"#\n" +
+	"\aWeights\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\x06R\adigests\"\a\n" +
 	"\x05Leave\";\n" +
 	"\x05Reach\x122\n" +
 	"\tunreached\x18\x01 \x03(\v2\x14.tandem.v1.UnreachedR\tunreached\"Y\n" +
@@ -1049,7 +1159,7 @@ func file_tandem_v1_membership_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_membership_proto_rawDescData
 }
 
-var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_tandem_v1_membership_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: tandem.v1.JoinRequest
 	(*JoinResponse)(nil), // 1: tandem.v1.JoinResponse
@@ -1058,36 +1168,38 @@ var file_tandem_v1_membership_proto_goTypes = []any{
 	(*Welcome)(nil),      // 4: tandem.v1.Welcome
 	(*Ready)(nil),        // 5: tandem.v1.Ready
 	(*Beat)(nil),         // 6: tandem.v1.Beat
-	(*Leave)(nil),        // 7: tandem.v1.Leave
-	(*Reach)(nil),        // 8: tandem.v1.Reach
-	(*Unreached)(nil),    // 9: tandem.v1.Unreached
-	(*Drain)(nil),        // 10: tandem.v1.Drain
-	(*Member)(nil),       // 11: tandem.v1.Member
-	(*View)(nil),         // 12: tandem.v1.View
+	(*Weights)(nil),      // 7: tandem.v1.Weights
+	(*Leave)(nil),        // 8: tandem.v1.Leave
+	(*Reach)(nil),        // 9: tandem.v1.Reach
+	(*Unreached)(nil),    // 10: tandem.v1.Unreached
+	(*Drain)(nil),        // 11: tandem.v1.Drain
+	(*Member)(nil),       // 12: tandem.v1.Member
+	(*View)(nil),         // 13: tandem.v1.View
 }
 var file_tandem_v1_membership_proto_depIdxs = []int32{
 	2,  // 0: tandem.v1.JoinRequest.hello:type_name -> tandem.v1.Hello
 	5,  // 1: tandem.v1.JoinRequest.ready:type_name -> tandem.v1.Ready
 	6,  // 2: tandem.v1.JoinRequest.beat:type_name -> tandem.v1.Beat
-	7,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
-	10, // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
-	8,  // 5: tandem.v1.JoinRequest.reach:type_name -> tandem.v1.Reach
-	4,  // 6: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
-	12, // 7: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
-	6,  // 8: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
-	3,  // 9: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
-	11, // 10: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
-	12, // 11: tandem.v1.Welcome.view:type_name -> tandem.v1.View
-	9,  // 12: tandem.v1.Reach.unreached:type_name -> tandem.v1.Unreached
-	11, // 13: tandem.v1.View.members:type_name -> tandem.v1.Member
-	9,  // 14: tandem.v1.View.unreached:type_name -> tandem.v1.Unreached
-	0,  // 15: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
-	1,  // 16: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
-	16, // [16:17] is the sub-list for method output_type
-	15, // [15:16] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	8,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
+	11, // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
+	9,  // 5: tandem.v1.JoinRequest.reach:type_name -> tandem.v1.Reach
+	7,  // 6: tandem.v1.JoinRequest.weights:type_name -> tandem.v1.Weights
+	4,  // 7: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
+	13, // 8: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
+	6,  // 9: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
+	3,  // 10: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
+	12, // 11: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
+	13, // 12: tandem.v1.Welcome.view:type_name -> tandem.v1.View
+	10, // 13: tandem.v1.Reach.unreached:type_name -> tandem.v1.Unreached
+	12, // 14: tandem.v1.View.members:type_name -> tandem.v1.Member
+	10, // 15: tandem.v1.View.unreached:type_name -> tandem.v1.Unreached
+	0,  // 16: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
+	1,  // 17: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
+	17, // [17:18] is the sub-list for method output_type
+	16, // [16:17] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_membership_proto_init() }
@@ -1102,6 +1214,7 @@ func file_tandem_v1_membership_proto_init() {
 		(*JoinRequest_Leave)(nil),
 		(*JoinRequest_Drain)(nil),
 		(*JoinRequest_Reach)(nil),
+		(*JoinRequest_Weights)(nil),
 	}
 	file_tandem_v1_membership_proto_msgTypes[1].OneofWrappers = []any{
 		(*JoinResponse_Welcome)(nil),
@@ -1115,7 +1228,7 @@ func file_tandem_v1_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_membership_proto_rawDesc), len(file_tandem_v1_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

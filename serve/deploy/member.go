@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -55,6 +56,7 @@ func (n *Node) member(told context.Context, peers *peerSocket) error {
 		return err
 	}
 	defer m.session.Close()
+	m.session.Tell(n.progress)
 	if m.view, err = m.session.Next(ctx); err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (m *membership) fill() error {
 	if err := m.options.fill(m.model.Spec); err != nil {
 		return fmt.Errorf("with the cluster's settings: %w", err)
 	}
-	return nil
+	return m.fillCache(&m.options)
 }
 
 // advertised is the address that peers are told. It is looked at for each membership,
@@ -278,10 +280,9 @@ func (m *membership) expert(ctx context.Context) error {
 		return errors.Join(&localError{err}, closeEndpoint(ep))
 	}
 	defer expert.Free()
-	if err := introduce(ep, m.view, cluster.Attention); err != nil {
-		return errors.Join(err, closeEndpoint(ep))
-	}
-	if err := m.session.Ready(); err != nil {
+	defer m.follow(expert.Progress)()
+	m.introduce(ep, m.view, cluster.Attention)
+	if err := m.loaded(m.experts.Digests); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
 	m.ready(holdsExperts(placement, self.Place), expert.Stats)
@@ -301,21 +302,19 @@ func (m *membership) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
 		}
 		m.setIsolated(isolated(next, m.session.Self.ID))
 		forget(ep, known, next, cluster.Attention)
-		if err := introduce(ep, next, cluster.Attention); err != nil {
-			return err
-		}
+		m.introduce(ep, next, cluster.Attention)
 		known = next
 	}
 }
 
-// introduce names the members of a role to an endpoint.
-func introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) error {
-	for _, m := range v.Of(role) {
-		if err := ep.SetPeer(m.ID, m.Addr, m.Epoch); err != nil {
-			return err
+// introduce names the members of a role to an endpoint. One whose address the node
+// cannot use is no reason to leave: others can be reached.
+func (m *membership) introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) {
+	for _, peer := range v.Of(role) {
+		if err := ep.SetPeer(peer.ID, peer.Addr, peer.Epoch); err != nil {
+			m.Log.Warn("a member cannot be reached", "peer", peer.ID, "address", strconv.Quote(peer.Addr), "error", err)
 		}
 	}
-	return nil
 }
 
 // forget removes members that are gone.
@@ -333,7 +332,7 @@ func (m *membership) attend(ctx context.Context) error {
 	if err := m.loadAttention(ctx, m.view.MaxModelLen); err != nil {
 		return err
 	}
-	if err := m.session.Ready(); err != nil {
+	if err := m.loaded(m.attention.Digests); err != nil {
 		return err
 	}
 	experts, err := m.awaitExperts(ctx)
@@ -356,6 +355,7 @@ func (m *membership) attend(ctx context.Context) error {
 	}
 	defer attention.Free()
 	attention.SetExperts(idsOf(experts))
+	defer m.follow(attention.Progress)()
 	err = m.work(ctx, attention.Stats,
 		func(ctx context.Context) error {
 			if err := m.reach(ctx, ep, experts, attention.Stats); err != nil {
@@ -398,14 +398,17 @@ func (m *membership) serve(ctx context.Context, attention *serve.AttentionNode, 
 		return attention.Run(ctx)
 	})
 	g.run(func(context.Context) error {
-		return client.Run(streaming, m.client, m.Control, attention.Offer(self.ID, self.Epoch), attention)
+		return client.Run(streaming, m.session.Client(), m.Control, attention.Offer(self.ID, self.Epoch), attention)
 	})
 	return g.wait()
 }
 
 func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *remote.Client) (*serve.AttentionNode, error) {
-	cfg := m.options.attentionConfig(m.model, m.session.Self.ID)
-	cfg.Device, cfg.Weights, cfg.Cache, cfg.Endpoint = m.dev, m.attention, cache, ep
+	cfg, err := m.options.attentionConfig(m.model, m.attention, m.session.Self.ID)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Device, cfg.Cache, cfg.Endpoint = m.dev, cache, ep
 	cfg.Placement = route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
 	cfg.Busy, cfg.Reports = m.pool, m.options.reports(m.session.Self.ID, client.Report)
 	return serve.NewAttentionNode(cfg)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -57,6 +58,10 @@ type Node struct {
 	experts   *layer.ExpertWeights
 	place     place
 
+	// How far it is: bytes of weights, and what the loop of a membership tells.
+	loaded atomic.Uint64
+	loop   atomic.Pointer[func() (steps uint64, awaited []string)]
+
 	mu     sync.Mutex
 	status Status
 	stats  func() serve.NodeStats // nil where nothing is counted
@@ -102,6 +107,9 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := m.checkForeign(o.Log, role(o.Role, nil)); err != nil {
+		return nil, err
+	}
 	if o.wantsUCX() {
 		if err := ucx.Available(); err != nil {
 			return nil, fmt.Errorf("transport %s: %w", o.Transport, err)
@@ -110,6 +118,10 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 	n := &Node{
 		NodeOptions: o, model: m, pool: kernel.NewNodePool(filled.Threads), at: at,
 		status: Status{State: Joining},
+	}
+	if err := n.fillCache(&filled); err != nil {
+		n.pool.Close()
+		return nil, err
 	}
 	if n.dev, err = filled.Device(string(o.Role), n.pool); err != nil {
 		n.pool.Close()
@@ -121,6 +133,7 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 // Close gives back what the node has. Run has ended.
 func (n *Node) Close() error {
 	defer n.pool.Close()
+	n.dropAttention()
 	return n.dev.Close()
 }
 
@@ -168,6 +181,31 @@ func (n *Node) setIsolated(err error) {
 	}
 	n.status.State = Joined
 	n.Log.Warn("this node cannot be reached: --advertise, or --listen, must be an address that attention nodes reach", "node", n.status.ID, "reason", reason)
+}
+
+// progress is how far the node is, for its signs of life.
+func (n *Node) progress() cluster.Progress {
+	p := cluster.Progress{Loaded: n.loaded.Load(), Steps: n.pool.Runs()}
+	if loop := n.loop.Load(); loop != nil {
+		steps, awaited := (*loop)()
+		p.Steps, p.Awaited = p.Steps+steps, awaited
+	}
+	return p
+}
+
+// follow has signs of life tell of a loop, until the function that it returns is
+// called.
+func (n *Node) follow(loop func() (steps uint64, awaited []string)) (end func()) {
+	n.loop.Store(&loop)
+	return func() { n.loop.Store(nil) }
+}
+
+// loads is the progress of loading: the node's own, and who else wants to know.
+func (n *Node) loads(done, total int64) {
+	n.loaded.Store(uint64(done))
+	if n.Progress != nil {
+		n.Progress(done, total)
+	}
 }
 
 // Run works for the cluster until ctx ends, and then stays, no longer than the
@@ -230,14 +268,23 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 		return nil
 	}
 	var err error
-	n.attention = nil
+	n.dropAttention()
 	runtime.GC() // gives back the memory of one of other length
-	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.Progress)
+	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.loads)
 	if err != nil {
 		return &localError{fmt.Errorf("loading attention: %w", err)}
 	}
+	untied(n.Log, n.attention)
 	n.positions = positions
 	return nil
+}
+
+// dropAttention gives back what of the attention part does not go by itself.
+func (n *Node) dropAttention() {
+	if n.attention != nil {
+		n.attention.Free(n.dev)
+		n.attention = nil
+	}
 }
 
 // loadExperts loads a place's experts, unless they are there.
@@ -248,7 +295,7 @@ func (n *Node) loadExperts(ctx context.Context, p route.Placement, at place) err
 	var err error
 	n.experts = nil
 	runtime.GC() // gives back the memory of those of another place
-	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.Progress)
+	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.loads)
 	if err != nil {
 		return &localError{fmt.Errorf("loading the experts of place %d: %w", at.index, err)}
 	}

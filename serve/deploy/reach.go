@@ -72,10 +72,11 @@ func (r *reach) run(ctx context.Context) error {
 	return nil
 }
 
-// try says hello, which connects.
+// try says hello, which connects. An address that this node cannot use is a pair
+// that fails, not an error of this node.
 func (r *reach) try(e cluster.Member) error {
 	if err := r.endpoint.SetPeer(e.ID, e.Addr, e.Epoch); err != nil {
-		return err
+		return r.failed(e, err)
 	}
 	_, err := r.endpoint.Post(e.ID, r.hello)
 	return err
@@ -175,10 +176,21 @@ func (r *reach) tell() error {
 	var failing []cluster.Unreached
 	for _, e := range r.experts {
 		if cause, ok := r.failing[e.ID]; ok {
-			failing = append(failing, cluster.Unreached{Expert: e.ID, Reason: reasonOf(cause)})
+			failing = append(failing, cluster.Unreached{Expert: e.ID, Reason: clip(reasonOf(cause), maxReason)})
 		}
 	}
 	return r.told(failing)
+}
+
+// maxReason is how many bytes of a reason the front end is told.
+const maxReason = 512
+
+// clip shortens a text to whole characters of at most so many bytes.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-len("…")], "") + "…"
 }
 
 // reasonOf says in a line why a pair failed. The addresses are known, and a port of
