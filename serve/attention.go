@@ -238,6 +238,9 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 	reason := &UnavailableError{Reason: err.Error()}
 	if ctx.Err() != nil {
 		err, reason.Reason = nil, "the attention node is stopping"
+		if cause := context.Cause(ctx); cause != ctx.Err() {
+			reason.Reason = cause.Error()
+		}
 	}
 	n.accept()
 	for id := range n.sequences {

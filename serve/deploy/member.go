@@ -463,5 +463,9 @@ func (m *membership) expertsChange(ctx context.Context, experts []string) error 
 type changedError struct{ before, now []string }
 
 func (e *changedError) Error() string {
-	return fmt.Sprintf("the expert nodes changed from %v to %v", e.before, e.now)
+	gone := slices.DeleteFunc(slices.Clone(e.before), func(id string) bool { return slices.Contains(e.now, id) })
+	if len(gone) == 0 {
+		return fmt.Sprintf("the expert nodes changed from %v to %v", e.before, e.now)
+	}
+	return fmt.Sprintf("expert node %s is no longer a member of the cluster", strings.Join(gone, ", "))
 }
