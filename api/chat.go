@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"math"
 	"net/http"
 	"strings"
@@ -10,7 +11,7 @@ import (
 
 // chat answers /v1/chat/completions.
 func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseChat)
+	request, err := readBody(s, w, r, (*Parser).Chat)
 	if err != nil {
 		return err
 	}
@@ -33,6 +34,10 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
 func aboutMessages(err error) error {
 	if err == nil {
 		return nil
+	}
+	var long *completion.LengthError
+	if errors.As(err, &long) {
+		return tooLong("messages", long.Text("messages"))
 	}
 	e := *asError(err)
 	if e.Param == "prompt" {
@@ -114,6 +119,10 @@ func (s *Server) chatJob(r *ChatRequest) (*chatJob, completion.Request, error) {
 		return nil, asked, err
 	}
 	asked.Prompts = [][]int32{ids}
+	if err := s.truncate(&r.Sampling, asked.Prompts, specials{}, first(1, r.MaxTokens)); err != nil {
+		return nil, asked, err
+	}
+	ids = asked.Prompts[0]
 	asked.MaxTokens, asked.Clip = s.chatBudget(r)
 	if r.Logprobs {
 		asked.Logprobs = r.TopLogprobs

@@ -33,6 +33,8 @@ type ServeCmd struct {
 	MaxWaiting     count         `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
 	RequestTimeout time.Duration `help:"Longest that a request may take." default:"10m" group:"API:"`
 	Grace          time.Duration `help:"On SIGTERM, longest that running requests may take." default:"30s" group:"API:"`
+	Strict         bool          `help:"Refuse fields of a request that nobody knows. Default: they are ignored, with the header \"warnings\" and a line in the log." group:"API:"`
+	MaxStopStrings count         `help:"Stop strings that a request may have." default:"64" group:"API:"`
 	apiTLSFlags    `group:"API:"`
 
 	Experts             count `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
@@ -219,7 +221,8 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 			return nil
 		},
 		Metrics: metrics.Handler(), APIKeys: c.APIKey, Log: log,
-		Limits: api.Limits{Request: c.RequestTimeout, Grace: c.Grace},
+		Strict: c.Strict,
+		Limits: api.Limits{Request: c.RequestTimeout, Grace: c.Grace, Stops: int(c.MaxStopStrings)},
 	})
 	log.Info("serving", "model", names[0], "address", l.Addr().String(), "numerics", numerics)
 	defer context.AfterFunc(ctx, func() {
