@@ -1,7 +1,7 @@
 # The commands of everyday work. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz soak golden generate proto fixtures bench ci
+.PHONY: help build test race lint fuzz soak golden generate proto fixtures bench clients ci
 
 LINT := go tool -modfile=tools/lint/go.mod
 
@@ -32,7 +32,7 @@ soak: ## connect, kill and reconnect m2n's peers for SOAK (5m), 100,000 times at
 golden: ## check the golden bits with GOAMD64=v3 and as linux/arm64
 	.ci/run golden
 
-generate: ## make the generated files again
+generate: ## make the generated files, and sections of docs, again
 	go generate ./...
 
 proto: ## make the code of the cluster's protocol again, after a change in proto/
@@ -49,6 +49,9 @@ bench: ## run the Go benchmarks six times and print their statistics
 	@mkdir -p bin
 	go test -run '^$$' -bench . -count 6 ./... | tee bin/bench.txt
 	$(LINT) benchstat bin/bench.txt
+
+clients: ## try clients that others wrote, from PyPI and Debian, and print docs/clients.md's table
+	scripts/clients/run
 
 ci: ## all that a change must hold; see .ci/run
 	.ci/run

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -19,7 +20,7 @@ type heardTemplate struct {
 	err  error
 }
 
-func (h *heardTemplate) Render(in api.TemplateInput) (string, error) {
+func (h *heardTemplate) Render(_ context.Context, in api.TemplateInput) (string, error) {
 	h.in = in
 	return h.text, h.err
 }

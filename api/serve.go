@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/tandem-moe/tandem/internal/connlog"
 )
 
 // Serve answers requests on a listener until ctx ends, and then drains: running
@@ -21,7 +23,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		ReadHeaderTimeout: s.cfg.Limits.Header,
 		IdleTimeout:       s.cfg.Limits.Idle,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          connlog.New(s.cfg.Log, slog.LevelDebug).Server(),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
 	accepting := newListener(listener, s.cfg.Limits.Connections, s.cfg.Log)

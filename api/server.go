@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"log/slog"
@@ -18,7 +19,7 @@ import (
 // Template renders a conversation to the text that the model continues.
 type Template interface {
 	// Render returns an error for a conversation that the template refuses.
-	Render(TemplateInput) (string, error)
+	Render(context.Context, TemplateInput) (string, error)
 }
 
 // TemplateInput are a template's variables. JSON values have their fields in the
@@ -40,8 +41,9 @@ type Config struct {
 	// Created is when the model was made or loaded.
 	Created time.Time
 	// Fingerprint names what an answer depends on beside the request: weights and
-	// numerics. Empty: it is left out.
-	Fingerprint string
+	// numerics. It is asked for with every answer, as a front end knows only once
+	// its nodes have loaded them. Nil or empty: it is left out.
+	Fingerprint func() string
 	// Version is Tandem's.
 	Version string
 	// Service completes prompts.
@@ -135,6 +137,7 @@ type Server struct {
 	gate   *gate
 	bodies *budget
 	warned rare
+	keys   [][sha256.Size]byte // digests of cfg.APIKeys
 }
 
 // NewServer makes a server.
@@ -152,7 +155,7 @@ func NewServer(cfg Config) *Server {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}, keys: digests(cfg.APIKeys)}
 	s.routes()
 	return s
 }
@@ -230,14 +233,25 @@ func (s *Server) authorised(h handler) handler {
 	}
 }
 
-// knownKey compares in a time that does not tell how much of a key is right.
+// knownKey compares digests, in a time that tells neither how much of a key is
+// right nor how long it is.
 func (s *Server) knownKey(header string) bool {
 	scheme, key, _ := strings.Cut(header, " ")
-	known := 0
-	for _, k := range s.cfg.APIKeys {
-		known |= subtle.ConstantTimeCompare([]byte(k), []byte(key))
+	key = strings.TrimSpace(key)
+	sent, known := sha256.Sum256([]byte(key)), 0
+	for i := range s.keys {
+		known |= subtle.ConstantTimeCompare(s.keys[i][:], sent[:])
 	}
-	return known == 1 && strings.EqualFold(scheme, "Bearer")
+	return known == 1 && key != "" && strings.EqualFold(scheme, "Bearer")
+}
+
+// digests are those of keys.
+func digests(keys []string) [][sha256.Size]byte {
+	all := make([][sha256.Size]byte, len(keys))
+	for i, k := range keys {
+		all[i] = sha256.Sum256([]byte(strings.TrimSpace(k)))
+	}
+	return all
 }
 
 // guarded adds to authorised what routes that do work need: they are refused
@@ -298,6 +312,13 @@ func (s *Server) envelope(w http.ResponseWriter, r *http.Request, prefix, object
 	w.Header().Set("X-Request-Id", id)
 	return envelope{
 		ID: prefix + id, Object: object, Created: s.cfg.Now().Unix(),
-		Model: s.modelName(asked.Model), SystemFingerprint: s.cfg.Fingerprint,
+		Model: s.modelName(asked.Model), SystemFingerprint: s.fingerprint(),
 	}
+}
+
+func (s *Server) fingerprint() string {
+	if s.cfg.Fingerprint == nil {
+		return ""
+	}
+	return s.cfg.Fingerprint()
 }

@@ -1,6 +1,9 @@
 package api
 
-import "net/http"
+import (
+	"context"
+	"net/http"
+)
 
 // TokenizeRequest is the body of /tokenize: a prompt, or a conversation.
 type TokenizeRequest struct {
@@ -41,7 +44,7 @@ func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
 	if err := s.checkModel(request.Model); err != nil {
 		return err
 	}
-	ids, err := s.tokens(request)
+	ids, err := s.tokens(r.Context(), request)
 	if err != nil {
 		return err
 	}
@@ -60,12 +63,12 @@ func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) tokens(r *TokenizeRequest) ([]int32, error) {
+func (s *Server) tokens(ctx context.Context, r *TokenizeRequest) ([]int32, error) {
 	if r.Prompt != nil {
 		ids := s.cfg.Service.Tokenizer().Encode(*r.Prompt, first(true, r.AddSpecialTokens))
 		return append([]int32{}, ids...), nil
 	}
-	return s.chatIDs(&r.Conversation, r.AddSpecialTokens)
+	return s.chatIDs(ctx, &r.Conversation, r.AddSpecialTokens)
 }
 
 // DetokenizeRequest is the body of /detokenize.

@@ -213,7 +213,7 @@ func (c *ChatCmd) turn(ctx context.Context, t *terminal, messages []message) (st
 	if err != nil {
 		return "", fmt.Errorf("conversation: %w", err)
 	}
-	prompt, err := t.chat.Render(chat.Input{Messages: raw, AddGenerationPrompt: true})
+	prompt, err := t.chat.Render(ctx, chat.Input{Messages: raw, AddGenerationPrompt: true})
 	if err != nil {
 		return "", fmt.Errorf("the model's chat template: %w", err)
 	}

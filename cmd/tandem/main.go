@@ -26,6 +26,8 @@ type cli struct {
 	Tokenize TokenizeCmd `cmd:"" help:"Turn standard input into token ids, and back."`
 	Certs    CertsCmd    `cmd:"" help:"Make the certificates by which the members of a cluster know each other."`
 	Bench    BenchCmd    `cmd:"" help:"Measure this machine, and Tandem on it."`
+	HelpOf   HelpCmd     `cmd:"" name:"help" help:"Show what a command does."`
+	Print    VersionCmd  `cmd:"" name:"version" help:"Print the version."`
 
 	LogLevel slog.Level       `help:"Least level that is logged: debug, info, warn, error." default:"info" env:"TANDEM_LOG_LEVEL"`
 	LogJSON  bool             `help:"Log as JSON." name:"log-json"`
@@ -48,15 +50,26 @@ func run(args []string) int {
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "tandem: %v\nTry: %s --help\n", err, commandOf(err))
-		return 2
+		return refuse(err)
 	}
 	command.Bind(logger(c.LogLevel, c.LogJSON))
-	if err := command.Run(); err != nil && !errors.Is(err, context.Canceled) {
+	var mistake *kong.ParseError
+	switch err := command.Run(); {
+	case err == nil || errors.Is(err, context.Canceled):
+		return 0
+	case errors.As(err, &mistake): // of "tandem help"
+		return refuse(err)
+	default:
 		fmt.Fprintf(os.Stderr, "tandem: %v\n", err)
 		return 1
 	}
-	return 0
+}
+
+// refuse tells what is wrong with a command line, and returns the exit code for
+// that.
+func refuse(err error) int {
+	fmt.Fprintf(os.Stderr, "tandem: %v\nTry: %s --help\n", err, commandOf(err))
+	return 2
 }
 
 func newParser(c *cli) (*kong.Kong, error) {

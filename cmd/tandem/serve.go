@@ -24,17 +24,16 @@ const inProcess = "Nodes in this process (without --control):"
 
 // ServeCmd serves a model over HTTP.
 type ServeCmd struct {
-	modelFlags      `group:"Model:"`
+	modelArg        `group:"Model:"`
 	ServedModelName []string `help:"Names of the model in the API. Default: the folder's name." placeholder:"NAME" group:"Model:"`
 	limitFlags      `group:"Model:"`
 
-	Listen         string        `help:"Where the API listens." default:":8080" env:"TANDEM_LISTEN" group:"API:"`
-	APIKey         []string      `help:"Keys, one of which clients must send. Default: none is needed." name:"api-key" env:"TANDEM_API_KEY" placeholder:"KEY" group:"API:"`
-	MaxWaiting     count         `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
-	RequestTimeout time.Duration `help:"Longest that a request may take." default:"10m" group:"API:"`
-	Grace          time.Duration `help:"On SIGTERM, longest that running requests may take." default:"30s" group:"API:"`
-	Strict         bool          `help:"Refuse fields of a request that nobody knows. Default: they are ignored, with the header \"warnings\" and a line in the log." group:"API:"`
-	MaxStopStrings count         `help:"Stop strings that a request may have." default:"64" group:"API:"`
+	listenFlags    `group:"API:"`
+	APIKey         apiKeys  `help:"Keys, one of which clients must send; white space around a key is not part of it. Default: none is needed." name:"api-key" env:"TANDEM_API_KEY" placeholder:"KEY" group:"API:"`
+	MaxWaiting     count    `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
+	RequestTimeout duration `help:"Longest that a request may take; 0: no limit." default:"10m" group:"API:"`
+	Grace          duration `help:"On SIGTERM, longest that running requests may take; 0: they end at once." default:"30s" group:"API:"`
+	httpFlags      `group:"API:"`
 	apiTLSFlags    `group:"API:"`
 
 	Experts             count `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
@@ -57,6 +56,10 @@ func (*ServeCmd) Help() string {
     curl -s localhost:8080/v1/completions -H 'Content-Type: application/json' \
       -d '{"model": "gopher", "prompt": "func main() {\n", "max_tokens": 48}'
 
+A model of your own, for everybody who has the key:
+
+    tandem serve DIR --host 0.0.0.0 --port 8000 --api-key KEY
+
 In several processes, started in any order, here on one machine:
 
     tandem serve --model DIR --control 127.0.0.1:7000 --experts 2
@@ -68,8 +71,12 @@ SIGTERM drains: running requests finish, new ones get 503. A second signal ends
 the process at once.`
 }
 
-// Validate refuses flags that would change nothing.
+// Validate refuses flags that would change nothing, and a door that was to be
+// locked and has no key.
 func (c *ServeCmd) Validate(command *kong.Context) error {
+	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.pick(command)); err != nil {
+		return err
+	}
 	if c.Control == "" {
 		if _, secure := c.files(); secure {
 			return errors.New("--tls: it secures the connections with nodes in other processes: it needs --control")
@@ -115,6 +122,7 @@ func microBatchesFor(control string) int {
 
 // Run serves until ctx ends, and then drains.
 func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
+	outliveLogReaders()
 	identity, err := c.identity(log)
 	if err != nil {
 		return err
@@ -128,12 +136,12 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", c.Listen)
+	listener, err := c.open()
 	if err != nil {
-		return fmt.Errorf("listening for the API (--listen): %w", err)
+		return err
 	}
 	defer listener.Close()
-	if listener, err = c.secure(listener); err != nil {
+	if listener, err = c.secure(listener, log); err != nil {
 		return err
 	}
 	options := c.options(log)
@@ -159,16 +167,8 @@ func (c *ServeCmd) local(ctx context.Context, log *slog.Logger, m *deploy.Model,
 		rows = append(rows, table.Row{n.Node, n.Role, n.Device, n.Holds})
 	}
 	printNodes(os.Stderr, table.Row{"node", "part", "device", "holds"}, rows)
-	fmt.Fprintf(os.Stderr, "KV cache: %d tokens (%s)\n", local.CacheTokens(), c.kvShare())
+	fmt.Fprintf(os.Stderr, "KV cache: %d tokens (%s)\n", local.CacheTokens(), local.CacheFrom())
 	return c.api(ctx, log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
-}
-
-// kvShare says where the size of the KV cache comes from.
-func (c *ServeCmd) kvShare() string {
-	if c.KVMemory > 0 {
-		return "--kv-memory"
-	}
-	return "up to a third of the free memory; see --kv-memory"
 }
 
 // front serves with nodes in other processes.
@@ -212,7 +212,7 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 	numerics := options.Numerics()
 	metrics := telemetry.New(names[0], &source{engine: engine, stats: stats})
 	server := api.NewServer(api.Config{
-		Models: names, Created: time.Now(), Fingerprint: m.Fingerprint(numerics), Version: version,
+		Models: names, Created: time.Now(), Fingerprint: func() string { return m.Fingerprint(numerics) }, Version: version,
 		Service: t.service(engine, metrics), Template: t.template(), MapDeveloper: true, Defaults: t.defaults,
 		Ready: func() error {
 			if reason := missing(); reason != "" {
@@ -222,11 +222,20 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 		},
 		Metrics: metrics.Handler(), APIKeys: c.APIKey, Log: log,
 		Strict: c.Strict,
-		Limits: api.Limits{Request: c.RequestTimeout, Grace: c.Grace, Stops: int(c.MaxStopStrings)},
+		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1), Stops: int(c.MaxStopStrings)},
 	})
-	log.Info("serving", "model", names[0], "address", l.Addr().String(), "numerics", numerics)
+	announced := make(chan struct{})
+	announcing, end := context.WithCancel(ctx)
+	go func() {
+		defer close(announced)
+		announce(announcing, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(), "numerics", numerics)
+	}()
+	defer func() {
+		end()
+		<-announced
+	}()
 	defer context.AfterFunc(ctx, func() {
-		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace)
+		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace.String())
 	})()
 	return server.Serve(ctx, l)
 }

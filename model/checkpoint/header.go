@@ -16,8 +16,14 @@ import (
 const (
 	// lengthBytes is the size of the header's length.
 	lengthBytes = 8
-	// maxHeader bounds a header, as the format's own implementation does.
-	maxHeader = 100_000_000
+	// maxHeader bounds a header, and an index: it has room for maxTensors, and is
+	// read in a second. (The format's own implementation stops at 100 MB.)
+	maxHeader = 32 << 20
+	// maxTensors bounds the tensors of a checkpoint. The largest published ones
+	// have some 100,000.
+	maxTensors = 1 << 18
+	// maxName bounds a tensor's name, in bytes.
+	maxName = 1 << 10
 	// maxRank bounds a shape.
 	maxRank = 8
 	// metadataKey is the one name in a header that is no tensor.
@@ -124,8 +130,14 @@ func (p *headerParser) object(text []byte, h *header) error {
 		if err != nil || !ok {
 			return p.fail("", at(), "the header's JSON is broken: %v", err)
 		}
+		if len(name) > maxName {
+			return p.fail("", at(), "a name has %d bytes, the limit is %d", len(name), maxName)
+		}
 		if seen[name] {
 			return p.fail(name, at(), "the name is given twice")
+		}
+		if len(seen) > maxTensors {
+			return p.fail("", at(), "the header has more than %d tensors", maxTensors)
 		}
 		seen[name] = true
 		if err := p.member(d, h, name, at()); err != nil {

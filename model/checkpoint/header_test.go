@@ -43,7 +43,7 @@ func TestBrokenHeaders(t *testing.T) {
 	}{
 		{nil, "", 0, "0 bytes, too few"},
 		{[]byte("1234567"), "", 0, "7 bytes, too few"},
-		{[]byte("<!doctype html>"), "", 0, "the limit is 100000000: this is no safetensors file"},
+		{[]byte("<!doctype html>"), "", 0, "the limit is 33554432: this is no safetensors file"},
 		{framed(one(good), 8)[:30], "", 8, "length is 54, and 22 bytes follow it: the file is truncated"},
 		{framed(`[]`, 0), "", 8, "not a JSON object"},
 		{framed(`{"a":`, 0), "a", 12, "JSON is broken"},
