@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"strings"
@@ -11,7 +12,7 @@ import (
 
 // chat answers /v1/chat/completions.
 func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseChat)
+	request, err := readBody(s, w, r, (*Parser).Chat)
 	if err != nil {
 		return err
 	}
@@ -34,6 +35,10 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
 func aboutMessages(err error) error {
 	if err == nil {
 		return nil
+	}
+	var long *completion.LengthError
+	if errors.As(err, &long) {
+		return tooLong("messages", long.Text("messages"))
 	}
 	e := *asError(err)
 	if e.Param == "prompt" {
@@ -118,6 +123,10 @@ func (s *Server) chatJob(ctx context.Context, r *ChatRequest) (*chatJob, complet
 		return nil, asked, err
 	}
 	asked.Prompts = [][]int32{ids}
+	if err := s.truncate(&r.Sampling, asked.Prompts, specials{}, first(1, r.MaxTokens)); err != nil {
+		return nil, asked, err
+	}
+	ids = asked.Prompts[0]
 	asked.MaxTokens, asked.Clip = s.chatBudget(r)
 	if r.Logprobs {
 		asked.Logprobs = r.TopLogprobs

@@ -64,6 +64,10 @@ type Config struct {
 	// APIKeys are accepted as bearer tokens; none: no key is needed.
 	APIKeys []string
 
+	// Strict refuses fields that nobody knows. Else they are ignored, as vLLM does
+	// it, and named in the header "warnings" and in the log.
+	Strict bool
+
 	Limits Limits
 
 	// Log gets what an operator should see. Nil: nothing.
@@ -96,6 +100,8 @@ type Limits struct {
 	// few more for what is answered at once, and for clients with a key. Where all
 	// are taken, a new one takes the place of the idlest.
 	Connections int
+	// Stops is how many stop strings a request may have: 64.
+	Stops int
 	// Grace is how long running requests may take once the server is told to
 	// stop: 30 s.
 	Grace time.Duration
@@ -130,6 +136,7 @@ type Server struct {
 	mux    *http.ServeMux
 	gate   *gate
 	bodies *budget
+	warned rare
 	keys   [][sha256.Size]byte // digests of cfg.APIKeys
 }
 

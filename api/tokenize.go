@@ -14,10 +14,10 @@ type TokenizeRequest struct {
 	ReturnTokenStrs  bool  `json:"return_token_strs,omitempty"`
 }
 
-// ParseTokenize reads the body of /tokenize. Errors are *Error.
-func ParseTokenize(body []byte) (*TokenizeRequest, error) {
+// Tokenize reads the body of /tokenize. Errors are *Error.
+func (p *Parser) Tokenize(body []byte) (*TokenizeRequest, error) {
 	var r TokenizeRequest
-	err := parse(body, r.Conversation.fields().with(fields{
+	err := p.parse(body, r.Conversation.fields(p).with(fields{
 		"model":              text(&r.Model),
 		"prompt":             optional(text, &r.Prompt),
 		"add_special_tokens": optional(boolean, &r.AddSpecialTokens),
@@ -37,7 +37,7 @@ func ParseTokenize(body []byte) (*TokenizeRequest, error) {
 
 // tokenize answers /tokenize.
 func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseTokenize)
+	request, err := readBody(s, w, r, (*Parser).Tokenize)
 	if err != nil {
 		return err
 	}
@@ -77,10 +77,10 @@ type DetokenizeRequest struct {
 	Tokens []int32 `json:"tokens"`
 }
 
-// ParseDetokenize reads the body of /detokenize. Errors are *Error.
-func ParseDetokenize(body []byte) (*DetokenizeRequest, error) {
+// Detokenize reads the body of /detokenize. Errors are *Error.
+func (p *Parser) Detokenize(body []byte) (*DetokenizeRequest, error) {
 	var r DetokenizeRequest
-	if err := parse(body, fields{"model": text(&r.Model), "tokens": tokenIDs(&r.Tokens)}); err != nil {
+	if err := p.parse(body, fields{"model": text(&r.Model), "tokens": tokenIDs(&r.Tokens)}); err != nil {
 		return nil, err
 	}
 	if r.Tokens == nil {
@@ -91,7 +91,7 @@ func ParseDetokenize(body []byte) (*DetokenizeRequest, error) {
 
 // detokenize answers /detokenize.
 func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseDetokenize)
+	request, err := readBody(s, w, r, (*Parser).Detokenize)
 	if err != nil {
 		return err
 	}

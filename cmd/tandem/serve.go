@@ -33,6 +33,7 @@ type ServeCmd struct {
 	MaxWaiting     count    `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
 	RequestTimeout duration `help:"Longest that a request may take; 0: no limit." default:"10m" group:"API:"`
 	Grace          duration `help:"On SIGTERM, longest that running requests may take; 0: they end at once." default:"30s" group:"API:"`
+	httpFlags      `group:"API:"`
 	apiTLSFlags    `group:"API:"`
 
 	Experts             count `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
@@ -243,7 +244,8 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 			return nil
 		},
 		Metrics: metrics.Handler(), APIKeys: c.APIKey, Log: log,
-		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1)},
+		Strict: c.Strict,
+		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1), Stops: int(c.MaxStopStrings)},
 	})
 	announced := make(chan struct{})
 	announcing, end := context.WithCancel(ctx)
