@@ -84,15 +84,17 @@ type Limits struct {
 	Bodies int64
 	// Request is the longest that a request may take: 10 minutes.
 	Request time.Duration
-	// Header and ReadBody are how long a client may take to send each: 10 s and
-	// 60 s.
+	// Header is how long a client may take to send a request's header: 10 s.
+	// ReadBody is how long it may take for each 64 KiB of the body: 20 s.
 	Header, ReadBody time.Duration
 	// Write is how long a client may take to read 64 KiB of an answer: 30 s.
 	Write time.Duration
 	// Idle is how long a connection may wait for its next request: 2 minutes.
 	Idle time.Duration
-	// Connections is how many there may be at once: 4096. Further ones wait to be
-	// accepted.
+	// Connections is how many requests may do work at once, each on a connection of
+	// its own: 4096, or half of the files that the process may open. There are a
+	// few more for what is answered at once, and for clients with a key. Where all
+	// are taken, a new one takes the place of the idlest.
 	Connections int
 	// Grace is how long running requests may take once the server is told to
 	// stop: 30 s.
@@ -104,7 +106,7 @@ func (l *Limits) fill() {
 		into     *time.Duration
 		standard time.Duration
 	}{
-		{&l.Request, 10 * time.Minute}, {&l.Header, 10 * time.Second}, {&l.ReadBody, time.Minute},
+		{&l.Request, 10 * time.Minute}, {&l.Header, 10 * time.Second}, {&l.ReadBody, 20 * time.Second},
 		{&l.Write, 30 * time.Second}, {&l.Idle, 2 * time.Minute}, {&l.Grace, 30 * time.Second},
 	} {
 		if *d.into == 0 {
@@ -118,7 +120,7 @@ func (l *Limits) fill() {
 		l.Bodies = 256 << 20
 	}
 	if l.Connections == 0 {
-		l.Connections = 4096
+		l.Connections = min(4096, max(1, openFiles()/2))
 	}
 }
 

@@ -70,7 +70,7 @@ func (j *judging) ask(ctx context.Context) error {
 	return nil
 }
 
-// refusal is a verdict as the end of a stream.
-func refusal(m Member, err error) error {
+// rejected is a verdict as the end of a stream.
+func rejected(m Member, err error) error {
 	return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("node %s refused: %w", m.ID, err))
 }

@@ -156,8 +156,13 @@ func Tie(ckpt *checkpoint.Checkpoint, spec *model.Spec) (*model.Catalogue, error
 // configuration tells, by name; see [model.Catalogue.Check].
 func Check(ckpt *checkpoint.Checkpoint, c *model.Catalogue, roles ...model.Role) error {
 	err := c.Check(ckpt.Shapes(), roles...)
-	if missing := (*model.MissingError)(nil); errors.As(err, &missing) {
+	var missing *model.MissingError
+	var shape *model.ShapeError
+	switch {
+	case errors.As(err, &missing):
 		return fmt.Errorf("%w%s", err, ckpt.Explain(missing.Names))
+	case errors.As(err, &shape):
+		return fmt.Errorf("%s: %w", ckpt.File(shape.Name), err)
 	}
 	return err
 }

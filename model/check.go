@@ -33,6 +33,16 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("the checkpoint lacks %d tensors that the configuration asks for: %s", len(e.Names), Some(e.Names))
 }
 
+// ShapeError is a tensor of another shape than the configuration says.
+type ShapeError struct {
+	Name        string
+	Shape, Want []int
+}
+
+func (e *ShapeError) Error() string {
+	return fmt.Sprintf("tensor %s has shape %v, and the configuration says %v", e.Name, e.Shape, e.Want)
+}
+
 // ForeignError is a checkpoint with tensors that change what is computed, where
 // the configuration does not mention them: it is another model's, or the
 // configuration is.
@@ -50,9 +60,9 @@ func (e *ForeignError) Error() string {
 }
 
 // Check compares the tensors of a checkpoint, by name and shape, with what roles
-// need. A missing tensor (*MissingError), another shape, and a tensor that would
-// change what these roles compute (*ForeignError: a bias, a norm, a layer or an
-// expert too many) are errors; tensors that concern other roles alone are not
+// need. A missing tensor (*MissingError), another shape (*ShapeError), and a tensor
+// that would change what these roles compute (*ForeignError: a bias, a norm, a
+// layer or an expert too many) are errors; tensors that concern other roles alone are not
 // looked at.
 func (c *Catalogue) Check(shapes map[string][]int, roles ...Role) error {
 	missing, err := c.missing(shapes, roles)
@@ -91,7 +101,7 @@ func (c *Catalogue) missing(shapes map[string][]int, roles []Role) ([]Ref, error
 			if !ok {
 				missing = append(missing, ref)
 			} else if !slices.Equal(shape, ref.Whole) {
-				return nil, fmt.Errorf("tensor %s has shape %v, and the configuration says %v", ref.Name, shape, ref.Whole)
+				return nil, &ShapeError{Name: ref.Name, Shape: shape, Want: ref.Whole}
 			}
 		}
 	}

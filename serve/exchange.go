@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
@@ -37,6 +38,7 @@ type exchange struct {
 	sent    route.Header
 	unsent  map[sent]bool // posted messages that the transport still reads
 	waiting int           // packets without results
+	awaits  []atomic.Bool // by node: its results are not here, for those who watch
 	pending bool          // results that have not been combined
 }
 
@@ -63,6 +65,7 @@ func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire ro
 		pairs:    ep.Register(make([]byte, route.PairsSize(capacity*topK)), nil),
 		sums:     route.ByChoice(capacity, topK),
 		first:    make([]int, p.Nodes),
+		awaits:   make([]atomic.Bool, p.Nodes),
 		unsent:   map[sent]bool{},
 	}
 	x.order = slices.Clone(x.sums.Results)
@@ -113,6 +116,9 @@ func (x *exchange) pack(ctx context.Context, r *layer.Rows, h route.Header) ([][
 		x.sums.ByNode(x.packets, r.Residual.Rows)
 	}
 	h.Wire = x.wire
+	for i := range x.packets {
+		x.awaits[i].Store(true)
+	}
 	x.sent, x.waiting, x.pending = h, len(x.packets), true
 	return x.copy(r), nil
 }
@@ -195,6 +201,7 @@ func (x *exchange) collect(ctx context.Context, node int, h route.Header, body [
 		return fmt.Errorf("%d results are missing of %d", len(places), asked)
 	}
 	x.waiting--
+	x.awaits[node].Store(false)
 	// The spans are given back next: what reads them must be done.
 	return x.dev.Record().Wait(ctx)
 }

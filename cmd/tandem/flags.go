@@ -15,7 +15,7 @@ import (
 
 // modelFlags name a model.
 type modelFlags struct {
-	Model string `help:"Hugging Face folder. Default: the embedded model, gopher, which completes Go code." placeholder:"DIR" env:"TANDEM_MODEL"`
+	Model string `help:"Hugging Face folder, or the id of a model in the local Hugging Face cache (ORG/NAME). Default: the embedded model, gopher, which completes Go code." placeholder:"DIR" env:"TANDEM_MODEL"`
 }
 
 // limitFlags bound what a model is asked for.

@@ -147,6 +147,9 @@ func TestMistakes(t *testing.T) {
 		{node + "--listen nonsense", failed, []string{"peers", "nonsense", "port"}},
 		{node + "--listen " + port, failed, []string{"peers", port, "address already in use"}},
 		{node + "--listen 0.0.0.0:0", failed, []string{"0.0.0.0:0", "--advertise"}},
+		{node + "--listen 127.0.0.1:http --model /nothing", failed, []string{"--listen", `port "http"`}},
+		{node + "--listen 10.0.0.3:0 --advertise 0.0.0.0 --model /nothing", failed, []string{"--advertise", "0.0.0.0", "every address"}},
+		{node + "--advertise 10.0.0.3:port --model /nothing", failed, []string{"--advertise", `port "port"`}},
 		{node + "--metrics " + port, failed, []string{"--metrics", port, "address already in use"}},
 
 		{"generate x --max-tokens=-1", failed, []string{"MaxTokens", "-1"}},
@@ -180,6 +183,19 @@ func TestKeysAreTrimmed(t *testing.T) {
 	}
 }
 
+// TestLoopbackAddressForAnotherHost: a node that its peers could never reach ends, and
+// says what to do. 192.0.2.1 is nobody's, and nothing is sent there.
+func TestLoopbackAddressForAnotherHost(t *testing.T) {
+	route, err := net.Dial("udp", "192.0.2.1:7000")
+	if err != nil {
+		t.Skip("this machine has no way to other networks: ", err)
+	}
+	route.Close()
+	here, _, err := net.SplitHostPort(route.LocalAddr().String())
+	require.NoError(t, err)
+	mistake{"node --role expert --join 192.0.2.1:7000", failed, []string{"127.0.0.1", "front end at 192.0.2.1", "--listen " + here + ":0", "--advertise"}}.refuses(t)
+}
+
 // TestModelMistakes opens folders that hold no model, or a broken one.
 func TestModelMistakes(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "nothing")
@@ -188,8 +204,9 @@ func TestModelMistakes(t *testing.T) {
 		dir  string
 		says []string
 	}{
-		{missing, []string{missing, "config.json", "no such file"}},
-		{filepath.Join(plain, "config.json"), []string{"config.json", "not a directory"}},
+		{missing, []string{missing, "no such folder"}},
+		{filepath.Join(plain, "config.json"), []string{"config.json", "is one file of a model: give its folder"}},
+		{t.TempDir(), []string{"is empty: want a model's folder"}},
 		{fixture(t, map[string]func(string) string{"config.json": func(s string) string { return s[:len(s)/2] }}), []string{"config.json"}},
 		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"qwen3_moe"`, `"qwen9_moe"`)}), []string{"model_type", "qwen9_moe", "qwen3_moe"}},
 		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"silu"`, `"gelu"`)}), []string{"hidden_act", "gelu", "silu"}},

@@ -50,6 +50,9 @@ func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 	if _, _, err := net.SplitHostPort(c.Join); err != nil {
 		return fmt.Errorf("--join: %w", err)
 	}
+	if err := deploy.CheckAddresses(c.Listen, c.Advertise); err != nil {
+		return err
+	}
 	identity, err := c.identity(log)
 	if err != nil {
 		return err

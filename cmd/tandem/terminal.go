@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,11 +54,14 @@ func (p *progress) done() {
 }
 
 // watchNodes tells what the cluster waits for, or shows its nodes where it is able
-// to serve, whenever that changes, until ctx ends.
+// to serve, whenever that changes, until ctx ends. It warns of nodes that cannot
+// reach each other.
 func watchNodes(ctx context.Context, s *screen, members *cluster.Server) {
 	last := ""
+	var failing []string
 	for {
 		view, changed := members.View()
+		failing = warnOfPairs(s.log, view, failing)
 		missing := view.Missing()
 		now := missing
 		if missing == "" {
@@ -78,24 +83,45 @@ func watchNodes(ctx context.Context, s *screen, members *cluster.Server) {
 	}
 }
 
-// settled are the rows of the members that have loaded their weights.
+// warnOfPairs warns of nodes that cannot reach each other and of whom it has not been
+// said before, and returns what has been said of those that still cannot.
+func warnOfPairs(log *slog.Logger, v cluster.View, said []string) []string {
+	var failing []string
+	for _, u := range v.Unreached {
+		text := v.Describe(u)
+		failing = append(failing, text)
+		if !slices.Contains(said, text) {
+			log.Warn("nodes cannot reach each other", "reason", text)
+		}
+	}
+	return failing
+}
+
+// settled are the rows of the members that have loaded their weights, and tried to
+// reach each other.
 func settled(v cluster.View) []table.Row {
 	var rows []table.Row
 	for _, m := range v.Members {
-		if s := state(m); s != deploy.Joined {
+		if s := state(v, m); s != string(deploy.Joined) {
 			rows = append(rows, table.Row{m.ID, m.Role, m.Addr, m.Epoch, s})
 		}
 	}
 	return rows
 }
 
-// state is how far a member is, in the words of its own /health.
-func state(m cluster.Member) deploy.State {
+// state is how far a member is, in the words of its own /health, and whom it does not
+// reach.
+func state(v cluster.View, m cluster.Member) string {
+	pairs := v.UnreachedBy(m.ID)
 	switch {
 	case m.Draining:
-		return deploy.Draining
-	case m.Ready:
-		return deploy.Ready
+		return string(deploy.Draining)
+	case len(pairs) > 0 && m.Role == cluster.Attention:
+		return fmt.Sprintf("cannot reach %s", pairs[0].Expert)
+	case len(pairs) > 0:
+		return fmt.Sprintf("not reached by %s", pairs[0].Attention)
+	case m.Ready && (m.Reached || m.Role == cluster.Expert):
+		return string(deploy.Ready)
 	}
-	return deploy.Joined
+	return string(deploy.Joined)
 }

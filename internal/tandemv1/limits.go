@@ -51,6 +51,12 @@ var limits = []limit{
 	{"Beat.steps", 0, anyID, "a counter"},
 	{"Beat.awaited", 0, 1 << 10, "a node waits for experts at most"},
 	{"Beat.awaited[]", 1, id, "a member's id"},
+	{"Weights.digests", 0, 1 << 12, "a node sends more in several messages"},
+	{"Weights.digests[]", 0, anyID, "any digest"},
+	{"Reach.unreached", 0, 1 << 10, "so many places of experts there can be"},
+	{"Unreached.attention", 0, id, "a member's id"},
+	{"Unreached.expert", 1, id, "a member's id"},
+	{"Unreached.reason", 0, 1 << 10, "a sentence"},
 	{"Welcome.token", 0, 128, "a secret in hexadecimal"},
 	{"Member.id", 1, id, "a role, a number and a life of the front end"},
 	{"Member.role", 1, 16, "a role is a word"},
@@ -63,6 +69,7 @@ var limits = []limit{
 	{"View.members", 0, 1 << 12, "more members than a front end admits"},
 	{"View.max_model_len", 0, tokens, "0 is the model's own"},
 	{"View.max_batched_tokens", 0, 1 << 20, "--max-num-batched-tokens takes no more, 0 is the default"},
+	{"View.unreached", 0, 1 << 14, "pairs of members that are not connected"},
 	{"View.wire", 0, 32, "the name of a format"},
 	{"View.combine", 0, 32, "the name of a way"},
 
@@ -119,7 +126,7 @@ var limits = []limit{
 const (
 	// MaxStopIDs bounds the stop ids of a request, MaxBiases the tokens whose logits
 	// it changes, MaxTop the candidates in a token's place.
-	MaxStopIDs, MaxBiases, MaxTop = 1 << 10, 1 << 15, 1 << 17
+	MaxStopIDs, MaxBiases, MaxTop = 1 << 10, 1 << 15, 1 << 19
 	// MaxReason bounds the bytes of a failure's reason.
 	MaxReason = 4 << 10
 )

@@ -96,6 +96,14 @@ func (c *Checkpoint) Has(name string) bool {
 	return ok
 }
 
+// File is the name of the file that holds a tensor, empty where none does.
+func (c *Checkpoint) File(name string) string {
+	if p, ok := c.tensors[name]; ok {
+		return p.file.name
+	}
+	return ""
+}
+
 // Shapes returns every tensor's shape, by name.
 func (c *Checkpoint) Shapes() map[string][]int {
 	m := make(map[string][]int, len(c.tensors))

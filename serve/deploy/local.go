@@ -233,7 +233,7 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.
 	}
 	cfg.Device, cfg.Cache, cfg.Placement, cfg.Endpoint = n.dev, n.cache, p, n.ep
 	cfg.Busy = l.pool
-	cfg.Reports = l.options.reports(n.name, func(r []serve.Report) { l.Engine.Deliver(n.name, r) })
+	cfg.Reports = l.options.reports(n.name, func(r []serve.Report) { l.fail(l.Engine.Deliver(n.name, r)) })
 	n.AttentionNode, err = serve.NewAttentionNode(cfg)
 	return err
 }

@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/model/gopher"
+	"github.com/tandem-moe/tandem/model/hub"
 	"github.com/tandem-moe/tandem/route"
 )
 
@@ -34,8 +34,9 @@ func (o *Options) Numerics() string {
 
 // Model is an opened model.
 type Model struct {
-	// Name is the folder's, or the embedded model's; Source is what errors call the
-	// model: "model DIR", or "the embedded model".
+	// Name is the folder's, or ORG/NAME where it is a snapshot in a cache, or the
+	// embedded model's; Source is what errors call the model: "model DIR", or "the
+	// embedded model".
 	Name, Source string
 	Spec         *model.Spec
 	// Files holds config.json and its companions.
@@ -45,18 +46,19 @@ type Model struct {
 	Weights *checkpoint.Ledger
 }
 
-// OpenModel opens a Hugging Face folder, or the embedded model where dir is
-// empty. The caller closes its Checkpoint.
+// OpenModel opens a Hugging Face folder, or a model of the local cache (see
+// [hub.Find]), or the embedded model where dir is empty. The caller closes its
+// Checkpoint.
 func OpenModel(dir string) (*Model, error) {
 	m := &Model{Name: gopher.Name, Source: "the embedded model", Files: gopher.Files(), Weights: checkpoint.NewLedger()}
 	open := gopher.Open
 	if dir != "" {
-		abs, err := filepath.Abs(dir)
+		found, err := hub.Find(dir, os.Getenv)
 		if err != nil {
-			return nil, fmt.Errorf("model folder %q: %w", dir, err)
+			return nil, fmt.Errorf("model: %w", err)
 		}
-		m.Name, m.Source, m.Files = filepath.Base(abs), "model "+dir, os.DirFS(dir)
-		open = func() (*checkpoint.Checkpoint, error) { return checkpoint.Open(dir) }
+		m.Name, m.Source, m.Files = found.Name, "model "+dir, hub.Files(found.Path)
+		open = func() (*checkpoint.Checkpoint, error) { return checkpoint.Open(found.Path) }
 	}
 	var err error
 	if m.Spec, err = model.ReadSpec(m.Files); err != nil {
