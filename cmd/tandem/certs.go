@@ -106,10 +106,7 @@ func (c *CertsShowCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	t := table.NewWriter()
-	t.SetOutputMirror(os.Stdout)
-	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"file", "name", "signed by", "for", "until", "remains"})
+	var rows []table.Row
 	var bad []error
 	for _, e := range list {
 		if e.Err != nil {
@@ -117,10 +114,10 @@ func (c *CertsShowCmd) Run() error {
 		}
 		if e.Cert != nil {
 			x := e.Cert
-			t.AppendRow(table.Row{e.File, x.Subject.CommonName, x.Issuer.CommonName, hosts(e), day(x.NotAfter), certs.Remaining(x, now)})
+			rows = append(rows, table.Row{e.File, x.Subject.CommonName, x.Issuer.CommonName, hosts(e), day(x.NotAfter), certs.Remaining(x, now)})
 		}
 	}
-	t.Render()
+	printTable(os.Stdout, width(os.Stdout), table.Row{"file", "name", "signed by", "for", "until", "remains"}, rows)
 	return errors.Join(bad...)
 }
 

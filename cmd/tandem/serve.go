@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -144,7 +143,7 @@ func loopback(addr string) bool {
 }
 
 // Run serves until ctx ends, and then drains.
-func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 	outliveLogReaders()
 	identity, err := c.identity(log)
 	if err != nil {
@@ -170,14 +169,14 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	options := c.options(log)
 	options.TLS = identity
 	if c.Control != "" {
-		return c.front(ctx, log, m, text, listener, options)
+		return c.front(ctx, s, m, text, listener, options)
 	}
-	return c.local(ctx, log, m, text, listener, options)
+	return c.local(ctx, s, m, text, listener, options)
 }
 
 // local serves with all nodes in this process.
-func (c *ServeCmd) local(ctx context.Context, log *slog.Logger, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
-	bar := newProgress(os.Stderr, "loading "+m.Name)
+func (c *ServeCmd) local(ctx context.Context, s *screen, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
+	bar := s.progress("loading " + m.Name)
 	o.Progress = bar.report
 	local, err := deploy.StartLocal(ctx, m, o, nil)
 	bar.done()
@@ -189,13 +188,14 @@ func (c *ServeCmd) local(ctx context.Context, log *slog.Logger, m *deploy.Model,
 	for _, n := range local.Nodes() {
 		rows = append(rows, table.Row{n.Node, n.Role, n.Device, n.Holds})
 	}
-	printNodes(os.Stderr, table.Row{"node", "part", "device", "holds"}, rows)
-	fmt.Fprintf(os.Stderr, "KV cache: %d tokens (%s)\n", local.CacheTokens(), local.CacheFrom())
-	return c.api(ctx, log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
+	s.table("node", table.Row{"node", "part", "device", "holds"}, rows)
+	s.note(fmt.Sprintf("KV cache: %d tokens (%s)", local.CacheTokens(), local.CacheFrom()),
+		"KV cache", "tokens", local.CacheTokens(), "from", local.CacheFrom())
+	return c.api(ctx, s.log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
 }
 
 // front serves with nodes in other processes.
-func (c *ServeCmd) front(ctx context.Context, log *slog.Logger, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
+func (c *ServeCmd) front(ctx context.Context, s *screen, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
 	control, err := deploy.NewControl(m, o, version)
 	if err != nil {
 		return err
@@ -214,9 +214,9 @@ func (c *ServeCmd) front(ctx context.Context, log *slog.Logger, m *deploy.Model,
 		fail(err)
 		ended <- err
 	}()
-	log.Info("admitting nodes", "control", nodes.Addr().String(), "experts", o.Experts, "tls", o.TLS != nil)
-	go watchNodes(inner, log, os.Stderr, control.Members)
-	err = c.api(ctx, log, m, text, l, control.Engine, control.Missing, nil)
+	s.log.Info("admitting nodes", "control", nodes.Addr().String(), "experts", o.Experts, "tls", o.TLS != nil)
+	go watchNodes(inner, s, control.Members)
+	err = c.api(ctx, s.log, m, text, l, control.Engine, control.Missing, nil)
 	cancel()
 	if served := <-ended; err == nil {
 		err = served
