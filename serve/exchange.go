@@ -37,6 +37,7 @@ type exchange struct {
 	sent    route.Header
 	unsent  map[sent]bool // posted messages that the transport still reads
 	waiting int           // packets without results
+	missing []bool        // by packet: it is one of them
 	pending bool          // results that have not been combined
 }
 
@@ -63,6 +64,7 @@ func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire ro
 		pairs:    ep.Register(make([]byte, route.PairsSize(capacity*topK)), nil),
 		sums:     route.ByChoice(capacity, topK),
 		first:    make([]int, p.Nodes),
+		missing:  make([]bool, p.Nodes),
 		unsent:   map[sent]bool{},
 	}
 	x.order = slices.Clone(x.sums.Results)
@@ -114,6 +116,9 @@ func (x *exchange) pack(ctx context.Context, r *layer.Rows, h route.Header) ([][
 	}
 	h.Wire = x.wire
 	x.sent, x.waiting, x.pending = h, len(x.packets), true
+	for i := range x.missing {
+		x.missing[i] = true
+	}
 	return x.copy(r), nil
 }
 
@@ -157,10 +162,10 @@ func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 	return bodies
 }
 
-// expects says whether a return belongs to the dispatch under way; an older one
-// is of a step that was given up.
-func (x *exchange) expects(h route.Header) bool {
-	return x.waiting > 0 && h.Step == x.sent.Step && h.Layer == x.sent.Layer
+// expects says whether a node's return belongs to the dispatch under way, and is the
+// first; an older one is of a step that was given up.
+func (x *exchange) expects(h route.Header, node int) bool {
+	return x.waiting > 0 && x.missing[node] && h.Step == x.sent.Step && h.Layer == x.sent.Layer
 }
 
 // awaited says what a micro-batch waits for.
@@ -195,6 +200,7 @@ func (x *exchange) collect(ctx context.Context, node int, h route.Header, body [
 		return fmt.Errorf("%d results are missing of %d", len(places), asked)
 	}
 	x.waiting--
+	x.missing[node] = false
 	// The spans are given back next: what reads them must be done.
 	return x.dev.Record().Wait(ctx)
 }
