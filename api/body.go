@@ -18,18 +18,6 @@ const (
 	drainTime  = 10 * time.Second
 )
 
-// readBody reads and parses a request's JSON. What it returns may be parts of the
-// body.
-func readBody[T any](s *Server, w http.ResponseWriter, r *http.Request, parse func([]byte) (T, error)) (request T, err error) {
-	lease := &lease{budget: s.bodies}
-	defer lease.end()
-	data, err := s.body(w, r, lease)
-	if err != nil {
-		return request, err
-	}
-	return parse(data)
-}
-
 // body reads a request's JSON, before the deadline that ServeHTTP has set. It
 // never holds more than the limit.
 func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]byte, error) {

@@ -12,19 +12,12 @@ import (
 
 // completions answers /v1/completions.
 func (s *Server) completions(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseCompletion)
+	job, err := prepared(s, w, r, ParseCompletion, s.textJob)
 	if err != nil {
 		return err
 	}
-	if err := s.checkModel(request.Model); err != nil {
-		return err
-	}
-	job, asked, err := s.textJob(request)
-	if err != nil {
-		return err
-	}
-	job.envelope = s.envelope(w, r, "cmpl-", "text_completion", &request.Sampling)
-	return s.run(w, r.Context(), asked, &request.Sampling, job)
+	job.envelope = s.envelope(w, r, "cmpl-", "text_completion", &job.request.Sampling)
+	return s.run(w, r.Context(), job.asked, &job.request.Sampling, job)
 }
 
 // job turns deltas into answers of one of the two kinds.
@@ -94,6 +87,7 @@ func (s *Server) breakOff(events *eventStream, err error) {
 // textJob is a job of /v1/completions.
 type textJob struct {
 	envelope
+	asked   completion.Request
 	request *CompletionRequest
 	naming  naming
 	ids     [][]int32
@@ -103,15 +97,22 @@ type textJob struct {
 }
 
 // textJob prepares a request of /v1/completions.
-func (s *Server) textJob(r *CompletionRequest) (*textJob, completion.Request, error) {
+func (s *Server) textJob(ctx context.Context, r *CompletionRequest) (*textJob, error) {
+	if err := s.checkModel(r.Model); err != nil {
+		return nil, err
+	}
 	asked, err := s.base(&r.Sampling)
 	if err != nil {
-		return nil, asked, err
+		return nil, err
 	}
 	tokenizer := s.cfg.Service.Tokenizer()
 	ids, texts := r.Prompt.IDs, r.Prompt.Texts
 	for _, text := range texts {
-		ids = append(ids, tokenizer.Encode(text, first(true, r.AddSpecialTokens)))
+		prompt, err := s.encodeFitting(ctx, text, first(true, r.AddSpecialTokens))
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, prompt)
 	}
 	asked.Prompts = ids
 	asked.MaxTokens, asked.Clip = r.maxTokens(), r.MaxTokens == nil
@@ -126,8 +127,9 @@ func (s *Server) textJob(r *CompletionRequest) (*textJob, completion.Request, er
 		asked.PromptLogprobs = asked.Logprobs
 		j.echo(texts, asked.SkipSpecial)
 	}
+	j.asked = asked
 	r.Prompt = Prompt{} // the request lives on while the model writes
-	return j, asked, nil
+	return j, nil
 }
 
 // echo fills echoed.

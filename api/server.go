@@ -77,8 +77,8 @@ type Config struct {
 type Limits struct {
 	// Body is the largest request body, in bytes: 8 MiB.
 	Body int64
-	// Bodies is the sum over all requests being read, in bytes: 256 MiB. A
-	// request beyond it is answered with 429.
+	// Bodies is the sum over all requests being read, rendered and tokenized, in
+	// bytes: 256 MiB. A request beyond it is answered with 429.
 	Bodies int64
 	// Request is the longest that a request may take: 10 minutes.
 	Request time.Duration
@@ -126,6 +126,7 @@ type Server struct {
 	mux    *http.ServeMux
 	gate   *gate
 	bodies *budget
+	desk   *desk
 }
 
 // NewServer makes a server.
@@ -143,7 +144,7 @@ func NewServer(cfg Config) *Server {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}, desk: newDesk(cfg.Limits.Body)}
 	s.routes()
 	return s
 }

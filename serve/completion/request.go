@@ -47,14 +47,29 @@ type LengthError struct {
 	// long.
 	Prompt, Output int
 	Limit          int
+	// AtLeast says that the prompt has not been tokenized: Prompt is what it has at
+	// least.
+	AtLeast bool
 }
 
 func (e *LengthError) Error() string {
+	if e.AtLeast {
+		return fmt.Sprintf("the maximum context length is %d tokens, and the prompt has at least %d: shorten it", e.Limit, e.Prompt)
+	}
 	if e.Output == 0 {
 		return fmt.Sprintf("the maximum context length is %d tokens, and the prompt has %d: shorten it", e.Limit, e.Prompt)
 	}
 	return fmt.Sprintf("the maximum context length is %d tokens, and %d were requested: %d in the prompt and %d for the completion",
 		e.Limit, e.Prompt+e.Output, e.Prompt, e.Output)
+}
+
+// CheckLength refuses a text that is longer than the model's context whatever it
+// says, without tokenizing it. The error is a *LengthError.
+func (s *Service) CheckLength(text string) error {
+	if least, limit := s.cfg.Tokenizer.LeastTokens(text), s.Context(); least > limit {
+		return &LengthError{Prompt: least, Limit: limit, AtLeast: true}
+	}
+	return nil
 }
 
 // contextLimit is the most tokens that a sequence may have.
