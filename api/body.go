@@ -19,21 +19,6 @@ const (
 	drainTime  = 10 * time.Second
 )
 
-// readBody reads and parses a request's JSON. What it returns may be parts of the
-// body.
-func readBody[T any](s *Server, w http.ResponseWriter, r *http.Request, parse func(*Parser, []byte) (T, error)) (request T, err error) {
-	lease := &lease{budget: s.bodies}
-	defer lease.end()
-	data, err := s.body(w, r, lease)
-	if err != nil {
-		return request, err
-	}
-	parser := &Parser{Strict: s.cfg.Strict, MaxStops: s.cfg.Limits.Stops}
-	request, err = parse(parser, data)
-	s.warn(w, r, parser.Warnings())
-	return request, err
-}
-
 // warn tells the client and the log of what is passed over.
 func (s *Server) warn(w http.ResponseWriter, r *http.Request, warnings []string) {
 	if len(warnings) == 0 {

@@ -56,14 +56,14 @@ type requestPage struct {
 }
 
 var requestPages = []requestPage{
-	{section: "completions", tables: []string{"common", "ParseCompletion"}, parse: failing(api.ParseCompletion),
+	{section: "completions", tables: []string{"common", "Completion"}, parse: failing((*api.Parser).Completion),
 		base: map[string]string{"prompt": `"x"`, "stream": "true"}},
-	{section: "chat", tables: []string{"Conversation.fields", "ParseChat"}, parse: failing(api.ParseChat),
+	{section: "chat", tables: []string{"Conversation.fields", "Chat"}, parse: failing((*api.Parser).Chat),
 		base: map[string]string{"messages": `[{"role": "user", "content": "x"}]`, "stream": "true", "logprobs": "true"}},
-	{section: "messages", tables: []string{"message.fields"}, parse: failing(api.ParseChat), within: `{"messages": [%s]}`,
+	{section: "messages", tables: []string{"message.fields"}, parse: failing((*api.Parser).Chat), within: `{"messages": [%s]}`,
 		base: map[string]string{"role": `"assistant"`, "content": `"x"`}},
-	{section: "tokenize", tables: []string{"ParseTokenize"}, parse: failing(api.ParseTokenize), base: map[string]string{"prompt": `"x"`}},
-	{section: "detokenize", tables: []string{"ParseDetokenize"}, parse: failing(api.ParseDetokenize), base: map[string]string{"tokens": "[1]"}},
+	{section: "tokenize", tables: []string{"Tokenize"}, parse: failing((*api.Parser).Tokenize), base: map[string]string{"prompt": `"x"`}},
+	{section: "detokenize", tables: []string{"Detokenize"}, parse: failing((*api.Parser).Detokenize), base: map[string]string{"tokens": "[1]"}},
 }
 
 // elsewhere are tables of fields that the page describes in words.
@@ -83,9 +83,9 @@ func requireAllTables(t *testing.T, tables map[string][]string) {
 	}
 }
 
-func failing[T any](parse func([]byte) (T, error)) func([]byte) error {
+func failing[T any](parse func(*api.Parser, []byte) (T, error)) func([]byte) error {
 	return func(body []byte) error {
-		_, err := parse(body)
+		_, err := parse(&api.Parser{}, body)
 		return err
 	}
 }

@@ -83,8 +83,8 @@ type Config struct {
 type Limits struct {
 	// Body is the largest request body, in bytes: 8 MiB.
 	Body int64
-	// Bodies is the sum over all requests being read, in bytes: 256 MiB. A
-	// request beyond it is answered with 429.
+	// Bodies is the sum over all requests being read, rendered and tokenized, in
+	// bytes: 256 MiB. A request beyond it is answered with 429.
 	Bodies int64
 	// Request is the longest that a request may take: 10 minutes.
 	Request time.Duration
@@ -138,6 +138,7 @@ type Server struct {
 	bodies *budget
 	warned rare
 	keys   [][sha256.Size]byte // digests of cfg.APIKeys
+	desk   *desk
 }
 
 // NewServer makes a server.
@@ -155,7 +156,10 @@ func NewServer(cfg Config) *Server {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}, keys: digests(cfg.APIKeys)}
+	s := &Server{
+		cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}, desk: newDesk(cfg.Limits.Body),
+		keys: digests(cfg.APIKeys),
+	}
 	s.routes()
 	return s
 }
