@@ -27,7 +27,7 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
 	if request.Stream {
 		object = "chat.completion.chunk"
 	}
-	job.envelope = s.envelope(w, r, "chatcmpl-", object, &request.Sampling)
+	job.envelope = s.envelope(w, "chatcmpl-", object, &request.Sampling)
 	return aboutMessages(s.run(w, r.Context(), asked, &request.Sampling, job))
 }
 
