@@ -20,7 +20,7 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
 	if job.request.Stream {
 		object = "chat.completion.chunk"
 	}
-	job.envelope = s.envelope(w, r, "chatcmpl-", object, &job.request.Sampling)
+	job.envelope = s.envelope(w, "chatcmpl-", object, &job.request.Sampling)
 	return aboutMessages(s.run(w, r.Context(), job.asked, &job.request.Sampling, job))
 }
 

@@ -16,7 +16,7 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	job.envelope = s.envelope(w, r, "cmpl-", "text_completion", &job.request.Sampling)
+	job.envelope = s.envelope(w, "cmpl-", "text_completion", &job.request.Sampling)
 	return s.run(w, r.Context(), job.asked, &job.request.Sampling, job)
 }
 
@@ -32,13 +32,18 @@ type job interface {
 
 // run serves a request, streamed or not.
 func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completion.Request, r *Sampling, j job) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	run, err := s.cfg.Service.Start(ctx, asked)
 	if err != nil {
 		return why(ctx, err)
 	}
 	defer run.Close()
+	defer visitOf(w).count(run)
 	if r.Stream {
-		return s.stream(w, ctx, run, r, j)
+		events := newEventStream(w, s.cfg.Limits.Silence, cancel)
+		defer events.close()
+		return s.stream(events, visitOf(w), ctx, run, r, j)
 	}
 	choices, err := completion.Collect(run)
 	if err != nil {
@@ -48,11 +53,11 @@ func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completio
 	return nil
 }
 
-// stream sends a run's deltas. An error before the first has gone out is
-// returned; later it is an event, after which the connection closes without
-// [DONE]. A client that has gone ends the stream.
-func (s *Server) stream(w http.ResponseWriter, ctx context.Context, run *completion.Run, r *Sampling, j job) error {
-	events := newEventStream(w)
+// stream sends a run's deltas. What can be known of a request without computing it,
+// that it is valid and has a place in the queue, is known by now: an error is an
+// event, after which the connection closes without [DONE]. A client that has gone
+// ends the stream.
+func (s *Server) stream(events *eventStream, v *visit, ctx context.Context, run *completion.Run, r *Sampling, j job) error {
 	for {
 		d, err := run.Next()
 		switch {
@@ -62,24 +67,26 @@ func (s *Server) stream(w http.ResponseWriter, ctx context.Context, run *complet
 			}
 			events.done()
 			return nil
-		case err != nil && !events.begun:
-			return why(ctx, err)
 		case err != nil:
-			s.breakOff(events, why(ctx, err))
+			s.breakOff(events, v, why(ctx, err))
 		}
 		for _, chunk := range j.chunks(&d, r.StreamOptions.chunkUsage(run.Usage())) {
 			events.send(chunk)
 		}
-		if events.gone {
+		if events.abandoned() {
+			v.failed = "the client has gone"
 			return nil
 		}
 	}
 }
 
 // breakOff ends a stream with an error.
-func (s *Server) breakOff(events *eventStream, err error) {
+func (s *Server) breakOff(events *eventStream, v *visit, err error) {
 	e := asError(err)
-	s.cfg.Log.Warn("stream broken off", "status", e.Status, "error", err)
+	v.failed = e.Message
+	if e.Status != clientClosed {
+		s.cfg.Log.Warn("stream broken off", "status", e.Status, "error", err, "id", v.id)
+	}
 	events.send(e)
 	panic(http.ErrAbortHandler)
 }

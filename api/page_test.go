@@ -299,7 +299,7 @@ var whatFor = map[string]string{
 	"/health":              "200 while requests are served, else 503 with the reason",
 	"/version":             "Tandem's version",
 	"/metrics":             "see [metrics.md](metrics.md)",
-	"/":                    "what is here",
+	"/{$}":                 "what is here",
 }
 
 // pathsTable lists the routes.
@@ -321,7 +321,7 @@ func pathsTable(t *testing.T, s *source) string {
 			}
 			return true
 		})
-		rows = append(rows, []string{"`" + literal(call.Args[0]) + " " + path + "`", key, whatFor[path]})
+		rows = append(rows, []string{"`" + literal(call.Args[0]) + " " + strings.TrimSuffix(path, "{$}") + "`", key, whatFor[path]})
 	})
 	return docs.Table([]string{"path", "needs a key", "what for"}, rows)
 }
