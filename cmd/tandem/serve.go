@@ -167,7 +167,7 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 		return err
 	}
 	options := c.options(log)
-	options.TLS = identity
+	options.TLS, options.API = identity, urlOf(c.scheme(), listener.Addr())
 	if c.Control != "" {
 		return c.front(ctx, s, m, text, listener, options)
 	}
