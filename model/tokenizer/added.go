@@ -30,6 +30,9 @@ type addedSet struct {
 	entries []addedEntry // in the order of their patterns
 	begins  [257]int     // begins[b]: the first entry whose pattern begins with b or more
 	words   *runeSet
+	// plain says that special tokens are text like any other, as
+	// split_special_tokens asks for it.
+	plain bool
 }
 
 type addedEntry struct {
@@ -110,7 +113,7 @@ func (a *addedSet) split(w *work, text string, yield func(part string, token *Ad
 		}
 		begin, end := at, at+length
 		at = end
-		if token.SingleWord && a.touchesWord(text[:begin], text[end:]) {
+		if a.plain && token.Special || token.SingleWord && a.touchesWord(text[:begin], text[end:]) {
 			continue
 		}
 		if token.LStrip {

@@ -129,6 +129,9 @@ func (t *Tokenizer) buildNormalizer() error {
 // buildAdded gives the added tokens their ids, and finds the unknown token,
 // which may be one of them.
 func (t *Tokenizer) buildAdded() error {
+	if err := t.addTokens(t.settings); err != nil {
+		return err
+	}
 	var raw, normalized []addedEntry
 	w := newWork(context.Background(), t.addedBytes())
 	seen := map[AddedToken]bool{}
@@ -158,6 +161,7 @@ func (t *Tokenizer) buildAdded() error {
 	if t.normalized, err = newAddedSet(normalized, words); err != nil {
 		return err
 	}
+	t.raw.plain, t.normalized.plain = t.settings.splitSpecial, t.settings.splitSpecial
 	t.findUnk()
 	return nil
 }
@@ -206,6 +210,9 @@ func (t *Tokenizer) findUnk() {
 }
 
 func (t *Tokenizer) buildPreTokenizer() error {
+	if err := t.applyPrefixSpace(t.settings); err != nil {
+		return err
+	}
 	cutters, err := build(t.file.PreTokenizer, "pretokenizers", preTokenizers)
 	var parts []preTokenizer
 	for i, c := range cutters {
@@ -226,7 +233,10 @@ func byteLevelPiece(w *work, p piece, yield func(piece)) {
 }
 
 func (t *Tokenizer) buildPostProcessor() error {
-	var err error
+	err := t.applyAround(t.settings)
+	if err != nil {
+		return err
+	}
 	if t.post, err = build(t.file.PostProcessor, "processors", postProcessors); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type Tokenizer struct {
 	decoders        []decoder
 	cache           wordCache
 	least           least
+	settings        *settings
 }
 
 // token is what an id stands for. text is what decoders take: for an added token
@@ -54,7 +55,8 @@ type token struct {
 	content string // of an added token
 }
 
-// Load reads tokenizer.json in a model's folder.
+// Load reads the tokenizer in a model's folder: tokenizer.json, and what the files
+// beside it say of it.
 func Load(dir string) (*Tokenizer, error) {
 	t, err := LoadFS(os.DirFS(dir))
 	if err != nil {
@@ -63,7 +65,7 @@ func Load(dir string) (*Tokenizer, error) {
 	return t, nil
 }
 
-// LoadFS reads tokenizer.json in a model's folder.
+// LoadFS reads the tokenizer in a model's folder, as Load.
 func LoadFS(dir fs.FS) (*Tokenizer, error) {
 	f, err := dir.Open(File)
 	if err != nil {
@@ -74,24 +76,30 @@ func LoadFS(dir fs.FS) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the tokenizer: %w", err)
 	}
-	return Parse(data)
+	s, err := readSettings(dir)
+	if err != nil {
+		return nil, err
+	}
+	return parseWith(data, s)
 }
 
 // Parse reads a tokenizer.json. It allocates in proportion to it.
-func Parse(data []byte) (*Tokenizer, error) {
-	t, err := parse(data)
+func Parse(data []byte) (*Tokenizer, error) { return parseWith(data, &settings{}) }
+
+func parseWith(data []byte, s *settings) (*Tokenizer, error) {
+	t, err := parse(data, s)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", File, err)
 	}
 	return t, nil
 }
 
-func parse(data []byte) (t *Tokenizer, err error) {
+func parse(data []byte, s *settings) (t *Tokenizer, err error) {
 	if len(data) > MaxFile {
 		return nil, fmt.Errorf("more than %d bytes", MaxFile)
 	}
 	defer catch(&err)
-	t = &Tokenizer{}
+	t = &Tokenizer{settings: s}
 	if err := strict(data, &t.file); err != nil {
 		return nil, position(err)
 	}
