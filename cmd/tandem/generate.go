@@ -78,6 +78,9 @@ func openTerminal(ctx context.Context, dir string, o deploy.Options) (*terminal,
 	if t.text, err = openText(m); err != nil {
 		return nil, errors.Join(err, m.Checkpoint.Close())
 	}
+	if o.Log != nil {
+		t.tell(o.Log)
+	}
 	bar := newProgress(os.Stderr, "loading "+m.Name)
 	o.Progress = bar.report
 	t.local, err = deploy.StartLocal(ctx, m, o, nil)
