@@ -110,11 +110,11 @@ func TestNodeRefusesBadRequestsAlone(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestLargeRequestsCostNoNode: 60,000 tokens, and 20 candidates for each, are 16 MB:
-// four times as much as a message may have. They come through, and so does what runs
-// beside them.
+// TestLargeRequestsCostNoNode: 20,000 tokens, and 20 candidates for each, are 5 MB:
+// more than a message may have. They come through, and so does what runs beside
+// them.
 func TestLargeRequestsCostNoNode(t *testing.T) {
-	const tokens = 60_000
+	const tokens = 20_000
 	p := newPairFor(t, false, 1<<17)
 	large := ask()
 	large.Prompt, large.PromptLogprobs = make([]int32, tokens), 20
