@@ -151,6 +151,20 @@ func TestKilledNodeIsToldByItsConnection(t *testing.T) {
 	require.Contains(t, p.members.Gone(p.session.Self.ID), "its connection ")
 }
 
+// TestKilledFrontEndIsToldByItsConnection: by both of a node's streams.
+func TestKilledFrontEndIsToldByItsConnection(t *testing.T) {
+	p := newPair(t, true)
+	p.web.CloseClientConnections()
+	require.ErrorContains(t, <-p.ended, "the front end is lost: its connection ")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var err error
+	for err == nil {
+		_, err = p.session.Next(ctx)
+	}
+	require.ErrorContains(t, err, "the front end is lost: its connection ")
+}
+
 // cut ends the node's connections as the end of its process does.
 func (p *pair) cut(t *testing.T) {
 	t.Helper()
