@@ -113,7 +113,7 @@ func TestNodeKeepsItsAddress(t *testing.T) {
 func TestWaitingForTheFrontEndIsNoWarning(t *testing.T) {
 	c := startCluster(t, "", 1, 1)
 	alone := c.node(nodeSpec{Role: "expert", Control: "http://" + freeAddr(t)})
-	alone.logs(t, "level=INFO msg=\"waiting for the front end to start, trying to join\"")
+	alone.logs(t, "level=INFO msg=\"waiting for the front end, trying to join\"")
 	time.Sleep(time.Second)
 	require.Equal(t, 1, strings.Count(alone.log.String(), "waiting for the front end"), "%s", alone.log)
 	require.NotContains(t, alone.log.String(), "WARN")
