@@ -2,14 +2,23 @@ package api
 
 import (
 	"errors"
+	"io"
+	"math"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 )
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a := &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: s.cfg.Limits.Write}
+	a := &answer{
+		ResponseWriter: w, control: http.NewResponseController(w), patience: s.cfg.Limits.Write,
+		body: r.ContentLength != 0,
+	}
+	if !a.body {
+		connectionOf(r.Context()).works(math.MaxInt)
+	}
 	// Both deadlines hold for what net/http does by itself as well: it reads on
 	// where a handler has not read the whole body.
 	_ = a.control.SetReadDeadline(time.Now().Add(s.cfg.Limits.ReadBody)) // not every writer has one: tests' do not
@@ -20,7 +29,25 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	s.mux.ServeHTTP(a, r)
+	s.leave(a, r)
 }
+
+// leave gives a client that still sends its body a moment to read the answer: one
+// that sends all before it reads anything would see a connection that breaks.
+// net/http by itself would wait for the body for as long as bodies may take.
+func (s *Server) leave(a *answer, r *http.Request) {
+	if !a.body {
+		return
+	}
+	_ = a.control.Flush()                                   // the answer to a client that has gone
+	_ = a.control.SetReadDeadline(time.Now().Add(lastWord)) // not every writer has one: tests' do not
+	if !strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+		_, _ = io.CopyN(io.Discard, r.Body, s.cfg.Limits.Body)
+	}
+}
+
+// lastWord is how long a body that nobody wants is read on.
+const lastWord = time.Second
 
 // panicked answers a request that broke an invariant of ours; where its answer
 // has begun, the connection closes.
@@ -43,6 +70,8 @@ type answer struct {
 	control  *http.ResponseController
 	patience time.Duration
 	begun    bool
+	// body says that the request has a body, which has not been read to its end.
+	body bool
 }
 
 // piece is what a client has patience's time to read, in bytes.
@@ -53,8 +82,13 @@ func (a *answer) expect(d time.Duration) {
 	_ = a.control.SetWriteDeadline(time.Now().Add(d)) // not every writer has one: tests' do not
 }
 
+// WriteHeader closes the connection behind an answer to a stranger, or to one whose
+// body has not come: what follows on it cannot be a request.
 func (a *answer) WriteHeader(status int) {
 	a.begun = true
+	if a.body || status == http.StatusUnauthorized {
+		a.Header().Set("Connection", "close")
+	}
 	a.ResponseWriter.WriteHeader(status)
 }
 

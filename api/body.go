@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -20,18 +21,34 @@ const (
 
 // readBody reads and parses a request's JSON. What it returns may be parts of the
 // body.
-func readBody[T any](s *Server, w http.ResponseWriter, r *http.Request, parse func([]byte) (T, error)) (request T, err error) {
+func readBody[T any](s *Server, w http.ResponseWriter, r *http.Request, parse func(*Parser, []byte) (T, error)) (request T, err error) {
 	lease := &lease{budget: s.bodies}
 	defer lease.end()
 	data, err := s.body(w, r, lease)
 	if err != nil {
 		return request, err
 	}
-	return parse(data)
+	parser := &Parser{Strict: s.cfg.Strict, MaxStops: s.cfg.Limits.Stops}
+	request, err = parse(parser, data)
+	s.warn(w, r, parser.Warnings())
+	return request, err
 }
 
-// body reads a request's JSON, before the deadline that ServeHTTP has set. It
-// never holds more than the limit.
+// warn tells the client and the log of what is passed over.
+func (s *Server) warn(w http.ResponseWriter, r *http.Request, warnings []string) {
+	if len(warnings) == 0 {
+		return
+	}
+	for _, text := range warnings {
+		w.Header().Add("Warnings", text)
+	}
+	if more, ok := s.warned.now(); ok {
+		s.cfg.Log.Warn("a request has fields that change nothing", "path", r.URL.Path, "warnings", warnings, "unsaid", more)
+	}
+}
+
+// body reads a request's JSON, as fast as a client has to send it. It never holds
+// more than the limit.
 func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]byte, error) {
 	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
 		return nil, err
@@ -40,7 +57,7 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]b
 	if r.ContentLength > s.cfg.Limits.Body {
 		return nil, s.tooLarge(r, control)
 	}
-	data, err := lease.read(io.LimitReader(r.Body, s.cfg.Limits.Body+1))
+	data, err := lease.read(io.LimitReader(s.paced(r.Body, control), s.cfg.Limits.Body+1))
 	if err == nil && int64(len(data)) > s.cfg.Limits.Body {
 		err = s.tooLarge(r, control)
 	}
@@ -48,7 +65,55 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]b
 		return nil, bodyError(err)
 	}
 	_ = control.SetReadDeadline(time.Time{}) // the wait for the client's leaving has no end
-	return data, nil
+	return data, s.working(w, r)
+}
+
+// working says that a request has come in whole. It is refused where as many do
+// work as may.
+func (s *Server) working(w http.ResponseWriter, r *http.Request) error {
+	if a, ok := w.(*answer); ok {
+		a.body = false
+	}
+	conn := connectionOf(r.Context())
+	if limit := conn.ordinary(len(s.cfg.APIKeys) > 0); !conn.works(limit) {
+		return &Error{
+			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "rate_limit_exceeded",
+			Message:    fmt.Sprintf("the server answers %d requests, as many as it may at once", limit),
+			RetryAfter: time.Second,
+		}
+	}
+	return nil
+}
+
+// paced is a body whose sender has so much time for each piece, and a request's
+// time for all of it.
+type paced struct {
+	io.Reader
+	control  *http.ResponseController
+	patience time.Duration
+	last     time.Time
+	since    int64 // bytes
+}
+
+func (s *Server) paced(body io.Reader, control *http.ResponseController) *paced {
+	return &paced{
+		Reader: body, control: control, patience: s.cfg.Limits.ReadBody,
+		last: time.Now().Add(s.cfg.Limits.Request),
+	}
+}
+
+// Read extends the deadline where a piece has come.
+func (p *paced) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	if p.since += int64(n); p.since >= piece {
+		p.since = 0
+		due := time.Now().Add(p.patience)
+		if due.After(p.last) {
+			due = p.last
+		}
+		_ = p.control.SetReadDeadline(due) // not every writer has one: tests' do not
+	}
+	return n, err
 }
 
 // checkMediaType accepts JSON, and a request that does not say. (A browser does

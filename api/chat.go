@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+	"errors"
 	"math"
 	"net/http"
 	"strings"
@@ -10,14 +12,14 @@ import (
 
 // chat answers /v1/chat/completions.
 func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseChat)
+	request, err := readBody(s, w, r, (*Parser).Chat)
 	if err != nil {
 		return err
 	}
 	if err := s.checkModel(request.Model); err != nil {
 		return err
 	}
-	job, asked, err := s.chatJob(request)
+	job, asked, err := s.chatJob(r.Context(), request)
 	if err != nil {
 		return err
 	}
@@ -34,6 +36,10 @@ func aboutMessages(err error) error {
 	if err == nil {
 		return nil
 	}
+	var long *completion.LengthError
+	if errors.As(err, &long) {
+		return tooLong("messages", long.Text("messages"))
+	}
 	e := *asError(err)
 	if e.Param == "prompt" {
 		e.Param = "messages"
@@ -42,7 +48,7 @@ func aboutMessages(err error) error {
 }
 
 // render is the conversation as the model reads it.
-func (s *Server) render(c *Conversation) (string, error) {
+func (s *Server) render(ctx context.Context, c *Conversation) (string, error) {
 	if s.cfg.Template == nil {
 		return "", &Error{
 			Status: http.StatusBadRequest, Type: "invalid_request_error", Param: "messages", Code: "no_chat_template",
@@ -63,7 +69,10 @@ func (s *Server) render(c *Conversation) (string, error) {
 	if len(c.Tools) > 0 {
 		in.Tools = array(c.Tools)
 	}
-	text, err := s.cfg.Template.Render(in)
+	text, err := s.cfg.Template.Render(ctx, in)
+	if ctx.Err() != nil {
+		return "", why(ctx, err)
+	}
 	if err != nil {
 		return "", invalid("messages", "the model's chat template refuses the conversation: %v", err)
 	}
@@ -104,16 +113,20 @@ type chatJob struct {
 }
 
 // chatJob prepares a request of /v1/chat/completions.
-func (s *Server) chatJob(r *ChatRequest) (*chatJob, completion.Request, error) {
+func (s *Server) chatJob(ctx context.Context, r *ChatRequest) (*chatJob, completion.Request, error) {
 	asked, err := s.base(&r.Sampling)
 	if err != nil {
 		return nil, asked, err
 	}
-	ids, err := s.chatIDs(&r.Conversation, r.AddSpecialTokens)
+	ids, err := s.chatIDs(ctx, &r.Conversation, r.AddSpecialTokens)
 	if err != nil {
 		return nil, asked, err
 	}
 	asked.Prompts = [][]int32{ids}
+	if err := s.truncate(&r.Sampling, asked.Prompts, specials{}, first(1, r.MaxTokens)); err != nil {
+		return nil, asked, err
+	}
+	ids = asked.Prompts[0]
 	asked.MaxTokens, asked.Clip = s.chatBudget(r)
 	if r.Logprobs {
 		asked.Logprobs = r.TopLogprobs
@@ -127,8 +140,8 @@ func (s *Server) chatJob(r *ChatRequest) (*chatJob, completion.Request, error) {
 
 // chatIDs are a conversation's tokens. Templates write special tokens
 // themselves; more are added only where the client asks.
-func (s *Server) chatIDs(c *Conversation, addSpecial *bool) ([]int32, error) {
-	text, err := s.render(c)
+func (s *Server) chatIDs(ctx context.Context, c *Conversation, addSpecial *bool) ([]int32, error) {
+	text, err := s.render(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -19,7 +20,7 @@ type heardTemplate struct {
 	err  error
 }
 
-func (h *heardTemplate) Render(in api.TemplateInput) (string, error) {
+func (h *heardTemplate) Render(_ context.Context, in api.TemplateInput) (string, error) {
 	h.in = in
 	return h.text, h.err
 }
@@ -116,7 +117,7 @@ func TestNewMessage(t *testing.T) {
 	m := api.NewMessage("user", "a \"b\" <c>")
 	body, err := json.Marshal(map[string]any{"messages": []api.Message{m}})
 	require.NoError(t, err)
-	r, err := api.ParseChat(body)
+	r, err := (&api.Parser{}).Chat(body)
 	require.NoError(t, err)
 	require.Equal(t, m.Content, r.Messages[0].Content)
 	require.Equal(t, m.Role, r.Messages[0].Role)

@@ -12,7 +12,7 @@ import (
 
 // completions answers /v1/completions.
 func (s *Server) completions(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseCompletion)
+	request, err := readBody(s, w, r, (*Parser).Completion)
 	if err != nil {
 		return err
 	}
@@ -113,6 +113,9 @@ func (s *Server) textJob(r *CompletionRequest) (*textJob, completion.Request, er
 	for _, text := range texts {
 		ids = append(ids, tokenizer.Encode(text, first(true, r.AddSpecialTokens)))
 	}
+	if err := s.truncate(&r.Sampling, ids, s.specials(texts, r.AddSpecialTokens), r.maxTokens()); err != nil {
+		return nil, asked, err
+	}
 	asked.Prompts = ids
 	asked.MaxTokens, asked.Clip = r.maxTokens(), r.MaxTokens == nil
 	if r.Logprobs != nil {
@@ -130,10 +133,19 @@ func (s *Server) textJob(r *CompletionRequest) (*textJob, completion.Request, er
 	return j, asked, nil
 }
 
+// specials are those around the first of some texts.
+func (s *Server) specials(texts []string, add *bool) specials {
+	if texts == nil || !first(true, add) {
+		return specials{}
+	}
+	tokenizer := s.cfg.Service.Tokenizer()
+	return specialsOf(tokenizer.Encode(texts[0], true), tokenizer.Encode("", true))
+}
+
 // echo fills echoed.
 func (j *textJob) echo(texts []string, skipSpecial bool) {
 	for i := range j.echoed {
-		if texts != nil {
+		if texts != nil && j.request.Truncate == nil {
 			j.echoed[i] = texts[i]
 		} else {
 			j.echoed[i] = j.naming.tokenizer.Decode(j.ids[i], skipSpecial)

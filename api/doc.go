@@ -4,13 +4,15 @@
 //
 // # What a client asks for
 //
-// Nothing is passed over. A field is implemented, or is known to leave the answer
-// as it is (user, metadata, store, …), or is refused with a 400 that names it in
-// "param": every other field of OpenAI's and vLLM's, and any field that nobody
-// knows. (OpenAI refuses those too; vLLM ignores them.) null is the same as
-// leaving a field out. [Sampling], [CompletionRequest] and [ChatRequest] list what
-// is implemented; where they are silent, the checkpoint's generation_config.json
-// speaks, and then OpenAI's defaults.
+// Nothing is passed over in silence. A field is implemented, or is known to leave
+// the answer as it is (user, metadata, store, …), or is refused with a 400 that
+// names it in "param": every other field of OpenAI's and vLLM's, unless its value
+// asks for nothing ([], "", the default). A field that nobody knows is ignored, as
+// vLLM does it, with a line in the header "warnings" and in the log; a strict
+// server refuses it, as OpenAI does. null is the same as leaving a field out.
+// [Sampling], [CompletionRequest] and [ChatRequest] list what is implemented;
+// where they are silent, the checkpoint's generation_config.json speaks, and then
+// OpenAI's defaults.
 //
 // Tools are rendered into the prompt by the model's template; what the model
 // writes is not parsed for calls and is returned as content, as it stands, with

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // transcript is a template: the messages' JSON as it is, then tools and the rest.
 type transcript struct{}
 
-func (transcript) Render(in api.TemplateInput) (string, error) {
+func (transcript) Render(_ context.Context, in api.TemplateInput) (string, error) {
 	text := string(in.Messages)
 	if in.Tools != nil {
 		text += " tools " + string(in.Tools)

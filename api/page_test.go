@@ -56,18 +56,18 @@ type requestPage struct {
 }
 
 var requestPages = []requestPage{
-	{section: "completions", tables: []string{"common", "ParseCompletion"}, parse: failing(api.ParseCompletion),
+	{section: "completions", tables: []string{"common", "Completion"}, parse: failing((*api.Parser).Completion),
 		base: map[string]string{"prompt": `"x"`, "stream": "true"}},
-	{section: "chat", tables: []string{"Conversation.fields", "ParseChat"}, parse: failing(api.ParseChat),
+	{section: "chat", tables: []string{"Conversation.fields", "Chat"}, parse: failing((*api.Parser).Chat),
 		base: map[string]string{"messages": `[{"role": "user", "content": "x"}]`, "stream": "true", "logprobs": "true"}},
-	{section: "messages", tables: []string{"message.fields"}, parse: failing(api.ParseChat), within: `{"messages": [%s]}`,
+	{section: "messages", tables: []string{"message.fields"}, parse: failing((*api.Parser).Chat), within: `{"messages": [%s]}`,
 		base: map[string]string{"role": `"assistant"`, "content": `"x"`}},
-	{section: "tokenize", tables: []string{"ParseTokenize"}, parse: failing(api.ParseTokenize), base: map[string]string{"prompt": `"x"`}},
-	{section: "detokenize", tables: []string{"ParseDetokenize"}, parse: failing(api.ParseDetokenize), base: map[string]string{"tokens": "[1]"}},
+	{section: "tokenize", tables: []string{"Tokenize"}, parse: failing((*api.Parser).Tokenize), base: map[string]string{"prompt": `"x"`}},
+	{section: "detokenize", tables: []string{"Detokenize"}, parse: failing((*api.Parser).Detokenize), base: map[string]string{"tokens": "[1]"}},
 }
 
 // elsewhere are tables of fields that the page describes in words.
-var elsewhere = []string{"Sampling.streamOptions", "streamOptions", "partRule"}
+var elsewhere = []string{"streamOptions", "partRule"}
 
 // requireAllTables fails where the code has fields that no page lists.
 func requireAllTables(t *testing.T, tables map[string][]string) {
@@ -83,9 +83,9 @@ func requireAllTables(t *testing.T, tables map[string][]string) {
 	}
 }
 
-func failing[T any](parse func([]byte) (T, error)) func([]byte) error {
+func failing[T any](parse func(*api.Parser, []byte) (T, error)) func([]byte) error {
 	return func(body []byte) error {
-		_, err := parse(body)
+		_, err := parse(new(api.Parser), body)
 		return err
 	}
 }
@@ -94,7 +94,7 @@ func failing[T any](parse func([]byte) (T, error)) func([]byte) error {
 // any.
 var probes = []string{
 	"true", "false", "0", "1", "-1", "0.5", "1e300", "-1e300", "9223372036854775807", "-9223372036854775808",
-	`""`, `"x"`, `"none"`, `"auto"`, `"low"`, "[]", `["x"]`, `["text"]`, "[1]", "{}", `{"type": "text"}`, `{"a": 1}`,
+	`""`, `"x"`, `"none"`, `"auto"`, `"low"`, `"medium"`, "[]", `["x"]`, `["text"]`, "[1]", "{}", `{"type": "text"}`, `{"a": 1}`,
 }
 
 // tried is what came of a field's probes.
@@ -145,6 +145,7 @@ var (
 	tooMany    = regexp.MustCompile(`has more than (\d+) entries`)
 	wrongKind  = regexp.MustCompile(`must be (?:an? )?(.*), and is an? \w+$`)
 	outOfRange = regexp.MustCompile(`must lie between (.*) and (.*), and is`)
+	oneOf      = regexp.MustCompile(`must be one of (.*), and is`)
 	wasSent    = regexp.MustCompile(`; .* was sent$`)
 )
 
@@ -163,6 +164,8 @@ func (f *tried) note(name, value string, err error) {
 		if m := wrongKind.FindStringSubmatch(e.Message); m != nil {
 			f.kind = cmp.Or(f.kind, m[1])
 		}
+	case oneOf.MatchString(e.Message):
+		f.bounds = "one of " + oneOf.FindStringSubmatch(e.Message)[1]
 	case e.Code == "out_of_range":
 		if m := outOfRange.FindStringSubmatch(e.Message); m != nil {
 			f.bounds = boundsOf(m[1], m[2])

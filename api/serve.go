@@ -7,8 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
+
+	"github.com/tandem-moe/tandem/internal/connlog"
 )
 
 // Serve answers requests on a listener until ctx ends, and then drains: running
@@ -22,11 +23,13 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		ReadHeaderTimeout: s.cfg.Limits.Header,
 		IdleTimeout:       s.cfg.Limits.Idle,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          connlog.New(s.cfg.Log, slog.LevelDebug).Server(),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
+	accepting := newListener(listener, s.cfg.Limits.Connections, s.cfg.Log)
+	server.ConnState, server.ConnContext = accepting.table.observe, withConnection
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(newLimited(listener, s.cfg.Limits.Connections)) }()
+	go func() { failed <- server.Serve(accepting) }()
 	select {
 	case err := <-failed:
 		return errors.Join(fmt.Errorf("serving HTTP on %s: %w", listener.Addr(), err), server.Close())
@@ -60,47 +63,4 @@ func (s *Server) shutdown(server *http.Server) error {
 		return server.Close()
 	}
 	return nil
-}
-
-// limited is a listener that accepts no more while it has its fill of
-// connections.
-type limited struct {
-	net.Listener
-	places chan struct{}
-	once   sync.Once
-	closed chan struct{}
-}
-
-func newLimited(l net.Listener, most int) *limited {
-	return &limited{Listener: l, places: make(chan struct{}, most), closed: make(chan struct{})}
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.places <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		<-l.places
-		return nil, err
-	}
-	return &placed{Conn: conn, leave: sync.OnceFunc(func() { <-l.places })}, nil
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-// placed is a connection that gives its place back.
-type placed struct {
-	net.Conn
-	leave func()
-}
-
-func (p *placed) Close() error {
-	defer p.leave()
-	return p.Conn.Close()
 }

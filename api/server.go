@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"log/slog"
@@ -18,7 +19,7 @@ import (
 // Template renders a conversation to the text that the model continues.
 type Template interface {
 	// Render returns an error for a conversation that the template refuses.
-	Render(TemplateInput) (string, error)
+	Render(context.Context, TemplateInput) (string, error)
 }
 
 // TemplateInput are a template's variables. JSON values have their fields in the
@@ -40,8 +41,9 @@ type Config struct {
 	// Created is when the model was made or loaded.
 	Created time.Time
 	// Fingerprint names what an answer depends on beside the request: weights and
-	// numerics. Empty: it is left out.
-	Fingerprint string
+	// numerics. It is asked for with every answer, as a front end knows only once
+	// its nodes have loaded them. Nil or empty: it is left out.
+	Fingerprint func() string
 	// Version is Tandem's.
 	Version string
 	// Service completes prompts.
@@ -61,6 +63,10 @@ type Config struct {
 	Metrics http.Handler
 	// APIKeys are accepted as bearer tokens; none: no key is needed.
 	APIKeys []string
+
+	// Strict refuses fields that nobody knows. Else they are ignored, as vLLM does
+	// it, and named in the header "warnings" and in the log.
+	Strict bool
 
 	Limits Limits
 
@@ -82,16 +88,20 @@ type Limits struct {
 	Bodies int64
 	// Request is the longest that a request may take: 10 minutes.
 	Request time.Duration
-	// Header and ReadBody are how long a client may take to send each: 10 s and
-	// 60 s.
+	// Header is how long a client may take to send a request's header: 10 s.
+	// ReadBody is how long it may take for each 64 KiB of the body: 20 s.
 	Header, ReadBody time.Duration
 	// Write is how long a client may take to read 64 KiB of an answer: 30 s.
 	Write time.Duration
 	// Idle is how long a connection may wait for its next request: 2 minutes.
 	Idle time.Duration
-	// Connections is how many there may be at once: 4096. Further ones wait to be
-	// accepted.
+	// Connections is how many requests may do work at once, each on a connection of
+	// its own: 4096, or half of the files that the process may open. There are a
+	// few more for what is answered at once, and for clients with a key. Where all
+	// are taken, a new one takes the place of the idlest.
 	Connections int
+	// Stops is how many stop strings a request may have: 64.
+	Stops int
 	// Grace is how long running requests may take once the server is told to
 	// stop: 30 s.
 	Grace time.Duration
@@ -102,7 +112,7 @@ func (l *Limits) fill() {
 		into     *time.Duration
 		standard time.Duration
 	}{
-		{&l.Request, 10 * time.Minute}, {&l.Header, 10 * time.Second}, {&l.ReadBody, time.Minute},
+		{&l.Request, 10 * time.Minute}, {&l.Header, 10 * time.Second}, {&l.ReadBody, 20 * time.Second},
 		{&l.Write, 30 * time.Second}, {&l.Idle, 2 * time.Minute}, {&l.Grace, 30 * time.Second},
 	} {
 		if *d.into == 0 {
@@ -116,7 +126,7 @@ func (l *Limits) fill() {
 		l.Bodies = 256 << 20
 	}
 	if l.Connections == 0 {
-		l.Connections = 4096
+		l.Connections = min(4096, max(1, openFiles()/2))
 	}
 }
 
@@ -126,6 +136,8 @@ type Server struct {
 	mux    *http.ServeMux
 	gate   *gate
 	bodies *budget
+	warned rare
+	keys   [][sha256.Size]byte // digests of cfg.APIKeys
 }
 
 // NewServer makes a server.
@@ -143,7 +155,7 @@ func NewServer(cfg Config) *Server {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}, keys: digests(cfg.APIKeys)}
 	s.routes()
 	return s
 }
@@ -221,14 +233,25 @@ func (s *Server) authorised(h handler) handler {
 	}
 }
 
-// knownKey compares in a time that does not tell how much of a key is right.
+// knownKey compares digests, in a time that tells neither how much of a key is
+// right nor how long it is.
 func (s *Server) knownKey(header string) bool {
 	scheme, key, _ := strings.Cut(header, " ")
-	known := 0
-	for _, k := range s.cfg.APIKeys {
-		known |= subtle.ConstantTimeCompare([]byte(k), []byte(key))
+	key = strings.TrimSpace(key)
+	sent, known := sha256.Sum256([]byte(key)), 0
+	for i := range s.keys {
+		known |= subtle.ConstantTimeCompare(s.keys[i][:], sent[:])
 	}
-	return known == 1 && strings.EqualFold(scheme, "Bearer")
+	return known == 1 && key != "" && strings.EqualFold(scheme, "Bearer")
+}
+
+// digests are those of keys.
+func digests(keys []string) [][sha256.Size]byte {
+	all := make([][sha256.Size]byte, len(keys))
+	for i, k := range keys {
+		all[i] = sha256.Sum256([]byte(strings.TrimSpace(k)))
+	}
+	return all
 }
 
 // guarded adds to authorised what routes that do work need: they are refused
@@ -289,6 +312,13 @@ func (s *Server) envelope(w http.ResponseWriter, r *http.Request, prefix, object
 	w.Header().Set("X-Request-Id", id)
 	return envelope{
 		ID: prefix + id, Object: object, Created: s.cfg.Now().Unix(),
-		Model: s.modelName(asked.Model), SystemFingerprint: s.cfg.Fingerprint,
+		Model: s.modelName(asked.Model), SystemFingerprint: s.fingerprint(),
 	}
+}
+
+func (s *Server) fingerprint() string {
+	if s.cfg.Fingerprint == nil {
+		return ""
+	}
+	return s.cfg.Fingerprint()
 }

@@ -285,20 +285,6 @@ func isTimeout(err error) bool {
 	return errors.As(err, &e) && e.Timeout()
 }
 
-// TestConnectionLimit: beyond the limit, clients wait for their turn.
-func TestConnectionLimit(t *testing.T) {
-	cfg := config(enginetest.New())
-	cfg.Limits.Connections = 2
-	cfg.Limits.Header = 200 * time.Millisecond
-	address := start(t, cfg)
-	for range 2 {
-		dial(t, address)
-	}
-	began := time.Now()
-	require.Equal(t, 200, post(t, address, "/v1/completions", prompt).status)
-	require.Greater(t, time.Since(began), 50*time.Millisecond, "the silent connections were not in the way")
-}
-
 // inBackground sends a completion; its answer, as far as it goes, comes on the
 // channel.
 func inBackground(ctx context.Context, address, body string) <-chan string {

@@ -1,6 +1,9 @@
 package api
 
-import "net/http"
+import (
+	"context"
+	"net/http"
+)
 
 // TokenizeRequest is the body of /tokenize: a prompt, or a conversation.
 type TokenizeRequest struct {
@@ -11,10 +14,10 @@ type TokenizeRequest struct {
 	ReturnTokenStrs  bool  `json:"return_token_strs,omitempty"`
 }
 
-// ParseTokenize reads the body of /tokenize. Errors are *Error.
-func ParseTokenize(body []byte) (*TokenizeRequest, error) {
+// Tokenize reads the body of /tokenize. Errors are *Error.
+func (p *Parser) Tokenize(body []byte) (*TokenizeRequest, error) {
 	var r TokenizeRequest
-	err := parse(body, r.Conversation.fields().with(fields{
+	err := p.parse(body, r.Conversation.fields(p).with(fields{
 		"model":              text(&r.Model),
 		"prompt":             optional(text, &r.Prompt),
 		"add_special_tokens": optional(boolean, &r.AddSpecialTokens),
@@ -34,14 +37,14 @@ func ParseTokenize(body []byte) (*TokenizeRequest, error) {
 
 // tokenize answers /tokenize.
 func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseTokenize)
+	request, err := readBody(s, w, r, (*Parser).Tokenize)
 	if err != nil {
 		return err
 	}
 	if err := s.checkModel(request.Model); err != nil {
 		return err
 	}
-	ids, err := s.tokens(request)
+	ids, err := s.tokens(r.Context(), request)
 	if err != nil {
 		return err
 	}
@@ -60,12 +63,12 @@ func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) tokens(r *TokenizeRequest) ([]int32, error) {
+func (s *Server) tokens(ctx context.Context, r *TokenizeRequest) ([]int32, error) {
 	if r.Prompt != nil {
 		ids := s.cfg.Service.Tokenizer().Encode(*r.Prompt, first(true, r.AddSpecialTokens))
 		return append([]int32{}, ids...), nil
 	}
-	return s.chatIDs(&r.Conversation, r.AddSpecialTokens)
+	return s.chatIDs(ctx, &r.Conversation, r.AddSpecialTokens)
 }
 
 // DetokenizeRequest is the body of /detokenize.
@@ -74,10 +77,10 @@ type DetokenizeRequest struct {
 	Tokens []int32 `json:"tokens"`
 }
 
-// ParseDetokenize reads the body of /detokenize. Errors are *Error.
-func ParseDetokenize(body []byte) (*DetokenizeRequest, error) {
+// Detokenize reads the body of /detokenize. Errors are *Error.
+func (p *Parser) Detokenize(body []byte) (*DetokenizeRequest, error) {
 	var r DetokenizeRequest
-	if err := parse(body, fields{"model": text(&r.Model), "tokens": tokenIDs(&r.Tokens)}); err != nil {
+	if err := p.parse(body, fields{"model": text(&r.Model), "tokens": tokenIDs(&r.Tokens)}); err != nil {
 		return nil, err
 	}
 	if r.Tokens == nil {
@@ -88,7 +91,7 @@ func ParseDetokenize(body []byte) (*DetokenizeRequest, error) {
 
 // detokenize answers /detokenize.
 func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseDetokenize)
+	request, err := readBody(s, w, r, (*Parser).Detokenize)
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,16 @@ func readFile(name string) ([]byte, error) {
 	return text, nil
 }
 
+// quoted writes a file's name for a shell.
+func quoted(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool {
+		return !(r == '/' || r == '.' || r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
+	}) {
+		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return name
+}
+
 // valid checks a certificate's times; file says where it is from.
 func valid(file string, c *x509.Certificate, now time.Time) error {
 	switch {

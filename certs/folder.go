@@ -1,10 +1,7 @@
 package certs
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -91,53 +88,4 @@ func (f Folder) Issue(r Request, now time.Time, replace bool) (Files, error) {
 		return Files{}, fmt.Errorf("issuing a certificate: %w", err)
 	}
 	return InFolder(f.file(r.Name)), nil
-}
-
-// file is one that is to be written.
-type file struct {
-	name string
-	text []byte
-	mode fs.FileMode
-}
-
-// writeAll writes files that belong together into a folder, which it makes if
-// need be. It looks for all of them before it writes one.
-func writeAll(dir string, replace bool, files []file) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for _, f := range files {
-		name := filepath.Join(dir, f.name)
-		if _, err := os.Lstat(name); err == nil && !replace {
-			return fmt.Errorf("%s: %w, and is kept", name, ErrExists)
-		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	for _, f := range files {
-		if err := f.write(dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// write puts the file in place whole: a reader sees the old one or the new one,
-// and a key is never readable to others, whatever the mode of an old file.
-func (f file) write(dir string) (err error) {
-	temp, err := os.CreateTemp(dir, f.name+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp.Name()) // it is of no use
-		}
-	}()
-	_, err = temp.Write(f.text)
-	err = errors.Join(err, temp.Chmod(f.mode), temp.Sync(), temp.Close())
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", temp.Name(), err)
-	}
-	return os.Rename(temp.Name(), filepath.Join(dir, f.name))
 }

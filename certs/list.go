@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -42,7 +43,7 @@ func (f Folder) folders() ([]string, error) {
 	inside, err := os.ReadDir(string(f))
 	folders := []string{"."}
 	for _, d := range inside {
-		if d.IsDir() {
+		if d.IsDir() && !strings.HasPrefix(d.Name(), ".") { // members' names have no dot in front
 			folders = append(folders, d.Name())
 		}
 	}

@@ -80,7 +80,8 @@ func readCerts(name string) ([]*x509.Certificate, error) {
 	return all, nil
 }
 
-// readKey reads the private key of a certificate.
+// readKey reads the private key of a certificate, from a file that nobody else may
+// read.
 func readKey(name string, cert *x509.Certificate, certName string) (crypto.Signer, error) {
 	text, err := readFile(name)
 	if err != nil {
@@ -89,6 +90,9 @@ func readKey(name string, cert *x509.Certificate, certName string) (crypto.Signe
 	key, err := parseKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w as a key: %w", name, ErrUnusable, err)
+	}
+	if err := Private(name); err != nil {
+		return nil, err
 	}
 	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(key.Public()) {

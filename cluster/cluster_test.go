@@ -1,16 +1,37 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
+
+// lockedBuffer is a log that several goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -20,19 +41,21 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 	r := NewRegistry(identity, Settings{ExpertNodes: 2, MicroBatches: 1}, time.Second)
 	now := time.Unix(0, 0)
 	joinAt := func(role Role, place int) Member {
-		m, err := r.Join(Hello{Role: role, Addr: "tcp:x", Identity: identity, Place: place}, now)
+		m, err := r.Join(Hello{Role: role, Addr: "tcp:x:1", Identity: identity, Place: place}, now)
 		require.NoError(t, err)
 		return m
 	}
 	join := func(role Role) Member { return joinAt(role, AnyPlace) }
 	e0, e1, a0 := join(Expert), join(Expert), join(Attention)
 	require.Equal(t, []int{0, 1, 0}, []int{e0.Place, e1.Place, a0.Place})
-	_, err := r.Join(Hello{Role: Expert, Addr: "tcp:y", Identity: identity, Place: AnyPlace}, now)
+	_, err := r.Join(Hello{Role: Expert, Addr: "tcp:y:1", Identity: identity, Place: AnyPlace}, now)
 	require.ErrorContains(t, err, "all 2 places of expert nodes are taken")
 	require.Equal(t, "no attention node is ready, 0 of 2 expert nodes are ready", r.View().Missing())
 	for _, m := range []Member{e0, e1, a0} {
 		require.NoError(t, r.Ready(m.ID, now))
 	}
+	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing(), "it has not reached the expert nodes")
+	require.NoError(t, r.Reach(a0.ID, nil, now))
 	require.Empty(t, r.View().Missing())
 
 	require.NoError(t, r.Heard(e1.ID, now.Add(time.Second)))
@@ -54,14 +77,14 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 func TestIdentityMismatchNamesBothValues(t *testing.T) {
 	other := identity
 	other.Layers = 5
-	_, err := NewRegistry(identity, Settings{ExpertNodes: 1}, time.Second).Join(Hello{Role: Attention, Addr: "tcp:x", Identity: other}, time.Now())
+	_, err := NewRegistry(identity, Settings{ExpertNodes: 1}, time.Second).Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: other}, time.Now())
 	require.ErrorContains(t, err, "layers: the cluster has 4, the node 5")
 }
 
 func TestNodesInsistOnSettings(t *testing.T) {
 	r := NewRegistry(identity, settings, time.Second)
 	join := func(wire, combine string) error {
-		_, err := r.Join(Hello{Role: Attention, Addr: "tcp:x", Identity: identity, Place: AnyPlace, Wire: wire, Combine: combine}, time.Now())
+		_, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace, Wire: wire, Combine: combine}, time.Now())
 		return err
 	}
 	require.NoError(t, join("", ""))
@@ -79,7 +102,8 @@ func front(t *testing.T, timeout time.Duration) (*Server, string) {
 	path, handler := s.Handler()
 	require.Equal(t, "/tandem.v1.Membership/", path)
 	web := httptest.NewUnstartedServer(handler)
-	web.Config.Protocols = Protocols()
+	web.Config.Protocols, web.Config.ConnContext = Protocols(), ConnContext
+	web.Listener = s.Bounded(web.Listener)
 	web.Start()
 	ctx, cancel := context.WithCancel(t.Context())
 	var run sync.WaitGroup
@@ -110,15 +134,16 @@ func TestNodesJoinAndSeeEachOther(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
-	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}, time.Second)
+	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer a.Close()
-	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:e", Identity: identity, Place: AnyPlace}, time.Second)
+	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	require.NoError(t, a.Ready())
 	require.NoError(t, e.Ready())
+	require.NoError(t, a.Reach(nil))
 	v := until(t, a, func(v View) bool { return v.Missing() == "" })
-	require.Equal(t, "tcp:e", v.Of(Expert)[0].Addr)
+	require.Equal(t, "tcp:127.0.0.1:7002", v.Of(Expert)[0].Addr)
 	require.Equal(t, settings, v.Settings)
 	e.Close()
 	until(t, a, func(v View) bool { return len(v.Of(Expert)) == 0 })
@@ -126,15 +151,23 @@ func TestNodesJoinAndSeeEachOther(t *testing.T) {
 	require.Len(t, v.Members, 1)
 }
 
-func TestRefusalSaysWhy(t *testing.T) {
-	_, url := front(t, time.Second)
+// TestRefusalTellsTheLog: a stranger hears nothing but that it differs, the front
+// end's log has both values.
+func TestRefusalTellsTheLog(t *testing.T) {
+	server, url := front(t, time.Second)
+	var log lockedBuffer
+	server.Log = slog.New(slog.NewTextHandler(&log, nil))
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
 	other := identity
 	other.Model = "xyz"
-	_, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:e", Identity: other, Place: AnyPlace}, time.Second)
-	require.ErrorContains(t, err, "model: the cluster has abc, the node xyz")
-	_, err = Join(t.Context(), client, url, Hello{Role: "router", Addr: "tcp:e", Identity: identity, Place: AnyPlace}, time.Second)
+	_, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: other, Place: AnyPlace}, time.Second)
+	require.ErrorContains(t, err, "the node differs from the cluster")
+	require.NotContains(t, err.Error(), identity.Model)
+	require.NotContains(t, err.Error(), "model")
+	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
+	require.Contains(t, log.String(), "model: the cluster has abc, the node xyz")
+	_, err = Join(t.Context(), client, url, Hello{Role: "router", Addr: "tcp:127.0.0.1:7002", Identity: identity, Place: AnyPlace}, time.Second)
 	require.ErrorContains(t, err, `role "router"`)
 }
 
@@ -144,18 +177,19 @@ func TestDrainingNodeIsSeen(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
-	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}, time.Second)
+	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer a.Close()
-	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:e", Identity: identity, Place: AnyPlace}, time.Second)
+	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer e.Close()
 	require.NoError(t, a.Ready())
 	require.NoError(t, e.Ready())
+	require.NoError(t, a.Reach(nil))
 	until(t, a, func(v View) bool { return v.Missing() == "" })
 	require.NoError(t, e.Drain())
 	v := until(t, a, func(v View) bool { return v.Missing() != "" })
-	require.Equal(t, "0 of 1 expert nodes are ready (about to stop: expert-0)", v.Missing())
+	require.Equal(t, "0 of 1 expert nodes are ready (about to stop: "+e.Self.ID+")", v.Missing())
 	require.True(t, v.Of(Expert)[0].Ready, "it still serves those who need it")
 	server.Expel(e.Self.ID)
 	until(t, a, func(v View) bool { return len(v.Of(Expert)) == 0 })
@@ -166,7 +200,7 @@ func TestExpelledNodeFindsOut(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
-	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:a", Identity: identity, Place: AnyPlace}, time.Second)
+	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer a.Close()
 	server.Expel(a.Self.ID)
@@ -175,7 +209,7 @@ func TestExpelledNodeFindsOut(t *testing.T) {
 	for err == nil {
 		_, err = a.Next(ctx)
 	}
-	require.ErrorContains(t, err, "was removed")
+	require.ErrorContains(t, err, "was removed: it was about to stop")
 }
 
 // TestEndComesRightAfterAView: a session may end after Next has heard of a view,

@@ -38,9 +38,18 @@ func helloFromProto(role Role, p *tandemv1.Hello) Hello {
 	return h
 }
 
+func progressToProto(p Progress) *tandemv1.Beat {
+	return &tandemv1.Beat{Loaded: p.Loaded, Steps: p.Steps, Awaited: p.Awaited}
+}
+
+func progressFromProto(b *tandemv1.Beat) Progress {
+	return Progress{Loaded: b.GetLoaded(), Steps: b.GetSteps(), Awaited: b.GetAwaited()}
+}
+
 func memberToProto(m Member) *tandemv1.Member {
 	return &tandemv1.Member{
 		Id: m.ID, Role: string(m.Role), Addr: m.Addr, Epoch: m.Epoch, Place: int64(m.Place), Ready: m.Ready, Draining: m.Draining,
+		Reached: m.Reached,
 	}
 }
 
@@ -48,6 +57,7 @@ func memberFromProto(p *tandemv1.Member) Member {
 	return Member{
 		ID: p.GetId(), Role: Role(p.GetRole()), Addr: p.GetAddr(),
 		Epoch: p.GetEpoch(), Place: int(p.GetPlace()), Ready: p.GetReady(), Draining: p.GetDraining(),
+		Reached: p.GetReached(),
 	}
 }
 
@@ -60,7 +70,24 @@ func viewToProto(v View) *tandemv1.View {
 	for _, m := range v.Members {
 		p.Members = append(p.Members, memberToProto(m))
 	}
+	p.Unreached = unreachedToProto(v.Unreached)
 	return p
+}
+
+func unreachedToProto(pairs []Unreached) []*tandemv1.Unreached {
+	var p []*tandemv1.Unreached
+	for _, u := range pairs {
+		p = append(p, &tandemv1.Unreached{Attention: u.Attention, Expert: u.Expert, Reason: u.Reason})
+	}
+	return p
+}
+
+func unreachedFromProto(p []*tandemv1.Unreached) []Unreached {
+	var pairs []Unreached
+	for _, u := range p {
+		pairs = append(pairs, Unreached{Attention: u.GetAttention(), Expert: u.GetExpert(), Reason: u.GetReason()})
+	}
+	return pairs
 }
 
 func viewFromProto(p *tandemv1.View) View {
@@ -72,5 +99,6 @@ func viewFromProto(p *tandemv1.View) View {
 	for _, m := range p.GetMembers() {
 		v.Members = append(v.Members, memberFromProto(m))
 	}
+	v.Unreached = unreachedFromProto(p.GetUnreached())
 	return v
 }

@@ -1,14 +1,21 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
@@ -16,33 +23,48 @@ import (
 // silent peer counts as lost: a few may be late on a busy machine.
 const beatsPerTimeout = 8
 
-// ErrStopping ends the streams of a front end that stops.
+// ErrStopping ends the streams of a front end that stops: the cause of its server's
+// base context's end.
 var ErrStopping = errors.New("the front end is stopping")
-
-// MaxMessage bounds a message of the cluster's protocols.
-const MaxMessage = 64 << 20
 
 // Server admits nodes to a registry and tells them of every change.
 type Server struct {
+	// Log is told who is refused and who is lost. It is set before the server is
+	// used; nil: nobody is told.
+	Log *slog.Logger
+	// Judge says whether a member may be ready, by what it has loaded; nil: every
+	// member may. It is set before the handler is used.
+	Judge Judge
+
 	timeout time.Duration
+	logged  func() *quietLog
 
 	mu       sync.Mutex
 	registry *Registry
-	changed  chan struct{} // closed at the next change
+	tokens   map[[sha256.Size]byte]string // ids, by the digests of what proves them
+	changed  chan struct{}                // closed at the next change
 }
 
 // NewServer serves a registry of the given cluster: see [NewRegistry].
 func NewServer(id Identity, settings Settings, timeout time.Duration) *Server {
-	return &Server{
+	s := &Server{
 		timeout:  timeout,
 		registry: NewRegistry(id, settings, timeout),
+		tokens:   map[[sha256.Size]byte]string{},
 		changed:  make(chan struct{}),
 	}
+	s.registry.Begin(time.Now())
+	s.logged = sync.OnceValue(func() *quietLog { return newQuietLog(cmp.Or(s.Log, slog.New(slog.DiscardHandler))) })
+	return s
 }
+
+// log is where the server tells what happens.
+func (s *Server) log() *quietLog { return s.logged() }
 
 // Handler returns the path and the handler of the protocol.
 func (s *Server) Handler() (string, http.Handler) {
-	return tandemv1.NewMembershipHandler(membership{s}, connect.WithReadMaxBytes(MaxMessage))
+	path, handler := tandemv1.NewMembershipHandler(membership{s}, Options()...)
+	return path, Door(handler)
 }
 
 // View returns the current snapshot and a channel that is closed when there is a
@@ -70,23 +92,49 @@ func (s *Server) Run(ctx context.Context) {
 	}
 }
 
-// Expel removes a member, which finds out by the end of its stream.
-func (s *Server) Expel(id string) {
+// Expel removes a member that is about to stop and is needed no more. It finds out
+// by the end of its stream.
+func (s *Server) Expel(id string) { s.Remove(id, "it was about to stop") }
+
+// Remove removes a member for a reason, in words that follow its id. It finds out
+// by the end of its stream.
+func (s *Server) Remove(id, reason string) {
 	_ = s.update(func(r *Registry) error {
-		r.Leave(id)
+		r.Remove(id, reason)
 		return nil
 	})
 }
 
-// update changes the registry and wakes those who watch it.
+// Moved tells how far a member is, and since when.
+func (s *Server) Moved(id string) (Moved, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.registry.Moved(id)
+}
+
+// Gone says why a member is gone, in words that follow its id, or nothing where it
+// is not, or has been for long.
+func (s *Server) Gone(id string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.registry.Gone(id)
+}
+
+// update changes the registry, wakes those who watch it, and logs who is gone.
 func (s *Server) update(change func(*Registry) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.registry.View().Version
+	before := s.registry.View()
 	err := change(s.registry)
-	if s.registry.View().Version != before {
-		close(s.changed)
-		s.changed = make(chan struct{})
+	if s.registry.view.Version == before.Version {
+		return err
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+	for _, m := range before.Members {
+		if _, ok := s.registry.view.Find(m.ID); !ok {
+			s.log().Info("member gone", "node", m.ID, "reason", s.registry.Gone(m.ID))
+		}
 	}
 	return err
 }
@@ -100,12 +148,19 @@ type received[T any] struct {
 	err     error
 }
 
-// read passes a stream's messages on until it ends or ctx does.
-func read[T any](ctx context.Context, receive func() (*T, error)) <-chan received[T] {
+// read passes a stream's messages on, those within their limits, until it ends or
+// ctx does.
+func read[T any, P interface {
+	*T
+	proto.Message
+}](ctx context.Context, receive func() (*T, error)) <-chan received[T] {
 	messages := make(chan received[T])
 	go func() {
 		for {
 			m, err := receive()
+			if err == nil {
+				err = checked(P(m))
+			}
 			select {
 			case messages <- received[T]{m, err}:
 			case <-ctx.Done():
@@ -119,24 +174,64 @@ func read[T any](ctx context.Context, receive func() (*T, error)) <-chan receive
 	return messages
 }
 
+// checked is the error of a message outside of its limits.
+func checked(m proto.Message) error {
+	if err := tandemv1.Check(m); err != nil {
+		return errBroken(err)
+	}
+	return nil
+}
+
+// joinStream is a node's stream at the front end.
+type joinStream = connect.BidiStream[tandemv1.JoinRequest, tandemv1.JoinResponse]
+
 // Join keeps one node's stream.
-func (s membership) Join(ctx context.Context, stream *connect.BidiStream[tandemv1.JoinRequest, tandemv1.JoinResponse]) error {
-	ctx, cancel := context.WithCancel(ctx)
+func (s membership) Join(whole context.Context, stream *joinStream) error {
+	ctx, cancel := context.WithCancel(whole)
 	defer cancel()
 	messages := read(ctx, stream.Receive)
 	self, err := s.admit(ctx, messages)
 	if err != nil {
 		return err
 	}
-	defer s.Expel(self.ID)
+	defer joined(ctx)()
+	doorOf(ctx).admit()
+	err = s.welcome(ctx, self, stream, messages)
+	reason := LostBecause(ctx)
+	if reason == "" && err != nil {
+		reason = err.Error()
+	}
+	s.Remove(self.ID, cmp.Or(reason, "its stream has ended"))
+	return err
+}
+
+// welcome tells a node who it is, with the secret that proves it to be the member,
+// and keeps its stream.
+func (s membership) welcome(ctx context.Context, self Member, stream *joinStream, messages <-chan received[tandemv1.JoinRequest]) error {
+	token := rand.Text()
+	digest := sha256.Sum256([]byte(token))
+	s.mu.Lock()
+	s.tokens[digest] = self.ID
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.tokens, digest)
+	}()
 	view, changed := s.View()
-	err = stream.Send(&tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_Welcome{
-		Welcome: &tandemv1.Welcome{Self: memberToProto(self), View: viewToProto(view)},
+	err := s.send(ctx, stream, &tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_Welcome{
+		Welcome: &tandemv1.Welcome{Self: memberToProto(self), View: viewToProto(view), Token: token},
 	}})
 	if err != nil {
 		return fmt.Errorf("welcoming node %s: %w", self.ID, err)
 	}
-	return s.keep(ctx, self.ID, stream, messages, changed)
+	return s.keep(ctx, self, stream, messages, changed)
+}
+
+// send tells a node something. A node that does not read for the timeout is lost.
+func (s membership) send(ctx context.Context, stream *joinStream, m *tandemv1.JoinResponse) error {
+	defer SendWithin(ctx, s.timeout)()
+	return stream.Send(m)
 }
 
 // admit reads the hello and joins the node to the registry.
@@ -158,50 +253,83 @@ func (s membership) admit(ctx context.Context, messages <-chan received[tandemv1
 	if hello == nil {
 		return Member{}, connect.NewError(connect.CodeInvalidArgument, errors.New("the first message is not a hello"))
 	}
-	role, err := ParseRole(hello.GetRole())
+	self, err := s.register(hello)
 	if err != nil {
-		return Member{}, connect.NewError(connect.CodeInvalidArgument, err)
-	}
-	var self Member
-	err = s.update(func(r *Registry) error {
-		var err error
-		self, err = r.Join(helloFromProto(role, hello), time.Now())
-		return err
-	})
-	var mismatch *MismatchError
-	switch {
-	case errors.As(err, &mismatch):
-		return Member{}, connect.NewError(connect.CodeInvalidArgument, err)
-	case err != nil:
-		return Member{}, connect.NewError(connect.CodeResourceExhausted, err)
+		s.log().often("node refused", "address", hello.GetAddr(), "reason", Quoted(err))
+		return Member{}, refusal(err, doorOf(ctx).secure)
 	}
 	return self, nil
 }
 
+// register makes the node that a hello describes a member.
+func (s membership) register(hello *tandemv1.Hello) (self Member, err error) {
+	role, err := ParseRole(hello.GetRole())
+	if err != nil {
+		return Member{}, errBroken(err)
+	}
+	if err := checkHello(hello); err != nil {
+		return Member{}, errBroken(err)
+	}
+	return self, s.update(func(r *Registry) error {
+		self, err = r.Join(helloFromProto(role, hello), time.Now())
+		return err
+	})
+}
+
+// errDiffers is all that a stranger hears: what the cluster's values are is not its
+// business.
+var errDiffers = errors.New("refused: the node differs from the cluster; the front end's log says in what")
+
+// refusal is what a node hears. Who has proved by TLS to belong to the cluster hears
+// both values.
+func refusal(err error, secure bool) error {
+	var mismatch *MismatchError
+	var coded *connect.Error
+	switch {
+	case errors.As(err, &mismatch) && secure:
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	case errors.As(err, &mismatch):
+		return connect.NewError(connect.CodeInvalidArgument, errDiffers)
+	case errors.As(err, &coded):
+		return err
+	}
+	return connect.NewError(connect.CodeResourceExhausted, err)
+}
+
 // keep exchanges signs of life and views until the node leaves or is lost.
-func (s membership) keep(ctx context.Context, id string, stream *connect.BidiStream[tandemv1.JoinRequest, tandemv1.JoinResponse],
+func (s membership) keep(ctx context.Context, self Member, stream *joinStream,
 	messages <-chan received[tandemv1.JoinRequest], changed <-chan struct{}) error {
+	id, weights := self.ID, judging{judge: s.Judge, member: self}
 	beat := time.NewTicker(s.timeout / beatsPerTimeout)
 	defer beat.Stop()
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
-			return connect.NewError(connect.CodeUnavailable, ErrStopping)
+			return ended(ctx)
 		case m := <-messages:
-			if m.err != nil || m.message.GetLeave() != nil {
+			if m.err != nil {
+				return lost(m.err)
+			}
+			if m.message.GetLeave() != nil {
+				s.Remove(id, "it has left")
 				return nil
 			}
-			err = s.heard(id, m.message)
+			err = s.heard(ctx, &weights, m.message)
+		case verdict := <-weights.verdict:
+			if verdict != nil {
+				return rejected(self, verdict)
+			}
+			err = s.mark(func(r *Registry) error { return r.Ready(id, time.Now()) })
 		case <-beat.C:
-			err = stream.Send(&tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_Beat{Beat: &tandemv1.Beat{}}})
+			err = s.send(ctx, stream, &tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_Beat{Beat: &tandemv1.Beat{}}})
 		case <-changed:
 			var view View
 			view, changed = s.View()
 			if _, ok := view.Find(id); !ok {
-				return connect.NewError(connect.CodeAborted, fmt.Errorf("node %s was removed: it was about to stop, or nothing was heard of it for %v", id, s.timeout))
+				return connect.NewError(connect.CodeAborted, fmt.Errorf("node %s was removed: %s", id, s.Gone(id)))
 			}
-			err = stream.Send(&tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_View{View: viewToProto(view)}})
+			err = s.send(ctx, stream, &tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_View{View: viewToProto(view)}})
 		}
 		if err != nil {
 			return err
@@ -209,18 +337,53 @@ func (s membership) keep(ctx context.Context, id string, stream *connect.BidiStr
 	}
 }
 
-// heard notes what a member said.
-func (s membership) heard(id string, m *tandemv1.JoinRequest) error {
-	err := s.update(func(r *Registry) error {
+// ended is the end of a stream by its context: the front end stops, or the node is
+// gone, and hears nothing.
+func ended(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), ErrStopping) {
+		return connect.NewError(connect.CodeUnavailable, ErrStopping)
+	}
+	return nil
+}
+
+// lost is the end of a stream that its node has not announced.
+func lost(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+		return nil // the connection says more
+	}
+	return err
+}
+
+// heard notes what a member said. It is ready once its weights are judged.
+func (s membership) heard(ctx context.Context, weights *judging, m *tandemv1.JoinRequest) error {
+	var err error
+	switch {
+	case m.GetWeights() != nil:
+		err = weights.add(m.GetWeights().GetDigests())
+	case m.GetReady() != nil:
+		err = weights.ask(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	id := weights.member.ID
+	return s.mark(func(r *Registry) error {
 		switch {
-		case m.GetReady() != nil:
-			return r.Ready(id, time.Now())
 		case m.GetDrain() != nil:
 			return r.Drain(id, time.Now())
+		case m.GetBeat() != nil:
+			return r.Progress(id, progressFromProto(m.GetBeat()), time.Now())
+		case m.GetReach() != nil:
+			return r.Reach(id, unreachedFromProto(m.GetReach().GetUnreached()), time.Now())
 		}
 		return r.Heard(id, time.Now())
 	})
-	if err != nil {
+}
+
+// mark changes the registry for a member; where it is none anymore, its stream
+// ends.
+func (s membership) mark(change func(*Registry) error) error {
+	if err := s.update(change); err != nil {
 		return connect.NewError(connect.CodeAborted, err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -25,13 +26,21 @@ func Protocols() *http.Protocols {
 }
 
 // NewHTTPClient returns a client that speaks HTTP/2, as the streams between nodes
-// and front end need: without TLS where config is nil.
-func NewHTTPClient(dialTimeout time.Duration, config *tls.Config) *http.Client {
-	dialer := &net.Dialer{Timeout: dialTimeout}
+// and front end need: without TLS where config is nil. timeout bounds making a
+// connection, and a silent one is asked for a sign of life after timeout and closed
+// after another.
+//
+// All streams of a client share one connection. A node makes a client for each
+// session: the connection of the one before may be half open, and then everything
+// that is tried on it gets lost, until the kernel gives up after a quarter of an hour.
+func NewHTTPClient(timeout time.Duration, config *tls.Config) *http.Client {
+	dialer := &net.Dialer{Timeout: timeout}
 	t := &http.Transport{
 		DialContext:     dialer.DialContext,
 		Protocols:       new(http.Protocols),
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}, TLSHandshakeTimeout: dialTimeout,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}, TLSHandshakeTimeout: timeout,
+		HTTP2:           &http.HTTP2Config{SendPingTimeout: timeout, PingTimeout: timeout},
+		IdleConnTimeout: idleTimeout,
 	}
 	if config == nil {
 		t.Protocols.SetUnencryptedHTTP2(true)
@@ -42,15 +51,21 @@ func NewHTTPClient(dialTimeout time.Duration, config *tls.Config) *http.Client {
 	return &http.Client{Transport: t}
 }
 
+// idleTimeout bounds how long a connection stays that no session uses any more.
+const idleTimeout = 30 * time.Second
+
 // Session is a node's membership: from its welcome until it leaves or one side
 // is lost.
 type Session struct {
 	// Self is the node as the cluster knows it.
 	Self Member
 
-	timeout time.Duration
-	cancel  context.CancelFunc
-	owned   sync.WaitGroup
+	timeout  time.Duration
+	client   connect.HTTPClient // that proves to be the member's
+	progress atomic.Pointer[func() Progress]
+	cancel   context.CancelFunc
+	ended    chan struct{} // closed at the end of the stream
+	owned    sync.WaitGroup
 
 	sending sync.Mutex
 	stream  *connect.BidiStreamForClientSimple[tandemv1.JoinRequest, tandemv1.JoinResponse]
@@ -65,11 +80,11 @@ type Session struct {
 // A refusal is an error that says why.
 func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, timeout time.Duration) (*Session, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &Session{timeout: timeout, cancel: cancel, news: make(chan struct{}, 1)}
+	s := &Session{timeout: timeout, cancel: cancel, ended: make(chan struct{}), news: make(chan struct{}, 1)}
 	messages, err := s.join(ctx, client, url, h)
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("joining %s: %w", url, otherwiseSecured(err))
+		return nil, fmt.Errorf("joining %s: %w", url, Quoted(otherwiseSecured(err)))
 	}
 	s.owned.Go(func() { s.beat(ctx) })
 	s.owned.Go(func() { s.listen(ctx, messages) })
@@ -78,7 +93,7 @@ func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, t
 
 func (s *Session) join(ctx context.Context, client connect.HTTPClient, url string, h Hello) (<-chan received[tandemv1.JoinResponse], error) {
 	var err error
-	s.stream, err = tandemv1.NewMembershipClient(client, url, connect.WithReadMaxBytes(MaxMessage)).Join(ctx)
+	s.stream, err = tandemv1.NewMembershipClient(client, url, ClientOptions()...).Join(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -99,10 +114,34 @@ func (s *Session) join(ctx context.Context, client connect.HTTPClient, url strin
 	if welcome == nil {
 		return nil, errors.New("the first message is not a welcome")
 	}
+	if err := checkWelcome(welcome, h); err != nil {
+		return nil, err
+	}
 	s.Self = memberFromProto(welcome.GetSelf())
+	s.client = &memberClient{client, welcome.GetToken()}
 	s.set(viewFromProto(welcome.GetView()), nil)
 	return messages, nil
 }
+
+// checkWelcome checks what the table of limits cannot say.
+func checkWelcome(w *tandemv1.Welcome, h Hello) error {
+	switch {
+	case w.GetView() == nil:
+		return errors.New("the welcome has no view")
+	case w.GetSelf().GetRole() != string(h.Role):
+		return fmt.Errorf("the welcome is for %q, the node is for %q", w.GetSelf().GetRole(), h.Role)
+	case w.GetToken() == "":
+		return errors.New("the welcome has no token")
+	}
+	return nil
+}
+
+// Client returns a client whose requests prove to be the member's.
+func (s *Session) Client() connect.HTTPClient { return s.client }
+
+// Tell has each sign of life say how far the node is. The function is called from
+// other goroutines.
+func (s *Session) Tell(progress func() Progress) { s.progress.Store(&progress) }
 
 // Ready says that the node's weights are loaded.
 func (s *Session) Ready() error {
@@ -113,6 +152,12 @@ func (s *Session) Ready() error {
 // need it, and ends the session once none does.
 func (s *Session) Drain() error {
 	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Drain{Drain: &tandemv1.Drain{}}})
+}
+
+// Reach says which expert nodes this attention node cannot reach, and why: none
+// where it is connected with all of them.
+func (s *Session) Reach(failing []Unreached) error {
+	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Reach{Reach: &tandemv1.Reach{Unreached: unreachedToProto(failing)}}})
 }
 
 // Next waits for a view that it has not returned, and returns the newest; or the
@@ -133,11 +178,30 @@ func (s *Session) Next(ctx context.Context) (View, error) {
 	return v, nil
 }
 
-// Close leaves the cluster in an orderly way.
+// over says whether one side is lost.
+func (s *Session) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil
+}
+
+// farewell bounds the wait for the front end to hear a goodbye.
+const farewell = time.Second
+
+// Close leaves the cluster, in an orderly way where there is still somebody to tell.
 func (s *Session) Close() {
+	defer s.owned.Wait()
+	defer s.cancel()
+	if s.over() {
+		return
+	}
 	_ = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Leave{Leave: &tandemv1.Leave{}}})
-	s.cancel()
-	s.owned.Wait()
+	heard := time.NewTimer(farewell)
+	defer heard.Stop()
+	select {
+	case <-s.ended: // an end that overtakes the goodbye would be a loss
+	case <-heard.C:
+	}
 }
 
 // set keeps the newest view or the end for Next.
@@ -158,10 +222,11 @@ func (s *Session) wake() {
 
 // listen keeps what the front end says until one side is lost.
 func (s *Session) listen(ctx context.Context, messages <-chan received[tandemv1.JoinResponse]) {
+	defer close(s.ended)
 	for {
 		m, err := s.receive(ctx, messages)
 		if err != nil {
-			s.set(View{}, err)
+			s.set(View{}, Quoted(err))
 			return
 		}
 		if v := m.GetView(); v != nil {
@@ -200,8 +265,16 @@ func (s *Session) beat(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Beat{Beat: &tandemv1.Beat{}}}) != nil {
+		if s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Beat{Beat: s.newBeat()}}) != nil {
 			return
 		}
 	}
+}
+
+// newBeat is a sign of life, with how far the node is.
+func (s *Session) newBeat() *tandemv1.Beat {
+	if progress := s.progress.Load(); progress != nil {
+		return progressToProto((*progress)())
+	}
+	return &tandemv1.Beat{}
 }

@@ -47,6 +47,9 @@ type sniffed struct {
 	seen bool
 }
 
+// NetConn is the connection below.
+func (s *sniffed) NetConn() net.Conn { return s.Conn }
+
 // Read refuses a connection that does not begin as TLS does.
 func (s *sniffed) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)

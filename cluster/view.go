@@ -5,6 +5,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -85,6 +86,16 @@ type Hello struct {
 	Wire, Combine string
 }
 
+// Progress is how far a node is. A node that lives and does not move is told by it
+// from one that works.
+type Progress struct {
+	// Loaded is the bytes of weights that it has loaded, Steps a counter that rises
+	// with whatever its loop does.
+	Loaded, Steps uint64
+	// Awaited are the ids of the members whose answers its loop waits for.
+	Awaited []string
+}
+
 // AnyPlace is no wish for a place.
 const AnyPlace = -1
 
@@ -105,6 +116,8 @@ type Member struct {
 	Ready bool
 	// Draining: it is about to stop, and stays only for the requests that run.
 	Draining bool
+	// Reached, of an attention node: it is connected with every expert node.
+	Reached bool
 }
 
 // Settings are what the front end decides for all nodes.
@@ -140,6 +153,8 @@ type View struct {
 	Version uint64
 	Settings
 	Members []Member
+	// Unreached are the attention and expert nodes that are not connected.
+	Unreached []Unreached
 }
 
 // Find returns the member with the given id.
@@ -163,11 +178,11 @@ func (v View) Of(r Role) []Member {
 	return members
 }
 
-// Missing says in words which nodes are not there, not ready or about to stop, or
-// nothing where the cluster takes requests: all expert places are filled, and one
-// attention node at least.
+// Missing says in words which nodes are not there, not ready, not connected or about
+// to stop, or nothing where the cluster takes requests: all expert places are filled,
+// and one attention node at least has reached them.
 func (v View) Missing() string {
-	ready := map[Role]int{}
+	ready, reached := map[Role]int{}, false
 	var missing, draining []string
 	for _, m := range v.Members {
 		switch {
@@ -175,6 +190,7 @@ func (v View) Missing() string {
 			draining = append(draining, m.ID)
 		case m.Ready:
 			ready[m.Role]++
+			reached = reached || m.Reached
 		}
 	}
 	if n := ready[Attention]; n == 0 {
@@ -182,6 +198,9 @@ func (v View) Missing() string {
 	}
 	if n := ready[Expert]; n < v.ExpertNodes {
 		missing = append(missing, fmt.Sprintf("%d of %d expert nodes are ready", n, v.ExpertNodes))
+	}
+	if len(missing) == 0 && !reached {
+		missing = append(missing, "no attention node has reached all expert nodes"+cmp.Or(v.describe(), " yet"))
 	}
 	text := strings.Join(missing, ", ")
 	if text != "" && len(draining) > 0 {

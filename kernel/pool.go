@@ -25,6 +25,7 @@ type Pool struct {
 	maySpin  bool
 	oneNode  bool
 	jobs     [poolSlots]paddedJob
+	runs     atomic.Uint64 // operations that have ended
 	posted   atomic.Uint32 // rises with each job posted; what spinning helpers watch
 	busy     atomic.Int32  // nodes between Enter and Leave
 	callers  atomic.Int32  // callers inside Run
@@ -101,6 +102,10 @@ func NewNodePool(workers int) *Pool {
 // Workers is the number of threads that can work at once, the caller included.
 func (p *Pool) Workers() int { return p.workers }
 
+// Runs is how often Run has returned: a counter that stands still where nothing is
+// computed any more.
+func (p *Pool) Runs() uint64 { return p.runs.Load() }
+
 // Enter says that a node has work to do, whether or not inside Run, until it
 // calls Leave. While as many nodes are busy as there are workers, helpers stay
 // out of their way. A pool of one node has them come at once: they are there, some
@@ -130,6 +135,7 @@ func (p *Pool) Run(threads, n, grain int, fn func(lo, hi int)) {
 	if n <= 0 {
 		return
 	}
+	defer p.runs.Add(1)
 	threads, grain = min(threads, p.workers), max(grain, 1)
 	if threads <= 1 || n <= grain {
 		fn(0, n)

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/tandem-moe/tandem/kernel"
@@ -17,7 +18,19 @@ type AttentionWeights struct {
 	finalNorm kernel.Buffer
 	rope      kernel.Rope
 	layers    []attentionLayer
+	vectors   []*kernel.Buffer // all of them
+
+	// Digests are those of the weights of model.AttentionPart, in the order of
+	// Catalogue.Weights.
+	Digests checkpoint.Digests
+	// Untied says that the configuration ties the head to the embedding and that
+	// the checkpoint has a head of its own, which counts.
+	Untied bool
 }
+
+// Free gives back the memory that does not go by itself. Nobody uses the weights any
+// more; dev is the device that they were loaded to.
+func (w *AttentionWeights) Free(dev kernel.Device) { freeVectors(dev, w.vectors) }
 
 type attentionLayer struct {
 	inputNorm, postNorm kernel.Buffer
@@ -33,6 +46,10 @@ type mlp struct{ gateUp, down kernel.Weight }
 // ExpertWeights are the experts that a node holds, of all sparse layers.
 type ExpertWeights struct {
 	layers []expertLayer // by layer; a dense one is empty
+
+	// Digests are those of the weights of the node's experts, in the order of
+	// Catalogue.Weights.
+	Digests checkpoint.Digests
 }
 
 type expertLayer struct{ gateUp, down []kernel.Weight } // by the node's experts
@@ -46,8 +63,21 @@ type Progress func(done, total int64)
 
 // loader collects what is to be loaded to a device.
 type loader struct {
-	dev  kernel.Device
-	jobs []checkpoint.Job
+	dev     kernel.Device
+	jobs    []checkpoint.Job
+	vectors []*kernel.Buffer
+}
+
+// free gives back the vectors that were loaded. Matrices go by themselves.
+func (l *loader) free() { freeVectors(l.dev, l.vectors) }
+
+func freeVectors(dev kernel.Device, vectors []*kernel.Buffer) {
+	for _, v := range vectors {
+		if *v != nil {
+			dev.Free(*v)
+			*v = nil
+		}
+	}
 }
 
 // matrix wants the concatenation of matrices.
@@ -73,6 +103,7 @@ func (l *loader) vector(to *kernel.Buffer, refs ...model.Ref) {
 	if !refs[0].Present() {
 		return
 	}
+	l.vectors = append(l.vectors, to)
 	l.jobs = append(l.jobs, checkpoint.Job{Refs: refs, Do: func(tensors []checkpoint.Tensor) error {
 		var data []byte
 		for _, t := range tensors {
@@ -103,27 +134,83 @@ func dtypeOf(t checkpoint.Tensor) (kernel.DType, error) {
 	return 0, fmt.Errorf("weights of type %v are not implemented", t.DType)
 }
 
-// LoadAttention loads what an attention node needs, for sequences of at most
-// positions tokens.
-func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *model.Spec, positions int, progress Progress) (*AttentionWeights, error) {
+// Tie names a checkpoint's weights. A head that the configuration ties to the
+// embedding, and that the checkpoint holds with other values, counts, as in
+// transformers 5 (modeling_utils.py, tie_weights).
+func Tie(ckpt *checkpoint.Checkpoint, spec *model.Spec) (*model.Catalogue, error) {
 	c, err := spec.Catalogue(ckpt.Has)
+	if err != nil || !c.Tied() || !ckpt.Has(c.HeadName()) || !ckpt.Has(c.Embedding.Name) {
+		return c, err
+	}
+	same, err := ckpt.Same(c.Embedding.Name, c.HeadName())
 	if err != nil {
 		return nil, err
 	}
-	l := loader{dev: dev}
-	w := &AttentionWeights{layers: make([]attentionLayer, len(c.Layers))}
+	if !same {
+		c.Untie()
+	}
+	return c, nil
+}
+
+// Check says where a checkpoint's tensors are not those that roles need and the
+// configuration tells, by name; see [model.Catalogue.Check].
+func Check(ckpt *checkpoint.Checkpoint, c *model.Catalogue, roles ...model.Role) error {
+	err := c.Check(ckpt.Shapes(), roles...)
+	var missing *model.MissingError
+	var shape *model.ShapeError
+	switch {
+	case errors.As(err, &missing):
+		return fmt.Errorf("%w%s", err, ckpt.Explain(missing.Names))
+	case errors.As(err, &shape):
+		return fmt.Errorf("%s: %w", ckpt.File(shape.Name), err)
+	}
+	return err
+}
+
+// load does the jobs and returns the digests of a role's weights.
+func (l *loader) load(ctx context.Context, ckpt *checkpoint.Checkpoint, c *model.Catalogue, role model.Role, progress Progress) (checkpoint.Digests, error) {
+	loaded, err := ckpt.Load(ctx, l.jobs, workers, progress)
+	if err != nil {
+		return nil, err
+	}
+	refs, err := c.Weights(role)
+	if err != nil {
+		return nil, err
+	}
+	return loaded.Digests(refs), nil
+}
+
+// LoadAttention loads what an attention node needs, for sequences of at most
+// positions tokens. A checkpoint that does not fit the configuration is an error
+// that names the tensors.
+func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *model.Spec, positions int, progress Progress) (*AttentionWeights, error) {
+	role := model.Role{Part: model.AttentionPart}
+	c, err := Tie(ckpt, spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := Check(ckpt, c, role); err != nil {
+		return nil, err
+	}
+	l, complete := loader{dev: dev}, false
+	defer func() {
+		if !complete {
+			l.free()
+		}
+	}()
+	w := &AttentionWeights{layers: make([]attentionLayer, len(c.Layers)), Untied: spec.TiedHead && !c.Tied()}
 	l.matrix(&w.embedding, c.Embedding)
-	if !spec.TiedHead {
+	if !c.Tied() {
 		l.matrix(&w.head, c.Head)
 	}
 	l.vector(&w.finalNorm, c.FinalNorm)
 	for i := range c.Layers {
 		l.attentionLayer(&w.layers[i], &c.Layers[i], spec.Layers[i].Sparse)
 	}
-	if err := ckpt.Load(ctx, l.jobs, workers, progress); err != nil {
+	if w.Digests, err = l.load(ctx, ckpt, c, role, progress); err != nil {
 		return nil, err
 	}
-	if spec.TiedHead {
+	if c.Tied() {
 		w.head = w.embedding
 	}
 	inv, scale, err := Frequencies(spec.Rope)
@@ -133,6 +220,7 @@ func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Chec
 	if w.rope, err = dev.NewRope(inv, scale, positions); err != nil {
 		return nil, fmt.Errorf("rotary positions: %w", err)
 	}
+	w.vectors, complete = l.vectors, true
 	return w, nil
 }
 
@@ -153,10 +241,19 @@ func (l *loader) attentionLayer(w *attentionLayer, t *model.LayerTensors, sparse
 	l.matrix(&w.dense.down, t.Dense.Down)
 }
 
-// LoadExperts loads the given experts of all sparse layers.
+// LoadExperts loads the given experts of all sparse layers. A checkpoint that does
+// not fit the configuration, as far as experts go, is an error that names the
+// tensors.
 func LoadExperts(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *model.Spec, experts []int, progress Progress) (*ExpertWeights, error) {
+	if len(experts) == 0 { // more nodes than experts: nothing needs to be there
+		return &ExpertWeights{layers: make([]expertLayer, len(spec.Layers))}, nil
+	}
+	role := model.Role{Part: model.ExpertPart, Experts: experts}
 	c, err := spec.Catalogue(ckpt.Has)
 	if err != nil {
+		return nil, err
+	}
+	if err := Check(ckpt, c, role); err != nil {
 		return nil, err
 	}
 	l := loader{dev: dev}
@@ -171,5 +268,6 @@ func LoadExperts(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkp
 			l.matrix(&w.layers[i].down[j], t.Experts[e].Down)
 		}
 	}
-	return w, ckpt.Load(ctx, l.jobs, workers, progress)
+	w.Digests, err = l.load(ctx, ckpt, c, role, progress)
+	return w, err
 }

@@ -151,6 +151,40 @@ func (a *assembler) complete() error {
 }
 
 // between tells whether the stream is between two frames.
-func (a *assembler) between() bool { return a.phase == inFixed && len(a.want) == fixedBytes }
+func (a *assembler) between() bool { return a.standing().between() }
+
+// standing is how far the present frame has come.
+type standing struct {
+	phase phaseOfFrame
+	seq   uint64 // of the frame, or of the one before where its fixed part is not here yet
+	lacks int    // bytes of the phase's part that are to come
+	of    int    // bytes of that part
+}
+
+func (a *assembler) standing() standing {
+	s := standing{phase: a.phase, seq: a.frame.seq, lacks: len(a.want)}
+	switch a.phase {
+	case inFixed:
+		s.of = fixedBytes
+	case inMeta:
+		s.of = len(a.meta)
+	case inBody:
+		s.of = a.frame.body
+	case inTrailer:
+		s.of = trailerBytes
+	}
+	return s
+}
+
+// between tells whether no frame has begun that has not ended.
+func (s standing) between() bool { return s.phase == inFixed && s.lacks == fixedBytes }
+
+// String names what is missing: "1000 of 4096 bytes of the body of frame 7".
+func (s standing) String() string {
+	part := [...]string{
+		inFixed: "the frame after frame", inMeta: "the header of frame", inBody: "the body of frame", inTrailer: "the checksum of frame",
+	}[s.phase]
+	return fmt.Sprintf("%d of %d bytes of %s %d", s.lacks, s.of, part, s.seq)
+}
 
 func reading(err error) error { return fmt.Errorf("reading: %w", err) }

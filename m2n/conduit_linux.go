@@ -38,8 +38,8 @@ type socket struct {
 	closed  bool
 
 	reading sync.Mutex
-	over    bool // leave has begun; from here on it reads
-	least   int  // bytes that have to be there before the gate opens
+	over    bool // reading has ended, or leave has begun and reads
+	mark    lowMark
 }
 
 // newSocket takes the descriptor out of conn, and closes that.
@@ -57,10 +57,13 @@ func newSocket(n *lane, conn net.Conn) (*socket, error) {
 	if err := errors.Join(outer, err); err != nil {
 		return nil, err
 	}
+	s.mark = newLowMark(s.fd)
 	return s, conn.Close()
 }
 
-func (s *socket) start() error { return s.eng.gate.add(s.fd, s) }
+func (s *socket) start() error {
+	return firstError(func() error { return s.mark.leave(s.lane.in.lacks()) }, func() error { return s.eng.gate.add(s.fd, s) })
+}
 
 func (s *socket) direct() bool { return true }
 
@@ -126,39 +129,54 @@ const readsPerTurn = 8
 func (s *socket) ready() {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	for range readsPerTurn {
-		if s.over {
-			return
-		}
-		n, more, err := s.read()
-		if n == 0 && err == nil {
-			return
-		}
-		if !s.lane.received(n, err) {
-			s.over = true
-			s.eng.gate.remove(s.fd)
-			s.writable() // it will not be called
-		}
-		if !more {
-			break
-		}
-	}
-	s.waitFor(s.lane.in.lacks())
+	s.readTurn()
 }
 
-// mostAwaited bounds what is waited for at a time: both ends are to work at once.
-const mostAwaited = 128 << 10
+// catchUp reads what is there where the gate waits for more. Where somebody reads
+// there is nothing to do.
+func (s *socket) catchUp() {
+	if s.reading.TryLock() {
+		defer s.reading.Unlock()
+		if s.mark.at > 1 {
+			s.readTurn()
+		}
+	}
+}
 
-// waitFor has the gate open for the rest of a body in large pieces, rather than
-// for every packet.
-func (s *socket) waitFor(bytes int) {
-	least := min(bytes, mostAwaited)
-	if least < mostAwaited/4 {
-		least = 1
+// readTurn reads as long as its turn is, or something comes, and leaves the mark as
+// it has to be for the next one. The caller holds reading.
+func (s *socket) readTurn() {
+	for turn := 0; turn < readsPerTurn && s.readOnce(); turn++ {
 	}
-	if least != s.least && unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, least) == nil {
-		s.least = least
+	if s.over {
+		return
 	}
+	if err := s.mark.leave(s.lane.in.lacks()); err != nil {
+		s.take(0, err)
+	}
+}
+
+// readOnce reads, and tells whether there may be more now.
+func (s *socket) readOnce() bool {
+	if s.over {
+		return false
+	}
+	n, more, err := s.read()
+	if n == 0 && err == nil {
+		return false
+	}
+	return s.take(n, err) && more
+}
+
+// take hands to the lane what was read; false where reading is over.
+func (s *socket) take(n int, err error) bool {
+	if s.lane.received(n, err) {
+		return true
+	}
+	s.over = true
+	s.eng.gate.remove(s.fd)
+	s.writable() // it will not be called
+	return false
 }
 
 // read puts bytes into the assembler's space. There is more where it was filled.

@@ -72,6 +72,8 @@ func (s *streamConduit) writeAll() {
 
 func (s *streamConduit) direct() bool { return false }
 
+func (s *streamConduit) catchUp() {} // it reads whatever comes
+
 func (s *streamConduit) write(pieces [][]byte) (int, error) {
 	buffers := net.Buffers(slices.Clone(pieces)) // it takes the list apart
 	n, err := buffers.WriteTo(s.conn)

@@ -13,8 +13,8 @@ var (
 	ErrReplaced = errors.New("replaced by a higher epoch")
 	// ErrRemoved: RemovePeer took the peer away.
 	ErrRemoved = errors.New("peer removed")
-	// ErrSilent: nothing was heard of the peer, or a write was stuck, for
-	// PeerTimeout.
+	// ErrSilent: nothing was heard of the peer for PeerTimeout, or a write was stuck,
+	// or a message that had begun to come did not get on.
 	ErrSilent = errors.New("peer is silent")
 	// ErrBroken: a connection broke off, or was closed without a goodbye: the peer's
 	// process was killed, for example.

@@ -34,6 +34,7 @@ type lane struct {
 
 	out     batch // what is being written; the writer's own
 	suspect bool  // it was silent for too long when the watchdog last looked; its own
+	advance advance
 
 	resent uint64 // TCP segments, as far as they were counted; the watchdog's own
 
@@ -48,6 +49,9 @@ type lane struct {
 type conduit interface {
 	// start begins to read, until leave.
 	start() error
+	// catchUp reads what has come, where that is less than what start's reader waits
+	// for. It is called every now and then by the watchdog.
+	catchUp()
 	// direct tells that write can be called anywhere, and does not block.
 	direct() bool
 	// write writes some of the pieces: none where the kernel has no room now.
@@ -76,6 +80,7 @@ func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
 	n := &lane{link: l, conn: conn, sums: sums, idle: idle, busy: true} // until open: the handshake writes
 	cfg := l.pair.ep.cfg
 	n.in = newAssembler(bounds{header: cfg.HeaderBytes, spans: maxSpans, body: cfg.SlotBytes}, n)
+	n.advance.note(0, n.in.standing())
 	n.heard.Store(int64(now()))
 	n.spoke.Store(int64(now()))
 	return n
@@ -308,6 +313,7 @@ func (n *lane) received(bytes int, err error) bool {
 			n.link.pair.fail(err)
 			return false
 		}
+		n.advance.note(bytes, n.in.standing())
 	}
 	if err != nil {
 		n.link.ended(n, err)
@@ -379,16 +385,38 @@ func readFarewell(b []byte) (cause, err error) {
 // check is the watchdog's look at the lane.
 func (n *lane) check(now time.Duration) error {
 	limit := n.link.pair.ep.cfg.PeerTimeout
+	if now-time.Duration(n.heard.Load()) > n.idle {
+		n.catchUp() // it may be there, and too little to wake who reads
+	}
 	silence := now - time.Duration(n.heard.Load())
 	if silence > limit && n.suspect {
-		return fmt.Errorf("%w: nothing heard for %v, the limit is %v", ErrSilent, silence.Round(time.Millisecond), limit)
+		return fmt.Errorf("%w: nothing heard for %v, the limit is %v%s", ErrSilent, silence.Round(time.Millisecond), limit, n.advance.missing())
 	}
 	n.suspect = silence > limit // the reader may be late: it gets one more interval
+	if err := n.advance.look(now, limit, n.leastAdvance(limit)); err != nil {
+		return err
+	}
 	if since := time.Duration(n.stuck.Load()); since != 0 && now-since > limit {
 		return fmt.Errorf("%w: a write is stuck for %v, the limit is %v", ErrSilent, (now - since).Round(time.Millisecond), limit)
 	}
 	n.countRetransmits()
 	return nil
+}
+
+// catchUp is the conduit's, once there is one.
+func (n *lane) catchUp() {
+	n.link.pair.mu.Lock()
+	c := n.conduit
+	n.link.pair.mu.Unlock()
+	if c != nil {
+		c.catchUp()
+	}
+}
+
+// leastAdvance is how many bytes of a frame have to come within a time: four times
+// what signs of life bring, a kilobyte in PeerTimeout where both ends have the same.
+func (n *lane) leastAdvance(within time.Duration) int {
+	return 4 * fixedBytes * max(1, int(within/n.idle))
 }
 
 // remind sends a sign of life, where one is due.

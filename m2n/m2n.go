@@ -155,7 +155,10 @@ type Config struct {
 	// been polled. Default 4·Slots + 64.
 	Queue int
 	// PeerTimeout bounds how long a silent or stuck peer stays undetected.
-	// Default 2 s: a stopped process is Lost between 2.0 and 2.3 s later.
+	// Default 2 s: a stopped process is Lost between 2.0 and 2.3 s later. A message
+	// that has begun to come is stuck where less than a kilobyte of it comes in that
+	// time (more where the peer's PeerTimeout is shorter); with TLS what comes is
+	// counted by records of up to 16 KiB.
 	PeerTimeout time.Duration
 	// DialTimeout bounds making a connection, retries and the wait for the peer's
 	// SetPeer included. Default 2 s.

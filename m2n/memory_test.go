@@ -48,9 +48,17 @@ func TestAllocThatFails(t *testing.T) {
 		"asked for":            func(n int) (*Region, error) { return &Region{Bytes: make([]byte, n-1)}, nil },
 	} {
 		t.Run(name, func(t *testing.T) {
+			var live atomic.Int64
 			a, b := tcpDuo(t, func(c *Config) {
 				if c.ID == "b" {
-					c.Alloc = alloc
+					c.Alloc = func(n int) (*Region, error) {
+						r, err := alloc(n)
+						if err == nil {
+							live.Add(1)
+						}
+						return r, err
+					}
+					c.Free = func(*Region) { live.Add(-1) }
 				}
 			})
 			_, err := a.Post("b", Message{})
@@ -61,6 +69,8 @@ func TestAllocThatFails(t *testing.T) {
 			if err == nil { // b dials, and fails at its own memory
 				require.ErrorContains(t, pollKind(t, b, Sent).Err, name)
 			}
+			closeNow(b)
+			require.Zero(t, live.Load(), "memory that was refused goes back")
 		})
 	}
 }

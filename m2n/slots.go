@@ -28,12 +28,15 @@ func newSlots(e *Endpoint) (*slots, error) {
 	if s.region, err = e.alloc(s.stride * e.cfg.Slots); err != nil {
 		return nil, fmt.Errorf("receive memory of %d slots of %d bytes: %w", e.cfg.Slots, s.stride, err)
 	}
-	s.free = func() {
-		if e.cfg.Free != nil {
-			e.cfg.Free(s.region)
-		}
-	}
+	s.free = func() { e.free(s.region) }
 	return s, nil
+}
+
+// free gives memory of Config.Alloc back.
+func (e *Endpoint) free(r *Region) {
+	if e.cfg.Free != nil {
+		e.cfg.Free(r)
+	}
 }
 
 // emptySlots are slots without memory.
@@ -54,6 +57,7 @@ func (e *Endpoint) alloc(n int) (*Region, error) {
 	r, err := e.cfg.Alloc(n)
 	if err == nil && len(r.Bytes) < n {
 		err = fmt.Errorf("Config.Alloc returned %d bytes, asked for %d", len(r.Bytes), n)
+		e.free(r)
 	}
 	return r, err
 }

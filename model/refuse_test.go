@@ -73,6 +73,7 @@ func TestRefusals(t *testing.T) {
 		{q, rope(fields{"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}), `high_freq_factor = 4: is not above low_freq_factor`},
 		{q, rope(fields{"rope_type": "yarn", "factor": 2, "beta_fast": 1, "beta_slow": 2}), `beta_fast = 1: is below beta_slow`},
 		{q, rope(fields{"rope_type": "yarn", "factor": 2, "attention_factor": 0}), `attention_factor = 0`},
+		{q, rope(fields{"rope_type": "yarn", "factor": 1e9, "original_max_position_embeddings": 4096}), `factor = 1000000000: times the original length of 4096 is above the limit`},
 		{q, rope(fields{"rope_type": "yarn", "factor": nil, "original_max_position_embeddings": 65536}), `is above max_position_embeddings = 32768`},
 		{q, rope(fields{"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 64}).with(fields{"original_max_position_embeddings": 32}), `outside is 32`},
 	} {
@@ -132,6 +133,28 @@ func TestRopeRules(t *testing.T) {
 	require.Equal(t, Rope{Type: RopeLinear, Theta: 1e4, Dim: 8, Factor: 2}, rope(fields{"type": "linear", "factor": 2}))
 	outer := qwen3MoE.with(fields{"original_max_position_embeddings": 512, "rope_parameters": fields{"rope_type": "yarn", "factor": 2}})
 	require.Equal(t, 512, outer.must(t).Rope.OriginalPositions)
+}
+
+// TestYarnsLengthIsOriginalTimesFactor, whatever max_position_embeddings is: in
+// Qwen3's own recipe it stays as it was.
+func TestYarnsLengthIsOriginalTimesFactor(t *testing.T) {
+	for _, c := range []struct {
+		max      int
+		original any
+		factor   any
+		want     int
+	}{
+		{40960, 32768, 4.0, 131072},
+		{131072, 32768, 4.0, 131072},
+		{40960, 32768, nil, 40960},
+		{999, 7, nil, 999},
+		{4096, nil, 2, 8192},
+		{100, 10, 1.55, 15},
+	} {
+		scaling := fields{"rope_type": "yarn", "factor": c.factor, "original_max_position_embeddings": c.original}
+		s := qwen3MoE.with(fields{"max_position_embeddings": c.max, "rope_scaling": scaling}).must(t)
+		require.Equal(t, c.want, s.MaxPositions, "%v", c)
+	}
 }
 
 func TestDynamicRopeEndsWhereItWouldChange(t *testing.T) {

@@ -3,7 +3,6 @@ package model
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Part is one of the two parts of a layer, and of a model.
@@ -57,11 +56,47 @@ func (c *Catalogue) Refs(r Role) ([]Ref, error) {
 	return list, nil
 }
 
+// Weights lists what a role computes with, in an order that is the same for all
+// checkpoints of the model: as Refs does, and with the head in its place also
+// where it is the embedding.
+func (c *Catalogue) Weights(r Role) ([]Ref, error) {
+	list, err := c.Refs(r)
+	if err == nil && r.Part == AttentionPart && c.Tied() {
+		list = slices.Insert(list, headPlace, c.Head)
+	}
+	return list, err
+}
+
+// headPlace is the head's place among the weights of attention.
+const headPlace = 2
+
+// WeightNames are the names of a role's weights in their order, as a published
+// checkpoint has them, whatever the layout of the one at hand.
+func (s *Spec) WeightNames(r Role) ([]string, error) {
+	c := s.catalogue(families[s.Family].names.layouts[0])
+	c.Untie()
+	refs, err := c.Weights(r)
+	names := make([]string, len(refs))
+	for i, ref := range refs {
+		names[i] = ref.Name
+	}
+	return names, err
+}
+
+// AllExperts is the role of a node that holds every expert.
+func (s *Spec) AllExperts() Role {
+	r := Role{Part: ExpertPart, Experts: make([]int, s.Router.Experts)}
+	for e := range r.Experts {
+		r.Experts[e] = e
+	}
+	return r
+}
+
 func (m MLP) refs() []Ref { return []Ref{m.Gate, m.Up, m.Down} }
 
 func (c *Catalogue) attention() []Ref {
 	list := []Ref{c.Embedding, c.FinalNorm}
-	if c.Head.Name != c.Embedding.Name {
+	if !c.Tied() {
 		list = append(list, c.Head)
 	}
 	for _, l := range c.Layers {
@@ -73,53 +108,4 @@ func (c *Catalogue) attention() []Ref {
 		}
 	}
 	return list
-}
-
-// Check compares the catalogue with all the tensors of a checkpoint, by name and
-// shape. A missing tensor, another shape, and a tensor that this model would not
-// use (a bias that the configuration denies, a layer too many) are errors.
-func (c *Catalogue) Check(shapes map[string][]int) error {
-	used := map[string]bool{}
-	for _, r := range c.all() {
-		if used[r.Name] {
-			continue
-		}
-		used[r.Name] = true
-		shape, ok := shapes[r.Name]
-		if !ok {
-			return fmt.Errorf("the checkpoint has no tensor %s, of shape %v", r.Name, r.Whole)
-		}
-		if !slices.Equal(shape, r.Whole) {
-			return fmt.Errorf("tensor %s has shape %v, and the configuration says %v", r.Name, shape, r.Whole)
-		}
-	}
-	return unused(shapes, used)
-}
-
-// all lists every weight.
-func (c *Catalogue) all() []Ref {
-	list := c.attention()
-	for _, l := range c.Layers {
-		for _, e := range l.Experts {
-			list = append(list, e.refs()...)
-		}
-	}
-	return list
-}
-
-// unused refuses tensors that nothing reads. The frequencies that old
-// checkpoints carry follow from the configuration, and a tied head may be saved
-// twice.
-func unused(shapes map[string][]int, used map[string]bool) error {
-	var extra []string
-	for name := range shapes {
-		if !used[name] && !strings.HasSuffix(name, ".rotary_emb.inv_freq") && name != "lm_head.weight" {
-			extra = append(extra, name)
-		}
-	}
-	if len(extra) == 0 {
-		return nil
-	}
-	slices.Sort(extra)
-	return fmt.Errorf("the checkpoint has %d tensors that the configuration does not account for, %s the first", len(extra), extra[0])
 }

@@ -1,5 +1,7 @@
 package model
 
+import "math"
+
 // RopeType is a rule for the frequencies of rotary position embedding.
 type RopeType string
 
@@ -65,7 +67,7 @@ func parseRope(o *object, dim, maxPositions int, defaultTheta float64) (Rope, in
 		// the smaller one.
 		maxPositions = min(maxPositions, p.integer("original_max_position_embeddings", &maxPositions, 1, maxSize))
 	case RopeYarn:
-		r.yarn(&p, original, maxPositions)
+		maxPositions = r.yarn(&p, original, maxPositions)
 	case RopeLlama3:
 		r.llama3(&p, original, maxPositions)
 	default:
@@ -148,15 +150,29 @@ func (o *object) originalPositions(outer, maxPositions int) int {
 
 // yarn reads the parameters of https://arxiv.org/abs/2309.00071 as transformers'
 // _compute_yarn_parameters takes them: what is missing, null or 0 is the
-// default.
-func (r *Rope) yarn(p *object, original, maxPositions int) {
+// default. It returns the longest sequence: the original length times the factor,
+// as vLLM has it (config/model.py, _get_and_verify_max_len). Recipes for YaRN
+// leave max_position_embeddings as it was before the stretch.
+func (r *Rope) yarn(p *object, original, maxPositions int) int {
 	r.OriginalPositions = p.originalPositions(original, maxPositions)
 	r.Factor = float64(maxPositions) / float64(r.OriginalPositions)
+	longest := float64(maxPositions)
 	if p.take("factor") != nil {
 		r.Factor = p.factor()
+		longest = math.Floor(float64(r.OriginalPositions) * r.Factor)
 	} else if r.Factor < 1 {
 		p.fail("original_max_position_embeddings", "is above max_position_embeddings = %d", maxPositions)
 	}
+	if longest > maxSize {
+		p.fail("factor", "times the original length of %d is above the limit of %d positions", r.OriginalPositions, maxSize)
+		longest = maxSize
+	}
+	r.yarnShape(p)
+	return int(longest)
+}
+
+// yarnShape reads how YaRN mixes frequencies and scales.
+func (r *Rope) yarnShape(p *object) {
 	r.AttentionFactor = p.positive("attention_factor", 0, largestNumber)
 	r.MScale = p.between("mscale", 0, 0, largestNumber)
 	r.MScaleAllDim = p.between("mscale_all_dim", 0, 0, largestNumber)

@@ -29,14 +29,14 @@ func (f fields) with(changes fields) fields {
 // missing, as a value, takes a field away.
 const missing = "\x00missing"
 
-func (f fields) parse(t *testing.T) (*Spec, error) {
+func (f fields) parse(t testing.TB) (*Spec, error) {
 	t.Helper()
 	text, err := json.Marshal(f)
 	require.NoError(t, err)
 	return ParseSpec(text)
 }
 
-func (f fields) must(t *testing.T) *Spec {
+func (f fields) must(t testing.TB) *Spec {
 	t.Helper()
 	s, err := f.parse(t)
 	require.NoError(t, err)

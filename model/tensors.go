@@ -56,6 +56,8 @@ type Catalogue struct {
 	FinalNorm Ref // [hidden]
 	Head      Ref // [vocabulary, hidden]; the embedding where they are tied
 	Layers    []LayerTensors
+
+	spec *Spec
 }
 
 // names are the parts of a family's tensor names. A layout is a way to name a
@@ -101,41 +103,74 @@ func (l layout) expert(prefix string, e, experts, i, h int) MLP {
 
 func whole(name string, shape ...int) Ref { return Ref{Name: name, Whole: shape, Shape: shape} }
 
+// headName is the head's matrix.
+const headName = "lm_head.weight"
+
 // Catalogue names the model's weights. has says whether the checkpoint holds a
-// tensor; it decides between layouts. It is an error where no layout fits; other
-// missing tensors are found when they are read, or by [Catalogue.Check].
+// tensor; it decides between layouts, by any tensor that only one of them has: a
+// node's checkpoint may lack those of others. It is an error where no layout
+// fits; other missing tensors are found by [Catalogue.Check].
 func (s *Spec) Catalogue(has func(name string) bool) (*Catalogue, error) {
 	l, err := s.layout(has)
 	if err != nil {
 		return nil, err
 	}
+	return s.catalogue(l), nil
+}
+
+// catalogue names the weights in a layout.
+func (s *Spec) catalogue(l layout) *Catalogue {
 	c := &Catalogue{
 		Embedding: whole("model.embed_tokens.weight", s.Vocabulary, s.Hidden),
 		FinalNorm: whole("model.norm.weight", s.Hidden),
-		Head:      whole("lm_head.weight", s.Vocabulary, s.Hidden),
 		Layers:    make([]LayerTensors, len(s.Layers)),
+		spec:      s,
 	}
+	c.Untie()
 	if s.TiedHead {
 		c.Head = c.Embedding
 	}
 	for i := range c.Layers {
 		c.Layers[i] = s.layerTensors(l, i)
 	}
-	return c, nil
+	return c
 }
 
-// layout finds the first one whose router and first expert are there.
+// Untie gives the head its own matrix, whatever the configuration says.
+func (c *Catalogue) Untie() { c.Head = whole(headName, c.spec.Vocabulary, c.spec.Hidden) }
+
+// HeadName is the tensor that a head has where it is not tied.
+func (c *Catalogue) HeadName() string { return headName }
+
+// Tied says whether the head's matrix is the embedding's.
+func (c *Catalogue) Tied() bool { return c.Head.Name == c.Embedding.Name }
+
+// layout finds the first one with an expert in the checkpoint, or else with a
+// router, which is all that an attention node needs of a sparse block.
 func (s *Spec) layout(has func(string) bool) (layout, error) {
+	layouts := families[s.Family].names.layouts
 	var tried []string
-	first := s.SparseLayers()[0]
-	for _, l := range families[s.Family].names.layouts {
-		t := l.expert(layerPrefix(first), 0, s.Router.Experts, s.ExpertIntermediate, s.Hidden)
-		if has(t.Down.Name) {
-			return l, nil
+	for _, l := range layouts {
+		for _, i := range s.SparseLayers() {
+			for e := range s.Router.Experts {
+				t := l.expert(layerPrefix(i), e, s.Router.Experts, s.ExpertIntermediate, s.Hidden)
+				if has(t.Down.Name) {
+					return l, nil
+				}
+				if i == s.SparseLayers()[0] && e == 0 {
+					tried = append(tried, t.Down.Name)
+				}
+			}
 		}
-		tried = append(tried, t.Down.Name)
 	}
-	return layout{}, fmt.Errorf("the checkpoint has no experts under a name known for %s: none of %q is there", s.Family, tried)
+	for _, l := range layouts {
+		for _, i := range s.SparseLayers() {
+			if has(layerPrefix(i) + l.block + ".gate.weight") {
+				return l, nil
+			}
+		}
+	}
+	return layout{}, fmt.Errorf("the checkpoint has no experts and no router under a name known for %s: none like %q is there", s.Family, tried)
 }
 
 func layerPrefix(i int) string { return fmt.Sprintf("model.layers.%d.", i) }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
@@ -68,6 +69,8 @@ type AttentionNode struct {
 	patience  patience
 	turn      turn
 	stats     *recorder
+	moves     atomic.Uint64 // rises with whatever the loop does
+	blocked   atomic.Int32  // the micro-batch that the loop waits for and 1, or 0
 
 	mu    sync.Mutex
 	inbox []command
@@ -235,6 +238,9 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 	reason := &UnavailableError{Reason: err.Error()}
 	if ctx.Err() != nil {
 		err, reason.Reason = nil, "the attention node is stopping"
+		if cause := context.Cause(ctx); cause != ctx.Err() {
+			reason.Reason = cause.Error()
+		}
 	}
 	n.accept()
 	for id := range n.sequences {
@@ -266,15 +272,48 @@ func (n *AttentionNode) rest(ctx context.Context) error {
 	for n.inFlight() == 0 && n.batcher.Waiting()+n.batcher.Running() == 0 {
 		n.stats.working(false)
 		n.turn.end()
-		select {
-		case <-n.news:
-			n.accept()
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := n.idle(ctx); err != nil {
+			return err
 		}
+		n.accept()
 	}
 	n.stats.working(true)
 	return nil
+}
+
+// idleLook is how often a node without work looks whether it has lost an expert node.
+const idleLook = 250 * time.Millisecond
+
+// idle waits for a command, and meanwhile notices an expert node that is lost: the
+// next request would have to find out otherwise.
+func (n *AttentionNode) idle(ctx context.Context) error {
+	look := time.NewTicker(idleLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-n.news:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+			if err := n.handleAll(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// handleAll takes the completions that are there.
+func (n *AttentionNode) handleAll(ctx context.Context) error {
+	for {
+		c, ok := n.cfg.Endpoint.TryPoll()
+		if !ok {
+			return nil
+		}
+		if err := n.handle(ctx, c); err != nil {
+			return err
+		}
+	}
 }
 
 // accept takes what has been submitted and cancelled.
@@ -323,6 +362,7 @@ func (n *AttentionNode) inFlight() uint64 {
 
 // perform does one action of the schedule, for a micro-batch that is in a step.
 func (n *AttentionNode) perform(ctx context.Context, a schedule.Action) error {
+	n.moves.Add(1)
 	b := n.batches[a.MicroBatch]
 	switch {
 	case a.Part == schedule.Head:
@@ -443,6 +483,8 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 	}
 	n.turn.end()
 	wait := n.patience.context(ctx)
+	n.blocked.Store(int32(slices.Index(n.batches, b)) + 1)
+	defer n.blocked.Store(0)
 	c, err := n.cfg.Endpoint.Poll(wait)
 	if err != nil && ctx.Err() == nil && wait.Err() != nil {
 		return c, fmt.Errorf("no %s of layer %d, micro-batch %d, step %d for %v", b.exchange.awaited(), b.exchange.sent.Layer, b.exchange.sent.MicroBatch, b.step, stallTimeout/2)
@@ -452,6 +494,7 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 
 // handle takes a completion of any micro-batch.
 func (n *AttentionNode) handle(ctx context.Context, c m2n.Completion) error {
+	n.moves.Add(1)
 	switch c.Kind {
 	case m2n.Sent:
 		for _, b := range n.batches {
@@ -477,7 +520,7 @@ func (n *AttentionNode) receive(ctx context.Context, c m2n.Completion) error {
 		return err
 	}
 	place := slices.Index(n.experts, c.Peer)
-	if h.Kind != route.Return || place < 0 || h.MicroBatch >= len(n.batches) || !n.batches[h.MicroBatch].exchange.expects(h) {
+	if h.Kind != route.Return || place < 0 || h.MicroBatch >= len(n.batches) || !n.batches[h.MicroBatch].exchange.expects(h, place) {
 		return fmt.Errorf("an unexpected message: kind %d, step %d, layer %d, micro-batch %d", h.Kind, h.Step, h.Layer, h.MicroBatch)
 	}
 	n.stats.arrived(c)
@@ -507,6 +550,20 @@ func lost(peer string, err error) error {
 		return &PeerLostError{Peer: peer, Cause: l}
 	}
 	return fmt.Errorf("posting to expert node %s: %w", peer, err)
+}
+
+// Progress tells how far the loop is: a counter that rises with whatever it does,
+// and the expert nodes whose results it waits for.
+func (n *AttentionNode) Progress() (steps uint64, awaited []string) {
+	if b := n.blocked.Load(); b > 0 {
+		x := n.batches[b-1].exchange
+		for place, id := range n.experts {
+			if x.awaits[place].Load() {
+				awaited = append(awaited, id)
+			}
+		}
+	}
+	return n.moves.Load(), awaited
 }
 
 // Stats tells what the node has done. Requests that came during a step wait.

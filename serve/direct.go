@@ -56,6 +56,7 @@ func NewDirect(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e
 		elements int
 	}{{&d.scratch.in, n * spec.Hidden}, {&d.scratch.gate, n}, {&d.scratch.out, n * spec.Hidden}} {
 		if *b.to, err = dev.Alloc(kernel.F32, b.elements); err != nil {
+			d.Free()
 			return nil, fmt.Errorf("direct batch of %d rows: %w", capacity, err)
 		}
 	}
@@ -68,9 +69,7 @@ func NewDirect(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e
 func (d *Direct) Free() {
 	d.attention.FreeRows(d.rows)
 	d.experts.Free()
-	for _, b := range []kernel.Buffer{d.scratch.in, d.scratch.gate, d.scratch.out} {
-		d.dev.Free(b)
-	}
+	freeAll(d.dev, d.scratch.in, d.scratch.gate, d.scratch.out)
 }
 
 // Forward computes all layers for a batch: ids and pos are by row, seqs say

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
@@ -37,6 +38,9 @@ type exchange struct {
 	sent    route.Header
 	unsent  map[sent]bool // posted messages that the transport still reads
 	waiting int           // packets without results
+	// awaits says by node that its results are not here yet. Other goroutines, which
+	// watch over progress, read it too.
+	awaits []atomic.Bool
 	pending bool          // results that have not been combined
 }
 
@@ -63,27 +67,40 @@ func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire ro
 		pairs:    ep.Register(make([]byte, route.PairsSize(capacity*topK)), nil),
 		sums:     route.ByChoice(capacity, topK),
 		first:    make([]int, p.Nodes),
+		awaits:   make([]atomic.Bool, p.Nodes),
 		unsent:   map[sent]bool{},
 	}
 	x.order = slices.Clone(x.sums.Results)
 	rows, pairs := capacity*min(topK, p.Nodes), capacity*topK // of all packets
-	var err error
-	if x.rows, err = newSendBuffer(dev, ep, rows*wire.RowBytes(hidden)); err != nil {
-		return nil, fmt.Errorf("buffers of a micro-batch of %d rows: %w", capacity, err)
-	}
-	if x.gates, err = newSendBuffer(dev, ep, 4*pairs); err != nil {
-		return nil, fmt.Errorf("buffers of a micro-batch of %d rows: %w", capacity, err)
-	}
-	if x.parts, err = dev.Alloc(kernel.F32, wire.Results(rows, pairs)*hidden); err != nil {
+	if err := x.allocate(rows, pairs); err != nil {
+		x.free()
 		return nil, fmt.Errorf("buffers of a micro-batch of %d rows: %w", capacity, err)
 	}
 	return x, nil
 }
 
+// allocate makes room for the rows and pairs of all packets. What it has made when
+// it fails, free gives back.
+func (x *exchange) allocate(rows, pairs int) (err error) {
+	if x.rows, err = newSendBuffer(x.dev, x.ep, rows*x.wire.RowBytes(x.hidden)); err != nil {
+		return err
+	}
+	if x.gates, err = newSendBuffer(x.dev, x.ep, 4*pairs); err != nil {
+		return err
+	}
+	x.parts, err = x.dev.Alloc(kernel.F32, x.wire.Results(rows, pairs)*x.hidden)
+	return err
+}
+
 // free gives the memory back.
-func (x *exchange) free() {
-	for _, b := range []kernel.Buffer{x.rows.buffer, x.gates.buffer, x.parts} {
-		x.dev.Free(b)
+func (x *exchange) free() { freeAll(x.dev, x.rows.buffer, x.gates.buffer, x.parts) }
+
+// freeAll gives buffers back, those that are there.
+func freeAll(dev kernel.Device, buffers ...kernel.Buffer) {
+	for _, b := range buffers {
+		if b != nil {
+			dev.Free(b)
+		}
 	}
 }
 
@@ -101,6 +118,9 @@ func (x *exchange) pack(ctx context.Context, r *layer.Rows, h route.Header) ([][
 		x.sums.ByNode(x.packets, r.Residual.Rows)
 	}
 	h.Wire = x.wire
+	for i := range x.packets {
+		x.awaits[i].Store(true)
+	}
 	x.sent, x.waiting, x.pending = h, len(x.packets), true
 	return x.copy(r), nil
 }
@@ -145,10 +165,10 @@ func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 	return bodies
 }
 
-// expects says whether a return belongs to the dispatch under way; an older one
-// is of a step that was given up.
-func (x *exchange) expects(h route.Header) bool {
-	return x.waiting > 0 && h.Step == x.sent.Step && h.Layer == x.sent.Layer
+// expects says whether a node's return belongs to the dispatch under way, and is the
+// first; an older one is of a step that was given up.
+func (x *exchange) expects(h route.Header, node int) bool {
+	return x.waiting > 0 && x.awaits[node].Load() && h.Step == x.sent.Step && h.Layer == x.sent.Layer
 }
 
 // awaited says what a micro-batch waits for.
@@ -183,6 +203,7 @@ func (x *exchange) collect(ctx context.Context, node int, h route.Header, body [
 		return fmt.Errorf("%d results are missing of %d", len(places), asked)
 	}
 	x.waiting--
+	x.awaits[node].Store(false)
 	// The spans are given back next: what reads them must be done.
 	return x.dev.Record().Wait(ctx)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
@@ -33,7 +34,10 @@ type ExpertConfig struct {
 	Linger time.Duration
 	// Busy is told when the node begins and ends work; nil means nobody is.
 	Busy Turn
-	Log  *slog.Logger
+	// Reached, where it is set, is told of each attention node that is heard of for
+	// the first time, on the node's loop.
+	Reached func(peer string)
+	Log     *slog.Logger
 }
 
 // ExpertNode gathers rows from attention nodes, computes their experts and
@@ -58,6 +62,7 @@ type ExpertNode struct {
 	timer   time.Duration    // when the gather wants to be called, 0: not
 	turn    turn
 	stats   *recorder
+	moves   atomic.Uint64 // rises with whatever the loop does
 }
 
 // sent names a posted message.
@@ -99,6 +104,7 @@ func NewExpertNode(cfg ExpertConfig) (*ExpertNode, error) {
 func (n *ExpertNode) Run(ctx context.Context) error {
 	for {
 		c, err := n.poll(ctx)
+		n.moves.Add(1)
 		switch {
 		case errors.Is(err, errTimer):
 			n.timer = 0
@@ -236,6 +242,9 @@ func (n *ExpertNode) inFlight(peer string, batches uint64) (a gather.Actions, de
 		if err := n.gather.Joined(peer); err != nil {
 			return a, false, err
 		}
+		if n.cfg.Reached != nil {
+			n.cfg.Reached(peer)
+		}
 	}
 	n.joined[peer] = batches
 	if known && was == batches {
@@ -321,6 +330,10 @@ func (n *ExpertNode) drop(a gather.Actions) {
 	}
 }
 
+// Progress tells how far the loop is: a counter that rises with whatever it does. It
+// waits for nobody in particular.
+func (n *ExpertNode) Progress() (steps uint64, awaited []string) { return n.moves.Load(), nil }
+
 // Stats tells what the node has done.
 func (n *ExpertNode) Stats() NodeStats {
 	s := n.stats.snapshot()
@@ -333,11 +346,7 @@ func (n *ExpertNode) Stats() NodeStats {
 // memory any more.
 func (n *ExpertNode) Free() {
 	n.experts.Free()
-	for _, b := range []kernel.Buffer{n.in, n.gate, n.results, n.summed} {
-		if b != nil {
-			n.cfg.Device.Free(b)
-		}
-	}
+	freeAll(n.cfg.Device, n.in, n.gate, n.results, n.summed)
 	for _, out := range n.sending {
 		if out.parts--; out.parts == 0 {
 			n.outputs = append(n.outputs, out)

@@ -50,38 +50,46 @@ func (n *ExpertNode) resultsOf(ctx context.Context, run *gather.Run) (*route.Gro
 // compute makes the results of a layer's experts, as they travel, for messages
 // of so many rows.
 func (n *ExpertNode) compute(ctx context.Context, l, rows int, g *route.Grouping) (*output, error) {
-	hidden, wire := n.cfg.Spec.Hidden, n.cfg.Wire
 	pairs := int(g.Offsets[len(g.Offsets)-1])
 	if err := n.fill(ctx, g, pairs); err != nil {
 		return nil, err
 	}
-	count := wire.Results(rows, pairs)
-	out, err := n.output(count * wire.RowBytes(hidden))
+	out, err := n.output(n.cfg.Wire.Results(rows, pairs) * n.cfg.Wire.RowBytes(n.cfg.Spec.Hidden))
 	if err != nil {
 		return nil, err
 	}
-	// Each step writes to where the next one reads, the last one to the output.
+	if err := n.forward(out, l, rows, pairs, g); err != nil {
+		n.outputs = append(n.outputs, out) // nobody has it
+		return nil, err
+	}
+	return out, nil
+}
+
+// forward computes a layer's experts. Each step writes to where the next one reads,
+// the last one to the output.
+func (n *ExpertNode) forward(out *output, l, rows, pairs int, g *route.Grouping) error {
+	hidden, wire := n.cfg.Spec.Hidden, n.cfg.Wire
 	results, err := n.room(&n.results, out, pairs, wire == route.Wire{})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	in, gate := kernel.MatOf(n.in, pairs, hidden), kernel.MatOf(n.gate, pairs, 1)
 	if err := n.experts.Forward(l, results, in, gate, g.Offsets); err != nil {
-		return nil, err
+		return err
 	}
 	if wire.Combine == route.Partial {
 		summed, err := n.room(&n.summed, out, rows, wire.Rows == kernel.RowF32)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		n.sums.ByRow(n.pairs, g)
 		n.cfg.Device.Combine(summed, kernel.Mat{}, results, n.sums.Results, n.sums.Offsets)
 		results = summed
 	}
 	if wire.Rows != kernel.RowF32 {
-		n.cfg.Device.EncodeRows(kernel.CodedMatOf(out.buffer, wire.Rows, count, hidden), results, nil)
+		n.cfg.Device.EncodeRows(kernel.CodedMatOf(out.buffer, wire.Rows, wire.Results(rows, pairs), hidden), results, nil)
 	}
-	return out, nil
+	return nil
 }
 
 // room is where rows are computed: in the output where it is the last step, else

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tandem-moe/tandem/serve/batch"
 	"github.com/tandem-moe/tandem/serve/sample"
@@ -17,6 +19,8 @@ type FrontEndConfig struct {
 	// Vocabulary and MaxModelLen are the model's and the deployment's.
 	Vocabulary  int
 	MaxModelLen int
+	// MaxBatchedTokens is the rows of a step that every worker must have; 0: any.
+	MaxBatchedTokens int
 	// MaxWaiting bounds the requests beyond those that the workers run at once.
 	MaxWaiting int
 	// Missing says in words what the cluster lacks to serve, or nothing. It may
@@ -31,6 +35,7 @@ type FrontEnd struct {
 	cfg FrontEndConfig
 
 	mu      sync.Mutex
+	firstID uint64
 	nextID  uint64
 	workers []*attached // by node name
 	streams map[uint64]*admitted
@@ -42,28 +47,34 @@ type attached struct {
 	worker   Worker
 	prefixes *prefixes
 	running  map[uint64]*admitted
-	draining bool // it gets no more requests
+	busy     time.Time // since when it has requests; old where it has none
+	draining bool      // it gets no more requests
 }
 
 // admitted is a request with its stream, on a worker.
 type admitted struct {
 	*stream
+	progress
 	worker *attached
-	output []int32 // reported so far
+	moved  bool // from another worker
 }
 
-// NewFrontEnd returns a front end without workers.
+// NewFrontEnd returns a front end without workers. Its requests have ids that those
+// of earlier lives had not.
 func NewFrontEnd(cfg FrontEndConfig) *FrontEnd {
-	return &FrontEnd{cfg: cfg, streams: map[uint64]*admitted{}}
+	first := uint64(time.Now().UnixMicro())
+	return &FrontEnd{cfg: cfg, firstID: first, nextID: first, streams: map[uint64]*admitted{}}
 }
 
 // Attach takes a worker on. detach lets it go: its requests end with the reason.
 func (f *FrontEnd) Attach(o Offer, w Worker) (detach func(reason error), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if o.Vocabulary != f.cfg.Vocabulary || o.MaxModelLen != f.cfg.MaxModelLen {
-		return nil, fmt.Errorf("node %s offers a vocabulary of %d and sequences of %d tokens, the front end has %d and %d",
-			o.Node, o.Vocabulary, o.MaxModelLen, f.cfg.Vocabulary, f.cfg.MaxModelLen)
+	if err := o.check(f.cfg); err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(f.workers, func(w *attached) bool { return w.Node == o.Node }) {
+		return nil, fmt.Errorf("node %s works for the front end already", o.Node)
 	}
 	a := &attached{Offer: o, worker: w, prefixes: newPrefixes(o), running: map[uint64]*admitted{}}
 	f.workers = append(f.workers, a)
@@ -153,28 +164,38 @@ func (f *FrontEnd) Submit(_ context.Context, r Request) (Stream, error) {
 	if len(f.open()) == 0 {
 		return nil, &UnavailableError{Reason: "the cluster cannot serve: no attention node has offered to work"}
 	}
-	if err := r.validate(f.limits()); err != nil {
+	if err := r.Validate(f.limits()); err != nil {
 		return nil, err
 	}
 	c := f.counts()
 	if waiting := c.Requests - c.Capacity; waiting >= f.cfg.MaxWaiting {
 		return nil, &BusyError{Waiting: waiting, Limit: f.cfg.MaxWaiting}
 	}
-	r.ID = f.nextID
-	f.nextID++
-	a := &admitted{worker: f.place(r)}
+	if len(r.Output) > 0 {
+		r.PromptLogprobs = -1 // they came before the output
+	}
+	a := &admitted{progress: progress{output: slices.Clone(r.Output)}}
 	a.stream = newStream(r, func() { f.cancel(a) })
-	f.streams[r.ID], a.worker.running[r.ID] = a, a
-	a.worker.prefixes.add(r.Prompt)
-	a.worker.worker.Submit(r)
+	f.give(a, f.place(r, f.open()))
 	return a.stream, nil
+}
+
+// give hands a request to a worker, under an id of its own.
+func (f *FrontEnd) give(a *admitted, w *attached) {
+	a.request.ID, a.worker = f.nextID, w
+	f.nextID++
+	if len(w.running) == 0 {
+		w.busy = time.Now()
+	}
+	f.streams[a.request.ID], w.running[a.request.ID] = a, a
+	w.prefixes.add(a.request.Prompt)
+	w.worker.Submit(a.request)
 }
 
 // place picks the worker that will be done with the request first, by what the
 // front end knows of them.
-func (f *FrontEnd) place(r Request) *attached {
+func (f *FrontEnd) place(r Request, open []*attached) *attached {
 	tokens := len(r.Prompt) + len(r.Output)
-	open := f.open()
 	loads := make([]batch.NodeLoad, len(open))
 	for i, w := range open {
 		loads[i] = w.load(r)
@@ -218,28 +239,96 @@ func (f *FrontEnd) forget(a *admitted) {
 	delete(a.worker.running, a.request.ID)
 }
 
-// Deliver takes what a worker reports. Of requests that it does not have (any
-// more) nothing is taken.
-func (f *FrontEnd) Deliver(node string, reports []Report) {
+// Deliver takes what a worker reports. Of requests that have ended, nothing is
+// taken. What no worker reports is a *ReportError: the caller lets the worker go.
+func (f *FrontEnd) Deliver(node string, reports []Report) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, r := range reports {
-		a := f.streams[r.ID]
-		if a == nil || a.worker.Node != node {
+		if err := f.take(node, r); err != nil {
+			return &ReportError{Node: node, Request: r.ID, Reason: err.Error()}
+		}
+	}
+	return nil
+}
+
+// take takes one report. A request that was cancelled, or moved to another worker,
+// has lost its id: what was under way meanwhile is dropped.
+func (f *FrontEnd) take(node string, r Report) error {
+	a := f.streams[r.ID]
+	switch {
+	case a == nil && (r.ID < f.firstID || r.ID >= f.nextID):
+		return errors.New("there was no such request")
+	case a == nil:
+		return nil
+	case a.worker.Node != node:
+		return fmt.Errorf("it is node %s that has it", a.worker.Node)
+	}
+	if r.Err == nil {
+		whole, complete, err := a.add(a.request, r.Event, r.More, f.cfg.Vocabulary)
+		if err != nil || !complete {
+			return err
+		}
+		r.Event = whole
+	}
+	if r.Last() {
+		f.forget(a)
+	}
+	a.deliver(r)
+	return nil
+}
+
+// Busy tells since when workers have requests, those that have.
+func (f *FrontEnd) Busy() map[string]time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	since := map[string]time.Time{}
+	for _, w := range f.workers {
+		if len(w.running) > 0 {
+			since[w.Node] = w.busy
+		}
+	}
+	return since
+}
+
+// Move gives a worker's requests to others, which continue where it stopped. A
+// request that no other worker can take, or that was moved before, ends with the
+// reason. The worker gets no more.
+func (f *FrontEnd) Move(node string, reason error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.workers {
+		if w.Node != node {
 			continue
 		}
-		if r.Event.HasToken {
-			a.output = append(a.output, r.Event.Token)
+		w.draining = true
+		for _, id := range slices.Sorted(maps.Keys(w.running)) {
+			f.move(w.running[id], reason)
 		}
-		if r.Last() {
-			f.forget(a)
-		}
-		a.deliver(r)
 	}
 }
 
-// validate refuses what can never be served.
-func (r *Request) validate(l Limits) error {
+// move gives one request to another worker, or ends it.
+func (f *FrontEnd) move(a *admitted, reason error) {
+	f.forget(a)
+	a.worker.worker.Cancel(a.request.ID)
+	a.request.Output, a.prompt = slices.Clone(a.output), nil
+	if a.started {
+		a.request.PromptLogprobs = -1 // they have been told
+	}
+	able := slices.DeleteFunc(f.open(), func(w *attached) bool {
+		return len(a.request.Prompt)+a.request.MaxTokens > w.CacheTokens
+	})
+	if a.moved || len(able) == 0 {
+		a.deliver(Report{Err: reason})
+		return
+	}
+	a.moved = true
+	f.give(a, f.place(a.request, able))
+}
+
+// Validate refuses what can never be served. Errors: *InvalidError.
+func (r *Request) Validate(l Limits) error {
 	invalid := func(field, format string, args ...any) error {
 		return &InvalidError{Field: field, Reason: fmt.Sprintf(format, args...)}
 	}
@@ -250,6 +339,12 @@ func (r *Request) validate(l Limits) error {
 		if id < 0 || int(id) >= l.Vocabulary {
 			return invalid("Prompt", "token %d at place %d is not in the vocabulary of %d", id, i, l.Vocabulary)
 		}
+	}
+	if len(r.StopIDs) > MaxStopIDs {
+		return invalid("StopIDs", "%d ids, there can be %d", len(r.StopIDs), MaxStopIDs)
+	}
+	if len(r.Sampling.LogitBias) > MaxBiases {
+		return invalid("Sampling.LogitBias", "%d tokens, there can be %d", len(r.Sampling.LogitBias), MaxBiases)
 	}
 	if r.MaxTokens < 0 {
 		return invalid("MaxTokens", "%d is negative", r.MaxTokens)

@@ -8,15 +8,20 @@ import "github.com/tandem-moe/tandem/serve/kvcache"
 type prefixes struct {
 	identity kvcache.Identity
 	known    map[kvcache.Key]int // how often the ring has it
-	ring     []kvcache.Key
+	ring     []kvcache.Key       // grows up to size
+	size     int
 	next     int
 }
+
+// maxPrefixes bounds what the front end remembers of a worker: at 24 bytes a page, and
+// as much again for the map, some 100 MB.
+const maxPrefixes = 1 << 20
 
 func newPrefixes(o Offer) *prefixes {
 	return &prefixes{
 		identity: kvcache.Identity{PageTokens: o.PageTokens},
 		known:    map[kvcache.Key]int{},
-		ring:     make([]kvcache.Key, 0, o.CacheTokens/o.PageTokens),
+		size:     min(o.CacheTokens/o.PageTokens, maxPrefixes),
 	}
 }
 
@@ -41,7 +46,7 @@ func (p *prefixes) add(prompt []int32) {
 
 func (p *prefixes) put(k kvcache.Key) {
 	p.known[k]++
-	if len(p.ring) < cap(p.ring) {
+	if len(p.ring) < p.size {
 		p.ring = append(p.ring, k)
 		return
 	}

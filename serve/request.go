@@ -33,6 +33,14 @@ type Request struct {
 	PromptLogprobs int
 }
 
+// Bounds of a request, beside those of the model: each costs time for every token.
+const (
+	// MaxStopIDs are the API's 256 and a model's own.
+	MaxStopIDs = 1 << 10
+	// MaxBiases are the tokens of Sampling.LogitBias.
+	MaxBiases = 1 << 15
+)
+
 // Logprob is a token and the natural logarithm of its probability.
 type Logprob struct {
 	Token   int32

@@ -11,7 +11,10 @@ import (
 type Report struct {
 	ID    uint64
 	Event Event
-	Err   error
+	// More: Event is a piece of one, with log-probabilities of the prompt alone; the
+	// rest follows.
+	More bool
+	Err  error
 }
 
 // Last says that nothing more comes of the request.

@@ -23,10 +23,16 @@ func (e *engine) Describe(chan<- *prometheus.Desc) {}
 func (e *engine) Collect(out chan<- prometheus.Metric) {
 	s := e.source.Snapshot()
 	c := collection{out: out, labels: e.labels}
-	c.requests(s)
-	c.cache(s)
-	c.parts(s)
-	c.gathers(s.Gathers)
+	if s.Requests != nil {
+		c.requests(*s.Requests)
+	}
+	if s.Cache != nil {
+		c.cache(*s.Cache)
+	}
+	if s.Experts != nil {
+		c.experts(*s.Experts)
+	}
+	c.durations(s)
 	c.pools(s.Pools)
 	c.peers(s.Peers)
 }
@@ -37,28 +43,36 @@ type collection struct {
 	labels prometheus.Labels
 }
 
-func (c collection) requests(s Snapshot) {
-	c.gauge("vllm:num_requests_running", "Sequences being computed.", float64(s.Running))
-	c.gauge("vllm:num_requests_waiting", "Sequences that wait to be computed.", float64(s.Waiting))
+func (c collection) requests(r Requests) {
+	c.gauge("vllm:num_requests_running", "Sequences being computed.", float64(r.Running))
+	c.gauge("vllm:num_requests_waiting", "Sequences that wait to be computed.", float64(r.Waiting))
+}
+
+func (c collection) cache(s Cache) {
+	share := 0.0
+	if s.Tokens > 0 {
+		share = float64(s.Used) / float64(s.Tokens)
+	}
+	c.gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use; 1 is all.", share)
+	c.gauge("tandem_kv_cache_tokens", "Size of the KV cache of all attention nodes, in tokens.", float64(s.Tokens))
+	c.counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", s.PrefixQueries)
+	c.counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", s.PrefixHits)
 	c.counter("vllm:num_preemptions_total", "Sequences that gave up their cache to others.", s.Preemptions)
 }
 
-func (c collection) cache(s Snapshot) {
-	share := 0.0
-	if s.CacheTokens > 0 {
-		share = float64(s.CacheUsed) / float64(s.CacheTokens)
+func (c collection) durations(s Snapshot) {
+	if s.Attention != nil {
+		c.histogram("tandem_attention_seconds", "Seconds of attention per micro-batch and layer, computing alone.", *s.Attention)
 	}
-	c.gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use; 1 is all.", share)
-	c.gauge("tandem_kv_cache_tokens", "Size of the KV cache of all attention nodes, in tokens.", float64(s.CacheTokens))
-	c.counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", s.PrefixQueries)
-	c.counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", s.PrefixHits)
+	if s.Communication != nil {
+		c.histogram("tandem_communication_seconds", "Seconds of a micro-batch's rows under way, from posting to completion.", *s.Communication)
+	}
 }
 
-func (c collection) parts(s Snapshot) {
-	c.histogram("tandem_attention_seconds", "Seconds of attention per micro-batch and layer, computing alone.", s.Attention)
-	c.histogram("tandem_expert_seconds", "Seconds of experts per micro-batch and layer, computing alone.", s.Expert)
-	c.histogram("tandem_communication_seconds", "Seconds of a micro-batch's rows under way, from posting to completion.", s.Communication)
-	c.histogram("tandem_rows_per_expert", "Rows of one expert in one grouped GEMM.", s.RowsPerExpert)
+func (c collection) experts(e Experts) {
+	c.histogram("tandem_expert_seconds", "Seconds of experts per micro-batch and layer, computing alone.", e.Seconds)
+	c.histogram("tandem_rows_per_expert", "Rows of one expert in one grouped GEMM.", e.RowsPerExpert)
+	c.gathers(e.Gathers)
 }
 
 func (c collection) gathers(g Gathers) {

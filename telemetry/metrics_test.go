@@ -35,14 +35,17 @@ func observed(bounds []float64, values ...float64) histogram.Snapshot {
 // engineAtWork is a snapshot with every field set.
 func engineAtWork() fixed {
 	seconds := []float64{0.001, 0.01, 0.1}
+	attention, communication := observed(seconds, 0.002, 0.5), observed(seconds, 0.0005)
 	return fixed{
-		Running: 3, Waiting: 2, CacheTokens: 1000, CacheUsed: 250,
-		PrefixQueries: 400, PrefixHits: 100, Preemptions: 1,
-		Attention:     observed(seconds, 0.002, 0.5),
-		Expert:        observed(seconds, 0.003),
-		Communication: observed(seconds, 0.0005),
-		RowsPerExpert: observed(histogram.Powers(4), 1, 3, 100),
-		Gathers:       Gathers{EndedBy: map[string]uint64{"complete": 9, "linger": 1}, Calls: 10, Messages: 35, Rows: 700},
+		Requests:      &Requests{Running: 3, Waiting: 2},
+		Cache:         &Cache{Tokens: 1000, Used: 250, PrefixQueries: 400, PrefixHits: 100, Preemptions: 1},
+		Attention:     &attention,
+		Communication: &communication,
+		Experts: &Experts{
+			Seconds:       observed(seconds, 0.003),
+			RowsPerExpert: observed(histogram.Powers(4), 1, 3, 100),
+			Gathers:       Gathers{EndedBy: map[string]uint64{"complete": 9, "linger": 1}, Calls: 10, Messages: 35, Rows: 700},
+		},
 		Pools: []Pool{
 			{Name: "attention", Nodes: 4, Busy: 30, Wall: 40},
 			{Name: "expert", Nodes: 2, Busy: 10, Wall: 20},
@@ -96,15 +99,29 @@ func TestScrape(t *testing.T) {
 	require.Empty(t, cmp.Diff(string(want), got))
 }
 
-// TestWithoutEngine: a snapshot of zeros, and no source at all, are scraped
-// without an error.
-func TestWithoutEngine(t *testing.T) {
-	require.Contains(t, scrape(t, New("m", fixed{})), `vllm:kv_cache_usage_perc{model_name="m"} 0`)
-	require.NotContains(t, scrape(t, New("m", nil)), "kv_cache_usage_perc")
+// TestUnknownIsAbsent: what a source does not know is not there, and what it knows
+// is, if it is 0.
+func TestUnknownIsAbsent(t *testing.T) {
+	nothing := scrape(t, New("m", nil))
+	require.Equal(t, nothing, scrape(t, New("m", fixed{})), "a source that knows nothing")
+	for _, s := range []struct {
+		snapshot fixed
+		name     string
+	}{
+		{fixed{Requests: &Requests{}}, "vllm:num_requests_running"},
+		{fixed{Cache: &Cache{}}, "vllm:kv_cache_usage_perc"},
+		{fixed{Cache: &Cache{}}, "vllm:num_preemptions_total"},
+		{fixed{Attention: &histogram.Snapshot{Counts: []uint64{0}}}, "tandem_attention_seconds_count"},
+		{fixed{Communication: &histogram.Snapshot{Counts: []uint64{0}}}, "tandem_communication_seconds_count"},
+		{fixed{Experts: &Experts{}}, "tandem_expert_calls_total"},
+	} {
+		require.NotContains(t, nothing, s.name)
+		require.Contains(t, scrape(t, New("m", s.snapshot)), s.name+`{model_name="m"} 0`)
+	}
 }
 
 func TestShares(t *testing.T) {
-	require.Equal(t, 3.5, engineAtWork().Gathers.Aggregation())
+	require.Equal(t, 3.5, engineAtWork().Experts.Gathers.Aggregation())
 	require.Equal(t, 0.25, engineAtWork().Pools[0].Bubble())
 	require.Zero(t, Gathers{}.Aggregation())
 	require.Zero(t, Pool{}.Bubble())

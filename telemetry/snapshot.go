@@ -10,25 +10,42 @@ import "github.com/tandem-moe/tandem/telemetry/histogram"
 type Source interface{ Snapshot() Snapshot }
 
 // Snapshot is an engine's state and its counts since it started. Counts never
-// fall.
+// fall. What is nil is not known here, and is left out of the metrics: a front end
+// does not know what its nodes count, and a node not what others do. A 0 would say
+// that nothing had happened.
 type Snapshot struct {
-	// Running and Waiting are sequences.
-	Running, Waiting int
-	// CacheTokens and CacheUsed are the KV cache of all attention nodes, in
-	// tokens.
-	CacheTokens, CacheUsed int
+	Requests  *Requests
+	Cache     *Cache
+	Attention *histogram.Snapshot // T_a: seconds per micro-batch and layer, computing alone
+	Experts   *Experts
+	// Communication is T_c: seconds of a micro-batch's rows, from posting to
+	// completion.
+	Communication *histogram.Snapshot
+	Pools         []Pool
+	Peers         []Peer
+}
+
+// Requests are sequences.
+type Requests struct{ Running, Waiting int }
+
+// Cache is the KV cache of all attention nodes.
+type Cache struct {
+	// Tokens and Used are its size and what is in use, in tokens.
+	Tokens, Used int
 	// PrefixQueries and PrefixHits are prompt tokens looked up in the prefix
 	// cache, and found there.
 	PrefixQueries, PrefixHits uint64
-	Preemptions               uint64
-	// Attention, Expert and Communication are seconds per micro-batch and layer:
-	// T_a and T_e are computing alone, T_c from posting to completion.
-	Attention, Expert, Communication histogram.Snapshot
+	// Preemptions are sequences that gave up their cache to others.
+	Preemptions uint64
+}
+
+// Experts are what expert nodes do.
+type Experts struct {
+	// Seconds is T_e: per micro-batch and layer, computing alone.
+	Seconds histogram.Snapshot
 	// RowsPerExpert is the rows of one expert in one grouped GEMM.
 	RowsPerExpert histogram.Snapshot
 	Gathers       Gathers
-	Pools         []Pool
-	Peers         []Peer
 }
 
 // Gathers counts what expert nodes wait for and run.

@@ -5,25 +5,24 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/tandem-moe/tandem/bench/exchange"
 )
 
 // BenchM2NCmd measures the exchange of many senders with many receivers.
 type BenchM2NCmd struct {
-	Senders    []count       `help:"Numbers of senders, each a process." default:"1"`
-	Receivers  []count       `help:"Numbers of receivers. Two lists of the same length go in step." default:"1"`
-	Size       []bytes       `help:"Sizes of a message, such as 2KB or 8MB." default:"256KB"`
-	Messages   []count       `help:"Messages that follow each other from each sender to each receiver: 1 measures latency, many measure throughput." default:"1"`
-	Transport  []string      `help:"Transports of m2n: shm, tcp, and ucx (row m2n-ucx) in a program that is built with it." default:"shm,tcp" enum:"shm,tcp,ucx"`
-	Baseline   []string      `help:"What to compare with: grpc, mpi, raw, ucx. MPI needs mpicc and mpirun of Open MPI, UCX needs ucx_perftest." default:"grpc,mpi,raw,ucx" enum:"grpc,mpi,raw,ucx"`
-	Iterations count         `help:"Iterations of each, over all repeats." default:"1000"`
-	Time       time.Duration `help:"Longest that each is measured; then it is fewer iterations." default:"20s"`
-	Repeats    count         `help:"How often they take turns." default:"5"`
-	LineRate   float64       `help:"Bit/s of a node's link, such as 1e9. Default: compare with copying memory." placeholder:"BITS"`
-	Plot       string        `help:"Draw figures 5, 11 and 12 of the paper beside ours, into this folder." placeholder:"DIR"`
-	JSON       bool          `help:"Print one JSON object a line." name:"json"`
+	Senders    []count  `help:"Numbers of senders, each a process." default:"1"`
+	Receivers  []count  `help:"Numbers of receivers. Two lists of the same length go in step." default:"1"`
+	Size       []bytes  `help:"Sizes of a message, such as 2KB or 8MB." default:"256KB"`
+	Messages   []count  `help:"Messages that follow each other from each sender to each receiver: 1 measures latency, many measure throughput." default:"1"`
+	Transport  []string `help:"Transports of m2n: shm, tcp, and ucx (row m2n-ucx) in a program that is built with it." default:"shm,tcp" enum:"shm,tcp,ucx"`
+	Baseline   []string `help:"What to compare with: grpc, mpi, raw, ucx. MPI needs mpicc and mpirun of Open MPI, UCX needs ucx_perftest." default:"grpc,mpi,raw,ucx" enum:"grpc,mpi,raw,ucx"`
+	Iterations count    `help:"Iterations of each, over all repeats." default:"1000"`
+	Time       duration `help:"Longest that each is measured; then it is fewer iterations. 0: all iterations." default:"20s"`
+	Repeats    count    `help:"How often they take turns." default:"5"`
+	LineRate   float64  `help:"Bit/s of a node's link, such as 1e9. Default: compare with copying memory." placeholder:"BITS"`
+	Plot       string   `help:"Draw figures 5, 11 and 12 of the paper beside ours, into this folder." placeholder:"DIR"`
+	JSON       bool     `help:"Print one JSON object a line." name:"json"`
 }
 
 // Help says how to read and use it.
@@ -51,7 +50,7 @@ func (c *BenchM2NCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	report, err := exchange.Run(ctx, exchange.Options{
 		Senders: ints(c.Senders), Receivers: ints(c.Receivers), Sizes: ints(c.Size), Messages: ints(c.Messages),
-		Transports: c.Transport, Baselines: c.Baseline, Iterations: int(c.Iterations), Time: c.Time,
+		Transports: c.Transport, Baselines: c.Baseline, Iterations: int(c.Iterations), Time: c.Time.orElse(forever),
 		Repeats: int(c.Repeats), LineRate: c.LineRate, End: []string{self, "bench", "m2n-end"},
 		Progress: func(p exchange.Progress) {
 			log.Info("measured", "repeat", fmt.Sprintf("%d/%d", p.Repeat, p.Repeats), "exchange", p.Shape.String(),

@@ -40,6 +40,7 @@ func TestCerts(t *testing.T) {
 	mixed := filepath.Join(t.TempDir(), "mixed")
 	require.NoError(t, os.CopyFS(mixed, os.DirFS(filepath.Join(dir, "node-1"))))
 	require.NoError(t, os.Remove(filepath.Join(mixed, "ca.crt")))
+	require.NoError(t, os.Chmod(filepath.Join(mixed, "tls.key"), 0o600)) // the copy is open
 	for _, m := range []mistake{
 		{"certs", usage, []string{"init", "issue", "show"}},
 		{"certs init" + at, failed, []string{"ca.key", "exists", "--force"}},
@@ -96,7 +97,7 @@ func TestClusterWithTLS(t *testing.T) {
 		for _, s := range stranger.node {
 			require.Contains(t, n.text(), s)
 		}
-		front.says(stranger.front + `.* authority=` + filepath.Join(dir, "front", "ca.crt"))
+		front.says(`authority=` + filepath.Join(dir, "front", "ca.crt") + `.*` + stranger.front)
 	}
 	nodes := []*process{
 		node(t, "expert", control, "--tls", filepath.Join(dir, "node-1")),
@@ -126,13 +127,29 @@ func knows(t *testing.T, addr, folder string) error {
 	return conn.Close()
 }
 
+// TestKeysOfOthers: a private key that others may read is refused, wherever it is
+// named, with what to run.
+func TestKeysOfOthers(t *testing.T) {
+	dir := authority(t, "node-1")
+	key := filepath.Join(dir, "node-1", "tls.key")
+	require.NoError(t, os.Chmod(key, 0o644)) //nolint:gosec // too open, on purpose
+	for _, args := range []string{
+		"node --role expert --join 127.0.0.1:1 --tls " + filepath.Join(dir, "node-1"),
+		"serve --listen 127.0.0.1:0 --control 127.0.0.1:0 --tls " + filepath.Join(dir, "node-1"),
+		"serve --listen 127.0.0.1:0 --ssl-certfile " + filepath.Join(dir, "node-1", "tls.crt") + " --ssl-keyfile " + key,
+	} {
+		mistake{args, failed, []string{"mode 0644", "run chmod 0600 " + key}}.refuses(t)
+	}
+}
+
 // TestHTTPS serves the API to clients that check the server's name.
 func TestHTTPS(t *testing.T) {
 	dir := authority(t)
 	succeeds(t, "", "certs", "issue", "--dir", dir, "--name", "api", "--host", "127.0.0.1")
 	p := start(t, "serve", "--listen", "127.0.0.1:0", small,
 		"--ssl-certfile", filepath.Join(dir, "api", "tls.crt"), "--ssl-keyfile", filepath.Join(dir, "api", "tls.key"))
-	url := "https" + strings.TrimPrefix(p.url(), "http") + "/v1/models"
+	url := p.url() + "/v1/models"
+	require.Regexp(t, "^https://127.0.0.1:", url)
 	_, err := http.Get(url)
 	require.ErrorContains(t, err, "unknown authority")
 	text, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
@@ -145,7 +162,15 @@ func TestHTTPS(t *testing.T) {
 	require.NoError(t, err)
 	defer response.Body.Close()
 	require.Equal(t, http.StatusOK, response.StatusCode)
+	for range 30 { // strangers who speak no TLS hear so, and do not fill the log
+		response, err := http.Get("http" + strings.TrimPrefix(url, "https"))
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, http.StatusBadRequest, response.StatusCode)
+	}
+	p.says("a TLS handshake failed.*speaks HTTP, and this is HTTPS")
 	p.stopped()
+	require.LessOrEqual(t, strings.Count(p.text(), "a TLS handshake failed"), 10)
 }
 
 // TestTLSNeedsTLS: a node with certificates does not join a front end without.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,7 +51,7 @@ func TestCluster(t *testing.T) {
 			URL: c.url, Model: "gopher", Prompt: "package main\n\nimport \"fmt\"\n\n// héllo\nfunc main() {\n", Tokens: 24, Chat: true,
 		})
 	})
-	front.says(`attention-1 .* ready`) // in the table of nodes
+	front.says(`attention-1\S* .* ready`) // in the table of nodes
 	tellsOfItself(t, client{t: t, url: "http://" + status}, "expert", "tandem_rows_per_expert_sum", "tandem_gathers_total", "tandem_expert_seconds_count")
 	tellsOfItself(t, client{t: t, url: "http://" + nodes[2].says(`/health" address=(\S+)`)}, "attention", "tandem_attention_seconds_count", "tandem_kv_cache_tokens")
 
@@ -63,7 +64,7 @@ func TestCluster(t *testing.T) {
 	c.healthy()
 	continuesGo(t, c)
 	for _, n := range []*process{nodes[0], nodes[3]} {
-		places := regexp.MustCompile(`msg=joined node=expert-\d+ place=(\d)`).FindAllStringSubmatch(n.text(), -1)
+		places := regexp.MustCompile(`msg=joined node=expert-\d+\S* place=(\d)`).FindAllStringSubmatch(n.text(), -1)
 		require.GreaterOrEqual(t, len(places), 2)
 		require.Equal(t, places[0][1], places[len(places)-1][1], "the node has the place back whose experts it had loaded")
 	}
@@ -84,7 +85,7 @@ func tellsOfItself(t *testing.T, c client, role string, metrics ...string) {
 	}
 	status, text = c.get("/debug/m2n")
 	require.Equal(t, http.StatusOK, status)
-	require.Regexp(t, `(?m)^`+role+`-\d+ +[a-z]+-\d+ +\d+ +\w+ +up `, text)
+	require.Regexp(t, `(?m)^`+role+`-\d+\S* +[a-z]+-\d+\S* +\d+ +\w+ +up `, text)
 }
 
 // drains stops all nodes while a request runs: it is finished, the next one is
@@ -111,6 +112,38 @@ func drains(t *testing.T, c client, nodes []*process, first client) {
 	status, text = c.post("/v1/completions", object{"model": "gopher", "prompt": "x", "max_tokens": 1})
 	require.Equal(t, http.StatusServiceUnavailable, status)
 	require.Contains(t, text, "no attention node is ready, 0 of 2 expert nodes are ready")
+}
+
+// TestUnreachableExpertIsSaid by everybody whom an operator may ask: the API, its
+// health, the front end's log, and the nodes. No request waits for it.
+func TestUnreachableExpertIsSaid(t *testing.T) {
+	control, wrong := freeAddr(t), freeAddr(t)
+	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
+	attention := node(t, "attention", control, "--transport", "tcp", "--metrics", "127.0.0.1:0")
+	expert := node(t, "expert", control, "--transport", "tcp", "--advertise", wrong, "--metrics", "127.0.0.1:0")
+	c := client{t: t, url: front.url()}
+	// Ids tell the front end's life behind their number.
+	why := regexp.MustCompile(`attention-0\.\w+ cannot reach expert-0\.\w+ at ` + regexp.QuoteMeta(wrong) + ": connection refused")
+	require.Eventually(t, func() bool {
+		status, text := c.get("/health")
+		return status == http.StatusServiceUnavailable && why.MatchString(text)
+	}, patience, 10*time.Millisecond)
+	status, text := c.post("/v1/completions", object{"model": "gopher", "prompt": "x", "max_tokens": 1})
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Regexp(t, why, text)
+	front.says(`level=WARN msg="nodes cannot reach each other" reason="` + why.String())
+	attention.says(`an expert node cannot be reached: this node is not ready" peer=expert-0`)
+	expert.says(`this node cannot be reached: --advertise`)
+	for _, p := range []*process{attention, expert} {
+		own := client{t: t, url: "http://" + p.says(`/health" address=(\S+)`)}
+		require.Eventually(t, func() bool {
+			status, text := own.get("/health")
+			return status == http.StatusServiceUnavailable && why.MatchString(text) && strings.Contains(text, `"status":"joined"`)
+		}, patience, 10*time.Millisecond)
+	}
+	for _, p := range []*process{attention, expert, front} {
+		p.stopped()
+	}
 }
 
 // TestNodeStopsWhereverItIs: nobody admits it, and then it waits for others.

@@ -15,7 +15,7 @@ import (
 
 // modelFlags name a model.
 type modelFlags struct {
-	Model string `help:"Hugging Face folder. Default: the embedded model, gopher, which completes Go code." placeholder:"DIR" env:"TANDEM_MODEL"`
+	Model string `help:"Hugging Face folder, or the id of a model in the local Hugging Face cache (ORG/NAME). Default: the embedded model, gopher, which completes Go code." placeholder:"DIR" env:"TANDEM_MODEL"`
 }
 
 // limitFlags bound what a model is asked for.
@@ -31,16 +31,16 @@ type wireFlags struct {
 
 // deviceFlags say what a process computes with.
 type deviceFlags struct {
-	KVMemory bytes      `help:"Memory of the KV cache, such as 2GiB. Default: as much as the sequences need, at most a third of the free memory." placeholder:"SIZE" name:"kv-memory"`
+	KVMemory bytes      `help:"Memory of the KV cache, such as 2GiB. Default: as much as the sequences need, at most a third of what is free beside the weights, in this container." placeholder:"SIZE" name:"kv-memory"`
 	Threads  count      `help:"Threads. Default: one for each processor." placeholder:"N"`
 	ISA      kernel.ISA `help:"Instruction set: auto, portable, avx2 or avx512. It changes the speed and never a result." default:"auto" name:"isa"`
 }
 
 // nodeFlags say what a node is like.
 type nodeFlags struct {
-	MaxNumSeqs count         `help:"Sequences that an attention node runs at once." default:"64"`
-	PageTokens count         `help:"Tokens in a page of the KV cache, a multiple of 16." default:"16"`
-	Linger     time.Duration `help:"Longest that an expert node holds rows back to join them with those of other attention nodes. Default: adaptive." placeholder:"TIME"`
+	MaxNumSeqs count    `help:"Sequences that an attention node runs at once." default:"64"`
+	PageTokens count    `help:"Tokens in a page of the KV cache, a multiple of 16." default:"16"`
+	Linger     duration `help:"Longest that an expert node holds rows back to join them with those of other attention nodes. Default, and 0: adaptive." placeholder:"TIME"`
 	deviceFlags
 }
 
@@ -57,7 +57,7 @@ func (f *deviceFlags) addTo(o *deploy.Options) {
 
 func (f *nodeFlags) addTo(o *deploy.Options) {
 	f.deviceFlags.addTo(o)
-	o.MaxNumSeqs, o.PageTokens, o.Linger = int(f.MaxNumSeqs), int(f.PageTokens), f.Linger
+	o.MaxNumSeqs, o.PageTokens, o.Linger = int(f.MaxNumSeqs), int(f.PageTokens), time.Duration(f.Linger)
 }
 
 // terminalFlags are what a model in the terminal needs: it has one sequence.
@@ -86,6 +86,36 @@ func (c *count) UnmarshalText(text []byte) error {
 	}
 	*c = count(n)
 	return nil
+}
+
+// duration is a time of 0 or more. What 0 means, a flag's help says.
+type duration time.Duration
+
+// UnmarshalText reads a number and a unit.
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(strings.TrimSpace(string(text)))
+	if err != nil {
+		return fmt.Errorf("%q: want a number and a unit, such as 500ms, 30s or 10m", text)
+	}
+	if v < 0 {
+		return fmt.Errorf("%q: want 0 or more", text)
+	}
+	*d = duration(min(v, forever)) // what is added to a time of day must not overflow
+	return nil
+}
+
+// String writes it as it is read.
+func (d duration) String() string { return time.Duration(d).String() }
+
+// forever is longer than anything takes, for flags where 0 is no limit.
+const forever = 100 * 365 * 24 * time.Hour
+
+// orElse is the duration, or what stands for 0.
+func (d duration) orElse(zero time.Duration) time.Duration {
+	if d == 0 {
+		return zero
+	}
+	return time.Duration(d)
 }
 
 // bytes is a size like "512MiB" or "2G".

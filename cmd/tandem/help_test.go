@@ -24,6 +24,15 @@ func parser(t *testing.T) *kong.Kong {
 // TestVersion prints one line.
 func TestVersion(t *testing.T) {
 	require.Equal(t, "tandem "+version+"\n", succeeds(t, "", "--version"))
+	require.Equal(t, "tandem "+version+"\n", succeeds(t, "", "version"))
+}
+
+// TestHelpCommand says what --help says.
+func TestHelpCommand(t *testing.T) {
+	for _, command := range []string{"", "serve", "bench serve", "certs", "help"} {
+		words := strings.Fields(command)
+		require.Equal(t, succeeds(t, "", append(words, "--help")...), succeeds(t, "", append([]string{"help"}, words...)...), command)
+	}
 }
 
 // TestHelp is there for each command and each flag, and fits a terminal.

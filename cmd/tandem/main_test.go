@@ -71,6 +71,7 @@ type process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	done chan struct{}
+	pipe io.Closer // the reader of its log
 
 	mu   sync.Mutex
 	log  strings.Builder
@@ -84,6 +85,7 @@ func start(t *testing.T, args ...string) *process {
 	stderr, err := p.cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.cmd.Start())
+	p.pipe = stderr
 	go p.follow(stderr)
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
@@ -110,6 +112,12 @@ func (p *process) follow(stderr io.Reader) {
 		}
 	}
 	_ = p.cmd.Wait() // its state tells
+}
+
+// deafen closes the pipe that the process logs to, as a reader that leaves.
+func (p *process) deafen() {
+	p.t.Helper()
+	require.NoError(p.t, p.pipe.Close())
 }
 
 func (p *process) text() string {
@@ -141,10 +149,10 @@ func (p *process) says(pattern string) string {
 	}
 }
 
-// url is where a server listens, once it does.
+// url is where a server listens, once it does, with or without nodes.
 func (p *process) url() string {
 	p.t.Helper()
-	return "http://" + p.says(`msg=serving model=\S+ address=(\S+)`)
+	return p.says(`msg=(?:serving|"listening, [^"]*") url=(\S+)`)
 }
 
 // stop tells the process to stop.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
@@ -17,13 +16,13 @@ import (
 
 // NodeCmd runs one node of a cluster.
 type NodeCmd struct {
-	Role      string        `help:"Part of each layer that the node computes: attention or expert." enum:"attention,expert" required:"" placeholder:"ROLE" group:"Cluster:"`
-	Join      string        `help:"Where the front end admits nodes: its --control." required:"" placeholder:"HOST:PORT" group:"Cluster:"`
-	Listen    string        `help:"Where other nodes reach this one; port 0 is a free one." default:"127.0.0.1:0" group:"Cluster:"`
-	Advertise string        `help:"What other nodes are told instead, behind a NAT for instance." placeholder:"HOST[:PORT]" group:"Cluster:"`
-	Transport string        `help:"How other nodes reach this one: shm+tcp (shared memory on one host, else TCP), tcp, shm, or ucx+tcp and shm+ucx+tcp (RDMA by UCX, where it is built in)." enum:"shm+tcp,tcp,shm,ucx+tcp,shm+ucx+tcp" default:"shm+tcp" group:"Cluster:"`
-	Grace     time.Duration `help:"On SIGTERM, longest that the node stays for running requests." default:"30s" group:"Cluster:"`
-	Metrics   string        `help:"Serve /metrics, /health and /debug/m2n of this node. Default: not." placeholder:"HOST:PORT" group:"Cluster:"`
+	Role      string   `help:"Part of each layer that the node computes: attention or expert." enum:"attention,expert" required:"" placeholder:"ROLE" group:"Cluster:"`
+	Join      string   `help:"Where the front end admits nodes: its --control." required:"" placeholder:"HOST:PORT" group:"Cluster:"`
+	Listen    string   `help:"Where other nodes reach this one; port 0 is a free one." default:"127.0.0.1:0" group:"Cluster:"`
+	Advertise string   `help:"What other nodes are told instead, behind a NAT for instance." placeholder:"HOST[:PORT]" group:"Cluster:"`
+	Transport string   `help:"How other nodes reach this one: shm+tcp (shared memory on one host, else TCP), tcp, shm, or ucx+tcp and shm+ucx+tcp (RDMA by UCX, where it is built in)." enum:"shm+tcp,tcp,shm,ucx+tcp,shm+ucx+tcp" default:"shm+tcp" group:"Cluster:"`
+	Grace     duration `help:"On SIGTERM, longest that the node stays for running requests; 0: it leaves at once." default:"30s" group:"Cluster:"`
+	Metrics   string   `help:"Serve /metrics, /health and /debug/m2n of this node. Default: not." placeholder:"HOST:PORT" group:"Cluster:"`
 
 	tlsFlags `group:"Cluster:"`
 	Wire     *kernel.RowFormat `help:"Join only a cluster in which rows travel so: f32, bf16 or int8. Default: join any." group:"Cluster:"`
@@ -42,13 +41,17 @@ the front end tells them. See "tandem serve --help" for an example.`
 }
 
 // Run works for the cluster until ctx ends, and then drains.
-func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
+	outliveLogReaders()
 	role, err := cluster.ParseRole(c.Role)
 	if err != nil {
 		return err
 	}
 	if _, _, err := net.SplitHostPort(c.Join); err != nil {
 		return fmt.Errorf("--join: %w", err)
+	}
+	if err := deploy.CheckAddresses(c.Listen, c.Advertise); err != nil {
+		return err
 	}
 	identity, err := c.identity(log)
 	if err != nil {
@@ -59,11 +62,11 @@ func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer m.Checkpoint.Close()
-	bar := newProgress(os.Stderr, "loading "+m.Name)
+	bar := s.progress("loading " + m.Name)
 	defer bar.done()
 	o := deploy.NodeOptions{
 		Options: deploy.Options{Log: log, Progress: bar.report, TLS: identity, Transport: c.Transport}, Role: role, Control: scheme(identity) + c.Join,
-		Listen: c.Listen, Advertise: c.Advertise, Version: version, Grace: c.Grace,
+		Listen: c.Listen, Advertise: c.Advertise, Version: version, Grace: time.Duration(c.Grace),
 	}
 	c.addTo(&o.Options)
 	if c.Wire != nil {

@@ -36,7 +36,7 @@ func (c *NodeCmd) work(ctx context.Context, log *slog.Logger, m *deploy.Model, n
 }
 
 // nodeStatus serves a node's metrics, its connections with other nodes, and its
-// health: 200 while it is ready.
+// health: 200 while it is ready, else what it waits for.
 func nodeStatus(model string, n *deploy.Node) http.Handler {
 	mux := http.NewServeMux()
 	stats := func() []serve.NodeStats { return []serve.NodeStats{n.Stats()} }
@@ -51,7 +51,8 @@ func nodeStatus(model string, n *deploy.Node) http.Handler {
 		_ = json.NewEncoder(w).Encode(struct {
 			Status deploy.State `json:"status"`
 			Node   string       `json:"node,omitempty"`
-		}{s.State, s.ID}) // nobody to tell
+			Reason string       `json:"reason,omitempty"`
+		}{s.State, s.ID, s.Reason}) // nobody to tell
 	})
 	return mux
 }

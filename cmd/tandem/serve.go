@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -24,15 +23,16 @@ const inProcess = "Nodes in this process (without --control):"
 
 // ServeCmd serves a model over HTTP.
 type ServeCmd struct {
-	modelFlags      `group:"Model:"`
+	modelArg        `group:"Model:"`
 	ServedModelName []string `help:"Names of the model in the API. Default: the folder's name." placeholder:"NAME" group:"Model:"`
 	limitFlags      `group:"Model:"`
 
-	Listen         string        `help:"Where the API listens." default:":8080" env:"TANDEM_LISTEN" group:"API:"`
-	APIKey         []string      `help:"Keys, one of which clients must send. Default: none is needed." name:"api-key" env:"TANDEM_API_KEY" placeholder:"KEY" group:"API:"`
-	MaxWaiting     count         `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
-	RequestTimeout time.Duration `help:"Longest that a request may take." default:"10m" group:"API:"`
-	Grace          time.Duration `help:"On SIGTERM, longest that running requests may take." default:"30s" group:"API:"`
+	listenFlags    `group:"API:"`
+	APIKey         apiKeys  `help:"Keys, one of which clients must send; white space around a key is not part of it. Default: none is needed." name:"api-key" env:"TANDEM_API_KEY" placeholder:"KEY" group:"API:"`
+	MaxWaiting     count    `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
+	RequestTimeout duration `help:"Longest that a request may take; 0: no limit." default:"10m" group:"API:"`
+	Grace          duration `help:"On SIGTERM, longest that running requests may take; 0: they end at once." default:"30s" group:"API:"`
+	httpFlags      `group:"API:"`
 	apiTLSFlags    `group:"API:"`
 
 	Experts             count `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
@@ -40,6 +40,7 @@ type ServeCmd struct {
 	MaxNumBatchedTokens count `help:"Rows of a micro-batch in one step; longer prompts are computed in chunks." default:"512" group:"Layout:"`
 	wireFlags           `group:"Layout:"`
 	Control             string `help:"Run no nodes in this process: admit those that \"tandem node\" runs, at this address." placeholder:"HOST:PORT" group:"Layout:"`
+	Insecure            bool   `help:"Admit nodes of other hosts without --tls: whoever reaches --control may join, read prompts and answer." group:"Layout:"`
 
 	tlsFlags `group:"Layout:"`
 
@@ -55,6 +56,10 @@ func (*ServeCmd) Help() string {
     curl -s localhost:8080/v1/completions -H 'Content-Type: application/json' \
       -d '{"model": "gopher", "prompt": "func main() {\n", "max_tokens": 48}'
 
+A model of your own, for everybody who has the key:
+
+    tandem serve DIR --host 0.0.0.0 --port 8000 --api-key KEY
+
 In several processes, started in any order, here on one machine:
 
     tandem serve --model DIR --control 127.0.0.1:7000 --experts 2
@@ -66,18 +71,38 @@ SIGTERM drains: running requests finish, new ones get 503. A second signal ends
 the process at once.`
 }
 
-// Validate refuses flags that would change nothing.
+// Validate refuses flags that would change nothing, and a door that was to be
+// locked and has no key.
 func (c *ServeCmd) Validate(command *kong.Context) error {
+	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.pick(command), c.checkControl()); err != nil {
+		return err
+	}
 	if c.Control == "" {
-		if _, secure := c.files(); secure {
-			return errors.New("--tls: it secures the connections with nodes in other processes: it needs --control")
-		}
 		return nil
 	}
 	for _, p := range command.Path {
 		if f := p.Flag; f != nil && f.Group != nil && f.Group.Key == inProcess {
 			return fmt.Errorf("--%s: with --control, nodes run in other processes: start as many as you like by \"tandem node\", which takes their flags", f.Name)
 		}
+	}
+	return nil
+}
+
+// checkControl refuses a control port that is open to others by mistake, and flags
+// of a control port where there is none.
+func (c *ServeCmd) checkControl() error {
+	_, secure := c.files()
+	switch {
+	case c.Control == "" && secure:
+		return errors.New("--tls: it secures the connections with nodes in other processes: it needs --control")
+	case c.Control == "" && c.Insecure:
+		return errors.New("--insecure: it admits nodes in other processes without TLS: it needs --control")
+	case c.Control == "":
+		return nil
+	case c.Insecure && secure:
+		return errors.New("--insecure: the cluster is secured by --tls: leave one of them out")
+	case !c.Insecure && !secure && !loopback(c.Control):
+		return fmt.Errorf("--control %s: whoever reaches this address could join without TLS, read prompts and answer: give --tls DIR (\"tandem certs\" makes it), or --insecure where everybody on the network may", c.Control)
 	}
 	return nil
 }
@@ -104,15 +129,22 @@ func (c *ServeCmd) options(log *slog.Logger) deploy.Options {
 // share this host's cores, where two only halve the batches: SMALL with 32
 // sequences took 133 ms a step instead of 92.
 func microBatchesFor(control string) int {
-	host, _, err := net.SplitHostPort(control)
-	if ip := net.ParseIP(host); err == nil && (host == "localhost" || ip != nil && ip.IsLoopback()) {
+	if loopback(control) {
 		return 1
 	}
 	return 2
 }
 
+// loopback says whether an address can be reached from this host alone.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
 // Run serves until ctx ends, and then drains.
-func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
+	outliveLogReaders()
 	identity, err := c.identity(log)
 	if err != nil {
 		return err
@@ -126,25 +158,25 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", c.Listen)
+	listener, err := c.open()
 	if err != nil {
-		return fmt.Errorf("listening for the API (--listen): %w", err)
+		return err
 	}
 	defer listener.Close()
-	if listener, err = c.secure(listener); err != nil {
+	if listener, err = c.secure(listener, log); err != nil {
 		return err
 	}
 	options := c.options(log)
 	options.TLS = identity
 	if c.Control != "" {
-		return c.front(ctx, log, m, text, listener, options)
+		return c.front(ctx, s, m, text, listener, options)
 	}
-	return c.local(ctx, log, m, text, listener, options)
+	return c.local(ctx, s, m, text, listener, options)
 }
 
 // local serves with all nodes in this process.
-func (c *ServeCmd) local(ctx context.Context, log *slog.Logger, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
-	bar := newProgress(os.Stderr, "loading "+m.Name)
+func (c *ServeCmd) local(ctx context.Context, s *screen, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
+	bar := s.progress("loading " + m.Name)
 	o.Progress = bar.report
 	local, err := deploy.StartLocal(ctx, m, o, nil)
 	bar.done()
@@ -156,21 +188,14 @@ func (c *ServeCmd) local(ctx context.Context, log *slog.Logger, m *deploy.Model,
 	for _, n := range local.Nodes() {
 		rows = append(rows, table.Row{n.Node, n.Role, n.Device, n.Holds})
 	}
-	printNodes(os.Stderr, table.Row{"node", "part", "device", "holds"}, rows)
-	fmt.Fprintf(os.Stderr, "KV cache: %d tokens (%s)\n", local.CacheTokens(), c.kvShare())
-	return c.api(ctx, log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
-}
-
-// kvShare says where the size of the KV cache comes from.
-func (c *ServeCmd) kvShare() string {
-	if c.KVMemory > 0 {
-		return "--kv-memory"
-	}
-	return "up to a third of the free memory; see --kv-memory"
+	s.table("node", table.Row{"node", "part", "device", "holds"}, rows)
+	s.note(fmt.Sprintf("KV cache: %d tokens (%s)", local.CacheTokens(), local.CacheFrom()),
+		"KV cache", "tokens", local.CacheTokens(), "from", local.CacheFrom())
+	return c.api(ctx, s.log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
 }
 
 // front serves with nodes in other processes.
-func (c *ServeCmd) front(ctx context.Context, log *slog.Logger, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
+func (c *ServeCmd) front(ctx context.Context, s *screen, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
 	control, err := deploy.NewControl(m, o, version)
 	if err != nil {
 		return err
@@ -189,9 +214,9 @@ func (c *ServeCmd) front(ctx context.Context, log *slog.Logger, m *deploy.Model,
 		fail(err)
 		ended <- err
 	}()
-	log.Info("admitting nodes", "control", nodes.Addr().String(), "experts", o.Experts, "tls", o.TLS != nil)
-	go watchNodes(inner, log, os.Stderr, control.Members)
-	err = c.api(ctx, log, m, text, l, control.Engine, control.Missing, nil)
+	s.log.Info("admitting nodes", "control", nodes.Addr().String(), "experts", o.Experts, "tls", o.TLS != nil)
+	go watchNodes(inner, s, control.Members)
+	err = c.api(ctx, s.log, m, text, l, control.Engine, control.Missing, nil)
 	cancel()
 	if served := <-ended; err == nil {
 		err = served
@@ -210,7 +235,7 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 	numerics := options.Numerics()
 	metrics := telemetry.New(names[0], &source{engine: engine, stats: stats})
 	server := api.NewServer(api.Config{
-		Models: names, Created: time.Now(), Fingerprint: m.Fingerprint(numerics), Version: version,
+		Models: names, Created: time.Now(), Fingerprint: func() string { return m.Fingerprint(numerics) }, Version: version,
 		Service: t.service(engine, metrics), Template: t.template(), MapDeveloper: true, Defaults: t.defaults,
 		Ready: func() error {
 			if reason := missing(); reason != "" {
@@ -219,11 +244,21 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 			return nil
 		},
 		Metrics: metrics.Handler(), APIKeys: c.APIKey, Log: log,
-		Limits: api.Limits{Request: c.RequestTimeout, Grace: c.Grace},
+		Strict: c.Strict,
+		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1), Stops: int(c.MaxStopStrings)},
 	})
-	log.Info("serving", "model", names[0], "address", l.Addr().String(), "numerics", numerics)
+	announced := make(chan struct{})
+	announcing, end := context.WithCancel(ctx)
+	go func() {
+		defer close(announced)
+		announce(announcing, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(), "numerics", numerics)
+	}()
+	defer func() {
+		end()
+		<-announced
+	}()
 	defer context.AfterFunc(ctx, func() {
-		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace)
+		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace.String())
 	})()
 	return server.Serve(ctx, l)
 }

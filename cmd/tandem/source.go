@@ -19,13 +19,12 @@ func (s *source) Snapshot() telemetry.Snapshot {
 	var snap telemetry.Snapshot
 	if s.stats == nil {
 		c := s.engine.Counts()
-		snap.Running, snap.Waiting = min(c.Requests, c.Capacity), max(0, c.Requests-c.Capacity)
+		snap.Requests = &telemetry.Requests{Running: min(c.Requests, c.Capacity), Waiting: max(0, c.Requests-c.Capacity)}
 		return snap
 	}
 	attention, expert := telemetry.Pool{Name: "attention"}, telemetry.Pool{Name: "expert"}
-	snap.Gathers.EndedBy = map[string]uint64{}
 	for _, n := range s.stats() {
-		snap.Communication = snap.Communication.Add(n.Transfer)
+		add(&snap.Communication, n.Transfer)
 		if n.Role == cluster.Attention {
 			addAttention(&snap, &attention, n)
 		} else {
@@ -43,6 +42,20 @@ func (s *source) Snapshot() telemetry.Snapshot {
 	return snap
 }
 
+// add adds to a histogram that may not be there yet.
+func add(to **histogram.Snapshot, more histogram.Snapshot) {
+	sum := known(to)
+	*sum = sum.Add(more)
+}
+
+// known is what a pointer points to, which it makes if it is nil.
+func known[T any](p **T) *T {
+	if *p == nil {
+		*p = new(T)
+	}
+	return *p
+}
+
 func addPool(p *telemetry.Pool, n serve.NodeStats) {
 	p.Nodes++
 	p.Busy += n.Busy.Seconds()
@@ -51,26 +64,31 @@ func addPool(p *telemetry.Pool, n serve.NodeStats) {
 
 func addAttention(snap *telemetry.Snapshot, p *telemetry.Pool, n serve.NodeStats) {
 	addPool(p, n)
-	snap.Attention = snap.Attention.Add(n.Compute)
-	snap.Running += n.Running
-	snap.Waiting += n.Waiting
-	snap.CacheTokens += n.CacheTokens
-	snap.CacheUsed += n.UsedTokens
-	snap.PrefixHits += n.PrefixHits
-	snap.PrefixQueries += n.PrefixQueries
-	snap.Preemptions += n.Preemptions
+	add(&snap.Attention, n.Compute)
+	requests, cache := known(&snap.Requests), known(&snap.Cache)
+	requests.Running += n.Running
+	requests.Waiting += n.Waiting
+	cache.Tokens += n.CacheTokens
+	cache.Used += n.UsedTokens
+	cache.PrefixHits += n.PrefixHits
+	cache.PrefixQueries += n.PrefixQueries
+	cache.Preemptions += n.Preemptions
 }
 
 func addExpert(snap *telemetry.Snapshot, p *telemetry.Pool, n serve.NodeStats) {
 	addPool(p, n)
-	snap.Expert = snap.Expert.Add(n.Compute)
-	snap.RowsPerExpert = snap.RowsPerExpert.Add(n.RowsPerExpert)
-	g := n.Gather
-	snap.Gathers.Calls += uint64(g.Runs)
-	snap.Gathers.Messages += uint64(g.Messages)
-	snap.Gathers.Rows += uint64(g.Rows)
+	experts := known(&snap.Experts)
+	experts.Seconds = experts.Seconds.Add(n.Compute)
+	experts.RowsPerExpert = experts.RowsPerExpert.Add(n.RowsPerExpert)
+	g, to := n.Gather, &experts.Gathers
+	to.Calls += uint64(g.Runs)
+	to.Messages += uint64(g.Messages)
+	to.Rows += uint64(g.Rows)
+	if to.EndedBy == nil {
+		to.EndedBy = map[string]uint64{}
+	}
 	for reason, count := range map[string]int{"complete": g.Complete, "forced": g.Forced, "linger": g.Linger} {
-		snap.Gathers.EndedBy[reason] += uint64(count)
+		to.EndedBy[reason] += uint64(count)
 	}
 }
 

@@ -3,15 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/serve/deploy"
@@ -19,19 +18,16 @@ import (
 
 // progress draws how much has been loaded, where somebody looks.
 type progress struct {
-	w    *os.File
+	w    *os.File // nil where nobody looks
 	what string
 
 	mu  sync.Mutex
 	bar *progressbar.ProgressBar // nil while nothing is loaded
 }
 
-// newProgress returns a bar that draws on a terminal and nowhere else.
-func newProgress(w *os.File, what string) *progress { return &progress{w: w, what: what} }
-
 // report draws that done of total bytes are loaded.
 func (p *progress) report(done, total int64) {
-	if !term.IsTerminal(int(p.w.Fd())) {
+	if p.w == nil {
 		return
 	}
 	p.mu.Lock()
@@ -57,22 +53,15 @@ func (p *progress) done() {
 	}
 }
 
-// printNodes draws a table of nodes.
-func printNodes(w io.Writer, header table.Row, rows []table.Row) {
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	t.SetStyle(table.StyleLight)
-	t.AppendHeader(header)
-	t.AppendRows(rows)
-	t.Render()
-}
-
-// watchNodes tells what the cluster waits for, or draws a table of its nodes where
-// it is able to serve, whenever that changes, until ctx ends.
-func watchNodes(ctx context.Context, log *slog.Logger, w io.Writer, members *cluster.Server) {
+// watchNodes tells what the cluster waits for, or shows its nodes where it is able
+// to serve, whenever that changes, until ctx ends. It warns of nodes that cannot
+// reach each other.
+func watchNodes(ctx context.Context, s *screen, members *cluster.Server) {
 	last := ""
+	var failing []string
 	for {
 		view, changed := members.View()
+		failing = warnOfPairs(s.log, view, failing)
 		missing := view.Missing()
 		now := missing
 		if missing == "" {
@@ -81,9 +70,9 @@ func watchNodes(ctx context.Context, log *slog.Logger, w io.Writer, members *clu
 		switch {
 		case now == last:
 		case missing == "":
-			printNodes(w, table.Row{"node", "part", "address", "epoch", "state"}, settled(view))
+			s.table("node", table.Row{"node", "part", "address", "epoch", "state"}, settled(view))
 		default:
-			log.Info("waiting for nodes", "missing", missing)
+			s.log.Info("waiting for nodes", "missing", missing)
 		}
 		last = now
 		select {
@@ -94,24 +83,45 @@ func watchNodes(ctx context.Context, log *slog.Logger, w io.Writer, members *clu
 	}
 }
 
-// settled are the rows of the members that have loaded their weights.
+// warnOfPairs warns of nodes that cannot reach each other and of whom it has not been
+// said before, and returns what has been said of those that still cannot.
+func warnOfPairs(log *slog.Logger, v cluster.View, said []string) []string {
+	var failing []string
+	for _, u := range v.Unreached {
+		text := v.Describe(u)
+		failing = append(failing, text)
+		if !slices.Contains(said, text) {
+			log.Warn("nodes cannot reach each other", "reason", text)
+		}
+	}
+	return failing
+}
+
+// settled are the rows of the members that have loaded their weights, and tried to
+// reach each other.
 func settled(v cluster.View) []table.Row {
 	var rows []table.Row
 	for _, m := range v.Members {
-		if s := state(m); s != deploy.Joined {
+		if s := state(v, m); s != string(deploy.Joined) {
 			rows = append(rows, table.Row{m.ID, m.Role, m.Addr, m.Epoch, s})
 		}
 	}
 	return rows
 }
 
-// state is how far a member is, in the words of its own /health.
-func state(m cluster.Member) deploy.State {
+// state is how far a member is, in the words of its own /health, and whom it does not
+// reach.
+func state(v cluster.View, m cluster.Member) string {
+	pairs := v.UnreachedBy(m.ID)
 	switch {
 	case m.Draining:
-		return deploy.Draining
-	case m.Ready:
-		return deploy.Ready
+		return string(deploy.Draining)
+	case len(pairs) > 0 && m.Role == cluster.Attention:
+		return fmt.Sprintf("cannot reach %s", pairs[0].Expert)
+	case len(pairs) > 0:
+		return fmt.Sprintf("not reached by %s", pairs[0].Attention)
+	case m.Ready && (m.Reached || m.Role == cluster.Expert):
+		return string(deploy.Ready)
 	}
-	return deploy.Joined
+	return string(deploy.Joined)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -72,8 +73,8 @@ func (t *text) template() api.Template {
 type rendering struct{ *chat.Template }
 
 // Render implements api.Template.
-func (r rendering) Render(in api.TemplateInput) (string, error) {
-	return r.Template.Render(chat.Input{
+func (r rendering) Render(ctx context.Context, in api.TemplateInput) (string, error) {
+	return r.Template.Render(ctx, chat.Input{
 		Messages: in.Messages, Tools: in.Tools, Extra: in.Kwargs, AddGenerationPrompt: in.AddGenerationPrompt,
 	})
 }

@@ -33,6 +33,8 @@ type JoinRequest struct {
 	//	*JoinRequest_Beat
 	//	*JoinRequest_Leave
 	//	*JoinRequest_Drain
+	//	*JoinRequest_Reach
+	//	*JoinRequest_Weights
 	Message       isJoinRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -120,6 +122,24 @@ func (x *JoinRequest) GetDrain() *Drain {
 	return nil
 }
 
+func (x *JoinRequest) GetReach() *Reach {
+	if x != nil {
+		if x, ok := x.Message.(*JoinRequest_Reach); ok {
+			return x.Reach
+		}
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetWeights() *Weights {
+	if x != nil {
+		if x, ok := x.Message.(*JoinRequest_Weights); ok {
+			return x.Weights
+		}
+	}
+	return nil
+}
+
 type isJoinRequest_Message interface {
 	isJoinRequest_Message()
 }
@@ -149,6 +169,17 @@ type JoinRequest_Drain struct {
 	Drain *Drain `protobuf:"bytes,5,opt,name=drain,proto3,oneof"`
 }
 
+type JoinRequest_Reach struct {
+	// Which peers the node cannot reach, whenever that changes.
+	Reach *Reach `protobuf:"bytes,10,opt,name=reach,proto3,oneof"`
+}
+
+type JoinRequest_Weights struct {
+	// Some of the digests of what the node has loaded. All have been said before
+	// it is ready.
+	Weights *Weights `protobuf:"bytes,6,opt,name=weights,proto3,oneof"`
+}
+
 func (*JoinRequest_Hello) isJoinRequest_Message() {}
 
 func (*JoinRequest_Ready) isJoinRequest_Message() {}
@@ -158,6 +189,10 @@ func (*JoinRequest_Beat) isJoinRequest_Message() {}
 func (*JoinRequest_Leave) isJoinRequest_Message() {}
 
 func (*JoinRequest_Drain) isJoinRequest_Message() {}
+
+func (*JoinRequest_Reach) isJoinRequest_Message() {}
+
+func (*JoinRequest_Weights) isJoinRequest_Message() {}
 
 // JoinResponse is what the front end says. The first one is a welcome.
 type JoinResponse struct {
@@ -432,9 +467,12 @@ func (x *Identity) GetNumerics() string {
 }
 
 type Welcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Self          *Member                `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
-	View          *View                  `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Self  *Member                `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
+	View  *View                  `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
+	// A secret between the front end and this member: it proves that another stream
+	// is the member's.
+	Token         string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -483,6 +521,13 @@ func (x *Welcome) GetView() *View {
 	return nil
 }
 
+func (x *Welcome) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 type Ready struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -519,8 +564,16 @@ func (*Ready) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{5}
 }
 
+// Beat is a sign of life. A node's tells how far it is, so that one that lives and
+// does not move is told from one that works: fields 1 to 9.
 type Beat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of weights that it has loaded.
+	Loaded uint64 `protobuf:"varint,1,opt,name=loaded,proto3" json:"loaded,omitempty"`
+	// A counter that rises with whatever its loop does.
+	Steps uint64 `protobuf:"varint,2,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Ids of the members whose answers its loop waits for.
+	Awaited       []string `protobuf:"bytes,3,rep,name=awaited,proto3" json:"awaited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -555,6 +608,73 @@ func (*Beat) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{6}
 }
 
+func (x *Beat) GetLoaded() uint64 {
+	if x != nil {
+		return x.Loaded
+	}
+	return 0
+}
+
+func (x *Beat) GetSteps() uint64 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *Beat) GetAwaited() []string {
+	if x != nil {
+		return x.Awaited
+	}
+	return nil
+}
+
+// Weights are digests of a node's weights, in the model's order of the node's
+// part: those of the message follow those of the messages before.
+type Weights struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digests       []uint64               `protobuf:"fixed64,1,rep,packed,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Weights) Reset() {
+	*x = Weights{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Weights) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Weights) ProtoMessage() {}
+
+func (x *Weights) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Weights.ProtoReflect.Descriptor instead.
+func (*Weights) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Weights) GetDigests() []uint64 {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
 type Leave struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -563,7 +683,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +695,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +708,115 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
+}
+
+// Reach is all peers that an attention node cannot reach now; none: it has
+// reached them all.
+type Reach struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Unreached     []*Unreached           `protobuf:"bytes,1,rep,name=unreached,proto3" json:"unreached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reach) Reset() {
+	*x = Reach{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reach) ProtoMessage() {}
+
+func (x *Reach) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reach.ProtoReflect.Descriptor instead.
+func (*Reach) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Reach) GetUnreached() []*Unreached {
+	if x != nil {
+		return x.Unreached
+	}
+	return nil
+}
+
+// Unreached is an expert node that an attention node cannot reach, and why.
+type Unreached struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty where the node tells of itself.
+	Attention     string `protobuf:"bytes,1,opt,name=attention,proto3" json:"attention,omitempty"`
+	Expert        string `protobuf:"bytes,2,opt,name=expert,proto3" json:"expert,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unreached) Reset() {
+	*x = Unreached{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unreached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unreached) ProtoMessage() {}
+
+func (x *Unreached) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unreached.ProtoReflect.Descriptor instead.
+func (*Unreached) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Unreached) GetAttention() string {
+	if x != nil {
+		return x.Attention
+	}
+	return ""
+}
+
+func (x *Unreached) GetExpert() string {
+	if x != nil {
+		return x.Expert
+	}
+	return ""
+}
+
+func (x *Unreached) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type Drain struct {
@@ -599,7 +827,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +839,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,25 +852,27 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{11}
 }
 
 type Member struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Place         int64                  `protobuf:"varint,5,opt,name=place,proto3" json:"place,omitempty"`
-	Ready         bool                   `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
-	Draining      bool                   `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Id       string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role     string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Addr     string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
+	Epoch    uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Place    int64                  `protobuf:"varint,5,opt,name=place,proto3" json:"place,omitempty"`
+	Ready    bool                   `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
+	Draining bool                   `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Of an attention node: it is connected with every expert node.
+	Reached       bool `protobuf:"varint,10,opt,name=reached,proto3" json:"reached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +884,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +897,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Member) GetId() string {
@@ -719,6 +949,13 @@ func (x *Member) GetDraining() bool {
 	return false
 }
 
+func (x *Member) GetReached() bool {
+	if x != nil {
+		return x.Reached
+	}
+	return false
+}
+
 type View struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	Version          uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -728,15 +965,17 @@ type View struct {
 	MaxModelLen      int64                  `protobuf:"varint,5,opt,name=max_model_len,json=maxModelLen,proto3" json:"max_model_len,omitempty"`
 	MaxBatchedTokens int64                  `protobuf:"varint,6,opt,name=max_batched_tokens,json=maxBatchedTokens,proto3" json:"max_batched_tokens,omitempty"`
 	// How rows travel between nodes, and where results are added up.
-	Wire          string `protobuf:"bytes,7,opt,name=wire,proto3" json:"wire,omitempty"`
-	Combine       string `protobuf:"bytes,8,opt,name=combine,proto3" json:"combine,omitempty"`
+	Wire    string `protobuf:"bytes,7,opt,name=wire,proto3" json:"wire,omitempty"`
+	Combine string `protobuf:"bytes,8,opt,name=combine,proto3" json:"combine,omitempty"`
+	// The attention and expert nodes that are not connected, though both are there.
+	Unreached     []*Unreached `protobuf:"bytes,10,rep,name=unreached,proto3" json:"unreached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +987,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +1000,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *View) GetVersion() uint64 {
@@ -820,17 +1059,27 @@ func (x *View) GetCombine() string {
 	return ""
 }
 
+func (x *View) GetUnreached() []*Unreached {
+	if x != nil {
+		return x.Unreached
+	}
+	return nil
+}
+
 var File_tandem_v1_membership_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\xe7\x01\n" +
+	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\xc1\x02\n" +
 	"\vJoinRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.tandem.v1.HelloH\x00R\x05hello\x12(\n" +
 	"\x05ready\x18\x02 \x01(\v2\x10.tandem.v1.ReadyH\x00R\x05ready\x12%\n" +
 	"\x04beat\x18\x03 \x01(\v2\x0f.tandem.v1.BeatH\x00R\x04beat\x12(\n" +
 	"\x05leave\x18\x04 \x01(\v2\x10.tandem.v1.LeaveH\x00R\x05leave\x12(\n" +
-	"\x05drain\x18\x05 \x01(\v2\x10.tandem.v1.DrainH\x00R\x05drainB\t\n" +
+	"\x05drain\x18\x05 \x01(\v2\x10.tandem.v1.DrainH\x00R\x05drain\x12(\n" +
+	"\x05reach\x18\n" +
+	" \x01(\v2\x10.tandem.v1.ReachH\x00R\x05reach\x12.\n" +
+	"\aweights\x18\x06 \x01(\v2\x12.tandem.v1.WeightsH\x00R\aweightsB\t\n" +
 	"\amessage\"\x97\x01\n" +
 	"\fJoinResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.tandem.v1.WelcomeH\x00R\awelcome\x12%\n" +
@@ -851,14 +1100,26 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x06layers\x18\x03 \x01(\x03R\x06layers\x12\x18\n" +
 	"\aexperts\x18\x04 \x01(\x03R\aexperts\x12\x13\n" +
 	"\x05top_k\x18\x05 \x01(\x03R\x04topK\x12\x1a\n" +
-	"\bnumerics\x18\x06 \x01(\tR\bnumerics\"U\n" +
+	"\bnumerics\x18\x06 \x01(\tR\bnumerics\"k\n" +
 	"\aWelcome\x12%\n" +
 	"\x04self\x18\x01 \x01(\v2\x11.tandem.v1.MemberR\x04self\x12#\n" +
-	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\"\a\n" +
-	"\x05Ready\"\x06\n" +
-	"\x04Beat\"\a\n" +
-	"\x05Leave\"\a\n" +
-	"\x05Drain\"\x9e\x01\n" +
+	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\"\a\n" +
+	"\x05Ready\"N\n" +
+	"\x04Beat\x12\x16\n" +
+	"\x06loaded\x18\x01 \x01(\x04R\x06loaded\x12\x14\n" +
+	"\x05steps\x18\x02 \x01(\x04R\x05steps\x12\x18\n" +
+	"\aawaited\x18\x03 \x03(\tR\aawaited\"#\n" +
+	"\aWeights\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\x06R\adigests\"\a\n" +
+	"\x05Leave\";\n" +
+	"\x05Reach\x122\n" +
+	"\tunreached\x18\x01 \x03(\v2\x14.tandem.v1.UnreachedR\tunreached\"Y\n" +
+	"\tUnreached\x12\x1c\n" +
+	"\tattention\x18\x01 \x01(\tR\tattention\x12\x16\n" +
+	"\x06expert\x18\x02 \x01(\tR\x06expert\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\a\n" +
+	"\x05Drain\"\xb8\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -866,7 +1127,9 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05place\x18\x05 \x01(\x03R\x05place\x12\x14\n" +
 	"\x05ready\x18\x06 \x01(\bR\x05ready\x12\x1a\n" +
-	"\bdraining\x18\a \x01(\bR\bdraining\"\x95\x02\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\x12\x18\n" +
+	"\areached\x18\n" +
+	" \x01(\bR\areached\"\xc9\x02\n" +
 	"\x04View\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12!\n" +
 	"\fexpert_nodes\x18\x02 \x01(\x03R\vexpertNodes\x12#\n" +
@@ -875,7 +1138,9 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\rmax_model_len\x18\x05 \x01(\x03R\vmaxModelLen\x12,\n" +
 	"\x12max_batched_tokens\x18\x06 \x01(\x03R\x10maxBatchedTokens\x12\x12\n" +
 	"\x04wire\x18\a \x01(\tR\x04wire\x12\x18\n" +
-	"\acombine\x18\b \x01(\tR\acombine2I\n" +
+	"\acombine\x18\b \x01(\tR\acombine\x122\n" +
+	"\tunreached\x18\n" +
+	" \x03(\v2\x14.tandem.v1.UnreachedR\tunreached2I\n" +
 	"\n" +
 	"Membership\x12;\n" +
 	"\x04Join\x12\x16.tandem.v1.JoinRequest\x1a\x17.tandem.v1.JoinResponse(\x010\x01B\x9e\x01\n" +
@@ -894,7 +1159,7 @@ func file_tandem_v1_membership_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_membership_proto_rawDescData
 }
 
-var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_tandem_v1_membership_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: tandem.v1.JoinRequest
 	(*JoinResponse)(nil), // 1: tandem.v1.JoinResponse
@@ -903,31 +1168,38 @@ var file_tandem_v1_membership_proto_goTypes = []any{
 	(*Welcome)(nil),      // 4: tandem.v1.Welcome
 	(*Ready)(nil),        // 5: tandem.v1.Ready
 	(*Beat)(nil),         // 6: tandem.v1.Beat
-	(*Leave)(nil),        // 7: tandem.v1.Leave
-	(*Drain)(nil),        // 8: tandem.v1.Drain
-	(*Member)(nil),       // 9: tandem.v1.Member
-	(*View)(nil),         // 10: tandem.v1.View
+	(*Weights)(nil),      // 7: tandem.v1.Weights
+	(*Leave)(nil),        // 8: tandem.v1.Leave
+	(*Reach)(nil),        // 9: tandem.v1.Reach
+	(*Unreached)(nil),    // 10: tandem.v1.Unreached
+	(*Drain)(nil),        // 11: tandem.v1.Drain
+	(*Member)(nil),       // 12: tandem.v1.Member
+	(*View)(nil),         // 13: tandem.v1.View
 }
 var file_tandem_v1_membership_proto_depIdxs = []int32{
 	2,  // 0: tandem.v1.JoinRequest.hello:type_name -> tandem.v1.Hello
 	5,  // 1: tandem.v1.JoinRequest.ready:type_name -> tandem.v1.Ready
 	6,  // 2: tandem.v1.JoinRequest.beat:type_name -> tandem.v1.Beat
-	7,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
-	8,  // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
-	4,  // 5: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
-	10, // 6: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
-	6,  // 7: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
-	3,  // 8: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
-	9,  // 9: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
-	10, // 10: tandem.v1.Welcome.view:type_name -> tandem.v1.View
-	9,  // 11: tandem.v1.View.members:type_name -> tandem.v1.Member
-	0,  // 12: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
-	1,  // 13: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	8,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
+	11, // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
+	9,  // 5: tandem.v1.JoinRequest.reach:type_name -> tandem.v1.Reach
+	7,  // 6: tandem.v1.JoinRequest.weights:type_name -> tandem.v1.Weights
+	4,  // 7: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
+	13, // 8: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
+	6,  // 9: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
+	3,  // 10: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
+	12, // 11: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
+	13, // 12: tandem.v1.Welcome.view:type_name -> tandem.v1.View
+	10, // 13: tandem.v1.Reach.unreached:type_name -> tandem.v1.Unreached
+	12, // 14: tandem.v1.View.members:type_name -> tandem.v1.Member
+	10, // 15: tandem.v1.View.unreached:type_name -> tandem.v1.Unreached
+	0,  // 16: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
+	1,  // 17: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
+	17, // [17:18] is the sub-list for method output_type
+	16, // [16:17] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_membership_proto_init() }
@@ -941,6 +1213,8 @@ func file_tandem_v1_membership_proto_init() {
 		(*JoinRequest_Beat)(nil),
 		(*JoinRequest_Leave)(nil),
 		(*JoinRequest_Drain)(nil),
+		(*JoinRequest_Reach)(nil),
+		(*JoinRequest_Weights)(nil),
 	}
 	file_tandem_v1_membership_proto_msgTypes[1].OneofWrappers = []any{
 		(*JoinResponse_Welcome)(nil),
@@ -954,7 +1228,7 @@ func file_tandem_v1_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_membership_proto_rawDesc), len(file_tandem_v1_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -390,7 +390,8 @@ func (x *Limits) GetMaxBatchedTokens() int64 {
 	return 0
 }
 
-// Request is serve.Request.
+// Request is serve.Request. One that is too large for a message comes in several,
+// one after the other: the first has all but the tokens that the others bring.
 type Request struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -402,8 +403,10 @@ type Request struct {
 	Sampling       *Sampling              `protobuf:"bytes,7,opt,name=sampling,proto3" json:"sampling,omitempty"`
 	Logprobs       int64                  `protobuf:"varint,8,opt,name=logprobs,proto3" json:"logprobs,omitempty"`
 	PromptLogprobs int64                  `protobuf:"varint,9,opt,name=prompt_logprobs,json=promptLogprobs,proto3" json:"prompt_logprobs,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The next message brings more of the prompt or the output.
+	More          bool `protobuf:"varint,10,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Request) Reset() {
@@ -497,6 +500,13 @@ func (x *Request) GetPromptLogprobs() int64 {
 		return x.PromptLogprobs
 	}
 	return 0
+}
+
+func (x *Request) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 type Sampling struct {
@@ -704,17 +714,21 @@ func (x *Events) GetEvents() []*Event {
 	return nil
 }
 
+// Event is serve.Event. One that is too large for a message comes in several: all
+// but the last have a piece of the prompt's log-probabilities and nothing else.
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	HasToken      bool                   `protobuf:"varint,2,opt,name=has_token,json=hasToken,proto3" json:"has_token,omitempty"`
-	Token         int32                  `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
-	Index         int64                  `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
-	Logprob       *TokenLogprob          `protobuf:"bytes,5,opt,name=logprob,proto3" json:"logprob,omitempty"`
-	Prompt        []*TokenLogprob        `protobuf:"bytes,6,rep,name=prompt,proto3" json:"prompt,omitempty"`
-	CachedTokens  int64                  `protobuf:"varint,7,opt,name=cached_tokens,json=cachedTokens,proto3" json:"cached_tokens,omitempty"`
-	Finish        string                 `protobuf:"bytes,8,opt,name=finish,proto3" json:"finish,omitempty"`
-	Failure       *Failure               `protobuf:"bytes,9,opt,name=failure,proto3" json:"failure,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Id           uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	HasToken     bool                   `protobuf:"varint,2,opt,name=has_token,json=hasToken,proto3" json:"has_token,omitempty"`
+	Token        int32                  `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
+	Index        int64                  `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	Logprob      *TokenLogprob          `protobuf:"bytes,5,opt,name=logprob,proto3" json:"logprob,omitempty"`
+	Prompt       []*TokenLogprob        `protobuf:"bytes,6,rep,name=prompt,proto3" json:"prompt,omitempty"`
+	CachedTokens int64                  `protobuf:"varint,7,opt,name=cached_tokens,json=cachedTokens,proto3" json:"cached_tokens,omitempty"`
+	Finish       string                 `protobuf:"bytes,8,opt,name=finish,proto3" json:"finish,omitempty"`
+	Failure      *Failure               `protobuf:"bytes,9,opt,name=failure,proto3" json:"failure,omitempty"`
+	// The rest of the event follows.
+	More          bool `protobuf:"varint,10,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -810,6 +824,13 @@ func (x *Event) GetFailure() *Failure {
 		return x.Failure
 	}
 	return nil
+}
+
+func (x *Event) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // Failure ends a request.
@@ -1028,7 +1049,7 @@ const file_tandem_v1_work_proto_rawDesc = "" +
 	"pageTokens\x12 \n" +
 	"\fmax_num_seqs\x18\x05 \x01(\x03R\n" +
 	"maxNumSeqs\x12,\n" +
-	"\x12max_batched_tokens\x18\x06 \x01(\x03R\x10maxBatchedTokens\"\x98\x02\n" +
+	"\x12max_batched_tokens\x18\x06 \x01(\x03R\x10maxBatchedTokens\"\xac\x02\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06prompt\x18\x02 \x03(\x05R\x06prompt\x12\x16\n" +
@@ -1040,7 +1061,9 @@ const file_tandem_v1_work_proto_rawDesc = "" +
 	"\bstop_ids\x18\x06 \x03(\x05R\astopIds\x12/\n" +
 	"\bsampling\x18\a \x01(\v2\x13.tandem.v1.SamplingR\bsampling\x12\x1a\n" +
 	"\blogprobs\x18\b \x01(\x03R\blogprobs\x12'\n" +
-	"\x0fprompt_logprobs\x18\t \x01(\x03R\x0epromptLogprobs\"\x9f\x03\n" +
+	"\x0fprompt_logprobs\x18\t \x01(\x03R\x0epromptLogprobs\x12\x12\n" +
+	"\x04more\x18\n" +
+	" \x01(\bR\x04more\"\x9f\x03\n" +
 	"\bSampling\x12 \n" +
 	"\vtemperature\x18\x01 \x01(\x01R\vtemperature\x12\x13\n" +
 	"\x05top_k\x18\x02 \x01(\x03R\x04topK\x12\x13\n" +
@@ -1060,7 +1083,7 @@ const file_tandem_v1_work_proto_rawDesc = "" +
 	"\x06Cancel\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"2\n" +
 	"\x06Events\x12(\n" +
-	"\x06events\x18\x01 \x03(\v2\x10.tandem.v1.EventR\x06events\"\xaf\x02\n" +
+	"\x06events\x18\x01 \x03(\v2\x10.tandem.v1.EventR\x06events\"\xc3\x02\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1b\n" +
 	"\thas_token\x18\x02 \x01(\bR\bhasToken\x12\x14\n" +
@@ -1070,7 +1093,9 @@ const file_tandem_v1_work_proto_rawDesc = "" +
 	"\x06prompt\x18\x06 \x03(\v2\x17.tandem.v1.TokenLogprobR\x06prompt\x12#\n" +
 	"\rcached_tokens\x18\a \x01(\x03R\fcachedTokens\x12\x16\n" +
 	"\x06finish\x18\b \x01(\tR\x06finish\x12,\n" +
-	"\afailure\x18\t \x01(\v2\x12.tandem.v1.FailureR\afailure\"\x91\x02\n" +
+	"\afailure\x18\t \x01(\v2\x12.tandem.v1.FailureR\afailure\x12\x12\n" +
+	"\x04more\x18\n" +
+	" \x01(\bR\x04more\"\x91\x02\n" +
 	"\aFailure\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.tandem.v1.Failure.KindR\x04kind\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x16\n" +

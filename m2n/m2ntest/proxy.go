@@ -61,6 +61,7 @@ type way struct {
 	mu      sync.Mutex
 	fault   Fault
 	of      map[int]Fault // of single connections, by number
+	after   map[int]later // what such a connection's fault will be
 	changed chan struct{} // closed when a fault changes
 }
 
@@ -89,6 +90,12 @@ func (p *Proxy) Set(d Direction, f Fault) { p.ways[d].set(f) }
 // SetOf chooses it for one connection: they are numbered from 0, in the order in
 // which they came. It holds until the next Set.
 func (p *Proxy) SetOf(conn int, d Direction, f Fault) { p.ways[d].setOf(conn, f) }
+
+// SetAfter chooses it for one connection, once so many more bytes of it have been
+// passed on: a fault that begins inside of a message, for example.
+func (p *Proxy) SetAfter(conn int, d Direction, bytes int, f Fault) {
+	p.ways[d].setAfter(conn, bytes, f)
+}
 
 // SetBoth chooses it for both directions.
 func (p *Proxy) SetBoth(f Fault) {
@@ -176,7 +183,7 @@ func (p *Proxy) disown(conns ...net.Conn) {
 func (w *way) set(f Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fault, w.of = f, nil
+	w.fault, w.of, w.after = f, nil, nil
 	w.ring()
 }
 
@@ -194,6 +201,21 @@ func (w *way) setOf(conn int, f Fault) {
 func (w *way) ring() {
 	close(w.changed)
 	w.changed = make(chan struct{})
+}
+
+// later is a fault that begins inside of the stream.
+type later struct {
+	bytes int // that are passed before
+	fault Fault
+}
+
+func (w *way) setAfter(conn, bytes int, f Fault) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.after == nil {
+		w.after = make(map[int]later)
+	}
+	w.after[conn] = later{bytes, f}
 }
 
 // stream is one connection's direction.
@@ -268,12 +290,50 @@ func (s stream) collect(ctx context.Context, src net.Conn, chunks chan<- chunk) 
 		b := make([]byte, 32<<10)
 		n, err := src.Read(b)
 		if n > 0 {
-			s.pass(b[:n], chunks)
+			s.hand(ctx, b[:n], chunks)
 		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+// hand hands bytes on, up to where a fault begins, and the others as that says.
+func (s stream) hand(ctx context.Context, b []byte, chunks chan<- chunk) {
+	before := s.upTo(len(b))
+	if before > 0 {
+		s.pass(b[:before], chunks)
+	}
+	if before == len(b) {
+		return
+	}
+	s.begin()
+	if s.awaitFlow(ctx) {
+		s.pass(b[before:], chunks)
+	}
+}
+
+// upTo returns how many of so many bytes come before a fault that is to begin.
+func (s stream) upTo(bytes int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.after[s.conn]
+	if !ok {
+		return bytes
+	}
+	before := min(bytes, l.bytes)
+	l.bytes -= before
+	s.after[s.conn] = l
+	return before
+}
+
+// begin makes the fault that was to begin the present one.
+func (s stream) begin() {
+	s.mu.Lock()
+	l := s.after[s.conn]
+	delete(s.after, s.conn)
+	s.mu.Unlock()
+	s.setOf(s.conn, l.fault)
 }
 
 // pass does to bytes what the fault says.

@@ -143,3 +143,29 @@ func TestProxyStallsCorruptsDelaysAndCuts(t *testing.T) {
 	}
 	require.Error(t, err)
 }
+
+// TestProxyBeginsAFaultInsideOfAStream: what comes before it passes, however it is
+// cut, and other connections and the other direction are not touched.
+func TestProxyBeginsAFaultInsideOfAStream(t *testing.T) {
+	p, client, server := connect(t)
+	p.SetAfter(0, m2ntest.ToTarget, 7, m2ntest.Drop)
+	p.SetAfter(1, m2ntest.ToTarget, 0, m2ntest.Drop)
+	say(t, client, "hello")
+	require.True(t, hears(t, server, "hello", atLast))
+	say(t, client, "world")
+	require.True(t, hears(t, server, "wo", atLast))
+	say(t, client, "lost")
+	require.False(t, hears(t, server, "r", soon))
+	say(t, server, "back")
+	require.True(t, hears(t, client, "back", atLast))
+	p.SetOf(0, m2ntest.ToTarget, m2ntest.Pass)
+	say(t, client, "again")
+	require.True(t, hears(t, server, "again", atLast))
+
+	p.SetAfter(0, m2ntest.ToTarget, 2, m2ntest.Stall)
+	say(t, client, "held")
+	require.True(t, hears(t, server, "he", atLast))
+	require.False(t, hears(t, server, "l", soon))
+	p.SetOf(0, m2ntest.ToTarget, m2ntest.Pass)
+	require.True(t, hears(t, server, "ld", atLast), "what was stalled is late, not lost")
+}

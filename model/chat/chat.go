@@ -4,6 +4,7 @@
 package chat
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,22 +90,22 @@ type Input struct {
 }
 
 // Render returns the text of a conversation. The error is a *jinja.Error where
-// the template refuses it.
+// the template refuses it, and wraps the context's where that ends first.
 //
 // Like transformers it gives the template None for tools and documents where
 // there are none. Some templates stumble over that, so that one that fails, and
 // does not refuse the conversation itself, gets another try without these
 // variables.
-func (t *Template) Render(in Input) (string, error) {
+func (t *Template) Render(ctx context.Context, in Input) (string, error) {
 	vars, err := t.variables(in)
 	if err != nil {
 		return "", err
 	}
-	text, err := t.render(withNone(vars))
-	if err == nil || refuses(err) || has(vars, "tools") && has(vars, "documents") {
+	text, err := t.render(ctx, withNone(vars))
+	if err == nil || refuses(err) || ctx.Err() != nil || has(vars, "tools") && has(vars, "documents") {
 		return text, err
 	}
-	if text, err := t.render(vars); err == nil {
+	if text, err := t.render(ctx, vars); err == nil {
 		return text, nil
 	}
 	return "", err
@@ -130,12 +131,12 @@ func withNone(vars *jinja.Dict) *jinja.Dict {
 	return out
 }
 
-func (t *Template) render(vars *jinja.Dict) (string, error) {
+func (t *Template) render(ctx context.Context, vars *jinja.Dict) (string, error) {
 	template := t.plain
 	if tools, _ := vars.Get("tools"); tools != nil && t.tools != nil {
 		template = t.tools
 	}
-	return template.Render(vars, jinja.Options{Limits: jinja.DefaultLimits, Functions: t.functions()})
+	return template.Render(ctx, vars, jinja.Options{Limits: jinja.DefaultLimits, Functions: t.functions()})
 }
 
 // variables are what the template can name. Tools and documents are among them
@@ -194,10 +195,16 @@ func (t *Template) functions() map[string]func([]jinja.Value) (jinja.Value, erro
 			if err != nil {
 				return nil, err
 			}
+			if len(format) > maxFormat {
+				return nil, fmt.Errorf("strftime_now: the format has %d bytes; at most %d are taken", len(format), maxFormat)
+			}
 			return t.strftime(t.now(), format)
 		},
 	}
 }
+
+// maxFormat bounds a format of strftime_now, in bytes.
+const maxFormat = 1 << 10
 
 func (t *Template) now() time.Time {
 	if t.Now != nil {

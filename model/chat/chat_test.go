@@ -37,7 +37,7 @@ func TestConversations(t *testing.T) {
 				{"bos_token", f.Specials["bos_token"]}, {"eos_token", f.Specials["eos_token"]},
 			})
 			require.NoError(t, err)
-			got, err := template.Render(Input{
+			got, err := template.Render(t.Context(), Input{
 				Messages: c.Input.Messages, Tools: c.Input.Tools, Extra: c.Input.Extra,
 				AddGenerationPrompt: c.Input.AddGenerationPrompt,
 			})
@@ -63,7 +63,7 @@ func TestCareless(t *testing.T) {
 	} {
 		template, err := New(source, nil)
 		require.NoError(t, err)
-		got, err := template.Render(Input{Messages: oneMessage})
+		got, err := template.Render(t.Context(), Input{Messages: oneMessage})
 		require.Equal(t, want, got, source)
 		require.Equal(t, want == "", err != nil, source)
 	}
@@ -86,7 +86,7 @@ func TestBadInput(t *testing.T) {
 		{Input{Messages: oneMessage, Extra: json.RawMessage(`{"messages": []}`)}, "messages are given already"},
 		{Input{Messages: oneMessage}, `can only concatenate str (not "int") to str`},
 	} {
-		_, err := template.Render(c.in)
+		_, err := template.Render(t.Context(), c.in)
 		require.ErrorContains(t, err, c.want)
 	}
 	_, err = New("{% if %}", nil)
@@ -118,7 +118,7 @@ func TestLoad(t *testing.T) {
 	} {
 		template, err := LoadFS(c.files)
 		require.NoError(t, err, name)
-		got, err := template.Render(Input{Messages: oneMessage, Tools: c.tools})
+		got, err := template.Render(t.Context(), Input{Messages: oneMessage, Tools: c.tools})
 		require.NoError(t, err, name)
 		require.Equal(t, c.want, got, name)
 	}
@@ -164,12 +164,12 @@ func TestStrftime(t *testing.T) {
 
 	template, err := New("{{ strftime_now('%d %B') }}{{ strftime_now(1) }}", nil)
 	require.NoError(t, err)
-	_, err = template.Render(Input{Messages: oneMessage})
+	_, err = template.Render(t.Context(), Input{Messages: oneMessage})
 	require.ErrorContains(t, err, "strftime_now takes one string")
 	template, err = New("{{ strftime_now('%d %B') }}", nil)
 	require.NoError(t, err)
 	template.Now = func() time.Time { return at }
-	got, err := template.Render(Input{Messages: oneMessage})
+	got, err := template.Render(t.Context(), Input{Messages: oneMessage})
 	require.NoError(t, err)
 	require.Equal(t, "05 March", got)
 }
@@ -182,9 +182,9 @@ func FuzzInput(f *testing.F) {
 	f.Add([]byte(`[{"role": "user", "con`), []byte(``), []byte(`{"x": [1, {"y": nul`))
 	f.Fuzz(func(t *testing.T, messages, tools, extra []byte) {
 		in := Input{Messages: messages, Tools: tools, Extra: extra}
-		text, err := template.Render(in)
+		text, err := template.Render(t.Context(), in)
 		require.True(t, err == nil || text == "")
-		again, _ := template.Render(in)
+		again, _ := template.Render(t.Context(), in)
 		require.Equal(t, text, again)
 	})
 }

@@ -38,7 +38,7 @@ func TestOracle(t *testing.T) {
 			template, err := New(string(source), []Special{{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"pad_token", "<pad>"}, {"unk_token", "<unk>"}})
 			require.NoError(t, err)
 			template.strftime = func(time.Time, string) (string, error) { return "2026-11-23", nil }
-			got, err := template.Render(scenarioInput(t, cases.Scenarios[scenario]))
+			got, err := template.Render(t.Context(), scenarioInput(t, cases.Scenarios[scenario]))
 			if want.Err != nil {
 				require.Error(t, err, *want.Err)
 				require.Contains(t, err.Error(), *want.Err)
@@ -76,7 +76,7 @@ func BenchmarkRender(b *testing.B) {
 	messages := json.RawMessage("[" + strings.Repeat(pair+",", 499) + pair + "]")
 	b.SetBytes(int64(len(messages)))
 	for b.Loop() {
-		_, err := template.Render(Input{Messages: messages, AddGenerationPrompt: true})
+		_, err := template.Render(b.Context(), Input{Messages: messages, AddGenerationPrompt: true})
 		require.NoError(b, err)
 	}
 }

@@ -114,8 +114,8 @@ func TestEveryTruncationIsFound(t *testing.T) {
 	}
 }
 
-// shards writes sampleTensors as two files and returns their index.
-func shards(t *testing.T) (dir string, weights map[string]string) {
+// twoShards writes sampleTensors as two files and returns their index.
+func twoShards(t *testing.T) (dir string, weights map[string]string) {
 	t.Helper()
 	dir = t.TempDir()
 	require.NoError(t, WriteDir(dir, nil, sampleTensors(), 50))
@@ -128,29 +128,134 @@ func shards(t *testing.T) (dir string, weights map[string]string) {
 	return dir, ix.Weights
 }
 
-func TestIndexIsChecked(t *testing.T) {
-	first := "model-00001-of-00002.safetensors"
-	for name, c := range map[string]struct {
-		change func(w map[string]string)
-		want   string
-	}{
-		"missing file":      {func(w map[string]string) { w["a"] = "none.safetensors" }, "model.safetensors.index.json names none.safetensors"},
-		"missing tensor":    {func(w map[string]string) { w["x"] = first }, `tensor "x": is not in`},
-		"tensor left out":   {func(w map[string]string) { delete(w, "a") }, `tensor "a": model.safetensors.index.json puts it in ""`},
-		"tensor elsewhere":  {func(w map[string]string) { w["a"] = w["c"] }, `tensor "a": model.safetensors.index.json puts it in "model-00002`},
-		"folder above":      {func(w map[string]string) { w["a"] = "../" + first }, "not a plain name"},
-		"folder":            {func(w map[string]string) { w["a"] = "sub/" + first }, "not a plain name"},
-		"absolute":          {func(w map[string]string) { w["a"] = "/etc/passwd" }, "not a plain name"},
-		"windows separator": {func(w map[string]string) { w["a"] = `..\x` }, "not a plain name"},
-		"no name":           {func(w map[string]string) { w["a"] = "" }, "not a plain name"},
+// TestIndexOnlyHelps: the tensors are those in the files, whatever an index
+// tells; what it says of a tensor that is not there is part of the error.
+func TestIndexOnlyHelps(t *testing.T) {
+	first, second := "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+	for name, change := range map[string]func(w map[string]string){
+		"a missing file":   func(w map[string]string) { w["x"] = "none.safetensors" },
+		"a missing tensor": func(w map[string]string) { w["x"] = first },
+		"tensor left out":  func(w map[string]string) { delete(w, "a") },
+		"tensor elsewhere": func(w map[string]string) { w["a"] = w["c"] },
+		"no file is there": func(w map[string]string) { clear(w); w["a"] = "none.safetensors"; w["b"] = "neither.safetensors" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, weights := shards(t)
-			c.change(weights)
+			dir, weights := twoShards(t)
+			change(weights)
 			require.NoError(t, writeIndex(filepath.Join(dir, IndexFile), weights, 0))
-			_, err := Open(dir)
-			require.ErrorContains(t, err, c.want)
+			requireFolder(t, dir, sampleTensors())
 		})
+	}
+	dir, weights := twoShards(t)
+	require.NoError(t, os.Remove(filepath.Join(dir, second)))
+	c, err := Open(dir)
+	require.NoError(t, err)
+	require.Equal(t, []string{second}, c.Absent())
+	_, err = c.Tensor("c")
+	require.ErrorContains(t, err, `no tensor "c": model.safetensors.index.json puts it in `+weights["c"]+", which is not in the folder")
+	require.Contains(t, c.Explain([]string{"c", "x"}), "puts them in "+second)
+	require.NoError(t, c.Close())
+
+	require.NoError(t, os.Remove(filepath.Join(dir, first)))
+	_, err = Open(dir)
+	require.ErrorContains(t, err, "names 2 files, "+first+" the first, and none of them is there")
+}
+
+// TestIndexNamesNothingOutside its folder.
+func TestIndexNamesNothingOutside(t *testing.T) {
+	for _, file := range []string{"../model-00001-of-00002.safetensors", "sub/x.safetensors", "/etc/passwd", `..\\x`, ""} {
+		dir, weights := twoShards(t)
+		weights["a"] = file
+		require.NoError(t, writeIndex(filepath.Join(dir, IndexFile), weights, 0))
+		_, err := Open(dir)
+		require.ErrorContains(t, err, "not a plain name", file)
+	}
+}
+
+// TestSingleFileWins over what is beside it.
+func TestSingleFileWins(t *testing.T) {
+	dir, _ := twoShards(t)
+	only := []Named{tensor("z", F32, 7, 2)}
+	require.NoError(t, WriteDir(dir, nil, only, 0))
+	requireFolder(t, dir, only)
+}
+
+// TestShardsWithoutIndex opens what ends in .safetensors; of a tensor that two
+// files hold, the later file's counts, with an index and without.
+func TestShardsWithoutIndex(t *testing.T) {
+	dir, weights := twoShards(t)
+	later := tensor("a", F32, 99, 1)
+	var b bytes.Buffer
+	require.NoError(t, Write(&b, nil, []Named{later}))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "model-00003.safetensors"), b.Bytes(), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "consolidated.00.safetensors"), []byte("other names"), 0o600))
+	want := sampleTensors()
+	want[0] = later
+	weights["a"] = "model-00003.safetensors"
+	requireFolder(t, dir, sampleTensors()) // the index names two of the three
+	require.NoError(t, os.Remove(filepath.Join(dir, IndexFile)))
+	requireFolder(t, dir, want)
+	require.NoError(t, writeIndex(filepath.Join(dir, IndexFile), weights, 0))
+	requireFolder(t, dir, want)
+}
+
+// requireFolder opens a folder and looks for exactly these tensors.
+func requireFolder(t *testing.T, dir string, want []Named) {
+	t.Helper()
+	c, err := Open(dir)
+	require.NoError(t, err)
+	requireTensors(t, c, want)
+	require.NoError(t, c.Close())
+}
+
+// TestLinksAreFollowed, as a hub's cache has them.
+func TestLinksAreFollowed(t *testing.T) {
+	dir, _ := twoShards(t)
+	links := t.TempDir()
+	for _, name := range []string{IndexFile, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} {
+		require.NoError(t, os.Symlink(filepath.Join(dir, name), filepath.Join(links, name)))
+	}
+	requireFolder(t, links, sampleTensors())
+}
+
+// TestPointerIsNoFile: Git leaves a small text in the place of a file.
+func TestPointerIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	text := "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+	require.NoError(t, os.WriteFile(filepath.Join(dir, SingleFile), []byte(text), 0o600))
+	_, err := Open(dir)
+	require.ErrorContains(t, err, `run "git lfs pull"`)
+}
+
+// TestFileIsCutWhileOpen: whoever reads gets an error with the file's name.
+func TestFileIsCutWhileOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), SingleFile)
+	big := tensor("big", F32, 0, 1<<20)
+	require.NoError(t, WriteDir(filepath.Dir(path), nil, []Named{big}, 0))
+	c, err := OpenFile(path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, c.Close()) }()
+	require.NoError(t, os.Truncate(path, 1<<20))
+	want := path + `: tensor "big": the file ends at byte 1048576: it has been cut short`
+	_, err = c.Tensor("big")
+	require.ErrorContains(t, err, want)
+	_, err = c.Load(t.Context(), []Job{{Refs: []model.Ref{refTo(big)}, Do: func([]Tensor) error { return nil }}}, 2, nil)
+	require.ErrorContains(t, err, want)
+	_, err = c.Digests(t.Context(), []model.Ref{refTo(big)}, 2)
+	require.ErrorContains(t, err, want)
+	_, err = c.Same("big", "big")
+	require.ErrorContains(t, err, want)
+}
+
+// TestClosedIsAnError.
+func TestClosedIsAnError(t *testing.T) {
+	dir, _ := twoShards(t)
+	onDisk, err := Open(dir)
+	require.NoError(t, err)
+	for _, c := range []*Checkpoint{onDisk, inMemory(t, sampleTensors())} {
+		require.NoError(t, c.Close())
+		_, err := c.Tensor("a")
+		require.ErrorContains(t, err, "closed")
 	}
 }
 
@@ -201,10 +306,44 @@ func FuzzIndex(f *testing.F) {
 	})
 }
 
+// FuzzFolder: whatever an index says, a folder opens with what its files hold, or
+// not at all; nothing outside of it is read.
+func FuzzFolder(f *testing.F) {
+	for _, text := range []string{
+		`{"weight_map":{"a":"model-1.safetensors"}}`,
+		`{"weight_map":{"a":"model-2.safetensors","b":"none.safetensors"}}`,
+		`{"weight_map":{"x":"none"}}`, `{"weight_map":{"x":"../model-1.safetensors"}}`, `{`, ``,
+	} {
+		f.Add([]byte(text))
+	}
+	dir := f.TempDir()
+	for i, list := range [][]Named{sampleTensors()[:2], sampleTensors()[2:]} {
+		var b bytes.Buffer
+		require.NoError(f, Write(&b, nil, list))
+		require.NoError(f, os.WriteFile(filepath.Join(dir, fmt.Sprintf("model-%d.safetensors", i+1)), b.Bytes(), 0o600))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, IndexFile), text, 0o600))
+		c, err := Open(dir)
+		if err != nil {
+			require.ErrorContains(t, err, IndexFile)
+			return
+		}
+		defer func() { require.NoError(t, c.Close()) }()
+		require.Subset(t, []string{"a", "b", "c", "d"}, c.Names())
+		require.NotEmpty(t, c.Names())
+		for _, name := range []string{"a", "c", "x"} {
+			_, err := c.Tensor(name)
+			require.Equal(t, c.Has(name), err == nil)
+			_ = c.Explain([]string{name})
+		}
+	})
+}
+
 func TestOpenSaysWhatIsMissing(t *testing.T) {
 	dir := t.TempDir()
 	_, err := Open(dir)
-	require.ErrorContains(t, err, filepath.Join(dir, SingleFile))
+	require.ErrorContains(t, err, dir+" holds no model.safetensors")
 	require.NoError(t, os.Mkdir(filepath.Join(dir, SingleFile), 0o700))
 	_, err = Open(dir)
 	require.ErrorContains(t, err, "is not a regular file")
@@ -261,7 +400,7 @@ func TestLoad(t *testing.T) {
 		return j
 	}
 	var done []int64
-	err := c.Load(context.Background(), []Job{job(tensors[2]), job(tensors[1], tensors[0]), job()}, 3, func(d, total int64) {
+	loaded, err := c.Load(context.Background(), []Job{job(tensors[2]), job(tensors[1], tensors[0]), job()}, 3, func(d, total int64) {
 		require.Equal(t, int64(6+16+48), total)
 		done = append(done, d)
 	})
@@ -269,6 +408,9 @@ func TestLoad(t *testing.T) {
 	require.IsIncreasing(t, done)
 	require.Equal(t, int64(70), done[len(done)-1])
 	require.Equal(t, int64(70), bytesSeen.Load())
+	for _, i := range []int{0, 1, 2} {
+		require.Equal(t, Digests{tensors[i].Digest()}, loaded.Digests([]model.Ref{refTo(tensors[i])}))
+	}
 }
 
 func TestLoadStops(t *testing.T) {
@@ -279,41 +421,19 @@ func TestLoadStops(t *testing.T) {
 	}
 	bad := errors.New("no memory")
 	jobs := []Job{job(sampleTensors()[0], nil), job(sampleTensors()[1], bad), job(sampleTensors()[2], nil)}
-	err := c.Load(context.Background(), jobs, 1, nil)
+	_, err := c.Load(context.Background(), jobs, 1, nil)
 	require.ErrorIs(t, err, bad)
 	require.ErrorContains(t, err, `tensor "b" of memory`)
 	require.Equal(t, 1, ran, "b comes first in the file, and nothing starts after its error")
 
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	require.ErrorIs(t, c.Load(ended, jobs[:1], 1, nil), context.Canceled)
+	_, err = c.Load(ended, jobs[:1], 1, nil)
+	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, 1, ran)
 
 	missing := Job{Refs: []model.Ref{{Name: "x"}}}
-	require.ErrorContains(t, c.Load(context.Background(), []Job{jobs[0], missing}, 1, nil), `"x"`)
+	_, err = c.Load(context.Background(), []Job{jobs[0], missing}, 1, nil)
+	require.ErrorContains(t, err, `"x"`)
 	require.Equal(t, 1, ran, "all weights are checked first")
-}
-
-func TestHashIsOfTheWeights(t *testing.T) {
-	big := tensor("big", F32, 0, 4096)
-	base := inMemory(t, append(sampleTensors(), big)).Hash()
-
-	dir := t.TempDir()
-	require.NoError(t, WriteDir(dir, map[string]string{"format": "pt"}, append([]Named{big}, sampleTensors()...), 50))
-	sharded, err := Open(dir)
-	require.NoError(t, err)
-	require.Equal(t, base, sharded.Hash(), "the same tensors in other files")
-	require.NoError(t, sharded.Close())
-
-	for name, change := range map[string]func(n *Named){
-		"first byte": func(n *Named) { n.Data[0]++ },
-		"4 KiB in":   func(n *Named) { n.Data[sample-1]++ },
-		"last byte":  func(n *Named) { n.Data[len(n.Data)-1]++ },
-		"name":       func(n *Named) { n.Name = "bigger" },
-		"shape":      func(n *Named) { n.Shape = []int{64, 64} },
-	} {
-		other := tensor("big", F32, 0, 4096)
-		change(&other)
-		require.NotEqual(t, base, inMemory(t, append(sampleTensors(), other)).Hash(), name)
-	}
 }

@@ -5,28 +5,98 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+
+	"github.com/cespare/xxhash/v2"
 )
 
-// sample is how much of each end of a tensor its identity covers.
-const sample = 4 << 10
-
-// Hash identifies the weights without reading them all: the SHA-256 over all
-// tensors, sorted by name, of name, type, shape, and the first and last 4 KiB.
-// It does not depend on how tensors are spread over files, and costs two pages
-// of reading per tensor. Two checkpoints of different training differ in it; a
-// byte changed deep inside a tensor does not show.
+// Digest identifies a weight by all of its bytes, its type and its shape, and not
+// by its name or place in a file: an expert's matrix has the same one whether it
+// is a tensor or a part of a joint tensor.
 //
-// Nodes compare it when they meet, although each loads its role's tensors only.
-func (c *Checkpoint) Hash() [sha256.Size]byte {
+// It is XXH64, which runs at memory speed where SHA-256 takes five times as long.
+// It finds a damaged or another file (two that differ agree with a probability
+// of 2⁻⁶⁴); it proves nothing about who made the file.
+type Digest uint64
+
+// String writes a digest as 16 hexadecimal digits.
+func (d Digest) String() string { return fmt.Sprintf("%016x", uint64(d)) }
+
+// digest is the digest of a weight's bytes, which begins with type and shape.
+func digest(t DType, shape []int, feed func(*xxhash.Digest) error) (Digest, error) {
+	h := xxhash.New()
+	_, _ = fmt.Fprintf(h, "%s %v\n", t, shape)
+	err := feed(h)
+	return Digest(h.Sum64()), err
+}
+
+// Digest identifies a weight that is in memory.
+func (t Tensor) Digest() Digest {
+	d, _ := digest(t.DType, t.Shape, func(h *xxhash.Digest) error {
+		_, err := h.Write(t.Data)
+		return err
+	})
+	return d
+}
+
+// digestPiece is how much is read at a time to compute a digest: it stays in a
+// core's cache.
+const digestPiece = 1 << 20
+
+// digest reads a weight piece by piece.
+func (w weight) digest(buffer []byte) (Digest, error) {
+	return digest(w.dtype, w.ref.Shape, func(h *xxhash.Digest) error {
+		for at := w.from; at < w.to; at += digestPiece {
+			piece, err := w.bytes(at, min(at+digestPiece, w.to), buffer)
+			if err != nil {
+				return err
+			}
+			_, _ = h.Write(piece)
+		}
+		return nil
+	})
+}
+
+// Same says whether two tensors have the same type, shape and bytes. It reads
+// until they differ.
+func (c *Checkpoint) Same(a, b string) (bool, error) {
+	p, ok := c.tensors[a]
+	q, also := c.tensors[b]
+	switch {
+	case !ok:
+		return false, c.missing(a)
+	case !also:
+		return false, c.missing(b)
+	case p.dtype != q.dtype || fmt.Sprint(p.shape) != fmt.Sprint(q.shape):
+		return false, nil
+	}
+	var left, right [digestPiece]byte
+	for at := int64(0); at < p.size(); at += digestPiece {
+		end := min(at+digestPiece, p.size())
+		x, err := p.bytes(at, end, left[:])
+		if err != nil {
+			return false, err
+		}
+		y, err := q.bytes(at, end, right[:])
+		if err != nil {
+			return false, err
+		}
+		if string(x) != string(y) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Digests are those of a list of weights, in its order.
+type Digests []Digest
+
+// Sum identifies named weights: the SHA-256 over names and digests, in the
+// given order.
+func (d Digests) Sum(names []string) [sha256.Size]byte {
 	h := sha256.New()
-	for _, name := range c.names {
-		p := c.tensors[name]
+	for i, name := range names {
 		part(h, []byte(name))
-		part(h, []byte(p.dtype))
-		part(h, fmt.Append(nil, p.shape))
-		data := p.data()
-		part(h, data[:min(len(data), sample)])
-		part(h, data[max(len(data)-sample, 0):])
+		part(h, binary.LittleEndian.AppendUint64(nil, uint64(d[i])))
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }

@@ -90,6 +90,12 @@ func (ix *index) weightMap(d *json.Decoder) error {
 		if _, twice := ix.weights[tensor]; twice {
 			return ix.fail(tensor, d.InputOffset(), "weight_map has it twice")
 		}
+		if len(tensor) > maxName {
+			return ix.fail("", d.InputOffset(), "a tensor's name has %d bytes, the limit is %d", len(tensor), maxName)
+		}
+		if len(ix.weights) == maxTensors {
+			return ix.fail("", d.InputOffset(), "weight_map names more than %d tensors", maxTensors)
+		}
 		ix.weights[tensor] = name
 	}
 	_, err := d.Token()
@@ -105,21 +111,10 @@ func plain(name string) bool {
 	return name != "" && name != "." && name != ".." && filepath.IsLocal(name) && !strings.ContainsAny(name, `/\:`+"\x00")
 }
 
-// compare checks that the index and a shard tell the same tensors.
-func (ix *index) compare(name string, f *file) error {
-	in := map[string]bool{}
-	for _, e := range f.header.entries {
-		in[e.name] = true
-		if ix.weights[e.name] != name {
-			return place{f, e}.fail("%s puts it in %q", filepath.Base(ix.file), ix.weights[e.name])
-		}
-	}
-	for tensor, at := range ix.weights {
-		if at == name && !in[tensor] {
-			return ix.fail(tensor, 0, "is not in %s", f.name)
-		}
-	}
-	return nil
+// names says whether the index names a file.
+func (ix *index) names(file string) bool {
+	_, found := slices.BinarySearch(ix.files, file)
+	return found
 }
 
 // readIndex reads an index's text, which is bounded like a header.

@@ -3,10 +3,12 @@ package checkpoint
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/tandem-moe/tandem/model"
 )
@@ -15,76 +17,236 @@ import (
 // them into one matrix.
 type Job struct {
 	Refs []model.Ref
-	// Do gets the weights in the order of Refs. It must not keep their bytes
-	// after it returns if the checkpoint is closed later.
+	// Do gets the weights in the order of Refs. Their bytes are valid until it
+	// returns.
 	Do func([]Tensor) error
 }
 
+// Loaded are the digests of weights that were loaded, of exactly the bytes that
+// were.
+type Loaded map[loadedKey]Digest
+
+type loadedKey struct {
+	name   string
+	offset int64
+}
+
+func keyOf(r model.Ref) loadedKey { return loadedKey{r.Name, r.Offset} }
+
+// Digests are those of the given weights, each of which has been loaded.
+func (l Loaded) Digests(refs []model.Ref) Digests {
+	list := make(Digests, len(refs))
+	for i, r := range refs {
+		d, ok := l[keyOf(r)]
+		if !ok {
+			panic(fmt.Sprintf("checkpoint: %s at element %d was not loaded", r.Name, r.Offset))
+		}
+		list[i] = d
+	}
+	return list
+}
+
+// inFlight bounds the bytes that a load holds beside what it makes of them; a
+// larger job runs alone.
+const inFlight = 256 << 20
+
 // Load does all jobs, up to workers at a time, starting them in the order of
-// the files' bytes so that a disk reads forward. All weights are checked before
-// the first job starts. progress, where it is not nil, is called after each job
-// with the bytes done and the bytes of all jobs, one call at a time and rising.
-// The first error, or ctx's end, stops what has not started.
-func (c *Checkpoint) Load(ctx context.Context, jobs []Job, workers int, progress func(done, total int64)) error {
-	work, total, err := c.resolve(jobs)
+// the files' bytes so that a disk reads forward, and returns the digests of all
+// weights. All weights are found before the first job starts. progress, where it
+// is not nil, is called after each job with the bytes done and the bytes of all
+// jobs, one call at a time and rising. The first error, or ctx's end, stops what
+// has not started.
+func (c *Checkpoint) Load(ctx context.Context, jobs []Job, workers int, progress func(done, total int64)) (Loaded, error) {
+	tasks, total, err := c.resolve(jobs)
+	if err != nil {
+		return nil, err
+	}
+	l := loading{count: counter{total: total, report: progress}, room: semaphore.NewWeighted(inFlight), loaded: Loaded{}}
+	g, running := errgroup.WithContext(ctx)
+	g.SetLimit(max(workers, 1))
+	for _, t := range tasks {
+		g.Go(func() error { return l.run(running, t) })
+	}
+	return l.loaded, g.Wait()
+}
+
+// loading is a Load that runs.
+type loading struct {
+	count   counter
+	room    *semaphore.Weighted // of inFlight
+	buffers buffers
+
+	mu     sync.Mutex
+	loaded Loaded
+}
+
+// run does one job.
+func (l *loading) run(ctx context.Context, t task) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	room := min(t.bytes, inFlight)
+	if err := l.room.Acquire(ctx, room); err != nil {
+		return err
+	}
+	defer l.room.Release(room)
+	buffer := l.buffers.take(t.toRead)
+	defer l.buffers.put(buffer)
+	tensors, err := l.read(t.weights, buffer)
 	if err != nil {
 		return err
 	}
-	count := counter{total: total, report: progress}
-	g, running := errgroup.WithContext(ctx)
-	g.SetLimit(max(workers, 1))
-	for _, w := range work {
-		g.Go(func() error {
-			if err := running.Err(); err != nil {
-				return err
-			}
-			if err := w.do(w.tensors); err != nil {
-				return fmt.Errorf("load tensor %q of %s: %w", w.first.name, w.first.file.name, err)
-			}
-			count.add(w.bytes)
-			return nil
-		})
+	if err := t.do(tensors); err != nil {
+		first := t.weights[0]
+		return fmt.Errorf("load tensor %q of %s: %w", first.name, first.file.name, err)
 	}
-	return g.Wait()
+	l.count.add(t.bytes)
+	return nil
+}
+
+// read reads weights one after the other into a buffer, and notes their digests.
+func (l *loading) read(weights []weight, buffer []byte) ([]Tensor, error) {
+	tensors := make([]Tensor, len(weights))
+	digests := make([]Digest, len(weights))
+	for i, w := range weights {
+		var err error
+		if tensors[i], err = w.read(buffer); err != nil {
+			return nil, err
+		}
+		if _, held := w.held(0, 0); !held {
+			buffer = buffer[w.length():]
+		}
+		digests[i] = tensors[i].Digest()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, w := range weights {
+		l.loaded[keyOf(w.ref)] = digests[i]
+	}
+	return tensors, nil
+}
+
+// buffers lends memory of jobs to later ones.
+type buffers struct {
+	mu   sync.Mutex
+	free [][]byte
+}
+
+// take lends at least n bytes.
+func (b *buffers) take(n int64) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, f := range b.free {
+		if int64(len(f)) >= n {
+			b.free = slices.Delete(b.free, i, i+1)
+			return f
+		}
+	}
+	if len(b.free) > 0 { // too small, so that it would be of use to few
+		b.free = b.free[:len(b.free)-1]
+	}
+	return make([]byte, n)
+}
+
+func (b *buffers) put(buffer []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.free = append(b.free, buffer)
 }
 
 // task is a job whose weights were found.
 type task struct {
 	do      func([]Tensor) error
-	tensors []Tensor
-	bytes   int64
-	first   place
+	weights []weight
+	// bytes are those of all weights, toRead of those that are not in memory.
+	bytes, toRead int64
 }
 
 // resolve finds every job's weights, and orders the jobs by file and offset.
 func (c *Checkpoint) resolve(jobs []Job) (tasks []task, total int64, err error) {
 	for _, j := range jobs {
 		t := task{do: j.Do}
-		for i, ref := range j.Refs {
-			w, err := c.Weight(ref)
+		for _, ref := range j.Refs {
+			w, err := c.find(ref)
 			if err != nil {
 				return nil, 0, err
 			}
-			if i == 0 {
-				t.first = c.tensors[ref.Name]
+			t.weights = append(t.weights, w)
+			t.bytes += w.length()
+			if _, held := w.held(0, 0); !held {
+				t.toRead += w.length()
 			}
-			t.tensors = append(t.tensors, w)
-			t.bytes += int64(len(w.Data))
 		}
 		total += t.bytes
 		if len(j.Refs) > 0 {
 			tasks = append(tasks, t)
 		}
 	}
-	sort.SliceStable(tasks, func(i, j int) bool { return tasks[i].first.precedes(tasks[j].first) })
+	sort.SliceStable(tasks, func(i, j int) bool { return tasks[i].weights[0].precedes(tasks[j].weights[0]) })
 	return tasks, total, nil
 }
 
-func (p place) precedes(q place) bool {
-	if p.file != q.file {
-		return p.file.name < q.file.name
+// BytesOf is the size of the given weights.
+func (c *Checkpoint) BytesOf(refs []model.Ref) (total int64) {
+	for _, ref := range refs {
+		if w, err := c.find(ref); err == nil {
+			total += w.length()
+		}
 	}
-	return p.begin < q.begin
+	return total
+}
+
+// Digests reads the given weights, up to workers at a time, and returns their
+// digests. It holds no more than a few pieces of memory, and stops at ctx's end.
+func (c *Checkpoint) Digests(ctx context.Context, refs []model.Ref, workers int) (Digests, error) {
+	list := make(Digests, len(refs))
+	var found []weight
+	for _, ref := range refs {
+		w, err := c.find(ref)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, w)
+	}
+	order := make([]int, len(refs))
+	for i := range order {
+		order[i] = i
+	}
+	sort.SliceStable(order, func(i, j int) bool { return found[order[i]].precedes(found[order[j]]) })
+	next := make(chan int)
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(next)
+		for _, i := range order {
+			select {
+			case next <- i:
+			case <-running.Done():
+				return running.Err()
+			}
+		}
+		return nil
+	})
+	for range max(workers, 1) {
+		g.Go(func() error {
+			buffer := make([]byte, digestPiece)
+			for i := range next {
+				var err error
+				if list[i], err = found[i].digest(buffer); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return list, g.Wait()
+}
+
+// precedes orders weights by file and offset.
+func (w weight) precedes(o weight) bool {
+	if w.file != o.file {
+		return w.file.name < o.file.name
+	}
+	return w.begin+w.from < o.begin+o.from
 }
 
 // counter adds up bytes and reports them in order.

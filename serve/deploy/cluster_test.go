@@ -128,7 +128,9 @@ type testCluster struct {
 	t       *testing.T
 	control *deploy.Control
 	url     string
-	model   string
+	model   string        // of nodes to be started
+	opened  *deploy.Model // the front end's
+	log     *lockedBuffer // the front end's
 }
 
 // startCluster starts a front end for expert nodes of a model.
@@ -144,6 +146,8 @@ func startClusterBy(t *testing.T, dir string, experts, micro int, wire route.Wir
 	require.NoError(t, err)
 	o := nodeOptions()
 	o.Experts, o.MicroBatches, o.Wire = experts, micro, wire
+	log := &lockedBuffer{}
+	o.Log = slog.New(slog.NewTextHandler(log, nil))
 	control, err := deploy.NewControl(m, o, "test")
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -155,7 +159,7 @@ func startClusterBy(t *testing.T, dir string, experts, micro int, wire route.Wir
 		cancel()
 		serving.Wait()
 	})
-	return &testCluster{t: t, control: control, url: "http://" + l.Addr().String(), model: dir}
+	return &testCluster{t: t, control: control, url: "http://" + l.Addr().String(), model: dir, opened: m, log: log}
 }
 
 // process is a node in a process of its own.
@@ -186,7 +190,10 @@ func (l *lockedBuffer) String() string {
 // node starts a node process, which ends with the test.
 func (c *testCluster) node(s nodeSpec) *process {
 	c.t.Helper()
-	s.Control, s.Model = c.url, c.model
+	s.Model = c.model
+	if s.Control == "" {
+		s.Control = c.url
+	}
 	if s.Listen == "" {
 		s.Listen = "127.0.0.1:0"
 	}
@@ -268,7 +275,7 @@ func answersInProcesses(t *testing.T, m *deploy.Model, wire route.Wire) {
 func (p *process) sharesMemory(t *testing.T, peers int) {
 	t.Helper()
 	require.NoError(t, p.Process.Signal(syscall.SIGUSR1))
-	pair := regexp.MustCompile(`(?m)^(attention|expert)-\d+ .* up .*$`)
+	pair := regexp.MustCompile(`(?m)^(attention|expert)-\d+\S* .* up .*$`)
 	var pairs []string
 	require.Eventually(t, func() bool {
 		pairs = pair.FindAllString(p.log.String(), -1)
@@ -280,12 +287,13 @@ func (p *process) sharesMemory(t *testing.T, peers int) {
 }
 
 // TestNodeWithAnotherWireIsRefused starts a node that insists on a wire that is
-// not the cluster's: it ends, and says both.
+// not the cluster's: it ends, and the front end's log has both.
 func TestNodeWithAnotherWireIsRefused(t *testing.T) {
 	c := startClusterBy(t, "", 1, 1, route.Wire{Rows: kernel.RowBF16})
 	p := c.node(nodeSpec{Role: "attention", Wire: "int8"})
 	p.ends(t)
-	require.Contains(t, p.log.String(), "wire: the cluster has bf16, the node int8")
+	require.Contains(t, p.log.String(), "the node differs from the cluster")
+	require.Contains(t, c.log.String(), "wire: the cluster has bf16, the node int8")
 	agrees := c.node(nodeSpec{Role: "attention", Wire: "bf16"})
 	require.Eventually(t, func() bool { return strings.Contains(agrees.log.String(), "joined") }, 20*time.Second, 10*time.Millisecond)
 }
@@ -302,11 +310,12 @@ func (p *process) ends(t *testing.T) {
 }
 
 // TestNodeOfAnotherModelIsRefused starts a node whose model is not the
-// cluster's: it ends, and says both values.
+// cluster's: it ends, and the front end's log has both values.
 func TestNodeOfAnotherModelIsRefused(t *testing.T) {
 	c := startCluster(t, "", 1, 1)
 	c.model = models(t)[0]
 	p := c.node(nodeSpec{Role: "expert"})
 	p.ends(t)
-	require.Contains(t, p.log.String(), "the cluster has")
+	require.Contains(t, p.log.String(), "the node differs from the cluster")
+	require.Contains(t, c.log.String(), "the cluster has")
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-moe/tandem/certs"
 	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/internal/connlog"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/remote"
 )
@@ -22,8 +23,10 @@ type Control struct {
 	Engine  *serve.FrontEnd
 	Members *cluster.Server
 
-	tls *certs.Identity
-	log *slog.Logger
+	judge   *judge
+	tls     *certs.Identity
+	log     *slog.Logger
+	stalled time.Duration // how long a node that is to work may stand still
 }
 
 // NewControl makes the front end of a model, for nodes that run the same version
@@ -32,12 +35,18 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
 	}
-	c := &Control{tls: o.TLS, log: o.Log, Members: cluster.NewServer(m.Identity(version), cluster.Settings{
+	if err := m.checkForeign(o.Log, attentionRole, expertRole(nil)); err != nil {
+		return nil, err
+	}
+	c := &Control{tls: o.TLS, log: o.Log, stalled: stallTimeouts * o.PeerTimeout, Members: cluster.NewServer(m.Identity(version), cluster.Settings{
 		ExpertNodes: o.Experts, MicroBatches: o.MicroBatches, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
 		Wire: o.Wire.Rows.String(), Combine: o.Wire.Combine.String(),
 	}, o.PeerTimeout)}
+	c.judge = newJudge(m, o.Experts, o.Log)
+	c.Members.Judge, c.Members.Log = c.judge, o.Log
 	c.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
-		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, Missing: c.members,
+		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
+		MaxWaiting: o.MaxWaiting, Missing: c.members,
 	})
 	return c, nil
 }
@@ -59,8 +68,22 @@ func (c *Control) Missing() string {
 	return ""
 }
 
-// headerTimeout bounds a node's request line and headers.
-const headerTimeout = 5 * time.Second
+// What a connection of the control port may take before and between requests.
+const (
+	// headerTimeout bounds a request line and headers, headerBytes their size.
+	headerTimeout = 5 * time.Second
+	headerBytes   = 16 << 10
+	// idleTimeout closes a connection that has no stream.
+	idleTimeout = 10 * time.Second
+	// pingAfter is the silence after which a peer is asked whether it is there, and
+	// pingTimeout how long the answer may take.
+	pingAfter, pingTimeout = 5 * time.Second, 5 * time.Second
+	// maxStreams of a connection: a node has two, and those of an earlier membership.
+	maxStreams = 8
+	// streamWindow and connWindow are what may be sent to the front end and not be
+	// read: what a stranger can make it keep.
+	streamWindow, connWindow = 256 << 10, 512 << 10
+)
 
 // secure puts TLS on a listener, where the cluster has it, and returns the log
 // for connections that fail.
@@ -71,22 +94,43 @@ func (c *Control) secure(l net.Listener) (net.Listener, *slog.Logger) {
 	return cluster.ListenTLS(l, c.tls.TLS()), c.log.With("certificate", c.tls.Cert, "authority", c.tls.CA)
 }
 
-// Serve admits nodes on a listener until ctx ends.
-func (c *Control) Serve(ctx context.Context, l net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	l, log := c.secure(l)
+// server is the control port's.
+func (c *Control) server(ctx context.Context, log *slog.Logger) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle(c.Members.Handler())
 	mux.Handle(remote.Handler(c.Engine, c.Members))
-	server := &http.Server{
-		Handler: mux, Protocols: cluster.Protocols(), ReadHeaderTimeout: headerTimeout,
-		BaseContext: func(net.Listener) context.Context { return ctx },
-		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	return &http.Server{
+		Handler: mux, Protocols: cluster.Protocols(),
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: pingTimeout,
+			MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
+		},
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: cluster.ConnContext,
+		ErrorLog: connlog.New(log, slog.LevelWarn).Server(),
 	}
+}
+
+// Serve admits nodes on a listener until ctx ends.
+func (c *Control) Serve(outer context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(outer)
+	defer cancel()
+	// Streams know why they end.
+	streams, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, func() { end(cluster.ErrStopping) })()
+	defer end(cluster.ErrStopping)
+	l, log := c.secure(c.Members.Bounded(l))
+	server := c.server(streams, log)
 	var running sync.WaitGroup
 	running.Go(func() { c.Members.Run(ctx) })
 	running.Go(func() { c.release(ctx) })
+	running.Go(func() { c.watchStalls(ctx) })
+	var unread error
+	running.Go(func() {
+		if unread = c.judge.readOwn(ctx); unread != nil && ctx.Err() == nil {
+			cancel() // it can vouch for nothing
+		}
+	})
 	stopped := make(chan struct{})
 	context.AfterFunc(ctx, func() {
 		defer close(stopped)
@@ -96,6 +140,9 @@ func (c *Control) Serve(ctx context.Context, l net.Listener) error {
 	cancel()
 	<-stopped
 	running.Wait()
+	if unread != nil && outer.Err() == nil && !errors.Is(unread, context.Canceled) {
+		return unread
+	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

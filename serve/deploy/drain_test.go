@@ -104,7 +104,7 @@ func TestLastAttentionNodeDrains(t *testing.T) {
 	got := c.askAllWith(bounded(t), list, "decode", func() {
 		nodes[0].stop(t)
 		require.Eventually(t, func() bool { return c.refused(list[0]) != "" }, 5*time.Second, time.Millisecond)
-		require.Contains(t, c.refused(list[0]), "no attention node is ready (about to stop: attention-0)")
+		require.Contains(t, c.refused(list[0]), "no attention node is ready (about to stop: attention-0.")
 	})
 	nodes[0].ended(t, 10*time.Second)
 	require.NoError(t, got.errs[0])
@@ -119,7 +119,7 @@ func TestExpertNodeDrains(t *testing.T) {
 	got := c.askAllWith(bounded(t), list, "decode", func() {
 		expert.stop(t)
 		require.Eventually(t, func() bool { return c.refused(list[0]) != "" }, 5*time.Second, time.Millisecond)
-		require.Contains(t, c.refused(list[0]), "0 of 1 expert nodes are ready (about to stop: expert-0)")
+		require.Contains(t, c.refused(list[0]), "0 of 1 expert nodes are ready (about to stop: expert-0.")
 	})
 	expert.ended(t, 10*time.Second)
 	require.NoError(t, got.errs[0])

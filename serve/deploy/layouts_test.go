@@ -31,7 +31,7 @@ import (
 var (
 	layoutSeed  = flag.Uint64("layout.seed", 0, "repeat the layout of this seed (0: draw new ones)")
 	layoutModel = flag.String("layout.model", "", "repeat a layout of this model's folder")
-	layoutCount = flag.Int("layout.count", 4, "layouts per model")
+	layoutCount = flag.Int("layout.count", 4, "layouts per model, at least: more where there are few models")
 )
 
 // layout is one way to serve the same requests: everything that must not change
@@ -51,13 +51,20 @@ type layout struct {
 	preempt                       []batch.Forced
 }
 
+// What a layout draws from, where there is no more than this.
+var (
+	transports = []string{"inproc", "shm", "tcp"}
+	rowFormats = []kernel.RowFormat{kernel.RowF32, kernel.RowBF16, kernel.RowInt8}
+	combines   = []route.Combine{route.ByExpert, route.Partial}
+)
+
 // drawLayout draws a layout from a seed.
 func drawLayout(seed uint64, requests int) layout {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	pick := func(values ...int) int { return values[rng.IntN(len(values))] }
 	l := layout{
 		seed: seed, attention: 1 + rng.IntN(4), experts: 1 + rng.IntN(5), micro: 1 + rng.IntN(4),
-		transport:  []string{"inproc", "shm", "tcp"}[rng.IntN(3)],
+		transport:  transports[rng.IntN(len(transports))],
 		pageTokens: pick(16, 32, 64), maxBatched: pick(8, 17, 32, 64), chunk: pick(0, 3, 7, 16),
 		reuse: rng.IntN(3) > 0, maxSeqs: pick(2, 4, 8), pages: pick(6, 12, 40),
 		linger: []time.Duration{0, -1, 20 * time.Microsecond, 2 * time.Millisecond}[rng.IntN(4)],
@@ -71,7 +78,7 @@ func drawLayout(seed uint64, requests int) layout {
 	for range rng.IntN(4) {
 		l.preempt = append(l.preempt, batch.Forced{Sequence: rng.IntN(3), Step: 1 + rng.IntN(6)})
 	}
-	l.wire = route.Wire{Rows: kernel.RowFormat(rng.IntN(3)), Combine: route.Combine(rng.IntN(2))}
+	l.wire = route.Wire{Rows: rowFormats[rng.IntN(len(rowFormats))], Combine: combines[rng.IntN(len(combines))]}
 	return l
 }
 
@@ -303,7 +310,9 @@ func (p plainAnswers) of(t *testing.T, m *deploy.Model, l layout) []answer {
 // as they would travel, bit for bit.
 func TestLayoutsGiveTheSameBits(t *testing.T) {
 	c := total{bytes: map[string]uint64{}, wires: map[route.Wire]int{}}
-	for _, dir := range models(t) {
+	dirs := models(t)
+	draws := newDraws(dirs)
+	for _, dir := range dirs {
 		name := "gopher"
 		if dir != "" {
 			name = filepath.Base(dir)
@@ -313,8 +322,7 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 			require.NoError(t, err)
 			defer m.Checkpoint.Close()
 			want := plainAnswers{}
-			for _, seed := range seeds() {
-				l := drawLayout(seed, len(requests(m.Spec.Vocabulary)))
+			for _, l := range draws.layouts(dir, len(requests(m.Spec.Vocabulary))) {
 				t.Log(l)
 				got, stats := l.run(t, m)
 				l.compare(t, dir, want.of(t, m, l), got)
@@ -325,8 +333,8 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		})
 	}
 	t.Logf("%d layouts: %+v", c.layouts, c)
-	if *layoutSeed == 0 && *layoutCount >= 4 && !raceEnabled && !t.Failed() {
-		require.GreaterOrEqual(t, c.layouts, uint64(40))
+	if wholeRun() && !t.Failed() {
+		require.GreaterOrEqual(t, c.layouts, uint64(leastLayouts))
 		require.Positive(t, c.preemptions, "preemptions")
 		require.Positive(t, c.reused, "reused tokens")
 		require.Positive(t, c.joined, "messages that were joined with others")
@@ -334,19 +342,84 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		require.Positive(t, c.bytes["inproc"], "bytes in process")
 		require.Positive(t, c.bytes["shm"], "bytes by shared memory")
 		require.Positive(t, c.bytes["tcp"], "bytes by TCP")
-		require.GreaterOrEqual(t, len(c.wires), 4, "ways to travel")
+		require.Len(t, c.wires, len(rowFormats)*len(combines), "ways to travel")
 	}
 }
 
+// leastLayouts is how many layouts are drawn in all, however few models there are.
+const leastLayouts = 40
+
+// draws chooses the seeds of a run. Chance alone would now and then leave out what
+// the test says that it has covered, so that the run's layouts take turns: with
+// each transport, each wire, and each of what makes preemptions, reuse, joined
+// messages and lingers likely. A layout is still what its seed says.
+type draws struct {
+	perModel map[string]int
+	drawn    int
+}
+
+// newDraws shares the layouts among the models. The embedded one, whose layouts take
+// ten times as long as a reference model's, gets no more than it must.
+func newDraws(dirs []string) *draws {
+	d := &draws{perModel: map[string]int{}}
+	small := max(1, len(dirs)-1)
+	for _, dir := range dirs {
+		d.perModel[dir] = *layoutCount
+		if dir != "" && wholeRun() {
+			d.perModel[dir] = max(*layoutCount, (leastLayouts-*layoutCount+small-1)/small)
+		}
+	}
+	return d
+}
+
+// wholeRun tells whether the run is to cover everything: it is not one of a model or
+// a layout to repeat, nor a short one.
+func wholeRun() bool {
+	return *layoutSeed == 0 && *layoutModel == "" && *layoutCount >= 4 && !raceEnabled
+}
+
+// seeds are a number of seeds by chance alone, or the one to repeat.
 func seeds() []uint64 {
 	if *layoutSeed != 0 {
 		return []uint64{*layoutSeed}
 	}
 	list := make([]uint64, *layoutCount)
 	for i := range list {
-		list[i] = 1 + rand.Uint64N(1<<40)
+		list[i] = drawSeed()
 	}
 	return list
+}
+
+func drawSeed() uint64 { return 1 + rand.Uint64N(1<<40) }
+
+// layouts are a model's, of so many requests; or the one to repeat.
+func (d *draws) layouts(dir string, requests int) []layout {
+	if *layoutSeed != 0 {
+		return []layout{drawLayout(*layoutSeed, requests)}
+	}
+	var list []layout
+	for range d.perModel[dir] {
+		l := drawLayout(drawSeed(), requests)
+		for !l.takes(d.drawn) {
+			l = drawLayout(drawSeed(), requests)
+		}
+		d.drawn++
+		list = append(list, l)
+	}
+	return list
+}
+
+// takes says whether a layout is one for turn i of a run. Every turn in two has what
+// makes the events that are counted: several attention nodes that wait for each
+// other, pages to reuse, and preemptions.
+func (l layout) takes(turn int) bool {
+	n := len(transports) * len(rowFormats)
+	fits := l.transport == transports[turn%len(transports)] && l.wire == route.Wire{
+		Rows:    rowFormats[turn/len(transports)%len(rowFormats)],
+		Combine: combines[turn/n%len(combines)],
+	}
+	eventful := l.attention > 1 && l.micro > 1 && l.linger >= 0 && l.reuse && l.pageTokens <= 32 && len(l.preempt) > 1
+	return fits && (turn%2 == 1 || eventful)
 }
 
 // compare fails with the command that repeats the layout.

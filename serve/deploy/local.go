@@ -11,7 +11,6 @@ import (
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 )
@@ -83,6 +82,13 @@ func StartLocal(ctx context.Context, m *Model, o Options, w *Weights) (*Local, e
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
 	}
+	toLoad := bytesOf(m.Checkpoint)
+	if w != nil {
+		toLoad = 0
+	}
+	if err := o.fillCache(m.Spec, toLoad); err != nil {
+		return nil, err
+	}
 	l := &Local{options: o, model: m, pool: kernel.NewPool(o.Threads)}
 	if err := l.start(ctx, w); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -97,8 +103,11 @@ func (l *Local) start(ctx context.Context, w *Weights) error {
 			return err
 		}
 	}
-	network := m2n.NewNetwork()
 	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
+	if err := w.record(l.model, placement); err != nil {
+		return err
+	}
+	network := m2n.NewNetwork()
 	for i, weights := range w.experts {
 		if err := l.newExpert(ctx, network, placement, i, weights); err != nil {
 			return fmt.Errorf("node expert-%d: %w", i, err)
@@ -130,11 +139,15 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 		return nil, err
 	}
 	defer dev.Close()
-	progress := sumProgress(o.Progress, bytesOf(m.Checkpoint))
+	if err := m.check(o.Log, attentionRole, m.Spec.AllExperts()); err != nil {
+		return nil, err
+	}
+	progress := sumProgress(o.Progress, m.Checkpoint.Bytes())
 	w := &Weights{positions: o.MaxModelLen}
 	if w.attention, err = layer.LoadAttention(ctx, dev, m.Checkpoint, m.Spec, o.MaxModelLen, progress()); err != nil {
 		return nil, fmt.Errorf("loading attention: %w", err)
 	}
+	untied(o.Log, w.attention)
 	placement := route.Even(m.Spec.Router.Experts, o.Experts)
 	for i := range o.Experts {
 		e, err := layer.LoadExperts(ctx, dev, m.Checkpoint, m.Spec, placement.Experts(i), progress())
@@ -146,14 +159,17 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 	return w, nil
 }
 
-// bytesOf is the size of a checkpoint's tensors.
-func bytesOf(c *checkpoint.Checkpoint) (total int64) {
-	for _, name := range c.Names() {
-		if t, err := c.Tensor(name); err == nil {
-			total += int64(len(t.Data))
+// record notes what weights the model has.
+func (w *Weights) record(m *Model, p route.Placement) error {
+	if err := m.record("attention", attentionRole, w.attention.Digests); err != nil {
+		return err
+	}
+	for i, e := range w.experts {
+		if err := m.record(fmt.Sprintf("expert node %d", i), expertRole(p.Experts(i)), e.Digests); err != nil {
+			return err
 		}
 	}
-	return total
+	return nil
 }
 
 // sumProgress makes, for each of several loads one after the other that have total
@@ -211,22 +227,26 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.
 	if n.ep, n.addr, err = l.listen(ctx, network, n.name, n.dev, slot); err != nil {
 		return err
 	}
-	cfg := l.options.attentionConfig(l.model, n.name)
-	cfg.Device, cfg.Weights, cfg.Cache, cfg.Placement, cfg.Endpoint = n.dev, w, n.cache, p, n.ep
+	cfg, err := l.options.attentionConfig(l.model, w, n.name)
+	if err != nil {
+		return err
+	}
+	cfg.Device, cfg.Cache, cfg.Placement, cfg.Endpoint = n.dev, n.cache, p, n.ep
 	cfg.Busy = l.pool
-	cfg.Reports = l.options.reports(n.name, func(r []serve.Report) { l.Engine.Deliver(n.name, r) })
+	cfg.Reports = l.options.reports(n.name, func(r []serve.Report) { l.fail(l.Engine.Deliver(n.name, r)) })
 	n.AttentionNode, err = serve.NewAttentionNode(cfg)
 	return err
 }
 
 // attentionConfig is what follows from model and options.
-func (o *Options) attentionConfig(m *Model, name string) serve.AttentionConfig {
+func (o *Options) attentionConfig(m *Model, w *layer.AttentionWeights, name string) (serve.AttentionConfig, error) {
+	hash, err := m.pagesHash(w)
 	return serve.AttentionConfig{
-		Spec: m.Spec, ModelHash: m.Hash, Numerics: o.Numerics(), Wire: o.Wire,
+		Spec: m.Spec, Weights: w, ModelHash: hash, Numerics: o.Numerics(), Wire: o.Wire,
 		MicroBatches: o.MicroBatches, MaxNumSeqs: o.MaxNumSeqs, MaxBatchedTokens: o.MaxBatchedTokens,
 		MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, ChunkTokens: o.ChunkTokens, NoPrefixReuse: o.NoPrefixReuse, Preempt: o.Preempt,
 		Log: o.Log.With("node", name),
-	}
+	}, err
 }
 
 // reports is where an attention node's reports go: to Observe, and on.
@@ -353,6 +373,9 @@ func (l *Local) Missing() string { return l.missing() }
 
 // CacheTokens is the KV cache of all attention nodes, in tokens.
 func (l *Local) CacheTokens() int { return l.options.cacheTokens(l.model.Spec) * l.options.Attention }
+
+// CacheFrom says where the size of the KV cache comes from.
+func (l *Local) CacheFrom() string { return l.options.cacheFrom }
 
 // NodeInfo describes a node to people.
 type NodeInfo struct {

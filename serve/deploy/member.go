@@ -25,6 +25,7 @@ import (
 type membership struct {
 	*Node
 	options  Options // with the cluster's settings
+	client   *http.Client
 	session  *cluster.Session
 	view     cluster.View
 	listener net.Listener
@@ -34,32 +35,27 @@ type membership struct {
 	outlive func() bool
 }
 
-// member is one membership, which ends with an error.
-func (n *Node) member(told context.Context) error {
+// member is one membership, which ends with an error. Its connection with the front
+// end is its own.
+func (n *Node) member(told context.Context, peers *peerSocket) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
 	defer cancel()
-	m := &membership{Node: n, told: told, outlive: context.AfterFunc(told, cancel)}
+	m := &membership{
+		Node: n, client: cluster.NewHTTPClient(n.PeerTimeout, n.TLS.TLS()),
+		told: told, outlive: context.AfterFunc(told, cancel),
+	}
 	defer m.outlive()
+	defer m.client.CloseIdleConnections()
 	var err error
-	if m.listener, err = net.Listen("tcp", n.Listen); err != nil {
-		return &localError{fmt.Errorf("listening for peers: %w", err)}
+	if m.listener, err = peers.lend(); err != nil {
+		return err
 	}
 	defer m.listener.Close()
-	addr, err := n.advertised(m.listener)
-	if err != nil {
-		return &localError{err}
-	}
-	if err := n.TLS.Valid(time.Now()); err != nil {
-		return &localError{err}
-	}
-	m.session, err = cluster.Join(ctx, n.client, n.Control, n.hello(addr), n.PeerTimeout)
-	if err != nil {
-		return joinError(err)
+	if err := m.join(ctx); err != nil {
+		return err
 	}
 	defer m.session.Close()
-	self := m.session.Self
-	n.setStatus(Joined, self.ID, nil)
-	n.Log.Info("joined", "node", self.ID, "place", self.Place, "address", addr)
+	m.session.Tell(n.progress)
 	if m.view, err = m.session.Next(ctx); err != nil {
 		return err
 	}
@@ -72,9 +68,27 @@ func (n *Node) member(told context.Context) error {
 	return m.attend(ctx)
 }
 
-// joinError is an error of joining, a permanent one where the two ends are secured
+// join makes the node a member.
+func (m *membership) join(ctx context.Context) error {
+	addr, err := m.advertised(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.TLS.Valid(time.Now()); err != nil {
+		return &localError{err}
+	}
+	if m.session, err = cluster.Join(ctx, m.client, m.Control, m.hello(addr), m.PeerTimeout); err != nil {
+		return &joinError{asLocal(err)}
+	}
+	self := m.session.Self
+	m.setStatus(Status{State: Joined, ID: self.ID}, nil)
+	m.Log.Info("joined", "node", self.ID, "place", self.Place, "address", addr)
+	return nil
+}
+
+// asLocal makes an error of joining a permanent one where the two ends are secured
 // otherwise: neither's files nor flags change by waiting.
-func joinError(err error) error {
+func asLocal(err error) error {
 	if certs.Refused(err) || errors.Is(err, cluster.ErrPlain) || errors.Is(err, http.ErrSchemeMismatch) {
 		return &localError{err}
 	}
@@ -106,24 +120,21 @@ func (m *membership) fill() error {
 	if err := m.options.fill(m.model.Spec); err != nil {
 		return fmt.Errorf("with the cluster's settings: %w", err)
 	}
-	return nil
+	return m.fillCache(&m.options)
 }
 
-// advertised is the address that peers are told.
-func (n *Node) advertised(l net.Listener) (string, error) {
-	host, port, err := net.SplitHostPort(l.Addr().String())
+// advertised is the address that peers are told. It is looked at for each membership,
+// as the front end's name may mean another host.
+func (m *membership) advertised(ctx context.Context) (string, error) {
+	p, err := pathTo(ctx, m.Control)
 	if err != nil {
-		return "", fmt.Errorf("address %s: %w", l.Addr(), err)
+		return "", &joinError{err}
 	}
-	if h, p, err := net.SplitHostPort(n.Advertise); err == nil {
-		host, port = h, p
-	} else if n.Advertise != "" {
-		host = n.Advertise
+	at, err := m.at.told(m.listener.Addr(), p)
+	if err != nil {
+		return "", &localError{err}
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		return "", fmt.Errorf("listening for peers at %s, any address of this machine: --advertise must say which of them they are told", n.Listen)
-	}
-	return n.transport() + ":" + net.JoinHostPort(host, port), nil
+	return m.transport() + ":" + at, nil
 }
 
 // transport is how peers are to reach the node.
@@ -204,11 +215,15 @@ func (g *group) wait() error {
 	return context.Cause(g.ctx)
 }
 
-// work marks the node as ready, with what it holds, and lets the parts run until
-// one of them ends, or the node is told to stop and is needed no more.
-func (m *membership) work(ctx context.Context, holds string, stats func() serve.NodeStats, parts ...func(context.Context) error) error {
-	m.setStatus(Ready, m.session.Self.ID, stats)
+// ready notes that the node does its part.
+func (m *membership) ready(holds string, stats func() serve.NodeStats) {
+	m.setStatus(Status{State: Ready, ID: m.session.Self.ID}, stats)
 	m.Log.Info("ready", "node", m.session.Self.ID, "holds", holds)
+}
+
+// work lets the parts run until one of them ends, or the node is told to stop and is
+// needed no more.
+func (m *membership) work(ctx context.Context, stats func() serve.NodeStats, parts ...func(context.Context) error) error {
 	g := newGroup(ctx)
 	for _, part := range parts {
 		g.run(part)
@@ -227,7 +242,7 @@ func (m *membership) drain(ctx context.Context, stats func() serve.NodeStats) er
 	case <-m.told.Done():
 	}
 	self := m.session.Self
-	m.setStatus(Draining, self.ID, stats)
+	m.setStatus(Status{State: Draining, ID: self.ID}, stats)
 	m.Log.Info("draining: stays until no request needs the node", "node", self.ID, "grace", m.Grace)
 	if err := m.session.Drain(); err != nil {
 		return fmt.Errorf("telling the front end: %w", err)
@@ -258,47 +273,47 @@ func (m *membership) expert(ctx context.Context) error {
 	expert, err := serve.NewExpertNode(serve.ExpertConfig{
 		Spec: m.model.Spec, Device: m.dev, Weights: m.experts, Placement: placement, Place: self.Place, Wire: m.options.Wire,
 		Endpoint: ep, Linger: m.options.Linger, Busy: m.pool, Log: m.Log,
+		Reached: func(peer string) { m.Log.Info("an attention node is connected", "peer", peer) },
 	})
 	if err != nil {
 		return errors.Join(&localError{err}, closeEndpoint(ep))
 	}
 	defer expert.Free()
-	if err := introduce(ep, m.view, cluster.Attention); err != nil {
+	defer m.follow(expert.Progress)()
+	m.introduce(ep, m.view, cluster.Attention)
+	if err := m.loaded(m.experts.Digests); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
-	if err := m.session.Ready(); err != nil {
-		return errors.Join(err, closeEndpoint(ep))
-	}
-	err = m.work(ctx, holdsExperts(placement, self.Place), expert.Stats,
+	m.ready(holdsExperts(placement, self.Place), expert.Stats)
+	err = m.work(ctx, expert.Stats,
 		func(ctx context.Context) error { return wrapLocal(expert.Run(ctx)) },
 		func(ctx context.Context) error { return m.acquaint(ctx, ep) })
 	return errors.Join(err, closeEndpoint(ep))
 }
 
 // acquaint keeps an expert node's endpoint informed of who the attention nodes
-// are.
+// are, and the operator of those that do not reach the node.
 func (m *membership) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
 	for known := m.view; ; {
 		next, err := m.session.Next(ctx)
 		if err != nil {
 			return err
 		}
+		m.setIsolated(isolated(next, m.session.Self.ID))
 		forget(ep, known, next, cluster.Attention)
-		if err := introduce(ep, next, cluster.Attention); err != nil {
-			return err
-		}
+		m.introduce(ep, next, cluster.Attention)
 		known = next
 	}
 }
 
-// introduce names the members of a role to an endpoint.
-func introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) error {
-	for _, m := range v.Of(role) {
-		if err := ep.SetPeer(m.ID, m.Addr, m.Epoch); err != nil {
-			return err
+// introduce names the members of a role to an endpoint. One whose address the node
+// cannot use is no reason to leave: others can be reached.
+func (m *membership) introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) {
+	for _, peer := range v.Of(role) {
+		if err := ep.SetPeer(peer.ID, peer.Addr, peer.Epoch); err != nil {
+			m.Log.Warn("a member cannot be reached", "peer", peer.ID, "address", peer.Addr, "error", err)
 		}
 	}
-	return nil
 }
 
 // forget removes members that are gone.
@@ -316,7 +331,7 @@ func (m *membership) attend(ctx context.Context) error {
 	if err := m.loadAttention(ctx, m.view.MaxModelLen); err != nil {
 		return err
 	}
-	if err := m.session.Ready(); err != nil {
+	if err := m.loaded(m.attention.Digests); err != nil {
 		return err
 	}
 	experts, err := m.awaitExperts(ctx)
@@ -338,56 +353,95 @@ func (m *membership) attend(ctx context.Context) error {
 		return errors.Join(&localError{err}, closeEndpoint(ep))
 	}
 	defer attention.Free()
-	attention.SetExperts(experts)
-	if err := introduce(ep, m.view, cluster.Expert); err != nil {
-		return errors.Join(err, closeEndpoint(ep))
+	attention.SetExperts(idsOf(experts))
+	defer m.follow(attention.Progress)()
+	err = m.work(ctx, attention.Stats,
+		func(ctx context.Context) error {
+			if err := m.reach(ctx, ep, experts, attention.Stats); err != nil {
+				return err
+			}
+			m.ready(holdsCache(m.options.cacheTokens(m.model.Spec)), attention.Stats)
+			return m.serve(ctx, attention, client)
+		},
+		func(ctx context.Context) error { return m.expertsChange(ctx, idsOf(experts)) })
+	return errors.Join(err, closeEndpoint(ep))
+}
+
+// reach connects with the expert nodes, and tells the front end, and who asks this
+// node, which it cannot reach meanwhile.
+func (m *membership) reach(ctx context.Context, ep *m2n.Endpoint, experts []cluster.Member, stats func() serve.NodeStats) error {
+	self := m.session.Self.ID
+	idle := route.Header{Kind: route.Status, Placement: route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes).Version}
+	r := newReach(ep, experts, m2n.Message{Header: idle.Append(nil)}, m.Log, func(failing []cluster.Unreached) error {
+		for i := range failing {
+			failing[i].Attention = self
+		}
+		m.setStatus(Status{State: Joined, ID: self, Reason: describe(m.view, failing)}, stats)
+		return m.session.Reach(failing)
+	})
+	if err := r.run(ctx); err != nil {
+		return err
 	}
+	return m.session.Reach(nil)
+}
+
+// serve works for the front end until one of them ends.
+func (m *membership) serve(ctx context.Context, attention *serve.AttentionNode, client *remote.Client) error {
 	self := m.session.Self
 	// The stream outlives the loop, whose last reports say why requests end.
 	streaming, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	err = m.work(ctx, holdsCache(m.options.cacheTokens(m.model.Spec)), attention.Stats,
-		func(ctx context.Context) error {
-			defer end()
-			return attention.Run(ctx)
-		},
-		func(context.Context) error {
-			return client.Run(streaming, m.client, m.Control, attention.Offer(self.ID, self.Epoch), attention)
-		},
-		func(ctx context.Context) error { return m.expertsChange(ctx, experts) })
-	return errors.Join(err, closeEndpoint(ep))
+	g := newGroup(ctx)
+	g.run(func(ctx context.Context) error {
+		defer end()
+		return attention.Run(ctx)
+	})
+	g.run(func(context.Context) error {
+		return client.Run(streaming, m.session.Client(), m.Control, attention.Offer(self.ID, self.Epoch), attention)
+	})
+	return g.wait()
 }
 
 func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *remote.Client) (*serve.AttentionNode, error) {
-	cfg := m.options.attentionConfig(m.model, m.session.Self.ID)
-	cfg.Device, cfg.Weights, cfg.Cache, cfg.Endpoint = m.dev, m.attention, cache, ep
+	cfg, err := m.options.attentionConfig(m.model, m.attention, m.session.Self.ID)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Device, cfg.Cache, cfg.Endpoint = m.dev, cache, ep
 	cfg.Placement = route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
 	cfg.Busy, cfg.Reports = m.pool, m.options.reports(m.session.Self.ID, client.Report)
 	return serve.NewAttentionNode(cfg)
 }
 
 // awaitExperts waits for a view in which every expert place is ready, and returns
-// their ids.
-func (m *membership) awaitExperts(ctx context.Context) ([]string, error) {
+// who is there.
+func (m *membership) awaitExperts(ctx context.Context) ([]cluster.Member, error) {
 	for {
 		view, err := m.session.Next(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if experts := readyExperts(view); len(experts) == view.ExpertNodes {
+		experts := readyExperts(view)
+		if len(experts) == view.ExpertNodes {
 			m.view = view
 			return experts, nil
 		}
+		m.setStatus(Status{
+			State: Joined, ID: m.session.Self.ID,
+			Reason: fmt.Sprintf("%d of %d expert nodes are ready", len(experts), view.ExpertNodes),
+		}, nil)
 	}
 }
 
 // readyExperts lists the expert nodes that are ready, by place.
-func readyExperts(v cluster.View) []string {
+func readyExperts(v cluster.View) []cluster.Member {
+	return slices.DeleteFunc(v.Of(cluster.Expert), func(m cluster.Member) bool { return !m.Ready })
+}
+
+func idsOf(members []cluster.Member) []string {
 	var ids []string
-	for _, m := range v.Of(cluster.Expert) {
-		if m.Ready {
-			ids = append(ids, m.ID)
-		}
+	for _, m := range members {
+		ids = append(ids, m.ID)
 	}
 	return ids
 }
@@ -399,8 +453,19 @@ func (m *membership) expertsChange(ctx context.Context, experts []string) error 
 		if err != nil {
 			return err
 		}
-		if now := readyExperts(next); !slices.Equal(now, experts) {
-			return fmt.Errorf("the expert nodes changed from %v to %v", experts, now)
+		if now := idsOf(readyExperts(next)); !slices.Equal(now, experts) {
+			return &changedError{experts, now}
 		}
 	}
+}
+
+// changedError ends the membership of an attention node whose expert nodes are others.
+type changedError struct{ before, now []string }
+
+func (e *changedError) Error() string {
+	gone := slices.DeleteFunc(slices.Clone(e.before), func(id string) bool { return slices.Contains(e.now, id) })
+	if len(gone) == 0 {
+		return fmt.Sprintf("the expert nodes changed from %v to %v", e.before, e.now)
+	}
+	return fmt.Sprintf("expert node %s is no longer a member of the cluster", strings.Join(gone, ", "))
 }

@@ -1,50 +1,122 @@
 package deploy
 
 import (
+	"fmt"
 	"os"
-	"strconv"
-	"strings"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/internal/headroom"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/model/checkpoint"
 )
 
 // fallbackMemory stands in where the system does not tell.
 const fallbackMemory = 4 << 30
 
-// freeMemory is the bytes of memory that could be had now, within the limit of
-// the control group where there is one.
-func freeMemory() int64 {
-	free := int64(fallbackMemory)
-	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
-		if n, ok := meminfo(string(text), "MemAvailable"); ok {
-			free = n
-		}
-	}
-	limit, ok := number("/sys/fs/cgroup/memory.max")
+// kvShare is the share of the free memory that the KV cache takes by default, once
+// the weights are loaded: the rest is for messages, for prompts under way, and for
+// whoever else is on the machine.
+const kvShare = 3
+
+// freeMemory is the memory that could be had now, within the limits of the control
+// groups where there are any.
+func freeMemory() headroom.Headroom {
+	h, ok := headroom.Measure(os.DirFS("/"))
 	if !ok {
-		return free
+		return headroom.Headroom{Bytes: fallbackMemory, Limit: "a guess, as the system does not tell"}
 	}
-	used, _ := number("/sys/fs/cgroup/memory.current")
-	return min(free, max(limit-used, 0))
+	return h
 }
 
-// meminfo finds a field of /proc/meminfo, in bytes.
-func meminfo(text, field string) (int64, bool) {
-	for line := range strings.Lines(text) {
-		name, value, _ := strings.Cut(line, ":")
-		if name != field {
-			continue
+// cacheMemory is how much memory KV caches get, and where that comes from.
+type cacheMemory struct {
+	bytes int64
+	from  string
+}
+
+// fillCache sets KVMemory for a process that has a KV cache, and checks that it
+// holds one page for each attention node. The weights that the process has still to
+// load come first: they are packed copies, which the kernel cannot drop.
+func (o *Options) fillCache(spec *model.Spec, toLoad int64) error {
+	o.cacheFrom = "--kv-memory"
+	if o.KVMemory == 0 {
+		m := o.defaultCache(spec, toLoad, freeMemory())
+		o.KVMemory, o.cacheFrom = m.bytes, m.from
+	}
+	page := layer.CacheBytes(spec, o.PageTokens)
+	if o.KVMemory < page*int64(o.Attention) {
+		return fmt.Errorf("kv-memory is %d bytes (%s) for %d attention nodes, one page of %d tokens takes %d", o.KVMemory, o.cacheFrom, o.Attention, o.PageTokens, page)
+	}
+	return nil
+}
+
+// fillCache sizes the KV cache of an attention node, which may have loaded its
+// weights. Expert nodes have none.
+func (n *Node) fillCache(o *Options) error {
+	if n.Role == cluster.Expert {
+		return nil
+	}
+	var toLoad int64
+	if n.attention == nil {
+		var err error
+		if toLoad, err = attentionBytes(n.model); err != nil {
+			return err
 		}
-		n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		return n << 10, err == nil
 	}
-	return 0, false
+	return o.fillCache(n.model.Spec, toLoad)
 }
 
-// number reads a file that holds one; "max" is none.
-func number(path string) (int64, bool) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return 0, false
+// defaultCache is what the sequences need at most, as far as a share of the free
+// memory goes that the weights leave.
+func (o *Options) defaultCache(spec *model.Spec, toLoad int64, free headroom.Headroom) cacheMemory {
+	pages := int64((o.MaxModelLen + o.PageTokens - 1) / o.PageTokens)
+	needed := pages * layer.CacheBytes(spec, o.PageTokens) * int64(o.MaxNumSeqs*o.Attention)
+	share := max(free.Bytes-toLoad, 0) / kvShare
+	if needed <= share {
+		return cacheMemory{needed, fmt.Sprintf("all that %d sequences of %d tokens need; see --kv-memory", o.MaxNumSeqs*o.Attention, o.MaxModelLen)}
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	return n, err == nil
+	from := fmt.Sprintf("a third of the %s that are free by %s", size(free.Bytes), free.Limit)
+	if toLoad > 0 {
+		from += fmt.Sprintf(", less %s of weights", size(toLoad))
+	}
+	return cacheMemory{share, from + "; see --kv-memory"}
+}
+
+// size writes bytes for people.
+func size(n int64) string {
+	if n < 1<<30 {
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
+
+// bytesOf is the size of a checkpoint's tensors.
+func bytesOf(c *checkpoint.Checkpoint) (total int64) {
+	for _, name := range c.Names() {
+		if t, err := c.Tensor(name); err == nil {
+			total += int64(len(t.Data))
+		}
+	}
+	return total
+}
+
+// attentionBytes is the size of what an attention node loads: all but the experts.
+// Packed weights keep their type, so that they take what they take in the files.
+func attentionBytes(m *Model) (int64, error) {
+	c, err := m.Spec.Catalogue(m.Checkpoint.Has)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", m.Source, err)
+	}
+	total := bytesOf(m.Checkpoint)
+	for _, l := range c.Layers {
+		for _, e := range l.Experts {
+			for _, ref := range []model.Ref{e.Gate, e.Up, e.Down} {
+				if t, err := m.Checkpoint.Weight(ref); err == nil {
+					total -= int64(len(t.Data))
+				}
+			}
+		}
+	}
+	return max(total, 0), nil
 }

@@ -4,18 +4,17 @@
 package deploy
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/model/gopher"
+	"github.com/tandem-moe/tandem/model/hub"
 	"github.com/tandem-moe/tandem/route"
 )
 
@@ -35,29 +34,31 @@ func (o *Options) Numerics() string {
 
 // Model is an opened model.
 type Model struct {
-	// Name is the folder's, or the embedded model's; Source is what errors call the
-	// model: "model DIR", or "the embedded model".
+	// Name is the folder's, or ORG/NAME where it is a snapshot in a cache, or the
+	// embedded model's; Source is what errors call the model: "model DIR", or "the
+	// embedded model".
 	Name, Source string
 	Spec         *model.Spec
 	// Files holds config.json and its companions.
 	Files      fs.FS
 	Checkpoint *checkpoint.Checkpoint
-	// Hash identifies configuration and weights.
-	Hash string
+	// Weights knows what the weights are that have been loaded, here or by nodes.
+	Weights *checkpoint.Ledger
 }
 
-// OpenModel opens a Hugging Face folder, or the embedded model where dir is
-// empty. The caller closes its Checkpoint.
+// OpenModel opens a Hugging Face folder, or a model of the local cache (see
+// [hub.Find]), or the embedded model where dir is empty. The caller closes its
+// Checkpoint.
 func OpenModel(dir string) (*Model, error) {
-	m := &Model{Name: gopher.Name, Source: "the embedded model", Files: gopher.Files()}
+	m := &Model{Name: gopher.Name, Source: "the embedded model", Files: gopher.Files(), Weights: checkpoint.NewLedger()}
 	open := gopher.Open
 	if dir != "" {
-		abs, err := filepath.Abs(dir)
+		found, err := hub.Find(dir, os.Getenv)
 		if err != nil {
-			return nil, fmt.Errorf("model folder %q: %w", dir, err)
+			return nil, fmt.Errorf("model: %w", err)
 		}
-		m.Name, m.Source, m.Files = filepath.Base(abs), "model "+dir, os.DirFS(dir)
-		open = func() (*checkpoint.Checkpoint, error) { return checkpoint.Open(dir) }
+		m.Name, m.Source, m.Files = found.Name, "model "+dir, hub.Files(found.Path)
+		open = func() (*checkpoint.Checkpoint, error) { return checkpoint.Open(found.Path) }
 	}
 	var err error
 	if m.Spec, err = model.ReadSpec(m.Files); err != nil {
@@ -66,22 +67,15 @@ func OpenModel(dir string) (*Model, error) {
 	if m.Checkpoint, err = open(); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Source, err)
 	}
-	spec, weights := m.Spec.Hash(), m.Checkpoint.Hash()
-	hash := sha256.Sum256(append(spec[:], weights[:]...))
-	m.Hash = hex.EncodeToString(hash[:16])
 	return m, nil
 }
 
-// Fingerprint names what an answer depends on beside the request.
-func (m *Model) Fingerprint(numerics string) string {
-	hash := sha256.Sum256([]byte(m.Hash + "\n" + numerics))
-	return hex.EncodeToString(hash[:16])
-}
-
-// Identity is what nodes of a cluster that serves the model must agree on.
+// Identity is what nodes of a cluster that serves the model must agree on before
+// they load it. Weights are compared once they have.
 func (m *Model) Identity(version string) cluster.Identity {
+	spec := m.Spec.Hash()
 	return cluster.Identity{
-		Version: version, Model: m.Hash, Numerics: arithmetic,
+		Version: version, Model: hex.EncodeToString(spec[:16]), Numerics: arithmetic,
 		Layers: len(m.Spec.Layers), Experts: m.Spec.Router.Experts, TopK: m.Spec.Router.TopK,
 	}
 }

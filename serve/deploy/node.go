@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -29,7 +29,9 @@ type NodeOptions struct {
 	// Control is the front end's URL: https where Options.TLS is set, else http.
 	Control string
 	// Listen is where peers reach the node, host:port; port 0 takes a free one.
-	// Advertise is the host, or host:port, that they are told where it differs.
+	// Advertise is the host, or host:port, that they are told where it differs. Where
+	// Listen is any address of the machine and Advertise is empty, they are told that
+	// by which the machine reaches the front end.
 	Listen, Advertise string
 	Version           string
 	// Grace is how long a node that is told to stop stays for the requests that
@@ -45,16 +47,20 @@ type NodeOptions struct {
 // Node is a node's process: what it keeps from one membership to the next.
 type Node struct {
 	NodeOptions
-	model  *Model
-	pool   *kernel.Pool
-	dev    kernel.Device
-	client *http.Client
+	model *Model
+	pool  *kernel.Pool
+	dev   kernel.Device
+	at    addresses
 
 	// What has been loaded: for sequences of so many tokens, or of one place.
 	attention *layer.AttentionWeights
 	positions int
 	experts   *layer.ExpertWeights
 	place     place
+
+	// How far it is: bytes of weights, and what the loop of a membership tells.
+	loaded atomic.Uint64
+	loop   atomic.Pointer[func() (steps uint64, awaited []string)]
 
 	mu     sync.Mutex
 	status Status
@@ -70,7 +76,7 @@ type State string
 // States, in their order. A node that loses the front end or a peer joins again.
 const (
 	Joining  State = "joining"
-	Joined   State = "joined" // loads its weights, or waits for other nodes
+	Joined   State = "joined" // loads its weights, or waits for other nodes, or does not reach them
 	Ready    State = "ready"
 	Draining State = "draining"
 )
@@ -80,6 +86,8 @@ type Status struct {
 	State State
 	// ID is the node's in the cluster, empty while it joins.
 	ID string
+	// Reason says what a node that is not ready waits for, where that is known.
+	Reason string
 }
 
 // Pauses between attempts to join.
@@ -95,16 +103,26 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 		return nil, err
 	}
 	o.Log, o.PeerTimeout = filled.Log, filled.PeerTimeout
+	at, err := parseAddresses(o.Listen, o.Advertise)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.checkForeign(o.Log, role(o.Role, nil)); err != nil {
+		return nil, err
+	}
 	if o.wantsUCX() {
 		if err := ucx.Available(); err != nil {
 			return nil, fmt.Errorf("transport %s: %w", o.Transport, err)
 		}
 	}
 	n := &Node{
-		NodeOptions: o, model: m, pool: kernel.NewNodePool(filled.Threads),
-		client: cluster.NewHTTPClient(o.PeerTimeout, o.TLS.TLS()), status: Status{State: Joining},
+		NodeOptions: o, model: m, pool: kernel.NewNodePool(filled.Threads), at: at,
+		status: Status{State: Joining},
 	}
-	var err error
+	if err := n.fillCache(&filled); err != nil {
+		n.pool.Close()
+		return nil, err
+	}
 	if n.dev, err = filled.Device(string(o.Role), n.pool); err != nil {
 		n.pool.Close()
 		return nil, err
@@ -114,8 +132,8 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 
 // Close gives back what the node has. Run has ended.
 func (n *Node) Close() error {
-	n.client.CloseIdleConnections()
 	defer n.pool.Close()
+	n.dropAttention()
 	return n.dev.Close()
 }
 
@@ -138,10 +156,56 @@ func (n *Node) Stats() serve.NodeStats {
 	return s
 }
 
-func (n *Node) setStatus(state State, id string, stats func() serve.NodeStats) {
+func (n *Node) setStatus(s Status, stats func() serve.NodeStats) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.status, n.stats = Status{state, id}, stats
+	n.status, n.stats = s, stats
+}
+
+// setIsolated notes that an attention node does not reach this expert node, or that
+// all do: only then it is ready.
+func (n *Node) setIsolated(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	reason := ""
+	if err != nil {
+		reason = err.Error()
+	}
+	if n.status.State == Draining || n.status.Reason == reason {
+		return
+	}
+	n.status.State, n.status.Reason = Ready, reason
+	if reason == "" {
+		n.Log.Info("all attention nodes reach this node again", "node", n.status.ID)
+		return
+	}
+	n.status.State = Joined
+	n.Log.Warn("this node cannot be reached: --advertise, or --listen, must be an address that attention nodes reach", "node", n.status.ID, "reason", reason)
+}
+
+// progress is how far the node is, for its signs of life.
+func (n *Node) progress() cluster.Progress {
+	p := cluster.Progress{Loaded: n.loaded.Load(), Steps: n.pool.Runs()}
+	if loop := n.loop.Load(); loop != nil {
+		steps, awaited := (*loop)()
+		p.Steps, p.Awaited = p.Steps+steps, awaited
+	}
+	return p
+}
+
+// follow has signs of life tell of a loop, until the function that it returns is
+// called.
+func (n *Node) follow(loop func() (steps uint64, awaited []string)) (end func()) {
+	n.loop.Store(&loop)
+	return func() { n.loop.Store(nil) }
+}
+
+// loads is the progress of loading: the node's own, and who else wants to know.
+func (n *Node) loads(done, total int64) {
+	n.loaded.Store(uint64(done))
+	if n.Progress != nil {
+		n.Progress(done, total)
+	}
 }
 
 // Run works for the cluster until ctx ends, and then stays, no longer than the
@@ -149,11 +213,17 @@ func (n *Node) setStatus(state State, id string, stats func() serve.NodeStats) {
 // leaves and joins anew. Errors: a front end that refuses the node for what it
 // is, or is refused by it, and what fails on the node itself.
 func (n *Node) Run(ctx context.Context) error {
+	peers, err := listenForPeers(n.Listen)
+	if err != nil {
+		return err
+	}
+	defer peers.Close()
+	waits := waiting{log: n.Log.With("control", n.Control)}
 	pause := firstPause
 	for {
 		began := time.Now()
-		err := n.TLS.Explain(n.member(ctx))
-		n.setStatus(Joining, "", nil)
+		err := n.TLS.Explain(n.member(ctx, peers))
+		n.setStatus(Status{State: Joining, Reason: err.Error()}, nil)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -163,7 +233,7 @@ func (n *Node) Run(ctx context.Context) error {
 		if time.Since(began) > maxPause {
 			pause = firstPause
 		}
-		n.Log.Warn("not a member of the cluster, trying to join", "control", n.Control, "pause", pause, "reason", err)
+		waits.tell(time.Now(), err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -198,14 +268,23 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 		return nil
 	}
 	var err error
-	n.attention = nil
+	n.dropAttention()
 	runtime.GC() // gives back the memory of one of other length
-	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.Progress)
+	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.loads)
 	if err != nil {
 		return &localError{fmt.Errorf("loading attention: %w", err)}
 	}
+	untied(n.Log, n.attention)
 	n.positions = positions
 	return nil
+}
+
+// dropAttention gives back what of the attention part does not go by itself.
+func (n *Node) dropAttention() {
+	if n.attention != nil {
+		n.attention.Free(n.dev)
+		n.attention = nil
+	}
 }
 
 // loadExperts loads a place's experts, unless they are there.
@@ -216,7 +295,7 @@ func (n *Node) loadExperts(ctx context.Context, p route.Placement, at place) err
 	var err error
 	n.experts = nil
 	runtime.GC() // gives back the memory of those of another place
-	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.Progress)
+	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.loads)
 	if err != nil {
 		return &localError{fmt.Errorf("loading the experts of place %d: %w", at.index, err)}
 	}

@@ -35,8 +35,9 @@ type Options struct {
 	// MaxWaiting bounds the queue, default 1024.
 	MaxWaiting int
 	// KVMemory is the bytes of KV cache of all attention nodes of this process.
-	// Default: a third of the free memory, and no more than MaxNumSeqs sequences
-	// of MaxModelLen need.
+	// Default: a third of the memory that is free beside the weights, within the
+	// limits of control groups, and no more than MaxNumSeqs sequences of MaxModelLen
+	// need.
 	KVMemory int64
 	// PageTokens is the room of a page of the KV cache. Default 16.
 	PageTokens int
@@ -74,6 +75,8 @@ type Options struct {
 	// several nodes the sum. It may be called from several goroutines.
 	Progress func(done, total int64)
 	Log      *slog.Logger
+
+	cacheFrom string // where KVMemory comes from, for people
 }
 
 // fill puts defaults in and refuses what makes no sense.
@@ -117,22 +120,6 @@ func (o *Options) fill(spec *model.Spec) error {
 		o.Device = func(_ string, pool *kernel.Pool) (kernel.Device, error) {
 			return kernel.NewCPU(kernel.CPUOptions{Pool: pool, Threads: o.Threads})
 		}
-	}
-	return o.fillKV(spec)
-}
-
-// kvShare is the share of the free memory that the KV cache takes by default.
-const kvShare = 3
-
-// fillKV sets KVMemory, and checks that it holds one page at least.
-func (o *Options) fillKV(spec *model.Spec) error {
-	page := layer.CacheBytes(spec, o.PageTokens)
-	if o.KVMemory == 0 {
-		perSeq := int64((o.MaxModelLen+o.PageTokens-1)/o.PageTokens) * page
-		o.KVMemory = min(freeMemory()/kvShare, perSeq*int64(o.MaxNumSeqs*o.Attention))
-	}
-	if o.KVMemory < page*int64(o.Attention) {
-		return fmt.Errorf("kv-memory is %d bytes for %d attention nodes, one page of %d tokens takes %d", o.KVMemory, o.Attention, o.PageTokens, page)
 	}
 	return nil
 }

@@ -60,18 +60,10 @@ func samplingFromProto(p *tandemv1.Sampling) sample.Params {
 	}
 }
 
-func eventsToProto(reports []serve.Report) *tandemv1.ServeRequest {
-	events := &tandemv1.Events{}
-	for _, r := range reports {
-		events.Events = append(events.Events, reportToProto(r))
-	}
-	return &tandemv1.ServeRequest{Message: &tandemv1.ServeRequest_Events{Events: events}}
-}
-
 func reportToProto(r serve.Report) *tandemv1.Event {
 	e := r.Event
 	p := &tandemv1.Event{
-		Id: r.ID, HasToken: e.HasToken, Token: e.Token, Index: int64(e.Index),
+		Id: r.ID, More: r.More, HasToken: e.HasToken, Token: e.Token, Index: int64(e.Index),
 		CachedTokens: int64(e.CachedTokens), Finish: string(e.Finish), Failure: failureToProto(r.Err),
 	}
 	if e.Logprob != nil {
@@ -84,7 +76,7 @@ func reportToProto(r serve.Report) *tandemv1.Event {
 }
 
 func reportFromProto(p *tandemv1.Event) serve.Report {
-	r := serve.Report{ID: p.GetId(), Err: failureFromProto(p.GetFailure()), Event: serve.Event{
+	r := serve.Report{ID: p.GetId(), More: p.GetMore(), Err: failureFromProto(p.GetFailure()), Event: serve.Event{
 		HasToken: p.GetHasToken(), Token: p.GetToken(), Index: int(p.GetIndex()),
 		CachedTokens: int(p.GetCachedTokens()), Finish: serve.FinishReason(p.GetFinish()),
 	}}
@@ -123,15 +115,15 @@ func failureToProto(err error) *tandemv1.Failure {
 	var unavailable *serve.UnavailableError
 	switch {
 	case errors.As(err, &invalid):
-		return &tandemv1.Failure{Kind: tandemv1.Failure_KIND_INVALID, Field: invalid.Field, Reason: invalid.Reason}
+		return &tandemv1.Failure{Kind: tandemv1.Failure_KIND_INVALID, Field: invalid.Field, Reason: clipped(invalid.Reason)}
 	case errors.As(err, &busy):
 		return &tandemv1.Failure{Kind: tandemv1.Failure_KIND_BUSY, Waiting: int64(busy.Waiting), Limit: int64(busy.Limit)}
 	case errors.As(err, &unavailable):
-		return &tandemv1.Failure{Kind: tandemv1.Failure_KIND_UNAVAILABLE, Reason: unavailable.Reason}
+		return &tandemv1.Failure{Kind: tandemv1.Failure_KIND_UNAVAILABLE, Reason: clipped(unavailable.Reason)}
 	case errors.Is(err, serve.ErrNotFinite):
 		return &tandemv1.Failure{Kind: tandemv1.Failure_KIND_NOT_FINITE}
 	}
-	return &tandemv1.Failure{Kind: tandemv1.Failure_KIND_INTERNAL, Reason: err.Error()}
+	return &tandemv1.Failure{Kind: tandemv1.Failure_KIND_INTERNAL, Reason: clipped(err.Error())}
 }
 
 func failureFromProto(p *tandemv1.Failure) error {

@@ -23,8 +23,8 @@ type FrontEnd interface {
 	// Attach takes a worker on; detach lets it go, with the reason that its
 	// requests fail with.
 	Attach(o serve.Offer, w serve.Worker) (detach func(reason error), err error)
-	// Deliver takes what a worker reports.
-	Deliver(node string, reports []serve.Report)
+	// Deliver takes what a worker reports. After an error, the worker is let go.
+	Deliver(node string, reports []serve.Report) error
 }
 
 // outbox holds what is to be sent, so that nobody who has something to say waits
@@ -81,9 +81,10 @@ func (o *outbox[T]) flush(send func([]T) error) error {
 
 // Handler returns the path and the handler by which attention nodes offer to
 // work for a front end. A node's offer counts while it is a member of the
-// cluster with the epoch that it tells.
+// cluster with the epoch that it tells, and proves to be that member.
 func Handler(front FrontEnd, members *cluster.Server) (string, http.Handler) {
-	return tandemv1.NewWorkHandler(&work{front, members}, connect.WithReadMaxBytes(cluster.MaxMessage))
+	path, handler := tandemv1.NewWorkHandler(&work{front, members}, cluster.Options()...)
+	return path, cluster.Door(handler)
 }
 
 type work struct {
@@ -97,21 +98,37 @@ type worker struct {
 }
 
 func (w worker) Submit(r serve.Request) {
-	w.put(&tandemv1.ServeResponse{Message: &tandemv1.ServeResponse_Submit{Submit: requestToProto(r)}})
+	var messages []*tandemv1.ServeResponse
+	for _, p := range requestPieces(requestToProto(r)) {
+		messages = append(messages, &tandemv1.ServeResponse{Message: &tandemv1.ServeResponse_Submit{Submit: p}})
+	}
+	w.put(messages...)
 }
 
 func (w worker) Cancel(id uint64) {
 	w.put(&tandemv1.ServeResponse{Message: &tandemv1.ServeResponse_Cancel{Cancel: &tandemv1.Cancel{Id: id}}})
 }
 
-// offerTimeout bounds the wait for a new stream's first message.
-const offerTimeout = 5 * time.Second
+// offerTimeout bounds the wait for a new stream's first message, and sendTimeout
+// that for a node that does not read.
+const (
+	offerTimeout = 5 * time.Second
+	sendTimeout  = 10 * time.Second
+)
+
+// workStream is a node's stream at the front end.
+type workStream = connect.BidiStream[tandemv1.ServeRequest, tandemv1.ServeResponse]
 
 // Serve keeps one node's stream.
-func (s *work) Serve(whole context.Context, stream *connect.BidiStream[tandemv1.ServeRequest, tandemv1.ServeResponse]) error {
+func (s *work) Serve(whole context.Context, stream *workStream) error {
+	member, leave, ok := s.members.Admit(whole)
+	if !ok {
+		return connect.NewError(connect.CodePermissionDenied, errors.New("the stream is of no member of the cluster"))
+	}
+	defer leave()
 	ctx, cancel := context.WithCancelCause(whole)
 	defer cancel(nil)
-	offer, err := s.offer(ctx, stream)
+	offer, err := s.offer(ctx, stream, member)
 	if err != nil {
 		return err
 	}
@@ -123,8 +140,9 @@ func (s *work) Serve(whole context.Context, stream *connect.BidiStream[tandemv1.
 	go s.receive(stream, offer.Node, cancel)
 	go s.watch(ctx, offer, cancel)
 	// At once, where sending is stuck too.
-	context.AfterFunc(ctx, func() { detach(&serve.UnavailableError{Reason: gone(offer.Node, context.Cause(ctx))}) })
+	context.AfterFunc(ctx, func() { detach(&serve.UnavailableError{Reason: s.gone(whole, offer.Node, context.Cause(ctx))}) })
 	cancel(w.send(ctx, func(items []*tandemv1.ServeResponse) error {
+		defer cluster.SendWithin(ctx, sendTimeout)()
 		for _, m := range items {
 			if err := stream.Send(m); err != nil {
 				return err
@@ -132,23 +150,38 @@ func (s *work) Serve(whole context.Context, stream *connect.BidiStream[tandemv1.
 		}
 		return nil
 	}))
-	if whole.Err() != nil { // or the node is gone, and hears nothing
+	if errors.Is(context.Cause(whole), cluster.ErrStopping) {
 		return connect.NewError(connect.CodeUnavailable, cluster.ErrStopping)
 	}
 	return connect.NewError(connect.CodeAborted, context.Cause(ctx))
 }
 
-// gone says why a node's requests end.
-func gone(node string, cause error) string {
-	if errors.Is(cause, io.EOF) {
+// gone says why a node's requests end: what the cluster knows of its departure, or
+// how its connection ended, or what ended its stream.
+func (s *work) gone(whole context.Context, node string, cause error) string {
+	reason := s.members.Gone(node)
+	if reason == "" {
+		reason = cluster.LostBecause(whole)
+	}
+	var report *serve.ReportError
+	switch {
+	case errors.As(cause, &report):
+		return fmt.Sprintf("attention node %s is refused: %s", node, report.Reason)
+	case errors.Is(context.Cause(whole), cluster.ErrStopping):
+		return cluster.ErrStopping.Error()
+	case errors.Is(cause, io.EOF):
 		return fmt.Sprintf("attention node %s has stopped", node)
+	case reason != "":
+		return fmt.Sprintf("attention node %s is lost: %s", node, reason)
+	case errors.Is(cause, context.Canceled):
+		return fmt.Sprintf("attention node %s is lost: it has given up its stream", node)
 	}
 	return fmt.Sprintf("attention node %s is lost: %v", node, cause)
 }
 
 // offer reads the first message. A client that sends none is bounded by the
 // listener's own timeouts as well.
-func (s *work) offer(ctx context.Context, stream *connect.BidiStream[tandemv1.ServeRequest, tandemv1.ServeResponse]) (serve.Offer, error) {
+func (s *work) offer(ctx context.Context, stream *workStream, m cluster.Member) (serve.Offer, error) {
 	type first struct {
 		m   *tandemv1.ServeRequest
 		err error
@@ -165,45 +198,48 @@ func (s *work) offer(ctx context.Context, stream *connect.BidiStream[tandemv1.Se
 		if f.err != nil {
 			return serve.Offer{}, f.err
 		}
-		if f.m.GetOffer() == nil {
-			return serve.Offer{}, connect.NewError(connect.CodeInvalidArgument, errors.New("the first message is not an offer"))
-		}
-		o := offerFromProto(f.m.GetOffer())
-		view, _ := s.members.View()
-		if err := belongs(view, o); err != nil {
-			return serve.Offer{}, connect.NewError(connect.CodeFailedPrecondition, err)
-		}
-		return o, nil
+		return acceptable(f.m, m)
 	case <-ctx.Done():
 		return serve.Offer{}, connect.NewError(connect.CodeDeadlineExceeded, fmt.Errorf("no offer within %v", offerTimeout))
 	}
 }
 
-// belongs checks that the node of an offer is a member, and the same incarnation.
-func belongs(v cluster.View, o serve.Offer) error {
-	m, ok := v.Find(o.Node)
-	if !ok {
-		return fmt.Errorf("node %q is not a member", o.Node)
+// acceptable is the offer in a first message of a member.
+func acceptable(first *tandemv1.ServeRequest, m cluster.Member) (serve.Offer, error) {
+	if first.GetOffer() == nil {
+		return serve.Offer{}, connect.NewError(connect.CodeInvalidArgument, errors.New("the first message is not an offer"))
 	}
-	if m.Epoch != o.Epoch || m.Role != cluster.Attention {
-		return fmt.Errorf("node %s is a member for %s with epoch %d, the offer is for attention with epoch %d", o.Node, m.Role, m.Epoch, o.Epoch)
+	if err := tandemv1.Check(first); err != nil {
+		return serve.Offer{}, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	return nil
+	o := offerFromProto(first.GetOffer())
+	if m.ID != o.Node || m.Epoch != o.Epoch || m.Role != cluster.Attention {
+		return serve.Offer{}, connect.NewError(connect.CodeFailedPrecondition,
+			fmt.Errorf("member %s, for %s with epoch %d, offers to work as %q for attention with epoch %d", m.ID, m.Role, m.Epoch, o.Node, o.Epoch))
+	}
+	return o, nil
 }
 
-// receive delivers what the node reports until the stream ends.
-func (s *work) receive(stream *connect.BidiStream[tandemv1.ServeRequest, tandemv1.ServeResponse], node string, end context.CancelCauseFunc) {
+// receive delivers what the node reports until the stream ends, or the node reports
+// what none of this version does: then it is a member no more.
+func (s *work) receive(stream *workStream, node string, end context.CancelCauseFunc) {
 	for {
 		m, err := stream.Receive()
 		if err != nil {
 			end(err)
 			return
 		}
-		var reports []serve.Report
-		for _, e := range m.GetEvents().GetEvents() {
-			reports = append(reports, reportFromProto(e))
+		reports, err := reportsOf(m)
+		if err == nil {
+			err = s.front.Deliver(node, reports)
+		} else {
+			err = &serve.ReportError{Node: node, Reason: err.Error()}
 		}
-		s.front.Deliver(node, reports)
+		if err != nil {
+			end(err)
+			s.members.Remove(node, "refused: "+err.Error())
+			return
+		}
 	}
 }
 
@@ -211,8 +247,8 @@ func (s *work) receive(stream *connect.BidiStream[tandemv1.ServeRequest, tandemv
 func (s *work) watch(ctx context.Context, o serve.Offer, end context.CancelCauseFunc) {
 	for {
 		view, changed := s.members.View()
-		if err := belongs(view, o); err != nil {
-			end(err)
+		if _, ok := view.Find(o.Node); !ok {
+			end(fmt.Errorf("node %s is not a member any more: %s", o.Node, s.members.Gone(o.Node)))
 			return
 		}
 		select {
@@ -245,7 +281,7 @@ func (c *Client) Run(ctx context.Context, client connect.HTTPClient, url string,
 	streaming, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(farewell, cancel) })()
-	stream, err := tandemv1.NewWorkClient(client, url, connect.WithReadMaxBytes(cluster.MaxMessage)).Serve(streaming)
+	stream, err := tandemv1.NewWorkClient(client, url, cluster.ClientOptions()...).Serve(streaming)
 	if err != nil {
 		return fmt.Errorf("offering to work for %s: %w", url, err)
 	}
@@ -257,27 +293,59 @@ func (c *Client) Run(ctx context.Context, client connect.HTTPClient, url string,
 		return fmt.Errorf("offering to work for %s: %w", url, err)
 	}
 	var receiving sync.WaitGroup
-	receiving.Go(func() { stop(c.receive(stream.Receive, w)) })
-	send := func(reports []serve.Report) error { return stream.Send(eventsToProto(reports)) }
+	receiving.Go(func() { stop(c.receive(stream.Receive, o, w)) })
+	send := func(reports []serve.Report) error {
+		for _, m := range eventPieces(reports, w.Cancel) {
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	stop(c.reports.send(ctx, send))
 	_ = c.reports.flush(send)
 	_ = stream.CloseRequest() // which makes the front end end the stream
 	receiving.Wait()
-	return fmt.Errorf("working for %s: %w", url, context.Cause(ctx))
+	return fmt.Errorf("working for %s: %w", url, cluster.Quoted(context.Cause(ctx)))
 }
 
-// receive hands the front end's requests to the worker until the stream ends.
-func (c *Client) receive(receive func() (*tandemv1.ServeResponse, error), w serve.Worker) error {
+// receive hands the front end's requests to the worker until the stream ends, or the
+// front end says what none of this version does.
+func (c *Client) receive(receive func() (*tandemv1.ServeResponse, error), o serve.Offer, w serve.Worker) error {
+	whole := joiner{limit: o.MaxModelLen}
 	for {
 		m, err := receive()
 		if err != nil {
 			return err
 		}
-		switch m := m.GetMessage().(type) {
-		case *tandemv1.ServeResponse_Submit:
-			w.Submit(requestFromProto(m.Submit))
-		case *tandemv1.ServeResponse_Cancel:
-			w.Cancel(m.Cancel.GetId())
+		if err := c.obey(m, &whole, o, w); err != nil {
+			return fmt.Errorf("the front end sent what cannot be: %w", err)
 		}
 	}
+}
+
+// obey does what one message asks for. A request that cannot be served ends by
+// itself; the node goes on.
+func (c *Client) obey(m *tandemv1.ServeResponse, whole *joiner, o serve.Offer, w serve.Worker) error {
+	if err := tandemv1.Check(m); err != nil {
+		return err
+	}
+	switch m := m.GetMessage().(type) {
+	case *tandemv1.ServeResponse_Submit:
+		p, err := whole.add(m.Submit)
+		if err != nil || p == nil {
+			return err
+		}
+		r := requestFromProto(p)
+		if err := r.Validate(o.Limits); err != nil {
+			c.Report([]serve.Report{{ID: r.ID, Err: err}})
+			return nil
+		}
+		w.Submit(r)
+	case *tandemv1.ServeResponse_Cancel:
+		w.Cancel(m.Cancel.GetId())
+	default:
+		return errors.New("a message of no kind")
+	}
+	return nil
 }

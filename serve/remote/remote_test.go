@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -45,19 +46,33 @@ func (w *echo) Submit(r serve.Request) {
 		return
 	}
 	var reports []serve.Report
-	for i, token := range r.Prompt {
+	for i := range r.MaxTokens {
+		token := r.Prompt[i%len(r.Prompt)]
 		e := serve.Event{HasToken: true, Token: token, Index: i, Logprob: &serve.TokenLogprob{
 			Logprob: serve.Logprob{Token: token, Logprob: -0.5}, Top: []serve.Logprob{{Token: 1, Logprob: -0.25}},
 		}}
 		if i == 0 {
-			e.CachedTokens, e.Prompt = 3, []serve.TokenLogprob{{Logprob: serve.Logprob{Token: 7}}}
+			e.CachedTokens, e.Prompt = 3, promptOf(r)
 		}
-		if i+1 == len(r.Prompt) {
+		if i+1 == r.MaxTokens {
 			e.Finish = serve.FinishLength
 		}
 		reports = append(reports, serve.Report{ID: r.ID, Event: e})
 	}
 	w.client.Report(reports)
+}
+
+// promptOf are log-probabilities of a request's prompt, with as many candidates as
+// it asks for.
+func promptOf(r serve.Request) (prompt []serve.TokenLogprob) {
+	for _, token := range r.Prompt {
+		l := serve.TokenLogprob{Logprob: serve.Logprob{Token: token, Logprob: -1}}
+		for c := range r.PromptLogprobs {
+			l.Top = append(l.Top, serve.Logprob{Token: int32(c), Logprob: -2})
+		}
+		prompt = append(prompt, l)
+	}
+	return prompt
 }
 
 func (w *echo) Cancel(id uint64) {
@@ -72,44 +87,69 @@ type pair struct {
 	members *cluster.Server
 	session *cluster.Session
 	worker  *echo
+	http    *http.Client
+	url     string
+	tokens  int
+	working context.Context
 	stop    context.CancelFunc // of the worker's stream
 	ended   chan error
 }
 
 func newPair(t *testing.T, keep bool) *pair {
 	t.Helper()
+	return newPairFor(t, keep, 64)
+}
+
+// newPairFor is newPair for sequences of so many tokens.
+func newPairFor(t *testing.T, keep bool, tokens int) *pair {
+	t.Helper()
+	p := newFront(t, tokens)
+	p.worker = &echo{client: remote.NewClient(), keep: keep}
+	p.work(t, func(*serve.Offer) {})
+	require.Eventually(t, func() bool { return p.front.Counts().Capacity == 2 }, 5*time.Second, time.Millisecond)
+	return p
+}
+
+// newFront is a front end with a member that has not offered to work.
+func newFront(t *testing.T, tokens int) *pair {
+	t.Helper()
 	id := cluster.Identity{Version: "v"}
-	p := &pair{members: cluster.NewServer(id, cluster.Settings{ExpertNodes: 1, MicroBatches: 1}, timeout), ended: make(chan error, 1)}
+	p := &pair{tokens: tokens, members: cluster.NewServer(id, cluster.Settings{ExpertNodes: 1, MicroBatches: 1}, timeout), ended: make(chan error, 1)}
 	p.front = serve.NewFrontEnd(serve.FrontEndConfig{
-		Vocabulary: vocabulary, MaxModelLen: 64, MaxWaiting: 4, Missing: func() string { return "" },
+		Vocabulary: vocabulary, MaxModelLen: tokens, MaxBatchedTokens: 8, MaxWaiting: 4, Missing: func() string { return "" },
 	})
 	mux := http.NewServeMux()
 	mux.Handle(p.members.Handler())
 	mux.Handle(remote.Handler(p.front, p.members))
 	web := httptest.NewUnstartedServer(mux)
-	web.Config.Protocols = cluster.Protocols()
+	web.Config.Protocols, web.Config.ConnContext = cluster.Protocols(), cluster.ConnContext
+	web.Listener = p.members.Bounded(web.Listener)
 	web.Start()
-	client := cluster.NewHTTPClient(timeout, nil)
+	p.url, p.http = web.URL, cluster.NewHTTPClient(timeout, nil)
 	var err error
-	p.session, err = cluster.Join(t.Context(), client, web.URL, cluster.Hello{Role: cluster.Attention, Addr: "tcp:a", Identity: id, Place: cluster.AnyPlace}, timeout)
+	p.session, err = cluster.Join(t.Context(), p.http, web.URL, cluster.Hello{Role: cluster.Attention, Addr: "tcp:127.0.0.1:7001", Identity: id, Place: cluster.AnyPlace}, timeout)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	p.stop = cancel
-	p.worker = &echo{client: remote.NewClient(), keep: keep}
-	offer := serve.Offer{
-		Node: p.session.Self.ID, Epoch: p.session.Self.Epoch, PageTokens: 16, MaxNumSeqs: 2, MaxBatchedTokens: 8,
-		Limits: serve.Limits{Vocabulary: vocabulary, MaxModelLen: 64, CacheTokens: 64},
-	}
-	go func() { p.ended <- p.worker.client.Run(ctx, client, web.URL, offer, p.worker) }()
+	p.working, p.stop = ctx, cancel
 	t.Cleanup(func() {
 		cancel()
 		p.session.Close()
-		client.CloseIdleConnections()
+		p.http.CloseIdleConnections()
 		web.CloseClientConnections()
 		web.Close()
 	})
-	require.Eventually(t, func() bool { return p.front.Counts().Capacity == 2 }, 5*time.Second, time.Millisecond)
 	return p
+}
+
+// work has the member offer to work.
+func (p *pair) work(t *testing.T, change func(*serve.Offer)) {
+	t.Helper()
+	offer := serve.Offer{
+		Node: p.session.Self.ID, Epoch: p.session.Self.Epoch, PageTokens: 16, MaxNumSeqs: 2, MaxBatchedTokens: 8,
+		Limits: serve.Limits{Vocabulary: vocabulary, MaxModelLen: p.tokens, CacheTokens: p.tokens},
+	}
+	change(&offer)
+	go func() { p.ended <- p.worker.client.Run(p.working, p.session.Client(), p.url, offer, p.worker) }()
 }
 
 func ask() serve.Request {
@@ -144,12 +184,12 @@ func TestRequestsAndEventsArriveAsTheyAre(t *testing.T) {
 		require.Equal(t, []serve.Logprob{{Token: 1, Logprob: -0.25}}, e.Logprob.Top)
 		if e.Index == 0 {
 			require.Equal(t, 3, e.CachedTokens)
-			require.EqualValues(t, 7, e.Prompt[0].Token)
+			require.Equal(t, promptOf(ask()), e.Prompt)
 		}
 		tokens = append(tokens, e.Token)
 	}
-	require.Equal(t, []int32{5, 6, 7}, tokens)
-	require.Empty(t, cmp.Diff(ask(), p.worker.submitted[0]))
+	require.Equal(t, []int32{5, 6, 7, 5, 6, 7, 5, 6, 7}, tokens)
+	require.Empty(t, cmp.Diff(ask(), p.worker.submitted[0], cmpopts.IgnoreFields(serve.Request{}, "ID")))
 }
 
 func TestCancellationArrives(t *testing.T) {
@@ -237,7 +277,7 @@ func TestRequestsOfAStoppedNodeEnd(t *testing.T) {
 	submitted(t, p, 0)
 	p.stop()
 	_, err = next(t, s)
-	require.Equal(t, &serve.UnavailableError{Reason: "attention node attention-0 has stopped"}, err)
+	require.Equal(t, &serve.UnavailableError{Reason: "attention node " + p.session.Self.ID + " has stopped"}, err)
 }
 
 // TestDrainingWorkerGetsNoRequests: its own go on, and their end is the
@@ -252,9 +292,9 @@ func TestDrainingWorkerGetsNoRequests(t *testing.T) {
 	_, err = p.front.Submit(t.Context(), ask())
 	var unavailable *serve.UnavailableError
 	require.ErrorAs(t, err, &unavailable)
-	p.worker.client.Report([]serve.Report{{ID: id, Event: serve.Event{Finish: serve.FinishStop}}})
+	p.worker.client.Report([]serve.Report{{ID: id, Err: serve.ErrNotFinite}})
 	_, err = next(t, s)
-	require.NoError(t, err)
+	require.Equal(t, serve.ErrNotFinite, err)
 	require.Zero(t, p.front.Drain(p.session.Self.ID))
 	require.Zero(t, p.front.Drain("nobody"))
 }

@@ -177,6 +177,7 @@ func (j *joiner) next() Value {
 
 func (c *macro) call(m *machine, a *args) Value {
 	s := c.scope.inner()
+	m.spend(int64(len(c.code.params)) * int64(1+a.named.Len()) * itemWork)
 	c.bind(m, s, a)
 	for i, e := range c.code.defaults {
 		p := c.code.params[len(c.code.params)-len(c.code.defaults)+i]

@@ -3,6 +3,7 @@ package jinja
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 func (c constant) eval(*machine, *scope) Value { return c.value }
@@ -63,6 +64,7 @@ func (m *machine) member(object Value, name string) (Value, bool) {
 	case *namespace:
 		return o.attrs.Get(name)
 	case *macro:
+		m.use(int64(len(o.code.params)) * valueSize)
 		return o.attribute(name)
 	case *cycler:
 		return o.attribute(name)
@@ -146,14 +148,10 @@ func (m *machine) at(object Value, i int64) (Value, bool) {
 	if r, ok := object.(numbers); ok {
 		return r.at(i)
 	}
-	items, ok := sequenceOf(object)
-	if !ok {
-		s, isString := asString(object)
-		if !isString {
-			return nil, false
-		}
-		items = m.characters(s)
+	if s, ok := asString(object); ok {
+		return m.character(s, i)
 	}
+	items, _ := sequenceOf(object)
 	n := int64(len(items))
 	if i < 0 {
 		i += n
@@ -162,6 +160,20 @@ func (m *machine) at(object Value, i int64) (Value, bool) {
 		return nil, false
 	}
 	return items[i], true
+}
+
+// character is s[i].
+func (m *machine) character(s string, i int64) (Value, bool) {
+	m.scan(len(s))
+	if i < 0 {
+		i += int64(utf8.RuneCountInString(s))
+	}
+	if i < 0 || i >= int64(len(s)) {
+		return nil, false
+	}
+	s = s[runeOffset(s, int(i)):]
+	_, size := utf8.DecodeRuneInString(s)
+	return s[:size], size > 0
 }
 
 func (r numbers) at(i int64) (Value, bool) {
@@ -190,18 +202,46 @@ func (e sliceExpr) of(m *machine, s *scope, object Value) Value {
 	}
 	start, hasStart := e.bound(m, s, e.start)
 	stop, hasStop := e.bound(m, s, e.stop)
-	cut := func(items []Value) []Value {
-		n := int64(len(items))
-		from, to := limits(n, step)
+	places := func(n int64) (from, to int64) {
+		from, to = limits(n, step)
 		if hasStart {
 			from = clamp(start, n, step)
 		}
 		if hasStop {
 			to = clamp(stop, n, step)
 		}
-		return stride(items, from, to, step)
+		return from, to
 	}
-	return m.cut(object, cut)
+	if text, ok := asString(object); ok && step == 1 {
+		return sameKind(object, m.substring(text, places))
+	}
+	return m.cut(object, func(items []Value) []Value {
+		from, to := places(int64(len(items)))
+		return stride(items, from, to, step)
+	})
+}
+
+// substring is the part of s between two places, which are told how many
+// characters it has.
+func (m *machine) substring(s string, places func(n int64) (from, to int64)) string {
+	m.scan(2 * len(s))
+	from, to := places(int64(utf8.RuneCountInString(s)))
+	if from >= to {
+		return ""
+	}
+	s = s[runeOffset(s, int(from)):]
+	return s[:runeOffset(s, int(to-from))]
+}
+
+// runeOffset is where the character n begins, or the end of s where it has none.
+func runeOffset(s string, n int) int {
+	for at := range s {
+		if n == 0 {
+			return at
+		}
+		n--
+	}
+	return len(s)
 }
 
 // cut applies a slice to what can be sliced.
@@ -288,6 +328,7 @@ func (f filterExpr) apply(m *machine, s *scope, v Value) Value {
 // filter applies a filter by name.
 func (m *machine) filter(name string, v Value, a *args, line int) Value {
 	defer atLine(line)
+	m.spend(stepWork)
 	f, ok := filters[name]
 	if !ok {
 		raise("No filter named '%s'", name)
@@ -303,6 +344,7 @@ func (t testExpr) eval(m *machine, s *scope) Value {
 // test applies a test by name.
 func (m *machine) test(name string, v Value, a *args, line int) bool {
 	defer atLine(line)
+	m.spend(stepWork)
 	f, ok := tests[name]
 	if !ok {
 		raise("No test named '%s'", name)

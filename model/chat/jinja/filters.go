@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -62,11 +63,15 @@ func init() { //nolint:gochecknoinits // filters such as map call filters: a cyc
 	}
 }
 
+// caseWork is what a character's other case takes, as bytes that are looked at.
+const caseWork = 16
+
 func textFilter(name string, f func(string) string) func(*machine, Value, *args) Value {
 	return func(m *machine, v Value, a *args) Value {
 		a.bind(name)
 		s := m.str(v)
 		m.use(int64(len(s)))
+		m.scan(caseWork * len(s))
 		return sameKind(v, f(s))
 	}
 }
@@ -78,6 +83,10 @@ func titleFilter(s string) string {
 	begin := true
 	for _, r := range s {
 		switch {
+		case r < utf8.RuneSelf && begin:
+			out.WriteRune(unicode.ToUpper(r))
+		case r < utf8.RuneSelf:
+			out.WriteRune(unicode.ToLower(r))
 		case begin:
 			out.WriteString(upper(string(r)))
 		default:
@@ -122,14 +131,14 @@ func batchFilter(m *machine, v Value, a *args) Value {
 	if n < 1 {
 		raise("batch: linecount is %d", n)
 	}
-	return lazily(func() []Value {
+	return m.lazily(func() []Value {
 		items := m.mustIterate(v)
 		m.use(int64(len(items)) * valueSize)
 		var out []Value
 		for part := range slices.Chunk(items, n) {
 			part = slices.Clone(part)
 			if b.has("fill_with") {
-				m.use(int64(n) * valueSize)
+				m.useTimes(int64(n), valueSize)
 				for len(part) < n {
 					part = append(part, b.value("fill_with", nil))
 				}
@@ -146,6 +155,9 @@ func centerFilter(m *machine, v Value, a *args) Value {
 
 func lengthFilter(m *machine, v Value, a *args) Value {
 	a.bind("length")
+	if s, ok := asString(v); ok {
+		m.scan(len(s))
+	}
 	n, ok := length(v)
 	if !ok {
 		raise("object of type '%s' has no len()", typeName(v))
@@ -165,6 +177,7 @@ func defaultFilter(m *machine, v Value, a *args) Value {
 // sortKey is what sorting compares: text without regard to case.
 func (m *machine) sortKey(v Value, caseSensitive bool) Value {
 	if s, ok := asString(v); ok && !caseSensitive {
+		m.scan(caseWork * len(s))
 		return lower(s)
 	}
 	return v
@@ -220,7 +233,7 @@ func escapeFilter(m *machine, v Value, a *args) Value {
 	if s, ok := v.(markup); ok {
 		return s
 	}
-	return markup(m.join(escapeHTML.Replace(m.str(v))))
+	return markup(m.join(m.escape(m.str(v))))
 }
 
 func firstFilter(m *machine, v Value, a *args) Value {
@@ -229,8 +242,8 @@ func firstFilter(m *machine, v Value, a *args) Value {
 		if item, ok := g.next(); ok {
 			return item
 		}
-	} else if items := m.mustIterate(v); len(items) > 0 {
-		return items[0]
+	} else if item, ok := m.end(v, 0); ok {
+		return item
 	}
 	return &Undefined{"No first item, sequence was empty."}
 }
@@ -240,11 +253,27 @@ func lastFilter(m *machine, v Value, a *args) Value {
 	if _, ok := v.(*generator); ok {
 		raise("'generator' object is not reversible")
 	}
+	if item, ok := m.end(v, -1); ok {
+		return item
+	}
+	return &Undefined{"No last item, sequence was empty."}
+}
+
+// end is the first item (0) or the last (-1). It does not look at the others,
+// where that can be.
+func (m *machine) end(v Value, i int64) (Value, bool) {
+	_, isText := asString(v)
+	if _, ok := sequenceOf(v); ok || isText {
+		return m.at(v, i)
+	}
 	items := m.mustIterate(v)
 	if len(items) == 0 {
-		return &Undefined{"No last item, sequence was empty."}
+		return nil, false
 	}
-	return items[len(items)-1]
+	if i < 0 {
+		return items[len(items)-1], true
+	}
+	return items[0], true
 }
 
 func mustDefine(v Value) {
@@ -260,6 +289,7 @@ func floatFilter(m *machine, v Value, a *args) Value {
 		return f
 	}
 	if s, ok := asString(v); ok {
+		m.scan(len(s))
 		if f, ok := parseFloat(s); ok {
 			return f
 		}
@@ -295,6 +325,7 @@ func intFilter(m *machine, v Value, a *args) Value {
 	if !ok {
 		return otherwise
 	}
+	m.scan(len(s))
 	return parseInt(s, b.count("base", 10), otherwise)
 }
 
@@ -305,8 +336,10 @@ func parseInt(s string, base int, otherwise Value) Value {
 		for _, prefix := range map[int][]string{2: {"0b", "0B"}, 8: {"0o", "0O"}, 16: {"0x", "0X"}}[base] {
 			digits = strings.TrimPrefix(digits, prefix)
 		}
-		if i, ok := new(big.Int).SetString(digits, base); ok && len(digits) <= maxDigits {
-			return integer64(i)
+		if len(digits) <= maxDigits {
+			if i, ok := new(big.Int).SetString(digits, base); ok {
+				return integer64(i)
+			}
 		}
 	}
 	if f, ok := parseFloat(s); ok && !math.IsInf(f, 0) && !math.IsNaN(f) {
@@ -331,6 +364,7 @@ func formatFilter(m *machine, v Value, a *args) Value {
 func (m *machine) getter(path Value, otherwise Value) func(Value) Value {
 	var parts []Value
 	if s, ok := asString(path); ok {
+		m.use(int64(strings.Count(s, ".")+1) * 4 * valueSize)
 		for _, p := range strings.Split(s, ".") {
 			if i, err := strconv.ParseInt(p, 10, 32); err == nil && p[0] != '-' && p[0] != '+' {
 				parts = append(parts, i)
@@ -343,6 +377,7 @@ func (m *machine) getter(path Value, otherwise Value) func(Value) Value {
 	}
 	return func(v Value) Value {
 		for _, p := range parts {
+			m.spend(stepWork)
 			v = m.itemOf(v, p)
 			if _, undefined := v.(*Undefined); undefined && otherwise != nil {
 				v = otherwise
@@ -413,7 +448,7 @@ func (m *machine) splitIndented(text string) []string {
 
 func itemsFilter(m *machine, v Value, a *args) Value {
 	a.bind("items")
-	return lazily(func() []Value {
+	return m.lazily(func() []Value {
 		switch d := v.(type) {
 		case *Undefined:
 			return nil
@@ -442,7 +477,7 @@ func joinFilter(m *machine, v Value, a *args) Value {
 }
 
 func mapFilter(m *machine, v Value, a *args) Value {
-	return lazily(func() []Value {
+	return m.lazily(func() []Value {
 		if !truth(v) { // None, too
 			return nil
 		}
@@ -495,7 +530,7 @@ func extremeFilter(name string, sign int) func(*machine, Value, *args) Value {
 // whether they must pass or fail.
 func selectFilter(name string, byAttribute, want bool) func(*machine, Value, *args) Value {
 	return func(m *machine, v Value, a *args) Value {
-		return lazily(func() []Value {
+		return m.lazily(func() []Value {
 			if !truth(v) { // None, too
 				return nil
 			}
@@ -544,6 +579,7 @@ func replaceFilter(m *machine, v Value, a *args) Value {
 func reverseFilter(m *machine, v Value, a *args) Value {
 	a.bind("reverse")
 	if s, ok := asString(v); ok {
+		m.use(4 * int64(len(s)))
 		r := []rune(s)
 		slices.Reverse(r)
 		return sameKind(v, m.join(string(r)))
@@ -641,6 +677,7 @@ func sumFilter(m *machine, v Value, a *args) Value {
 	}
 	total := b.value("start", int64(0))
 	for _, item := range m.mustIterate(v) {
+		m.spend(stepWork)
 		total = m.operate("+", total, get(item))
 	}
 	return total
@@ -662,11 +699,13 @@ func truncateFilter(m *machine, v Value, a *args) Value {
 	if n < endLength || leeway < 0 {
 		raise("expected length >= %d, got %d", endLength, n)
 	}
+	if s, ok := asString(v); ok {
+		m.scan(len(s))
+	}
 	if l, ok := length(v); ok && l <= n+leeway {
 		return v
 	}
-	s := []rune(mustString("truncate", v))
-	cut := string(s[:n-endLength])
+	cut := truncated(mustString("truncate", v), n-endLength)
 	if !b.flag("killwords", false) {
 		if i := strings.LastIndex(cut, " "); i >= 0 {
 			cut = cut[:i]
@@ -681,7 +720,7 @@ func uniqueFilter(m *machine, v Value, a *args) Value {
 	if b.has("attribute") {
 		get = m.getter(b.value("attribute", nil), nil)
 	}
-	return lazily(func() []Value {
+	return m.lazily(func() []Value {
 		seen := NewDict()
 		var out []Value
 		for _, item := range m.mustIterate(v) {
@@ -699,6 +738,14 @@ func uniqueFilter(m *machine, v Value, a *args) Value {
 
 func wordcountFilter(m *machine, v Value, a *args) Value {
 	a.bind("wordcount")
-	words := strings.FieldsFunc(m.str(v), func(r rune) bool { return r != '_' && !isAlphanumeric(r) })
-	return int64(len(words))
+	words, inside := int64(0), false
+	s := m.str(v)
+	m.scan(caseWork * len(s))
+	for _, r := range s {
+		before := inside
+		if inside = r == '_' || isAlphanumeric(r); inside && !before {
+			words++
+		}
+	}
+	return words
 }

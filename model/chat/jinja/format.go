@@ -17,6 +17,9 @@ func (m *machine) percent(text string, operand Value) string {
 	if t, ok := operand.(tuple); ok {
 		p.rest = t
 	}
+	const matchSize = 256 // of what the pattern remembers
+	m.useTimes(int64(strings.Count(text, "%")), matchSize)
+	m.scan(caseWork * len(text))
 	last := 0
 	for _, at := range conversion.FindAllStringSubmatchIndex(text, -1) {
 		p.raw(text[last:at[0]])
@@ -153,10 +156,10 @@ func (m *machine) formatPercent(s *spec, v Value) string {
 }
 
 func truncated(s string, precision int) string {
-	if precision < 0 || utf8.RuneCountInString(s) <= precision {
+	if precision < 0 {
 		return s
 	}
-	return string([]rune(s)[:precision])
+	return s[:runeOffset(s, precision)]
 }
 
 // spec is how a value is formatted.
@@ -324,6 +327,7 @@ func formatMethod(m *machine, s string, a *args) Value {
 			f.out.WriteString(s)
 			break
 		}
+		m.spend(4 * stepWork)
 		f.out.WriteString(s[:i])
 		s = f.brace(s[i:])
 		m.hold(f.out.Len())

@@ -19,7 +19,7 @@ func globals(functions map[string]func([]Value) (Value, error)) map[string]Value
 			}
 			v, err := f(a.positional)
 			if err != nil {
-				panic(&Error{Message: err.Error(), Cause: err})
+				panic(&Error{Message: cutMessage(err.Error()), Cause: err})
 			}
 			return v
 		}}
@@ -59,6 +59,8 @@ func makeDict(m *machine, a *args) Value {
 		raise("dict expected at most 1 argument, got %d", len(a.positional))
 	}
 	if len(a.positional) == 1 {
+		n, _ := length(a.positional[0])
+		m.use(int64(n) * 4 * valueSize)
 		m.fill(out, a.positional[0])
 	}
 	for i, k := range a.named.keys {
@@ -70,12 +72,14 @@ func makeDict(m *machine, a *args) Value {
 
 func (m *machine) fill(out *Dict, v Value) {
 	if d, ok := v.(*Dict); ok {
+		m.spend(int64(d.Len()) * stepWork)
 		for i, k := range d.keys {
 			out.set(m, k, d.values[i])
 		}
 		return
 	}
 	for _, item := range m.mustIterate(v) {
+		m.spend(stepWork)
 		pair := m.mustIterate(item)
 		if len(pair) != 2 {
 			raise("a dict is made of pairs, got one of %d", len(pair))

@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -49,7 +50,7 @@ func render(source string, vars *Dict) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return t.Render(vars, Options{Functions: testFunctions, Limits: DefaultLimits})
+	return t.Render(context.Background(), vars, Options{Functions: testFunctions, Limits: DefaultLimits})
 }
 
 // TestJinja2: what Jinja2 renders is rendered, what it refuses is refused. See

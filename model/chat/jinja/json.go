@@ -95,6 +95,7 @@ func jsonFloat(f float64) string {
 // newline begins a line, where each item has its own.
 func (w *jsonWriter) newline() {
 	if w.lines {
+		w.m.hold(w.Len() + w.level*len(w.unit))
 		w.WriteByte('\n')
 		for range w.level {
 			w.WriteString(w.unit)
@@ -159,11 +160,19 @@ func (w *jsonWriter) key(k Value) string {
 	return ""
 }
 
+// quoteWork is what it takes to quote a byte, as bytes that are looked at.
+const quoteWork = 4
+
 var jsonEscapes = map[rune]string{'"': `\"`, '\\': `\\`, '\n': `\n`, '\r': `\r`, '\t': `\t`, '\b': `\b`, '\f': `\f`}
 
 func (w *jsonWriter) quote(s string) {
+	w.m.scan(quoteWork * len(s))
 	w.WriteByte('"')
 	for _, r := range s {
+		if r >= ' ' && r < utf8.RuneSelf && r != '"' && r != '\\' && r != 0x7F {
+			w.WriteByte(byte(r))
+			continue
+		}
 		escape, ok := jsonEscapes[r]
 		switch {
 		case ok:

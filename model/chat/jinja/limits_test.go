@@ -43,7 +43,7 @@ func TestLimits(t *testing.T) {
 			if err != nil {
 				return "", err
 			}
-			return tmpl.Render(NewDict(), Options{Limits: limits})
+			return tmpl.Render(t.Context(), NewDict(), Options{Limits: limits})
 		}()
 		require.ErrorContains(t, err, want, "%.80s gave %.80q", source, text)
 	}
@@ -61,7 +61,7 @@ func TestErrorsNameTheirLine(t *testing.T) {
 	cause := errors.New("cause")
 	tmpl, err := Parse("{{ f() }}")
 	require.NoError(t, err)
-	_, err = tmpl.Render(NewDict(), Options{Limits: DefaultLimits, Functions: map[string]func([]Value) (Value, error){
+	_, err = tmpl.Render(t.Context(), NewDict(), Options{Limits: DefaultLimits, Functions: map[string]func([]Value) (Value, error){
 		"f": func([]Value) (Value, error) { return nil, cause },
 	}})
 	require.ErrorIs(t, err, cause)
@@ -70,7 +70,7 @@ func TestErrorsNameTheirLine(t *testing.T) {
 func TestFromJSON(t *testing.T) {
 	v, err := FromJSON([]byte(` {"b": [1, -2.5e1, 12345678901234567890123, "x", null, true], "a": {}, "b2": 1e999} `))
 	require.NoError(t, err)
-	m := &machine{limits: DefaultLimits}
+	m := &machine{ctx: t.Context(), limits: DefaultLimits}
 	require.Equal(t, "{'b': [1, -25.0, 12345678901234567890123, 'x', None, True], 'a': {}, 'b2': inf}", m.repr(v))
 	for text, want := range map[string]string{
 		`{"a": 1`:                     "unexpected EOF",
@@ -94,6 +94,9 @@ func FuzzRender(f *testing.F) {
 		f.Add(c.Template)
 		f.Add(c.Template[:len(c.Template)/2])
 	}
+	for _, source := range hostile {
+		f.Add(source)
+	}
 	vars := variables(f, fixture.Vars)
 	limits := Limits{Steps: 20_000, Bytes: 1 << 20, Depth: 200}
 	f.Fuzz(func(t *testing.T, source string) {
@@ -103,13 +106,13 @@ func FuzzRender(f *testing.F) {
 			require.ErrorAs(t, err, &e)
 			return
 		}
-		text, err := tmpl.Render(vars, Options{Functions: testFunctions, Limits: limits})
+		text, err := tmpl.Render(t.Context(), vars, Options{Functions: testFunctions, Limits: limits})
 		if err != nil {
 			var e *Error
 			require.ErrorAs(t, err, &e)
 		}
 		require.LessOrEqual(t, int64(len(text)), limits.Bytes)
-		again, errAgain := tmpl.Render(vars, Options{Functions: testFunctions, Limits: limits})
+		again, errAgain := tmpl.Render(t.Context(), vars, Options{Functions: testFunctions, Limits: limits})
 		require.Equal(t, text, again)
 		require.Equal(t, err == nil, errAgain == nil)
 	})

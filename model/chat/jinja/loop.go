@@ -29,6 +29,7 @@ func (f forStmt) over(m *machine, s *scope, iterable Value, depth int64) {
 	}
 	completed := false
 	for i, v := range l.items {
+		m.spend(2 * stepWork)
 		l.at = i
 		inner := s.inner()
 		inner.set("loop", l)
@@ -51,6 +52,7 @@ func (f forStmt) filtered(m *machine, s *scope, items []Value) []Value {
 	}
 	var out []Value
 	for _, v := range items {
+		m.spend(stepWork)
 		inner := s.inner()
 		m.assign(inner, f.target, v)
 		if truth(m.eval(f.test, inner)) {

@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"context"
 	"fmt"
 	"strings"
 )
@@ -23,16 +24,30 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("line %d: %s", e.Line, e.Message)
 }
 
+// longestMessage bounds an error's text, in bytes: it may repeat a client's.
+const longestMessage = 4 << 10
+
 // raise ends the rendering. Render recovers it, and nothing else.
 func raise(format string, args ...any) {
-	panic(&Error{Message: fmt.Sprintf(format, args...)})
+	panic(&Error{Message: cutMessage(fmt.Sprintf(format, args...))})
+}
+
+func cutMessage(s string) string {
+	if len(s) <= longestMessage {
+		return s
+	}
+	return strings.ToValidUTF8(s[:longestMessage], "") + "…"
 }
 
 func (u *Undefined) raise() { raise("%s", u.what) }
 
 // Limits bound a rendering.
 type Limits struct {
-	// Steps is how many expressions and statements are evaluated.
+	// Steps is how much work is done. An expression or statement that is
+	// evaluated is one step, an iteration of a loop two; what looks at text or at
+	// a list takes one more for every 64 bytes or 8 items, whatever it makes of
+	// them. So a step takes well under a microsecond, and all of them bound the
+	// time.
 	Steps int64
 	// Bytes is how much text and how many values are made, in all.
 	Bytes int64
@@ -43,10 +58,21 @@ type Limits struct {
 // valueSize is what a value in a list is counted as, in bytes.
 const valueSize = 16
 
+// Work is counted in parts of a step.
+const (
+	stepWork = 64 // of a step
+	byteWork = 1  // of a byte that is looked at
+	itemWork = 8  // of an item of a list or dict that is looked at
+	// checkWork is done between two looks at the context: some 100 µs.
+	checkWork = 4096 * stepWork
+)
+
 // machine is one rendering.
 type machine struct {
+	ctx    context.Context
 	limits Limits
-	steps  int64
+	work   int64
+	check  int64 // the work at which the context is looked at next
 	bytes  int64
 	depth  int
 	// globals are below all scopes.
@@ -56,9 +82,7 @@ type machine struct {
 
 // enter counts a step and a level; the function that it returns leaves.
 func (m *machine) enter() func() {
-	if m.steps++; m.steps > m.limits.Steps {
-		raise("the template takes more than %d steps", m.limits.Steps)
-	}
+	m.spend(stepWork)
 	if m.depth++; m.depth > m.limits.Depth {
 		raise("the template nests deeper than %d", m.limits.Depth)
 	}
@@ -67,10 +91,34 @@ func (m *machine) enter() func() {
 
 func (m *machine) leave() { m.depth-- }
 
-// use counts bytes that are about to be made.
+// spend counts work that is about to be done. It ends the rendering where that is
+// more than the limit, and where nobody waits for it any more.
+func (m *machine) spend(work int64) {
+	m.work += work
+	if m.work >= m.check {
+		m.look()
+	}
+}
+
+func (m *machine) look() {
+	if m.work/stepWork > m.limits.Steps {
+		raise("the template takes more than %d steps", m.limits.Steps)
+	}
+	if m.ctx.Err() != nil {
+		cause := context.Cause(m.ctx)
+		panic(&Error{Message: "rendering was broken off: " + cause.Error(), Cause: cause})
+	}
+	m.check = min(m.work+checkWork, (m.limits.Steps+1)*stepWork)
+}
+
+// scan counts the work of looking at bytes of text.
+func (m *machine) scan(bytes int) { m.spend(int64(bytes) * byteWork) }
+
+// use counts bytes that are about to be made, and the work of that.
 func (m *machine) use(bytes int64) {
 	m.bytes += bytes
 	m.hold(0)
+	m.spend(bytes / 4)
 }
 
 // hold raises where the bytes that have been counted, and some that will be, are
@@ -130,6 +178,7 @@ func (s *scope) set(name string, v Value) {
 
 func (m *machine) lookup(s *scope, name string) Value {
 	for ; s != nil; s = s.outer {
+		m.spend(itemWork)
 		if v, ok := s.vars[name]; ok {
 			return v
 		}

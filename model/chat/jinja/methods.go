@@ -163,6 +163,7 @@ func stringMethod(object Value, name string) (Value, bool) {
 		if f == nil {
 			raise("the method '%s' of 'str' is not supported", name)
 		}
+		m.scan(methodWork(name) * len(s))
 		if _, ok := object.(markup); ok {
 			return m.markupMethod(name, f, s, a)
 		}
@@ -172,6 +173,17 @@ func stringMethod(object Value, name string) (Value, bool) {
 		}
 		return v
 	}}, true
+}
+
+// methodWork is what a method does for each byte of its string.
+func methodWork(name string) int {
+	switch name {
+	case "startswith", "endswith", "removeprefix", "removesuffix":
+		return 0 // they look at the affix alone
+	case "capitalize", "casefold", "lower", "upper", "swapcase", "title", "islower", "isupper", "istitle":
+		return caseWork
+	}
+	return 2
 }
 
 // markupMethod is a method of a markup: what it inserts is escaped, and what it
@@ -203,7 +215,7 @@ func (m *machine) markupMethod(name string, f func(*machine, string, *args) Valu
 // escaped escapes a string, unless it is a markup.
 func (m *machine) escaped(v Value) Value {
 	if s, ok := v.(string); ok {
-		return markup(m.join(escapeHTML.Replace(s)))
+		return markup(m.join(m.escape(s)))
 	}
 	return v
 }
@@ -302,13 +314,26 @@ func textTest(is func(string) bool) func(*machine, string, *args) Value {
 	}
 }
 
+// anyOf matches the characters of a string.
+func anyOf(m *machine, chars string) func(rune) bool {
+	const few = 16
+	if len(chars) <= few {
+		return func(r rune) bool { return strings.ContainsRune(chars, r) }
+	}
+	m.use(int64(len(chars)) * valueSize)
+	set := map[rune]bool{}
+	for _, r := range chars {
+		set[r] = true
+	}
+	return func(r rune) bool { return set[r] }
+}
+
 func stripMethod(left, right bool) func(*machine, string, *args) Value {
-	return func(_ *machine, s string, a *args) Value {
+	return func(m *machine, s string, a *args) Value {
 		b := a.bindPositional("strip", "chars")
 		is := isSpace
 		if b.has("chars") {
-			chars := b.text("chars", "")
-			is = func(r rune) bool { return strings.ContainsRune(chars, r) }
+			is = anyOf(m, b.text("chars", ""))
 		}
 		if left {
 			s = strings.TrimLeftFunc(s, is)
@@ -322,12 +347,18 @@ func stripMethod(left, right bool) func(*machine, string, *args) Value {
 
 // affixMethod is startswith or endswith: of one string or any of a tuple.
 func affixMethod(name string, has func(s, affix string) bool) func(*machine, string, *args) Value {
-	return func(_ *machine, s string, a *args) Value {
+	return func(m *machine, s string, a *args) Value {
+		begins := func(v Value) bool {
+			affix := mustString(name, v)
+			m.spend(itemWork)
+			m.scan(min(len(affix), len(s)))
+			return has(s, affix)
+		}
 		v := a.bindPositional(name, "affix").need("affix")
 		if t, ok := v.(tuple); ok {
-			return slices.ContainsFunc(t, func(v Value) bool { return has(s, mustString(name, v)) })
+			return slices.ContainsFunc(t, begins)
 		}
-		return has(s, mustString(name, v))
+		return begins(v)
 	}
 }
 
@@ -356,6 +387,7 @@ func splitMethod(at func(s, sep string, most int) []string, space func(s string,
 			most = len(s) + 1
 		}
 		if !b.has("sep") {
+			m.hold(len(s) * valueSize / 2) // a part has a byte at least, and one between
 			return m.strings(space(s, most))
 		}
 		sep := b.text("sep", "")
@@ -428,6 +460,8 @@ func isLineEnd(r rune) bool {
 
 func splitLines(m *machine, s string, a *args) Value {
 	keep := a.bind("splitlines", "keepends").flag("keepends", false)
+	m.scan(len(s))
+	m.hold(strings.Count(s, "\n") * valueSize)
 	var out []string
 	for s != "" {
 		text, end := s, ""
@@ -473,6 +507,7 @@ func replaceMethod(m *machine, s string, a *args) Value {
 
 // replace counts the result before it makes it.
 func (m *machine) replace(s, from, to string, count int) string {
+	m.scan(2 * (len(s) + len(from)))
 	n := strings.Count(s, from)
 	if count >= 0 {
 		n = min(n, count)
@@ -484,6 +519,7 @@ func (m *machine) replace(s, from, to string, count int) string {
 
 func joinMethod(m *machine, s string, a *args) Value {
 	items := m.mustIterate(a.bindPositional("join", "iterable").need("iterable"))
+	m.use(int64(len(items)) * valueSize)
 	parts := make([]string, len(items))
 	for i, v := range items {
 		text, ok := asString(v)
@@ -517,8 +553,8 @@ func window(s string, b bound) (part string, before int) {
 	if start > end {
 		return "", -1
 	}
-	r := []rune(s)
-	return string(r[start:end]), int(start)
+	s = s[runeOffset(s, int(start)):]
+	return s[:runeOffset(s, int(end-start))], int(start)
 }
 
 func findMethod(name string, find func(s, sub string) int) func(*machine, string, *args) Value {

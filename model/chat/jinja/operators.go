@@ -47,12 +47,20 @@ func undefinedOf(values ...Value) *Undefined {
 	return nil
 }
 
+// escape is a string's HTML, counted before it is made: a character becomes five
+// at most.
+func (m *machine) escape(s string) string {
+	m.scan(4 * len(s))
+	m.hold(5 * len(s))
+	return escapeHTML.Replace(s)
+}
+
 // add joins strings, lists and tuples.
 func (m *machine) add(a, b Value) (Value, bool) {
 	switch a := a.(type) {
 	case string:
 		if mb, ok := b.(markup); ok {
-			return markup(m.join(escapeHTML.Replace(a), string(mb))), true
+			return markup(m.join(m.escape(a), string(mb))), true
 		}
 		if sb, ok := b.(string); ok {
 			return m.join(a, sb), true
@@ -62,7 +70,7 @@ func (m *machine) add(a, b Value) (Value, bool) {
 			return markup(m.join(string(a), string(mb))), true
 		}
 		if sb, ok := b.(string); ok {
-			return markup(m.join(string(a), escapeHTML.Replace(sb))), true
+			return markup(m.join(string(a), m.escape(sb))), true
 		}
 	case *List:
 		if lb, ok := b.(*List); ok {
@@ -261,7 +269,11 @@ func (m *machine) equal(a, b Value) bool {
 	defer m.enter()()
 	if sa, ok := asString(a); ok {
 		sb, ok := asString(b)
-		return ok && sa == sb
+		if !ok || len(sa) != len(sb) {
+			return false
+		}
+		m.scan(len(sa) / 4)
+		return sa == sb
 	}
 	if c, ok := compareNumbers(a, b); ok {
 		return c == 0
@@ -331,12 +343,14 @@ func (m *machine) order(op string, a, b Value) int {
 	if u := undefinedOf(a, b); u != nil {
 		u.raise()
 	}
+	m.spend(stepWork)
 	if c, ok := compareNumbers(a, b); ok {
 		return c
 	}
 	sa, okA := asString(a)
 	sb, okB := asString(b)
 	if okA && okB {
+		m.scan(min(len(sa), len(sb)) / 4)
 		return strings.Compare(sa, sb)
 	}
 	itemsA, okA := sequenceOf(a)
@@ -399,6 +413,7 @@ func (m *machine) contains(container, item Value) bool {
 		if !ok {
 			raise("'in <string>' requires string as left operand, not %s", typeName(item))
 		}
+		m.scan(len(s) + len(part))
 		return strings.Contains(s, part)
 	}
 	if d, ok := container.(*Dict); ok {

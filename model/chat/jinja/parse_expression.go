@@ -235,6 +235,9 @@ func (p *parser) strings() string {
 }
 
 func (p *parser) integer(text string) Value {
+	if len(text) > maxDigits {
+		p.fail("an integer of %d digits; at most %d are taken", len(text), maxDigits)
+	}
 	i, ok := new(big.Int).SetString(text, 0)
 	if !ok { // zeros in front
 		i, ok = new(big.Int).SetString(text, 10)

@@ -6,16 +6,18 @@
 // models, messages or files.
 //
 // A template is data that a stranger wrote: it can neither loop nor grow without
-// bound (Limits), and what Jinja2 refuses, or is not supported here, is an error.
+// bound (Limits), it ends with its context, and what Jinja2 refuses, or is not
+// supported here, is an error.
 package jinja
 
 import (
+	"context"
 	"fmt"
 	"strings"
 )
 
 // MaxSource bounds a template, in bytes.
-const MaxSource = 4 << 20
+const MaxSource = 1 << 20
 
 // Template is a parsed template. It is safe for concurrent use.
 type Template struct{ body block }
@@ -38,8 +40,9 @@ func Parse(source string) (t *Template, err error) {
 	return &Template{p.body()}, nil
 }
 
-// DefaultLimits are enough for a conversation of megabytes.
-var DefaultLimits = Limits{Steps: 10_000_000, Bytes: 1 << 30, Depth: 2000}
+// DefaultLimits are enough for a conversation of megabytes. All steps take about
+// a second.
+var DefaultLimits = Limits{Steps: 10_000_000, Bytes: 512 << 20, Depth: 2000}
 
 // Options are how a template is rendered.
 type Options struct {
@@ -49,9 +52,10 @@ type Options struct {
 	Limits    Limits
 }
 
-// Render renders the template with variables. Errors are *Error.
-func (t *Template) Render(variables *Dict, o Options) (text string, err error) {
-	m := &machine{limits: o.Limits, out: &strings.Builder{}, globals: globals(o.Functions)}
+// Render renders the template with variables, until ctx ends. Errors are *Error;
+// that of a context is their Cause.
+func (t *Template) Render(ctx context.Context, variables *Dict, o Options) (text string, err error) {
+	m := &machine{ctx: ctx, limits: o.Limits, out: &strings.Builder{}, globals: globals(o.Functions)}
 	top := &scope{}
 	for i, k := range variables.keys {
 		top.set(k.(string), variables.values[i])

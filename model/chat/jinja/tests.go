@@ -25,8 +25,8 @@ func init() { //nolint:gochecknoinits // the test named test asks for tests: a c
 		"string":      kindTest(func(v Value) bool { _, ok := asString(v); return ok }),
 		"iterable":    kindTest(iterable),
 		"sequence":    kindTest(sequential),
-		"lower":       func(m *machine, v Value, a *args) bool { s := m.str(v); return cased(s) && s == lower(s) },
-		"upper":       func(m *machine, v Value, a *args) bool { s := m.str(v); return cased(s) && s == upper(s) },
+		"lower":       caseTest(lower),
+		"upper":       caseTest(upper),
 		"even":        func(m *machine, v Value, a *args) bool { return m.divides(v, int64(2)) },
 		"odd":         func(m *machine, v Value, a *args) bool { return !m.divides(v, int64(2)) },
 		"divisibleby": func(m *machine, v Value, a *args) bool { return m.divides(v, a.bind("divisibleby", "num").need("num")) },
@@ -42,6 +42,14 @@ func init() { //nolint:gochecknoinits // the test named test asks for tests: a c
 		for _, n := range names {
 			tests[n] = func(m *machine, v Value, a *args) bool { return m.compare(op, v, a.bind(n, "other").need("other")) }
 		}
+	}
+}
+
+func caseTest(to func(string) string) func(*machine, Value, *args) bool {
+	return func(m *machine, v Value, _ *args) bool {
+		s := m.str(v)
+		m.scan(caseWork * len(s))
+		return cased(s) && s == to(s)
 	}
 }
 

@@ -50,8 +50,10 @@ func (w *reprWriter) write(v Value) {
 	case float64:
 		w.WriteString(floatString(v))
 	case string:
+		w.m.scan(quoteWork * len(v))
 		writeQuoted(&w.Builder, v)
 	case markup:
+		w.m.scan(quoteWork * len(v))
 		w.WriteString("Markup(")
 		writeQuoted(&w.Builder, string(v))
 		w.WriteByte(')')
@@ -66,6 +68,7 @@ func (w *reprWriter) write(v Value) {
 	case *Dict:
 		w.dict(v)
 	case *view:
+		w.m.use(int64(v.dict.Len()) * 4 * valueSize)
 		w.items("dict_"+v.kind+"([", v.items(), "])")
 	case numbers:
 		w.WriteString(v.String())

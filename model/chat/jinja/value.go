@@ -33,11 +33,50 @@ type dictKey any
 // Dict is a dict: its keys keep the order in which they came.
 type Dict struct {
 	keys, values []Value
-	index        map[dictKey]int
+	// index finds keys by their hashes once there are more than fewKeys: most
+	// dicts have few, and a client may send a million of them.
+	index map[dictKey]int
 }
 
+// fewKeys are compared one after the other.
+const fewKeys = 8
+
 // NewDict returns an empty dict.
-func NewDict() *Dict { return &Dict{index: map[dictKey]int{}} }
+func NewDict() *Dict { return &Dict{} }
+
+// find returns the place of a key by its hash.
+func (d *Dict) find(m *machine, k dictKey) (int, bool) {
+	if d.index != nil {
+		i, ok := d.index[k]
+		return i, ok
+	}
+	text, isText := k.(string)
+	for i, key := range d.keys {
+		if s, ok := asString(key); ok || isText { // what is text is text alone
+			if ok && isText && s == text {
+				return i, true
+			}
+		} else if m.hash(key) == k {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// note puts the last key into the index, where there is one or is to be one.
+func (d *Dict) note(m *machine) {
+	n := len(d.keys)
+	if n <= fewKeys {
+		return
+	}
+	if d.index == nil {
+		d.index = make(map[dictKey]int, n)
+		for i, key := range d.keys {
+			d.index[m.hash(key)] = i
+		}
+	}
+	d.index[m.hash(d.keys[n-1])] = n - 1
+}
 
 // Len is the number of keys.
 func (d *Dict) Len() int { return len(d.keys) }
@@ -50,18 +89,17 @@ func (d *Dict) Get(key string) (Value, bool) { return d.get(nil, key) }
 
 // set needs no machine where the key is a string.
 func (d *Dict) set(m *machine, key, v Value) {
-	k := m.hash(key)
-	if i, ok := d.index[k]; ok {
+	if i, ok := d.find(m, m.hash(key)); ok {
 		d.values[i] = v
 		return
 	}
-	d.index[k] = len(d.keys)
 	d.keys = append(d.keys, key)
 	d.values = append(d.values, v)
+	d.note(m)
 }
 
 func (d *Dict) get(m *machine, key Value) (Value, bool) {
-	i, ok := d.index[m.hash(key)]
+	i, ok := d.find(m, m.hash(key))
 	if !ok {
 		return nil, false
 	}
@@ -74,11 +112,17 @@ type noneKey struct{}
 // tupleKey is a tuple as a key, by its parts' hashes written out.
 type tupleKey string
 
-// hash returns what a dict keeps a key under; it raises for what has no hash.
+// hash returns what a dict keeps a key under; it raises for what has no hash. It
+// needs no machine where the value is a string.
 func (m *machine) hash(v Value) dictKey {
 	switch v := v.(type) {
 	case nil:
 		return noneKey{}
+	case string:
+		if m != nil {
+			m.scan(len(v))
+		}
+		return v
 	case bool:
 		return boolInt(v)
 	case float64:
@@ -97,6 +141,7 @@ func (m *machine) hash(v Value) dictKey {
 			fmt.Fprintf(&k, "%T %#[1]v,", m.hash(item))
 			m.hold(k.Len())
 		}
+		m.scan(k.Len())
 		return tupleKey(k.String())
 	case *List, *Dict, *view:
 		raise("unhashable type: '%s'", typeName(v))
@@ -151,8 +196,14 @@ type generator struct {
 	items []Value
 }
 
-// lazily returns a generator of what make returns.
-func lazily(make func() []Value) *generator { return &generator{kind: "generator", make: make} }
+// lazily returns a generator of what make returns. To make the items of one may
+// make those of another, and so on: each is a level.
+func (m *machine) lazily(makeItems func() []Value) *generator {
+	return &generator{kind: "generator", make: func() []Value {
+		defer m.enter()()
+		return makeItems()
+	}}
+}
 
 // rest uses the generator up.
 func (g *generator) rest() []Value {
@@ -285,6 +336,10 @@ func truth(v Value) bool {
 		return v != 0
 	case float64:
 		return v != 0
+	case string:
+		return v != ""
+	case markup:
+		return v != ""
 	case *Undefined:
 		return false
 	}
@@ -319,8 +374,16 @@ func length(v Value) (int, bool) {
 	return 0, false
 }
 
-// iterate returns what a for loop over v sees. A generator is used up.
+// iterate returns what a for loop over v sees, and counts the work of looking at
+// each of it. A generator is used up.
 func (m *machine) iterate(v Value) ([]Value, bool) {
+	items, ok := m.items(v)
+	m.spend(int64(len(items)) * itemWork)
+	return items, ok
+}
+
+// items is iterate, but for the work.
+func (m *machine) items(v Value) ([]Value, bool) {
 	switch v := v.(type) {
 	case string:
 		return m.characters(v), true
@@ -357,6 +420,7 @@ func (m *machine) mustIterate(v Value) []Value {
 
 // characters lists a string's characters.
 func (m *machine) characters(s string) []Value {
+	m.scan(len(s))
 	n := utf8.RuneCountInString(s)
 	m.use(int64(n) * 2 * valueSize)
 	out := make([]Value, 0, n)

@@ -1,0 +1,76 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"connectrpc.com/connect"
+
+	"github.com/tandem-moe/tandem/internal/tandemv1"
+)
+
+// Judge compares what members have loaded with what the cluster serves.
+type Judge interface {
+	// Weights is how many weights a member holds: no more digests are taken of it.
+	Weights(m Member) int
+	// Compare returns nil where the digests of a member's weights are those that
+	// the cluster serves. It may wait, until ctx ends.
+	Compare(ctx context.Context, m Member, digests []uint64) error
+}
+
+// digestsPerMessage keeps a message of digests within 32 KiB.
+const digestsPerMessage = 4 << 10
+
+// Weights tells the digests of what the node has loaded, before it is Ready.
+func (s *Session) Weights(digests []uint64) error {
+	for some := range slices.Chunk(digests, digestsPerMessage) {
+		if err := s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Weights{Weights: &tandemv1.Weights{Digests: some}}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// judging is the judgement of one member's weights.
+type judging struct {
+	judge   Judge // nil: nobody judges
+	member  Member
+	digests []uint64
+	// verdict is where Compare's result comes, once it has been asked.
+	verdict chan error
+}
+
+// add takes digests, no more than the member has weights.
+func (j *judging) add(digests []uint64) error {
+	limit := 0
+	if j.judge != nil {
+		limit = j.judge.Weights(j.member)
+	}
+	if j.verdict != nil || len(j.digests)+len(digests) > limit {
+		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("node %s tells of %d weights or more, its part has %d", j.member.ID, len(j.digests)+len(digests), limit))
+	}
+	j.digests = append(j.digests, digests...)
+	return nil
+}
+
+// ask has the weights compared; the verdict comes once, before ctx ends or soon
+// after.
+func (j *judging) ask(ctx context.Context) error {
+	if j.verdict != nil {
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("a node is ready once"))
+	}
+	j.verdict = make(chan error, 1)
+	if j.judge == nil {
+		j.verdict <- nil
+		return nil
+	}
+	go func() { j.verdict <- j.judge.Compare(ctx, j.member, j.digests) }()
+	return nil
+}
+
+// rejected is a verdict as the end of a stream.
+func rejected(m Member, err error) error {
+	return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("node %s refused: %w", m.ID, err))
+}

@@ -1,0 +1,115 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/model/checkpoint"
+	"github.com/tandem-moe/tandem/route"
+)
+
+// frontName is who the front end is where weights differ.
+const frontName = "the front end"
+
+// judge compares the weights of a cluster's nodes with each other's, and with the
+// front end's own files. The front end loads nothing: it reads its files while the
+// nodes load theirs, and what it lacks it takes from the first node that holds
+// it.
+type judge struct {
+	model     *Model
+	placement route.Placement
+	log       *slog.Logger
+	// read is closed once the front end's own files have been read, as far as they
+	// are there.
+	read chan struct{}
+}
+
+func newJudge(m *Model, experts int, log *slog.Logger) *judge {
+	return &judge{model: m, placement: route.Even(m.Spec.Router.Experts, experts), log: log, read: make(chan struct{})}
+}
+
+// role is a member's.
+func (j *judge) role(m cluster.Member) model.Role {
+	if m.Role == cluster.Attention {
+		return attentionRole
+	}
+	return expertRole(j.placement.Experts(m.Place))
+}
+
+// Weights implements cluster.Judge.
+func (j *judge) Weights(m cluster.Member) int {
+	names, err := j.model.Spec.WeightNames(j.role(m))
+	if err != nil {
+		return 0
+	}
+	return len(names)
+}
+
+// Compare implements cluster.Judge.
+func (j *judge) Compare(ctx context.Context, m cluster.Member, digests []uint64) error {
+	select {
+	case <-j.read:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	list := make(checkpoint.Digests, len(digests))
+	for i, d := range digests {
+		list[i] = checkpoint.Digest(d)
+	}
+	err := j.model.record(m.ID, j.role(m), list)
+	if err != nil {
+		j.log.Warn("a node is refused: its weights are not the cluster's", "node", m.ID, "address", m.Addr, "reason", err)
+	}
+	return err
+}
+
+// readOwn reads the front end's files, as far as they are there, with half of the
+// processors: nodes may be on this host.
+func (j *judge) readOwn(ctx context.Context) error {
+	began, bytes := time.Now(), int64(0)
+	for _, r := range []model.Role{attentionRole, j.model.Spec.AllExperts()} {
+		names, refs, err := j.own(r)
+		if err != nil {
+			return err
+		}
+		digests, err := j.model.Checkpoint.Digests(ctx, refs, max(1, runtime.GOMAXPROCS(0)/2))
+		if err != nil {
+			return fmt.Errorf("reading the front end's weights: %w", err)
+		}
+		if err := j.model.Weights.Add(frontName, names, digests); err != nil {
+			return err
+		}
+		bytes += j.model.Checkpoint.BytesOf(refs)
+	}
+	close(j.read)
+	j.log.Info("read the front end's own weights, with which the nodes' are compared", "bytes", bytes, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// own lists the weights of a role that the front end's files hold.
+func (j *judge) own(r model.Role) (names []string, refs []model.Ref, err error) {
+	c, err := layer.Tie(j.model.Checkpoint, j.model.Spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := c.Weights(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	allNames, err := j.model.Spec.WeightNames(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, ref := range all {
+		if j.model.Checkpoint.Has(ref.Name) {
+			names, refs = append(names, allNames[i]), append(refs, ref)
+		}
+	}
+	return names, refs, nil
+}

@@ -1,0 +1,85 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/m2n"
+)
+
+// joinError is a failure to become a member: the front end may not have been started,
+// or has no place now.
+type joinError struct{ error }
+
+func (e *joinError) Unwrap() error { return e.error }
+
+// How often a node says that it still waits to be admitted, and after how long that
+// needs an operator.
+const (
+	sayAgain  = 30 * time.Second
+	longWhile = time.Minute
+)
+
+// waiting tells an operator why a node is not a member. It is pure: times are passed
+// in. What nodes do while a cluster starts, stops or changes is no warning.
+type waiting struct {
+	log   *slog.Logger
+	since time.Time // of the first failure to join in a row; zero: the last one did not fail
+	said  time.Time
+	kind  string // of what was said
+}
+
+// tell notes why the node is not a member, and logs it unless it has just said so.
+func (w *waiting) tell(now time.Time, err error) {
+	var join *joinError
+	if !errors.As(err, &join) {
+		w.since, w.kind = time.Time{}, ""
+		w.log.Log(context.Background(), lossLevel(err), "not a member of the cluster any more, trying to join", "reason", err)
+		return
+	}
+	if w.since.IsZero() {
+		w.since = now
+	}
+	kind := joinKind(err)
+	if kind == w.kind && now.Sub(w.said) < sayAgain {
+		return
+	}
+	w.kind, w.said = kind, now
+	level := slog.LevelInfo
+	waited := now.Sub(w.since)
+	if kind != absent && waited >= longWhile {
+		level = slog.LevelWarn
+	}
+	w.log.Log(context.Background(), level, kind+", trying to join", "waited", waited.Round(time.Second), "reason", err)
+}
+
+// Kinds of failures to join.
+const (
+	absent  = "waiting for the front end to start"
+	refused = "waiting to be admitted"
+)
+
+// joinKind tells a front end that nobody is reached at from one that admits nobody.
+func joinKind(err error) string {
+	var dial *net.OpError
+	var name *net.DNSError
+	if errors.As(err, &dial) && dial.Op == "dial" || errors.As(err, &name) {
+		return absent
+	}
+	return refused
+}
+
+// lossLevel is how loud the end of a membership is: a warning where something broke.
+func lossLevel(err error) slog.Level {
+	var changed *changedError
+	orderly := errors.As(err, &changed) || errors.Is(err, m2n.ErrClosed) || strings.Contains(err.Error(), cluster.ErrStopping.Error())
+	if orderly {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
+}
