@@ -52,6 +52,7 @@ func TestAnswers(t *testing.T) {
 			{"/v1/models/also-fake", ""},
 			{"/v1/models/other", ""},
 			{"/v1/models/", ""},
+			{"/", ""},
 			{"/health", ""},
 			{"/version", ""},
 			{"/nowhere", ""},

@@ -12,23 +12,16 @@ import (
 
 // chat answers /v1/chat/completions.
 func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, (*Parser).Chat)
-	if err != nil {
-		return err
-	}
-	if err := s.checkModel(request.Model); err != nil {
-		return err
-	}
-	job, asked, err := s.chatJob(r.Context(), request)
+	job, err := prepared(s, w, r, (*Parser).Chat, s.chatJob)
 	if err != nil {
 		return err
 	}
 	object := "chat.completion"
-	if request.Stream {
+	if job.request.Stream {
 		object = "chat.completion.chunk"
 	}
-	job.envelope = s.envelope(w, r, "chatcmpl-", object, &request.Sampling)
-	return aboutMessages(s.run(w, r.Context(), asked, &request.Sampling, job))
+	job.envelope = s.envelope(w, "chatcmpl-", object, &job.request.Sampling)
+	return aboutMessages(s.run(w, r.Context(), job.asked, &job.request.Sampling, job))
 }
 
 // aboutMessages names the field of a chat that its prompt comes from.
@@ -106,25 +99,34 @@ func openFinal(text, final string) (string, error) {
 // chatJob is a job of /v1/chat/completions.
 type chatJob struct {
 	envelope
+	asked   completion.Request
 	request *ChatRequest
 	naming  naming
 	ids     []int32
 	started []bool
 }
 
-// chatJob prepares a request of /v1/chat/completions.
-func (s *Server) chatJob(ctx context.Context, r *ChatRequest) (*chatJob, completion.Request, error) {
+// chatJob prepares a request of /v1/chat/completions. Templates write special
+// tokens themselves; more are added only where the client asks.
+func (s *Server) chatJob(ctx context.Context, r *ChatRequest) (*chatJob, error) {
+	if err := s.checkModel(r.Model); err != nil {
+		return nil, err
+	}
 	asked, err := s.base(&r.Sampling)
 	if err != nil {
-		return nil, asked, err
+		return nil, err
 	}
-	ids, err := s.chatIDs(ctx, &r.Conversation, r.AddSpecialTokens)
+	text, err := s.render(ctx, &r.Conversation)
 	if err != nil {
-		return nil, asked, err
+		return nil, err
+	}
+	ids, err := s.encodeFitting(ctx, &r.Sampling, text, first(false, r.AddSpecialTokens))
+	if err != nil {
+		return nil, aboutMessages(err)
 	}
 	asked.Prompts = [][]int32{ids}
 	if err := s.truncate(&r.Sampling, asked.Prompts, specials{}, first(1, r.MaxTokens)); err != nil {
-		return nil, asked, err
+		return nil, err
 	}
 	ids = asked.Prompts[0]
 	asked.MaxTokens, asked.Clip = s.chatBudget(r)
@@ -133,19 +135,9 @@ func (s *Server) chatJob(ctx context.Context, r *ChatRequest) (*chatJob, complet
 	}
 	r.Conversation = Conversation{} // it is part of the body, which is not held while the model writes
 	return &chatJob{
-		request: r, ids: ids, naming: naming{s.cfg.Service.Tokenizer(), r.ReturnTokensAsTokenIDs},
+		asked: asked, request: r, ids: ids, naming: naming{s.cfg.Service.Tokenizer(), r.ReturnTokensAsTokenIDs},
 		started: make([]bool, asked.N),
-	}, asked, nil
-}
-
-// chatIDs are a conversation's tokens. Templates write special tokens
-// themselves; more are added only where the client asks.
-func (s *Server) chatIDs(ctx context.Context, c *Conversation, addSpecial *bool) ([]int32, error) {
-	text, err := s.render(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	return s.cfg.Service.Tokenizer().Encode(text, first(false, addSpecial)), nil
+	}, nil
 }
 
 // chatBudget is the output's bound: the client's, which must fit, or the

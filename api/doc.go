@@ -31,7 +31,15 @@
 // U+FFFD, and its bytes are told. −∞ is −9999. token_ids and the usage count the
 // token that ended the output; its text is left out.
 //
-// An error before the first event of a stream is a plain answer with its status.
-// After that it is an event {"error": …}, and the connection closes without
-// [DONE].
+// A stream begins at once, before its first token, with a comment, and has another
+// whenever it was silent for a while: proxies close connections on which nothing
+// comes. What is known of a request by then, that it is valid and has a place in
+// the queue, has a status; a later error is an event {"error": …}, and the
+// connection closes without [DONE].
+//
+// # Who may hold what
+//
+// Bodies, the sum of bodies, connections and times have limits ([Limits]). Where
+// all connections are taken, a new one takes the place of the idlest of the client
+// that has most; requests at work lose none.
 package api

@@ -281,6 +281,13 @@ func isIdent(e ast.Expr, name string) bool {
 // literal is a string's value; a text that is put together has its first part.
 func literal(e ast.Expr) string {
 	switch e := e.(type) {
+	case *ast.Ident: // a constant
+		if e.Obj != nil {
+			if spec, ok := e.Obj.Decl.(*ast.ValueSpec); ok && len(spec.Values) == 1 {
+				return literal(spec.Values[0])
+			}
+		}
+		return ""
 	case *ast.BasicLit:
 		text, _ := strconv.Unquote(e.Value)
 		return text
@@ -302,7 +309,7 @@ var whatFor = map[string]string{
 	"/health":              "200 while requests are served, else 503 with the reason",
 	"/version":             "Tandem's version",
 	"/metrics":             "see [metrics.md](metrics.md)",
-	"/":                    "what is here",
+	"/{$}":                 "what is here",
 }
 
 // pathsTable lists the routes.
@@ -324,7 +331,7 @@ func pathsTable(t *testing.T, s *source) string {
 			}
 			return true
 		})
-		rows = append(rows, []string{"`" + literal(call.Args[0]) + " " + path + "`", key, whatFor[path]})
+		rows = append(rows, []string{"`" + literal(call.Args[0]) + " " + strings.TrimSuffix(path, "{$}") + "`", key, whatFor[path]})
 	})
 	return docs.Table([]string{"path", "needs a key", "what for"}, rows)
 }

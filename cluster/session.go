@@ -133,6 +133,32 @@ func checkWelcome(w *tandemv1.Welcome, h Hello) error {
 	case w.GetToken() == "":
 		return errors.New("the welcome has no token")
 	}
+	v := viewFromProto(w.GetView())
+	if err := checkView(v); err != nil {
+		return err
+	}
+	if place := w.GetSelf().GetPlace(); h.Role == Expert && int(place) >= v.ExpertNodes {
+		return fmt.Errorf("the welcome gives place %d of %d", place, v.ExpertNodes)
+	}
+	return nil
+}
+
+// checkView checks what the table of limits cannot say: no id twice, and the
+// members of a role by place, no place twice.
+func checkView(v View) error {
+	ids := map[string]bool{}
+	last := map[Role]int{Attention: -1, Expert: -1}
+	for _, m := range v.Members {
+		switch {
+		case ids[m.ID]:
+			return fmt.Errorf("the view has %q twice", m.ID)
+		case m.Role != Attention && m.Role != Expert:
+			return fmt.Errorf("the view has %q for %q", m.ID, m.Role)
+		case m.Place <= last[m.Role] || m.Role == Expert && m.Place >= v.ExpertNodes:
+			return fmt.Errorf("the view has %q at place %d of %d after place %d", m.ID, m.Place, v.ExpertNodes, last[m.Role])
+		}
+		ids[m.ID], last[m.Role] = true, m.Place
+	}
 	return nil
 }
 
@@ -229,9 +255,15 @@ func (s *Session) listen(ctx context.Context, messages <-chan received[tandemv1.
 			s.set(View{}, Quoted(err))
 			return
 		}
-		if v := m.GetView(); v != nil {
-			s.set(viewFromProto(v), nil)
+		if m.GetView() == nil {
+			continue
 		}
+		v := viewFromProto(m.GetView())
+		if err := checkView(v); err != nil {
+			s.set(View{}, fmt.Errorf("the front end sent what cannot be: %w", err))
+			return
+		}
+		s.set(v, nil)
 	}
 }
 

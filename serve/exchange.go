@@ -40,8 +40,8 @@ type exchange struct {
 	waiting int           // packets without results
 	// awaits says by node that its results are not here yet. Other goroutines, which
 	// watch over progress, read it too.
-	awaits []atomic.Bool
-	pending bool          // results that have not been combined
+	awaits  []atomic.Bool
+	pending bool // results that have not been combined
 }
 
 // sendBuffer is device memory that the transport reads.

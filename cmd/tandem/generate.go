@@ -149,7 +149,11 @@ func (c *GenerateCmd) Run(log *slog.Logger, s *screen) error {
 		return err
 	}
 	defer t.close()
-	_, err = t.write(ctx, os.Stdout, c.request(t.text, t.tokens.Encode(prompt, true)))
+	ids, err := t.tokens.Encode(ctx, prompt, true)
+	if err != nil {
+		return fmt.Errorf("the prompt: %w", err)
+	}
+	_, err = t.write(ctx, os.Stdout, c.request(t.text, ids))
 	return err
 }
 
@@ -217,5 +221,9 @@ func (c *ChatCmd) turn(ctx context.Context, t *terminal, messages []message) (st
 	if err != nil {
 		return "", fmt.Errorf("the model's chat template: %w", err)
 	}
-	return t.write(ctx, os.Stdout, c.request(t.text, t.tokens.Encode(prompt, false)))
+	ids, err := t.tokens.Encode(ctx, prompt, false)
+	if err != nil {
+		return "", fmt.Errorf("the conversation: %w", err)
+	}
+	return t.write(ctx, os.Stdout, c.request(t.text, ids))
 }

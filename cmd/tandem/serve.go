@@ -74,7 +74,7 @@ the process at once.`
 // Validate refuses flags that would change nothing, and a door that was to be
 // locked and has no key.
 func (c *ServeCmd) Validate(command *kong.Context) error {
-	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.pick(command), c.checkControl()); err != nil {
+	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.httpFlags.check(), c.pick(command), c.checkControl()); err != nil {
 		return err
 	}
 	if c.Control == "" {
@@ -167,7 +167,7 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 		return err
 	}
 	options := c.options(log)
-	options.TLS = identity
+	options.TLS, options.API = identity, urlOf(c.scheme(), listener.Addr())
 	if c.Control != "" {
 		return c.front(ctx, s, m, text, listener, options)
 	}
@@ -234,6 +234,12 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 	options := c.options(log)
 	numerics := options.Numerics()
 	metrics := telemetry.New(names[0], &source{engine: engine, stats: stats})
+	exported, end, err := c.metrics(log, metrics.Handler())
+	if err != nil {
+		return err
+	}
+	defer end()
+	defer beside(ctx, func(ctx context.Context) { metrics.LogThroughput(ctx, log, throughputEvery) })()
 	server := api.NewServer(api.Config{
 		Models: names, Created: time.Now(), Fingerprint: func() string { return m.Fingerprint(numerics) }, Version: version,
 		Service: t.service(engine, metrics), Template: t.template(), MapDeveloper: true, Defaults: t.defaults,
@@ -243,18 +249,18 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 			}
 			return nil
 		},
-		Metrics: metrics.Handler(), APIKeys: c.APIKey, Log: log,
-		Strict: c.Strict,
+		Metrics: exported, APIKeys: c.APIKey, Log: log,
+		Strict: c.Strict, AllowOrigins: c.origins(), NoAccessLog: c.NoAccessLog,
 		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1), Stops: int(c.MaxStopStrings)},
 	})
 	announced := make(chan struct{})
-	announcing, end := context.WithCancel(ctx)
+	announcing, stop := context.WithCancel(ctx)
 	go func() {
 		defer close(announced)
 		announce(announcing, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(), "numerics", numerics)
 	}()
 	defer func() {
-		end()
+		stop()
 		<-announced
 	}()
 	defer context.AfterFunc(ctx, func() {

@@ -46,6 +46,9 @@ type LengthError struct {
 	// Prompt and Output are in tokens; Output is 0 where no length was asked for.
 	Prompt, Output int
 	Limit          int
+	// AtLeast says that the prompt has not been tokenized: Prompt is what it has at
+	// least.
+	AtLeast bool
 }
 
 func (e *LengthError) Error() string { return e.Text("prompt") }
@@ -53,12 +56,25 @@ func (e *LengthError) Error() string { return e.Text("prompt") }
 // Text is the error in OpenAI's words, which clients look for; field is what the
 // prompt is called: "prompt" or "messages".
 func (e *LengthError) Text(field string) string {
+	least := ""
+	if e.AtLeast {
+		least = "at least "
+	}
 	if e.Output == 0 {
-		return fmt.Sprintf("This model's maximum context length is %d tokens. However, your %s resulted in %d tokens. Please reduce the length of the %s.",
-			e.Limit, field, e.Prompt, field)
+		return fmt.Sprintf("This model's maximum context length is %d tokens. However, your %s resulted in %s%d tokens. Please reduce the length of the %s.",
+			e.Limit, field, least, e.Prompt, field)
 	}
 	return fmt.Sprintf("This model's maximum context length is %d tokens. However, you requested %d tokens (%d in the %s, %d in the completion). Please reduce the length of the %s or completion.",
 		e.Limit, e.Prompt+e.Output, e.Prompt, field, e.Output, field)
+}
+
+// CheckLength refuses a text that is longer than the model's context whatever it
+// says, without tokenizing it. The error is a *LengthError.
+func (s *Service) CheckLength(text string) error {
+	if least, limit := s.cfg.Tokenizer.LeastTokens(text), s.Context(); least > limit {
+		return &LengthError{Prompt: least, Limit: limit, AtLeast: true}
+	}
+	return nil
 }
 
 // contextLimit is the most tokens that a sequence may have.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -93,6 +94,18 @@ type pair struct {
 	working context.Context
 	stop    context.CancelFunc // of the worker's stream
 	ended   chan error
+
+	mu    sync.Mutex
+	conns []net.Conn // the node's
+}
+
+// dial connects the node, and keeps the connection.
+func (p *pair) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns = append(p.conns, c)
+	return c, err
 }
 
 func newPair(t *testing.T, keep bool) *pair {
@@ -126,6 +139,7 @@ func newFront(t *testing.T, tokens int) *pair {
 	web.Listener = p.members.Bounded(web.Listener)
 	web.Start()
 	p.url, p.http = web.URL, cluster.NewHTTPClient(timeout, nil)
+	p.http.Transport.(*http.Transport).DialContext = p.dial
 	var err error
 	p.session, err = cluster.Join(t.Context(), p.http, web.URL, cluster.Hello{Role: cluster.Attention, Addr: "tcp:127.0.0.1:7001", Identity: id, Place: cluster.AnyPlace}, timeout)
 	require.NoError(t, err)
