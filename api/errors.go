@@ -119,11 +119,15 @@ func asError(err error) *Error {
 	}
 }
 
-// tooLong is a prompt that does not fit, in OpenAI's words: clients look for them.
-// The field is where the prompt stood.
+// overflow is OpenAI's code for a prompt that does not fit.
+const overflow = "context_length_exceeded"
+
+// tooLong is a prompt that does not fit, in OpenAI's words: clients look for them,
+// litellm for the first ones, and LangChain for the code, which OpenAI's client
+// leaves out of an error's text. The field is where the prompt stood.
 func tooLong(field, text string) *Error {
-	e := invalid(field, "%s", text)
-	e.Code = "context_length_exceeded"
+	e := invalid(field, "%s (%s)", text, overflow)
+	e.Code = overflow
 	return e
 }
 

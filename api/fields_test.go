@@ -169,7 +169,7 @@ func TestOverflow(t *testing.T) {
 		w := ask(t, api.NewServer(config(enginetest.New())), "POST", c.path, c.body)
 		require.Equal(t, 400, w.Code)
 		e := errorOf(t, w.Body)
-		require.Equal(t, c.want, e.Message)
+		require.Equal(t, c.want+" (context_length_exceeded)", e.Message)
 		require.Equal(t, "context_length_exceeded", *e.Code)
 		require.Equal(t, c.param, *e.Param)
 	}

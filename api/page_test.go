@@ -67,7 +67,7 @@ var requestPages = []requestPage{
 }
 
 // elsewhere are tables of fields that the page describes in words.
-var elsewhere = []string{"Sampling.streamOptions", "streamOptions", "partRule"}
+var elsewhere = []string{"streamOptions", "partRule"}
 
 // requireAllTables fails where the code has fields that no page lists.
 func requireAllTables(t *testing.T, tables map[string][]string) {
@@ -85,7 +85,7 @@ func requireAllTables(t *testing.T, tables map[string][]string) {
 
 func failing[T any](parse func(*api.Parser, []byte) (T, error)) func([]byte) error {
 	return func(body []byte) error {
-		_, err := parse(&api.Parser{}, body)
+		_, err := parse(new(api.Parser), body)
 		return err
 	}
 }
@@ -94,7 +94,7 @@ func failing[T any](parse func(*api.Parser, []byte) (T, error)) func([]byte) err
 // any.
 var probes = []string{
 	"true", "false", "0", "1", "-1", "0.5", "1e300", "-1e300", "9223372036854775807", "-9223372036854775808",
-	`""`, `"x"`, `"none"`, `"auto"`, `"low"`, "[]", `["x"]`, `["text"]`, "[1]", "{}", `{"type": "text"}`, `{"a": 1}`,
+	`""`, `"x"`, `"none"`, `"auto"`, `"low"`, `"medium"`, "[]", `["x"]`, `["text"]`, "[1]", "{}", `{"type": "text"}`, `{"a": 1}`,
 }
 
 // tried is what came of a field's probes.
@@ -145,6 +145,7 @@ var (
 	tooMany    = regexp.MustCompile(`has more than (\d+) entries`)
 	wrongKind  = regexp.MustCompile(`must be (?:an? )?(.*), and is an? \w+$`)
 	outOfRange = regexp.MustCompile(`must lie between (.*) and (.*), and is`)
+	oneOf      = regexp.MustCompile(`must be one of (.*), and is`)
 	wasSent    = regexp.MustCompile(`; .* was sent$`)
 )
 
@@ -163,6 +164,8 @@ func (f *tried) note(name, value string, err error) {
 		if m := wrongKind.FindStringSubmatch(e.Message); m != nil {
 			f.kind = cmp.Or(f.kind, m[1])
 		}
+	case oneOf.MatchString(e.Message):
+		f.bounds = "one of " + oneOf.FindStringSubmatch(e.Message)[1]
 	case e.Code == "out_of_range":
 		if m := outOfRange.FindStringSubmatch(e.Message); m != nil {
 			f.bounds = boundsOf(m[1], m[2])
@@ -278,6 +281,13 @@ func isIdent(e ast.Expr, name string) bool {
 // literal is a string's value; a text that is put together has its first part.
 func literal(e ast.Expr) string {
 	switch e := e.(type) {
+	case *ast.Ident: // a constant
+		if e.Obj != nil {
+			if spec, ok := e.Obj.Decl.(*ast.ValueSpec); ok && len(spec.Values) == 1 {
+				return literal(spec.Values[0])
+			}
+		}
+		return ""
 	case *ast.BasicLit:
 		text, _ := strconv.Unquote(e.Value)
 		return text
