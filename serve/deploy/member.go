@@ -266,7 +266,7 @@ func (m *membership) expert(ctx context.Context) error {
 	if err := introduce(ep, m.view, cluster.Attention); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
-	if err := m.loaded(m.experts.Digests); err != nil {
+	if err := m.admitted(ctx, ep); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
 	err = m.work(ctx, holdsExperts(placement, self.Place), expert.Stats,
@@ -278,16 +278,37 @@ func (m *membership) expert(ctx context.Context) error {
 // acquaint keeps an expert node's endpoint informed of who the attention nodes
 // are.
 func (m *membership) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
-	for known := m.view; ; {
-		next, err := m.session.Next(ctx)
-		if err != nil {
+	for {
+		if err := m.meet(ctx, ep); err != nil {
 			return err
 		}
-		forget(ep, known, next, cluster.Attention)
-		if err := introduce(ep, next, cluster.Attention); err != nil {
+	}
+}
+
+// meet waits for the next view and tells the endpoint who the attention nodes are.
+func (m *membership) meet(ctx context.Context, ep *m2n.Endpoint) error {
+	next, err := m.session.Next(ctx)
+	if err != nil {
+		return err
+	}
+	forget(ep, m.view, next, cluster.Attention)
+	m.view = next
+	return introduce(ep, next, cluster.Attention)
+}
+
+// admitted tells what experts the node has loaded, and waits until the front end
+// has found that they are the cluster's.
+func (m *membership) admitted(ctx context.Context, ep *m2n.Endpoint) error {
+	if err := m.loaded(m.experts.Digests); err != nil {
+		return err
+	}
+	for {
+		if err := m.meet(ctx, ep); err != nil {
 			return err
 		}
-		known = next
+		if self, _ := m.view.Find(m.session.Self.ID); self.Ready {
+			return nil
+		}
 	}
 }
 
