@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -82,17 +83,17 @@ func (c *Checkpoint) Same(a, b string) (bool, error) {
 		return false, c.missing(a)
 	case !also:
 		return false, c.missing(b)
-	case p.dtype != q.dtype || fmt.Sprint(p.shape) != fmt.Sprint(q.shape):
+	case p.dtype != q.dtype || !slices.Equal(p.shape, q.shape):
 		return false, nil
 	}
-	var left, right [digestPiece]byte
+	left, right := make([]byte, digestPiece), make([]byte, digestPiece)
 	for at := int64(0); at < p.size(); at += digestPiece {
 		end := min(at+digestPiece, p.size())
-		x, err := p.bytes(at, end, left[:])
+		x, err := p.bytes(at, end, left)
 		if err != nil {
 			return false, err
 		}
-		y, err := q.bytes(at, end, right[:])
+		y, err := q.bytes(at, end, right)
 		if err != nil {
 			return false, err
 		}
