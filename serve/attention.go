@@ -238,7 +238,7 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 	reason := &UnavailableError{Reason: err.Error()}
 	if ctx.Err() != nil {
 		err, reason.Reason = nil, "the attention node is stopping"
-		if cause := context.Cause(ctx); cause != ctx.Err() {
+		if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
 			reason.Reason = cause.Error()
 		}
 	}
