@@ -17,7 +17,7 @@ import (
 var ErrPlain = errors.New("TLS is needed, and the node speaks without it")
 
 // ListenTLS secures the connections of a front end's listener. Whoever speaks
-// without TLS hears that in HTTP/2's words.
+// without TLS hears that in the words of the HTTP that it speaks.
 func ListenTLS(l net.Listener, config *tls.Config) net.Listener {
 	config = config.Clone()
 	config.NextProtos = []string{"h2", "http/1.1"}
@@ -35,40 +35,43 @@ func (l *secureListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tls.Server(&sniffed{Conn: conn}, l.config), nil
+	return tls.Server(&sniffed{Conn: conn, refusal: refusePlain}, l.config), nil
 }
 
 // handshakeRecord is the first byte of every TLS connection.
 const handshakeRecord = 22
 
-// sniffed looks at the first byte of a connection.
+// sniffed looks at the first bytes of a connection.
 type sniffed struct {
 	net.Conn
-	seen bool
+	// refusal is what the other end hears, and why, where a connection that begins so
+	// is not wanted.
+	refusal func(start []byte) ([]byte, error)
+	seen    bool
 }
 
 // NetConn is the connection below.
 func (s *sniffed) NetConn() net.Conn { return s.Conn }
 
-// Read refuses a connection that does not begin as TLS does.
+// Read refuses a connection that begins otherwise than it should.
 func (s *sniffed) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)
 	if n == 0 || s.seen {
 		return n, err
 	}
 	s.seen = true
-	if b[0] == handshakeRecord {
-		return n, err
+	if text, why := s.refusal(b[:n]); why != nil {
+		s.refuse(text)
+		return 0, why
 	}
-	s.refuse()
-	return 0, ErrPlain
+	return n, err
 }
 
 // refuse says why, and gives the peer time to read it and to close: closing with
 // unread bytes could take it away again. Whom it does not reach sees the end.
-func (s *sniffed) refuse() {
+func (s *sniffed) refuse(text []byte) {
 	_ = s.Conn.SetDeadline(time.Now().Add(refusalTime)) // it fails where the connection has
-	if _, err := s.Conn.Write(goAway(ErrPlain.Error())); err == nil {
+	if _, err := s.Conn.Write(text); err == nil {
 		_, _ = io.CopyN(io.Discard, s.Conn, refusalBytes)
 	}
 }

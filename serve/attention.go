@@ -520,7 +520,7 @@ func (n *AttentionNode) receive(ctx context.Context, c m2n.Completion) error {
 		return err
 	}
 	place := slices.Index(n.experts, c.Peer)
-	if h.Kind != route.Return || place < 0 || h.MicroBatch >= len(n.batches) || !n.batches[h.MicroBatch].exchange.expects(h) {
+	if h.Kind != route.Return || place < 0 || h.MicroBatch >= len(n.batches) || !n.batches[h.MicroBatch].exchange.expects(h, place) {
 		return fmt.Errorf("an unexpected message: kind %d, step %d, layer %d, micro-batch %d", h.Kind, h.Step, h.Layer, h.MicroBatch)
 	}
 	n.stats.arrived(c)

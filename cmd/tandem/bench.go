@@ -63,7 +63,7 @@ compare by the tenth percentile of decode steps (P10), and by processor time.
 }
 
 // Run measures, and prints a table or JSON.
-func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
+func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) (err error) {
 	dir, remove, err := c.folder()
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 		return err
 	}
 	defer stop()
-	bar := newProgress(os.Stderr, "loading "+m.Name)
+	bar := s.progress("loading " + m.Name)
 	report, err := bench.Serve(ctx, bench.ServeOptions{
 		Model: m, Folder: dir, Processes: c.Processes, Node: []string{self, "bench", "serve-node"}, Attention: c.Attention, Experts: c.Experts, MicroBatches: c.MicroBatches, Transport: c.Transport,
 		Wire: route.Wire{Rows: c.Wire, Combine: c.Combine},

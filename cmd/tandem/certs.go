@@ -30,9 +30,8 @@ func (*CertsCmd) Help() string {
 Copy the folder of a member, such as certs/node-1, to its machine, and name it
 there by --tls; the members must be able to read their key, and nobody else:
 
-    tandem serve --model DIR --control 10.0.0.1:7000 --tls certs/front
-    tandem node  --model DIR --join 10.0.0.1:7000 --role expert \
-      --tls certs/node-1
+    tandem serve --control 10.0.0.1:7000 --tls certs/front
+    tandem node  --join 10.0.0.1:7000 --role expert --tls certs/node-1
 
 Before a certificate expires, issue another with --force and copy it over the old
 one: processes read it again, and nothing restarts. To change the authority, give
@@ -106,10 +105,7 @@ func (c *CertsShowCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	t := table.NewWriter()
-	t.SetOutputMirror(os.Stdout)
-	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"file", "name", "signed by", "for", "until", "remains"})
+	var rows []table.Row
 	var bad []error
 	for _, e := range list {
 		if e.Err != nil {
@@ -117,10 +113,10 @@ func (c *CertsShowCmd) Run() error {
 		}
 		if e.Cert != nil {
 			x := e.Cert
-			t.AppendRow(table.Row{e.File, x.Subject.CommonName, x.Issuer.CommonName, hosts(e), day(x.NotAfter), certs.Remaining(x, now)})
+			rows = append(rows, table.Row{e.File, x.Subject.CommonName, x.Issuer.CommonName, hosts(e), day(x.NotAfter), certs.Remaining(x, now)})
 		}
 	}
-	t.Render()
+	printTable(os.Stdout, width(os.Stdout), table.Row{"file", "name", "signed by", "for", "until", "remains"}, rows)
 	return errors.Join(bad...)
 }
 

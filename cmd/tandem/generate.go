@@ -69,7 +69,7 @@ type terminal struct {
 }
 
 // openTerminal starts a model.
-func openTerminal(ctx context.Context, dir string, o deploy.Options) (*terminal, error) {
+func openTerminal(ctx context.Context, s *screen, dir string, o deploy.Options) (*terminal, error) {
 	m, err := deploy.OpenModel(dir)
 	if err != nil {
 		return nil, err
@@ -78,7 +78,10 @@ func openTerminal(ctx context.Context, dir string, o deploy.Options) (*terminal,
 	if t.text, err = openText(m); err != nil {
 		return nil, errors.Join(err, m.Checkpoint.Close())
 	}
-	bar := newProgress(os.Stderr, "loading "+m.Name)
+	if o.Log != nil {
+		t.tell(o.Log)
+	}
+	bar := s.progress("loading " + m.Name)
 	o.Progress = bar.report
 	t.local, err = deploy.StartLocal(ctx, m, o, nil)
 	bar.done()
@@ -134,7 +137,7 @@ type GenerateCmd struct {
 }
 
 // Run prints the prompt's continuation.
-func (c *GenerateCmd) Run(log *slog.Logger) error {
+func (c *GenerateCmd) Run(log *slog.Logger, s *screen) error {
 	ctx := context.Background() // a signal ends the process
 	prompt := c.Prompt
 	if prompt == "-" {
@@ -144,12 +147,16 @@ func (c *GenerateCmd) Run(log *slog.Logger) error {
 		}
 		prompt = string(all)
 	}
-	t, err := openTerminal(ctx, c.Model, c.options(log))
+	t, err := openTerminal(ctx, s, c.Model, c.options(log))
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	_, err = t.write(ctx, os.Stdout, c.request(t.text, t.tokens.Encode(prompt, true)))
+	ids, err := t.tokens.Encode(ctx, prompt, true)
+	if err != nil {
+		return fmt.Errorf("the prompt: %w", err)
+	}
+	_, err = t.write(ctx, os.Stdout, c.request(t.text, ids))
 	return err
 }
 
@@ -171,9 +178,9 @@ type message struct {
 }
 
 // Run answers what is typed until standard input ends.
-func (c *ChatCmd) Run(log *slog.Logger) error {
+func (c *ChatCmd) Run(log *slog.Logger, s *screen) error {
 	ctx := context.Background() // a signal ends the process
-	t, err := openTerminal(ctx, c.Model, c.options(log))
+	t, err := openTerminal(ctx, s, c.Model, c.options(log))
 	if err != nil {
 		return err
 	}
@@ -217,5 +224,9 @@ func (c *ChatCmd) turn(ctx context.Context, t *terminal, messages []message) (st
 	if err != nil {
 		return "", fmt.Errorf("the model's chat template: %w", err)
 	}
-	return t.write(ctx, os.Stdout, c.request(t.text, t.tokens.Encode(prompt, false)))
+	ids, err := t.tokens.Encode(ctx, prompt, false)
+	if err != nil {
+		return "", fmt.Errorf("the conversation: %w", err)
+	}
+	return t.write(ctx, os.Stdout, c.request(t.text, ids))
 }

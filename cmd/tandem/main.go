@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -30,7 +29,7 @@ type cli struct {
 	Print    VersionCmd  `cmd:"" name:"version" help:"Print the version."`
 
 	LogLevel slog.Level       `help:"Least level that is logged: debug, info, warn, error." default:"info" env:"TANDEM_LOG_LEVEL"`
-	LogJSON  bool             `help:"Log as JSON." name:"log-json"`
+	LogJSON  bool             `help:"Log as JSON: every line of standard error is an object." name:"log-json" env:"TANDEM_LOG_JSON"`
 	Version  kong.VersionFlag `help:"Print the version."`
 }
 
@@ -49,27 +48,23 @@ func run(args []string) int {
 		args = []string{"--help"}
 	}
 	command, err := parser.Parse(args)
-	if err != nil {
-		return refuse(err)
+	s := newScreen(os.Stderr, c.LogLevel, c.LogJSON || err != nil && logsJSON(args))
+	if err == nil {
+		slog.SetDefault(s.log) // what libraries log goes the same way
+		command.Bind(s.log, s)
+		err = command.Run()
 	}
-	command.Bind(logger(c.LogLevel, c.LogJSON))
 	var mistake *kong.ParseError
-	switch err := command.Run(); {
+	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		return 0
-	case errors.As(err, &mistake): // of "tandem help"
-		return refuse(err)
+	case errors.As(err, &mistake):
+		s.fail(err, commandOf(err)+" --help")
+		return 2
 	default:
-		fmt.Fprintf(os.Stderr, "tandem: %v\n", err)
+		s.fail(err, "")
 		return 1
 	}
-}
-
-// refuse tells what is wrong with a command line, and returns the exit code for
-// that.
-func refuse(err error) int {
-	fmt.Fprintf(os.Stderr, "tandem: %v\nTry: %s --help\n", err, commandOf(err))
-	return 2
 }
 
 func newParser(c *cli) (*kong.Kong, error) {
@@ -102,12 +97,4 @@ func commandOf(err error) string {
 		}
 	}
 	return "tandem"
-}
-
-func logger(level slog.Level, asJSON bool) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if asJSON {
-		return slog.New(slog.NewJSONHandler(os.Stderr, o))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, o))
 }

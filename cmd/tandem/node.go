@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
@@ -42,7 +41,7 @@ the front end tells them. See "tandem serve --help" for an example.`
 }
 
 // Run works for the cluster until ctx ends, and then drains.
-func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 	outliveLogReaders()
 	role, err := cluster.ParseRole(c.Role)
 	if err != nil {
@@ -63,7 +62,7 @@ func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer m.Checkpoint.Close()
-	bar := newProgress(os.Stderr, "loading "+m.Name)
+	bar := s.progress("loading " + m.Name)
 	defer bar.done()
 	o := deploy.NodeOptions{
 		Options: deploy.Options{Log: log, Progress: bar.report, TLS: identity, Transport: c.Transport}, Role: role, Control: scheme(identity) + c.Join,

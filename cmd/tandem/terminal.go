@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/serve/deploy"
@@ -20,19 +18,16 @@ import (
 
 // progress draws how much has been loaded, where somebody looks.
 type progress struct {
-	w    *os.File
+	w    *os.File // nil where nobody looks
 	what string
 
 	mu  sync.Mutex
 	bar *progressbar.ProgressBar // nil while nothing is loaded
 }
 
-// newProgress returns a bar that draws on a terminal and nowhere else.
-func newProgress(w *os.File, what string) *progress { return &progress{w: w, what: what} }
-
 // report draws that done of total bytes are loaded.
 func (p *progress) report(done, total int64) {
-	if !term.IsTerminal(int(p.w.Fd())) {
+	if p.w == nil {
 		return
 	}
 	p.mu.Lock()
@@ -58,25 +53,15 @@ func (p *progress) done() {
 	}
 }
 
-// printNodes draws a table of nodes.
-func printNodes(w io.Writer, header table.Row, rows []table.Row) {
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	t.SetStyle(table.StyleLight)
-	t.AppendHeader(header)
-	t.AppendRows(rows)
-	t.Render()
-}
-
-// watchNodes tells what the cluster waits for, or draws a table of its nodes where
-// it is able to serve, whenever that changes, until ctx ends. It warns of nodes that
-// cannot reach each other.
-func watchNodes(ctx context.Context, log *slog.Logger, w io.Writer, members *cluster.Server) {
+// watchNodes tells what the cluster waits for, or shows its nodes where it is able
+// to serve, whenever that changes, until ctx ends. It warns of nodes that cannot
+// reach each other.
+func watchNodes(ctx context.Context, s *screen, members *cluster.Server) {
 	last := ""
 	var failing []string
 	for {
 		view, changed := members.View()
-		failing = warnOfPairs(log, view, failing)
+		failing = warnOfPairs(s.log, view, failing)
 		missing := view.Missing()
 		now := missing
 		if missing == "" {
@@ -85,9 +70,9 @@ func watchNodes(ctx context.Context, log *slog.Logger, w io.Writer, members *clu
 		switch {
 		case now == last:
 		case missing == "":
-			printNodes(w, table.Row{"node", "part", "address", "epoch", "state"}, settled(view))
+			s.table("node", table.Row{"node", "part", "address", "epoch", "state"}, settled(view))
 		default:
-			log.Info("waiting for nodes", "missing", missing)
+			s.log.Info("waiting for nodes", "missing", missing)
 		}
 		last = now
 		select {

@@ -25,6 +25,7 @@ type Control struct {
 
 	judge   *judge
 	tls     *certs.Identity
+	api     string // its URL
 	log     *slog.Logger
 	stalled time.Duration // how long a node that is to work may stand still
 }
@@ -38,7 +39,7 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	if err := m.checkForeign(o.Log, attentionRole, expertRole(nil)); err != nil {
 		return nil, err
 	}
-	c := &Control{tls: o.TLS, log: o.Log, stalled: stallTimeouts * o.PeerTimeout, Members: cluster.NewServer(m.Identity(version), cluster.Settings{
+	c := &Control{tls: o.TLS, api: o.API, log: o.Log, stalled: stallTimeouts * o.PeerTimeout, Members: cluster.NewServer(m.Identity(version), cluster.Settings{
 		ExpertNodes: o.Experts, MicroBatches: o.MicroBatches, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
 		Wire: o.Wire.Rows.String(), Combine: o.Wire.Combine.String(),
 	}, o.PeerTimeout)}
@@ -89,7 +90,8 @@ const (
 // for connections that fail.
 func (c *Control) secure(l net.Listener) (net.Listener, *slog.Logger) {
 	if c.tls == nil {
-		return l, c.log
+		failed := connlog.New(c.log, slog.LevelDebug)
+		return cluster.ListenPlain(l, func(from net.Addr, why error) { failed.Failed(from.String(), why.Error()) }), c.log
 	}
 	return cluster.ListenTLS(l, c.tls.TLS()), c.log.With("certificate", c.tls.Cert, "authority", c.tls.CA)
 }
@@ -99,6 +101,7 @@ func (c *Control) server(ctx context.Context, log *slog.Logger) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle(c.Members.Handler())
 	mux.Handle(remote.Handler(c.Engine, c.Members))
+	mux.Handle("/", cluster.Stranger(c.api))
 	return &http.Server{
 		Handler: mux, Protocols: cluster.Protocols(),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -312,7 +311,7 @@ func (m *membership) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
 func (m *membership) introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) {
 	for _, peer := range v.Of(role) {
 		if err := ep.SetPeer(peer.ID, peer.Addr, peer.Epoch); err != nil {
-			m.Log.Warn("a member cannot be reached", "peer", peer.ID, "address", strconv.Quote(peer.Addr), "error", err)
+			m.Log.Warn("a member cannot be reached", "peer", peer.ID, "address", peer.Addr, "error", err)
 		}
 	}
 }

@@ -58,6 +58,9 @@ type Options struct {
 	// TLS is who this process is among the members of a cluster: it secures the
 	// control protocol, and connections between nodes by TCP. nil: without TLS.
 	TLS *certs.Identity
+	// API is the URL of the API, for those who take a control port for it; empty: they
+	// are not told.
+	API string
 	// Device makes a node's device; nil: the CPU's best. Node names are
 	// "attention-0", "expert-1", …; of a node of its own, its role.
 	Device func(node string, pool *kernel.Pool) (kernel.Device, error)

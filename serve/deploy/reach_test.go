@@ -43,7 +43,7 @@ func TestUnreachableExpertNode(t *testing.T) {
 	expert := c.node(nodeSpec{Role: "expert", Listen: listen, Advertise: advertise})
 	why := "attention-0 cannot reach expert-0 at " + advertise + ": connection refused"
 	c.becomes(why)
-	list := longRequests("prefill")[:1]
+	list := c.longRequests("prefill")[:1]
 	for range 3 {
 		require.Contains(t, numbered(c.refused(list[0])), why)
 	}
