@@ -15,7 +15,7 @@ type visit struct {
 	id     string
 	began  time.Time
 	status int
-	failed string // why an answer that had begun was broken off
+	failed string // what an error answer says, or why one that had begun was broken off
 	// counted says that tokens were computed: usage, and when the first came.
 	counted bool
 	usage   completion.Usage
@@ -52,7 +52,7 @@ func (s *Server) note(a *answer, r *http.Request) {
 		line = append(line, milliseconds("first_token_ms", a.first.Sub(a.began)))
 	}
 	if a.failed != "" {
-		line = append(line, slog.String("error", a.failed))
+		line = append(line, slog.String("error", clipTo(a.failed, 256)))
 	}
 	s.cfg.Log.LogAttrs(context.Background(), level, "request", line...)
 }
