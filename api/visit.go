@@ -29,13 +29,14 @@ func (v *visit) count(run *completion.Run) {
 	v.counted, v.usage, v.first = true, run.Usage(), run.First()
 }
 
-// probes are asked again and again: they are worth a line only where they fail.
+// probes are asked again and again, also while nothing can be served: a line for
+// each would hide the others.
 var probes = []string{"/health", "/metrics"}
 
 // note writes the access log's line.
 func (s *Server) note(a *answer, r *http.Request) {
 	level := slog.LevelInfo
-	if slices.Contains(probes, r.URL.Path) && a.status < 400 {
+	if slices.Contains(probes, r.URL.Path) {
 		level = slog.LevelDebug
 	}
 	if s.cfg.NoAccessLog || !s.cfg.Log.Enabled(context.Background(), level) {
