@@ -42,7 +42,7 @@ func TestLogJSON(t *testing.T) {
 	front.says(`"url":"([^"]+)"`)
 	nodes := []*process{node(t, "expert", control, "--log-json"), node(t, "attention", control, "--log-json")}
 	front.says(`"msg":"serving"`)
-	front.says(`"msg":"node","node":"attention-\d+","part":"attention"`)
+	front.says(`"msg":"node","node":"attention-[^"]+","part":"attention"`)
 	front.stopped()
 	requireJSON(t, front.text())
 	for _, n := range nodes {
