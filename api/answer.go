@@ -14,7 +14,7 @@ import (
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := &answer{
 		ResponseWriter: w, control: http.NewResponseController(w), patience: s.cfg.Limits.Write,
-		body: r.ContentLength != 0,
+		body: r.ContentLength != 0, visit: visit{began: time.Now()},
 	}
 	if !a.body {
 		connectionOf(r.Context()).works(math.MaxInt)
@@ -23,12 +23,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// where a handler has not read the whole body.
 	_ = a.control.SetReadDeadline(time.Now().Add(s.cfg.Limits.ReadBody)) // not every writer has one: tests' do not
 	a.expect(s.cfg.Limits.ReadBody + s.cfg.Limits.Write)
+	defer s.note(a, r)
 	defer func() {
 		if p := recover(); p != nil {
 			s.panicked(a, r, p)
 		}
 	}()
-	s.mux.ServeHTTP(a, r)
+	a.called(s.requestID(r))
+	if !s.preflight(a, r) {
+		s.mux.ServeHTTP(a, r)
+	}
 	s.leave(a, r)
 }
 
@@ -55,7 +59,7 @@ func (s *Server) panicked(a *answer, r *http.Request, p any) {
 	err, _ := p.(error)
 	abort := errors.Is(err, http.ErrAbortHandler)
 	if !abort {
-		s.cfg.Log.Error("panic", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+		s.cfg.Log.Error("panic", "path", r.URL.Path, "id", a.id, "panic", p, "stack", string(debug.Stack()))
 	}
 	if a.begun || abort {
 		panic(http.ErrAbortHandler)
@@ -72,6 +76,13 @@ type answer struct {
 	begun    bool
 	// body says that the request has a body, which has not been read to its end.
 	body bool
+	visit
+}
+
+// called names the request, for its client and the log.
+func (a *answer) called(id string) {
+	a.id = id
+	a.Header().Set("X-Request-Id", id)
 }
 
 // piece is what a client has patience's time to read, in bytes.
@@ -85,7 +96,7 @@ func (a *answer) expect(d time.Duration) {
 // WriteHeader closes the connection behind an answer to a stranger, or to one whose
 // body has not come: what follows on it cannot be a request.
 func (a *answer) WriteHeader(status int) {
-	a.begun = true
+	a.begun, a.status = true, status
 	if a.body || status == http.StatusUnauthorized {
 		a.Header().Set("Connection", "close")
 	}

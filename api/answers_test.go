@@ -52,6 +52,7 @@ func TestAnswers(t *testing.T) {
 			{"/v1/models/also-fake", ""},
 			{"/v1/models/other", ""},
 			{"/v1/models/", ""},
+			{"/", ""},
 			{"/health", ""},
 			{"/version", ""},
 			{"/nowhere", ""},
@@ -79,9 +80,11 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestRefusals keeps what each mistake is answered with.
+// TestRefusals keeps what each mistake is answered with, by a server that is strict.
 func TestRefusals(t *testing.T) {
-	s := api.NewServer(config(enginetest.New()))
+	cfg := config(enginetest.New())
+	cfg.Strict = true
+	s := api.NewServer(cfg)
 	long := `"` + strings.Repeat("x", 600) + `"`
 	var got strings.Builder
 	for _, body := range []string{
@@ -92,7 +95,8 @@ func TestRefusals(t *testing.T) {
 		`{"prompt":` + long + `}`, `{"prompt":"a","max_tokens":600}`, `{"prompt":"a","model":"other"}`, `{"prompt":"a","model":3}`,
 		`{"prompt":"a","max_tokens":-1}`, `{"prompt":"a","max_tokens":0}`, `{"prompt":"a","max_tokens":1.5}`, `{"prompt":"a","max_tokens":1e99}`,
 		`{"prompt":"a","temperature":2.5}`, `{"prompt":"a","temperature":"x"}`, `{"prompt":"a","top_p":-0.1}`, `{"prompt":"a","n":129}`,
-		`{"prompt":"a","seed":1e30}`, `{"prompt":"a","stop":""}`, `{"prompt":"a","stop":["a",""]}`, `{"prompt":"a","stop":[1]}`, `{"prompt":"a","stop":["1","2","3","4","5"]}`,
+		`{"prompt":"a","seed":1e30}`, `{"prompt":"a","stop":[1]}`, `{"prompt":"a","stop":[` + strings.Repeat(`"x",`, 64) + `"x"]}`, `{"prompt":"a","stop":` + strings.Replace(long, "x", strings.Repeat("x", 4096), 1) + `}`,
+		`{"prompt":"a","temprature":1}`, `{"prompt":"a","max-token":1}`, `{"prompt":"a","truncate_prompt_tokens":600}`, `{"prompt":"a","truncate_prompt_tokens":-2}`, `{"prompt":"a","truncation_side":"top"}`,
 		`{"prompt":"a","logit_bias":{"x":1}}`, `{"prompt":"a","logit_bias":{"300":1}}`, `{"prompt":"a","logit_bias":{"3":200}}`, `{"prompt":"a","logit_bias":[1]}`,
 		`{"prompt":"a","stop_token_ids":[300]}`, `{"prompt":"a","logprobs":21}`, `{"prompt":"a","logprobs":true}`, `{"prompt":"a","min_tokens":9,"max_tokens":8}`, `{"prompt":"a","min_tokens":17}`, `{"prompt":[[1],[` + strings.Repeat("1,", 600) + `1]]}`,
 		`{"prompt":"a",` + long + `:1}`, `{"prompt":"a",` + long + `:1,` + long + `:1}`, `{"prompt":"a","model":` + long + `}`,
@@ -110,7 +114,7 @@ func TestRefusals(t *testing.T) {
 		`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]}`,
 		`{"messages":[{"role":"user","content":[{"type":"text","text":"x"},{"type":"input_audio","input_audio":{}}]}]}`,
 		`{"messages":[{"role":"user","content":[{"text":"x"}]}]}`, `{"messages":[{"role":"user","content":[{"type":"text","text":"x","more":1}]}]}`,
-		`{"messages":[{"role":"user","content":"x","tool_calls":[]}]}`,
+		`{"messages":[{"role":"user","content":"x","tool_calls":[{"function":{"name":"f","arguments":{}}}]}]}`,
 		`{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{"}}]}]}`,
 		`{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":3}}]}]}`,
 		`{"messages":[{"role":"assistant","tool_calls":[{"function":"f"}]}]}`,
@@ -121,7 +125,7 @@ func TestRefusals(t *testing.T) {
 		`{"messages":[{"role":"user","content":"x"}],"max_tokens":600}`,
 		`{"messages":[{"role":"user","content":"x"}],"continue_final_message":true,"add_generation_prompt":true}`,
 		`{"messages":[{"role":"user","content":"x"}],"chat_template":"{{ x }}"}`, `{"messages":[{"role":"user","content":"x"}],"chat_template_kwargs":[]}`,
-		`{"messages":[{"role":"user","content":"x"}],"prompt":"y"}`, `{"messages":[{"role":"user","content":"x"}],"tool_choice":"auto"}`,
+		`{"messages":[{"role":"user","content":"x"}],"prompt":"y"}`, `{"messages":[{"role":"user","content":"x"}],"documents":[{"text":"y"}]}`, `{"messages":[{"role":"user","content":"x"}],"reasoning_effort":"high"}`, `{"messages":[{"role":"user","content":"x"}],"tool_choice":"auto"}`,
 	} {
 		w := ask(t, s, http.MethodPost, "/v1/chat/completions", body)
 		require.GreaterOrEqual(t, w.Code, 400, body)
@@ -140,7 +144,9 @@ func shown(s string) string {
 // TestEverythingIsKnown: no field of OpenAI's own client is unknown to us: it is
 // taken, or refused by name.
 func TestEverythingIsKnown(t *testing.T) {
-	s := api.NewServer(config(enginetest.New()))
+	cfg := config(enginetest.New())
+	cfg.Strict = true
+	s := api.NewServer(cfg)
 	for path, request := range map[string]struct {
 		fields []string
 		rest   string

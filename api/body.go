@@ -19,16 +19,17 @@ const (
 	drainTime  = 10 * time.Second
 )
 
-// readBody reads and parses a request's JSON. What it returns may be parts of the
-// body.
-func readBody[T any](s *Server, w http.ResponseWriter, r *http.Request, parse func([]byte) (T, error)) (request T, err error) {
-	lease := &lease{budget: s.bodies}
-	defer lease.end()
-	data, err := s.body(w, r, lease)
-	if err != nil {
-		return request, err
+// warn tells the client and the log of what is passed over.
+func (s *Server) warn(w http.ResponseWriter, r *http.Request, warnings []string) {
+	if len(warnings) == 0 {
+		return
 	}
-	return parse(data)
+	for _, text := range warnings {
+		w.Header().Add("Warnings", text)
+	}
+	if more, ok := s.warned.now(); ok {
+		s.cfg.Log.Warn("a request has fields that change nothing", "path", r.URL.Path, "id", visitOf(w).id, "warnings", warnings, "unsaid", more)
+	}
 }
 
 // body reads a request's JSON, as fast as a client has to send it. It never holds
@@ -41,7 +42,11 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]b
 	if r.ContentLength > s.cfg.Limits.Body {
 		return nil, s.tooLarge(r, control)
 	}
-	data, err := lease.read(io.LimitReader(s.paced(r.Body, control), s.cfg.Limits.Body+1))
+	plain, err := unpacked(w, r.Header.Get("Content-Encoding"), s.paced(r.Body, control))
+	if err != nil {
+		return nil, bodyError(err)
+	}
+	data, err := lease.read(io.LimitReader(plain, s.cfg.Limits.Body+1))
 	if err == nil && int64(len(data)) > s.cfg.Limits.Body {
 		err = s.tooLarge(r, control)
 	}
@@ -55,9 +60,7 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]b
 // working says that a request has come in whole. It is refused where as many do
 // work as may.
 func (s *Server) working(w http.ResponseWriter, r *http.Request) error {
-	if a, ok := w.(*answer); ok {
-		a.body = false
-	}
+	w.(*answer).body = false
 	conn := connectionOf(r.Context())
 	if limit := conn.ordinary(len(s.cfg.APIKeys) > 0); !conn.works(limit) {
 		return &Error{
@@ -124,7 +127,7 @@ func (s *Server) tooLarge(r *http.Request, control *http.ResponseController) err
 	}
 }
 
-func bodyError(err error) error {
+func bodyError(err error) *Error {
 	var own *Error
 	var timeout interface{ Timeout() bool }
 	switch {

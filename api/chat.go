@@ -2,38 +2,35 @@ package api
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
-	"strings"
 
 	"github.com/tandem-moe/tandem/serve/completion"
 )
 
 // chat answers /v1/chat/completions.
 func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseChat)
-	if err != nil {
-		return err
-	}
-	if err := s.checkModel(request.Model); err != nil {
-		return err
-	}
-	job, asked, err := s.chatJob(r.Context(), request)
+	job, err := prepared(s, w, r, (*Parser).Chat, s.chatJob)
 	if err != nil {
 		return err
 	}
 	object := "chat.completion"
-	if request.Stream {
+	if job.request.Stream {
 		object = "chat.completion.chunk"
 	}
-	job.envelope = s.envelope(w, r, "chatcmpl-", object, &request.Sampling)
-	return aboutMessages(s.run(w, r.Context(), asked, &request.Sampling, job))
+	job.envelope = s.envelope(w, "chatcmpl-", object, &job.request.Sampling)
+	return aboutMessages(s.run(w, r.Context(), job.asked, &job.request.Sampling, job))
 }
 
 // aboutMessages names the field of a chat that its prompt comes from.
 func aboutMessages(err error) error {
 	if err == nil {
 		return nil
+	}
+	var long *completion.LengthError
+	if errors.As(err, &long) {
+		return tooLong("messages", long.Text("messages"))
 	}
 	e := *asError(err)
 	if e.Param == "prompt" {
@@ -59,7 +56,7 @@ func (s *Server) render(ctx context.Context, c *Conversation) (string, error) {
 	}
 	in := TemplateInput{
 		Messages: array(messages), Kwargs: c.TemplateKwargs,
-		AddGenerationPrompt: c.generationPrompt(),
+		AddGenerationPrompt: c.generationPrompt(), ContinueFinalMessage: c.ContinueFinalMessage,
 	}
 	if len(c.Tools) > 0 {
 		in.Tools = array(c.Tools)
@@ -68,11 +65,12 @@ func (s *Server) render(ctx context.Context, c *Conversation) (string, error) {
 	if ctx.Err() != nil {
 		return "", why(ctx, err)
 	}
+	var answer *Error
+	if errors.As(err, &answer) {
+		return "", answer
+	}
 	if err != nil {
 		return "", invalid("messages", "the model's chat template refuses the conversation: %v", err)
-	}
-	if c.ContinueFinalMessage {
-		return openFinal(text, c.Messages[len(c.Messages)-1].Content)
 	}
 	return text, nil
 }
@@ -84,59 +82,48 @@ func (m *Message) as(role string) {
 	m.Role, m.raw = role, out
 }
 
-// openFinal cuts a rendered conversation behind its last message, so that the
-// model goes on with that; as Hugging Face's continue_final_message.
-func openFinal(text, final string) (string, error) {
-	trimmed := strings.TrimSpace(final)
-	at := strings.LastIndex(text, trimmed)
-	if at < 0 || trimmed == "" {
-		return "", invalid("continue_final_message", "continue_final_message: the chat template changes the last message, so that it cannot be found")
-	}
-	if left := strings.TrimLeft(final, " \t\r\n"); strings.HasPrefix(text[at:], left) {
-		return text[:at+len(left)], nil
-	}
-	return text[:at+len(trimmed)], nil
-}
-
 // chatJob is a job of /v1/chat/completions.
 type chatJob struct {
 	envelope
+	asked   completion.Request
 	request *ChatRequest
 	naming  naming
 	ids     []int32
 	started []bool
 }
 
-// chatJob prepares a request of /v1/chat/completions.
-func (s *Server) chatJob(ctx context.Context, r *ChatRequest) (*chatJob, completion.Request, error) {
+// chatJob prepares a request of /v1/chat/completions. Templates write special
+// tokens themselves; more are added only where the client asks.
+func (s *Server) chatJob(ctx context.Context, r *ChatRequest) (*chatJob, error) {
+	if err := s.checkModel(r.Model); err != nil {
+		return nil, err
+	}
 	asked, err := s.base(&r.Sampling)
 	if err != nil {
-		return nil, asked, err
+		return nil, err
 	}
-	ids, err := s.chatIDs(ctx, &r.Conversation, r.AddSpecialTokens)
+	text, err := s.render(ctx, &r.Conversation)
 	if err != nil {
-		return nil, asked, err
+		return nil, err
+	}
+	ids, err := s.encodeFitting(ctx, &r.Sampling, text, first(false, r.AddSpecialTokens))
+	if err != nil {
+		return nil, aboutMessages(err)
 	}
 	asked.Prompts = [][]int32{ids}
+	if err := s.truncate(&r.Sampling, asked.Prompts, specials{}, first(1, r.MaxTokens)); err != nil {
+		return nil, err
+	}
+	ids = asked.Prompts[0]
 	asked.MaxTokens, asked.Clip = s.chatBudget(r)
 	if r.Logprobs {
 		asked.Logprobs = r.TopLogprobs
 	}
 	r.Conversation = Conversation{} // it is part of the body, which is not held while the model writes
 	return &chatJob{
-		request: r, ids: ids, naming: naming{s.cfg.Service.Tokenizer(), r.ReturnTokensAsTokenIDs},
+		asked: asked, request: r, ids: ids, naming: naming{s.cfg.Service.Tokenizer(), r.ReturnTokensAsTokenIDs},
 		started: make([]bool, asked.N),
-	}, asked, nil
-}
-
-// chatIDs are a conversation's tokens. Templates write special tokens
-// themselves; more are added only where the client asks.
-func (s *Server) chatIDs(ctx context.Context, c *Conversation, addSpecial *bool) ([]int32, error) {
-	text, err := s.render(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	return s.cfg.Service.Tokenizer().Encode(text, first(false, addSpecial)), nil
+	}, nil
 }
 
 // chatBudget is the output's bound: the client's, which must fit, or the

@@ -30,11 +30,10 @@ type Conversation struct {
 type Raw = json.RawMessage
 
 // Message is one message, for a template: an object with its fields in the
-// client's order, whose content is a string.
+// client's order, whose content is a string or a list of parts of text.
 type Message struct {
-	Role    string
-	Content string
-	raw     []byte
+	Role string
+	raw  []byte
 }
 
 // MarshalJSON writes the message as a template sees it.
@@ -42,31 +41,31 @@ func (m Message) MarshalJSON() ([]byte, error) { return m.raw, nil }
 
 // NewMessage makes a message of a role and a text.
 func NewMessage(role, content string) Message {
-	m := Message{Role: role, Content: content}
+	m := Message{Role: role}
 	m.raw = fmt.Appendf(nil, `{"role":%s,"content":%s}`, quote(role), quote(content))
 	return m
 }
 
-// ParseChat reads the body of /v1/chat/completions. Errors are *Error.
-func ParseChat(body []byte) (*ChatRequest, error) {
+// Chat reads the body of /v1/chat/completions. Errors are *Error.
+func (p *Parser) Chat(body []byte) (*ChatRequest, error) {
 	const parsing = "tool calls are not parsed; leave tool_choice out or send \"none\": tools are then rendered into the prompt, and the text that the model writes is returned as it stands"
 	var r ChatRequest
 	var maxTokens, maxCompletion *int
-	err := parse(body, r.common().with(r.Conversation.fields()).with(fields{
+	err := p.parse(body, r.common(p).with(r.Conversation.fields(p)).with(fields{
 		"max_tokens":            optional(whole(1, math.MaxInt32), &maxTokens),
 		"max_completion_tokens": optional(whole(1, math.MaxInt32), &maxCompletion),
 		"logprobs":              boolean(&r.Logprobs),
 		"top_logprobs":          whole(0, maxLogprobs)(&r.TopLogprobs),
 		"tool_choice":           toolChoice(parsing, &r.ToolChoice),
-		"parallel_tool_calls":   only(parsing, "true"),
-		"functions":             refused("use tools"),
-		"function_call":         refused("use tools"),
+		"parallel_tool_calls":   boolean(new(bool)), // no call is parsed, so that there are never two
+		"functions":             only("use tools", "[]"),
+		"function_call":         only("use tools", `"none"`),
 		"modalities":            only("only text is generated", `["text"]`),
 		"audio":                 refused("only text is generated"),
 		"prediction":            refused("predicted outputs are not implemented"),
-		"reasoning_effort":      refused("if the model's template knows it, send it in chat_template_kwargs"),
+		"reasoning_effort":      p.effort,
 		"include_reasoning":     only("reasoning is not parsed: it is part of the content", "true"),
-		"verbosity":             refused("not implemented"),
+		"verbosity":             only("not implemented", `"medium"`),
 		"web_search_options":    refused("there is no web search"),
 		"echo":                  only("not implemented for chat", "false"),
 		"return_prompt_text":    only("not implemented", "false"),
@@ -93,17 +92,17 @@ func (r *ChatRequest) check() error {
 	return r.Sampling.check(first(math.MaxInt32, r.MaxTokens))
 }
 
-func (c *Conversation) fields() fields {
+func (c *Conversation) fields(p *Parser) fields {
 	return fields{
-		"messages":               list(messageRule, maxMessages)(&c.Messages),
+		"messages":               list(messageRule(p), maxMessages)(&c.Messages),
 		"tools":                  list(toolRule, maxTools)(&c.Tools),
 		"chat_template_kwargs":   objectRule(&c.TemplateKwargs),
 		"add_generation_prompt":  optional(boolean, &c.AddGenerationPrompt),
 		"continue_final_message": boolean(&c.ContinueFinalMessage),
-		"chat_template":          refused("the model's own template is used"),
-		"documents":              refused("put documents into the messages, or into chat_template_kwargs where the template knows them"),
-		"mm_processor_kwargs":    refused("only text is understood"),
-		"media_io_kwargs":        refused("only text is understood"),
+		"chat_template":          only("the model's own template is used", `""`),
+		"documents":              only("put documents into the messages, or into chat_template_kwargs where the template knows them", "[]"),
+		"mm_processor_kwargs":    only("only text is understood", "{}"),
+		"media_io_kwargs":        only("only text is understood", "{}"),
 	}
 }
 
@@ -138,24 +137,28 @@ func toolChoice(reason string, into *string) rule {
 var roles = []string{"system", "developer", "user", "assistant", "tool"}
 
 // messageRule takes a message, and keeps it as a template sees it.
-func messageRule(into *Message) rule {
-	return func(name string, raw []byte) error {
-		var m message
-		kept, err := m.read(name, raw)
-		if err != nil {
-			return err
+func messageRule(p *Parser) func(into *Message) rule {
+	return func(into *Message) rule {
+		return func(name string, raw []byte) error {
+			m := message{parser: p}
+			kept, err := m.read(name, raw)
+			if err != nil {
+				return err
+			}
+			*into = Message{Role: m.role, raw: object(kept)}
+			return m.check(name)
 		}
-		*into = Message{Role: m.role, Content: m.content, raw: object(kept)}
-		return m.check(name)
 	}
 }
 
 // message is a message being read.
 type message struct {
-	role, content string
-	hasContent    bool
-	toolCalls     []byte
-	other         string
+	parser     *Parser
+	role       string
+	content    []byte // JSON: a string, or a list of parts
+	hasContent bool
+	toolCalls  []byte
+	other      string
 }
 
 // read takes a message apart. It returns what a template sees; a message without
@@ -167,8 +170,8 @@ func (m *message) read(name string, raw []byte) (kept []member, err error) {
 	known := m.fields()
 	seen := false
 	err = eachMember(raw, func(f member) error {
-		err := known.take(name, f)
-		if value := m.rendered(f); value != nil {
+		err := known.take(m.parser, name, f)
+		if value := m.rendered(f); value != nil && known[f.key] != nil {
 			kept = append(kept, member{f.key, value})
 		}
 		seen = seen || f.key == "content"
@@ -182,7 +185,7 @@ func (m *message) read(name string, raw []byte) (kept []member, err error) {
 
 func (m *message) fields() fields {
 	return fields{
-		"role":              roleRule(&m.role),
+		"role":              oneOf(&m.role, roles...),
 		"content":           m.contentRule,
 		"tool_calls":        m.toolCallsRule,
 		"name":              text(&m.other),
@@ -190,19 +193,26 @@ func (m *message) fields() fields {
 		"reasoning_content": text(&m.other),
 		"reasoning":         text(&m.other),
 		"thinking":          text(&m.other),
-		"refusal":           refused("messages with a refusal are not implemented"),
+		"refusal":           only("messages with a refusal are not implemented", `""`),
 		"annotations":       harmless,
+		"cache_control":     harmless,
 		"audio":             refused("only text is understood"),
 		"function_call":     refused("use tool_calls"),
 	}
 }
 
+// unseen are the known fields of a message that say nothing to a model.
+var unseen = []string{"annotations", "cache_control", "refusal"}
+
 // rendered is what a template sees of a field; nil: nothing.
 func (m *message) rendered(f member) []byte {
 	switch {
 	case f.key == "content":
-		return quote(m.content)
-	case isNull(f.raw) || f.key == "annotations":
+		if m.content == nil {
+			return quote("")
+		}
+		return m.content
+	case isNull(f.raw) || slices.Contains(unseen, f.key):
 		return nil
 	case f.key == "tool_calls":
 		return m.toolCalls
@@ -224,47 +234,44 @@ func (m *message) check(name string) error {
 	return nil
 }
 
-func roleRule(into *string) rule {
-	return func(name string, raw []byte) error {
-		if err := text(into)(name, raw); err != nil {
-			return err
-		}
-		if !slices.Contains(roles, *into) {
-			return invalid(name, "%s must be one of %s, and is %s", name, strings.Join(roles, ", "), short(raw))
-		}
-		return nil
-	}
-}
-
-// contentRule takes a string or a list of parts of text. Parts are joined with
-// line breaks, as vLLM does it.
+// contentRule takes a string or a list of parts of text. What becomes of parts is
+// for the template to say.
 func (m *message) contentRule(name string, raw []byte) error {
 	m.hasContent = true
 	if raw[0] == '"' {
-		m.content = unquote(raw)
+		m.content = quote(unquote(raw))
 		return nil
 	}
 	if raw[0] != '[' {
 		return wrongType(name, "a string or a list of parts", raw)
 	}
 	var parts []string
-	if err := list(partRule, maxMessages)(&parts)(name, raw); err != nil {
+	if err := list(partRule(m.parser), maxMessages)(&parts)(name, raw); err != nil {
 		return err
 	}
-	m.content = strings.Join(parts, "\n")
+	list := make([]Raw, len(parts))
+	for i, text := range parts {
+		list[i] = object([]member{{"type", quote("text")}, {"text", quote(text)}})
+	}
+	m.content = array(list)
 	return nil
 }
 
 // partRule takes {"type": "text", "text": …}.
-func partRule(into *string) rule {
-	return func(name string, raw []byte) error {
-		if raw[0] != '{' {
-			return wrongType(name, "an object", raw)
+func partRule(p *Parser) func(into *string) rule {
+	return func(into *string) rule {
+		return func(name string, raw []byte) error {
+			if raw[0] != '{' {
+				return wrongType(name, "an object", raw)
+			}
+			if part := typeOf(raw); part != "text" {
+				return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is", clip(part)))
+			}
+			return fields{
+				"type": harmless, "text": text(into),
+				"prompt_cache_breakpoint": harmless, "cache_control": harmless, "annotations": harmless,
+			}.decode(p, name, raw)
 		}
-		if part := typeOf(raw); part != "text" {
-			return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is", clip(part)))
-		}
-		return fields{"type": harmless, "text": text(into), "prompt_cache_breakpoint": harmless}.decode(name, raw)
 	}
 }
 
@@ -286,7 +293,9 @@ func (m *message) toolCallsRule(name string, raw []byte) error {
 	if err := list(toolCallRule, maxTools)(&calls)(name, raw); err != nil {
 		return err
 	}
-	m.toolCalls = array(calls)
+	if len(calls) > 0 {
+		m.toolCalls = array(calls)
+	}
 	return nil
 }
 
@@ -343,7 +352,7 @@ func argumentsOf(name string, raw []byte) ([]byte, error) {
 	return document, nil
 }
 
-// toolRule takes a tool, as it stands.
+// toolRule takes a tool, as it stands, without what is for a cache.
 func toolRule(into *Raw) rule {
 	return func(name string, raw []byte) error {
 		if raw[0] != '{' {
@@ -352,8 +361,27 @@ func toolRule(into *Raw) rule {
 		if tool := typeOf(raw); tool != "function" {
 			return unsupported(join(name, "type"), fmt.Sprintf("tools of type %q are not understood; only \"function\" is", clip(tool)))
 		}
-		return objectRule(into)(name, raw)
+		*into = without(raw, "cache_control")
+		return nil
 	}
+}
+
+// without is an object without a field.
+func without(raw []byte, key string) Raw {
+	var kept []member
+	found := false
+	_ = eachMember(raw, func(m member) error {
+		if m.key == key {
+			found = true
+		} else {
+			kept = append(kept, m)
+		}
+		return nil
+	})
+	if !found {
+		return raw
+	}
+	return object(kept)
 }
 
 func objectRule(into *Raw) rule {

@@ -37,7 +37,8 @@ func TestOpenAIClientOnRealTokens(t *testing.T) {
 	require.NoError(t, err)
 	e := enginetest.New()
 	e.Bounds.Vocabulary = model.VocabSize()
-	code := model.Encode("// Größe says 世界 🙂 to the world.\nfunc Größe(世 int) string {\n\treturn \"🙂\"\n}\n", false)
+	code, err := model.Encode(t.Context(), "// Größe says 世界 🙂 to the world.\nfunc Größe(世 int) string {\n\treturn \"🙂\"\n}\n", false)
+	require.NoError(t, err)
 	e.Script = func(r serve.Request) []int32 {
 		if r.Sampling.Temperature == 0 {
 			return code

@@ -12,19 +12,12 @@ import (
 
 // completions answers /v1/completions.
 func (s *Server) completions(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseCompletion)
+	job, err := prepared(s, w, r, (*Parser).Completion, s.textJob)
 	if err != nil {
 		return err
 	}
-	if err := s.checkModel(request.Model); err != nil {
-		return err
-	}
-	job, asked, err := s.textJob(request)
-	if err != nil {
-		return err
-	}
-	job.envelope = s.envelope(w, r, "cmpl-", "text_completion", &request.Sampling)
-	return s.run(w, r.Context(), asked, &request.Sampling, job)
+	job.envelope = s.envelope(w, "cmpl-", "text_completion", &job.request.Sampling)
+	return s.run(w, r.Context(), job.asked, &job.request.Sampling, job)
 }
 
 // job turns deltas into answers of one of the two kinds.
@@ -39,13 +32,18 @@ type job interface {
 
 // run serves a request, streamed or not.
 func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completion.Request, r *Sampling, j job) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	run, err := s.cfg.Service.Start(ctx, asked)
 	if err != nil {
 		return why(ctx, err)
 	}
 	defer run.Close()
+	defer visitOf(w).count(run)
 	if r.Stream {
-		return s.stream(w, ctx, run, r, j)
+		events := newEventStream(w, s.cfg.Limits.Silence, cancel)
+		defer events.close()
+		return s.stream(events, visitOf(w), ctx, run, r, j)
 	}
 	choices, err := completion.Collect(run)
 	if err != nil {
@@ -55,11 +53,11 @@ func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completio
 	return nil
 }
 
-// stream sends a run's deltas. An error before the first has gone out is
-// returned; later it is an event, after which the connection closes without
-// [DONE]. A client that has gone ends the stream.
-func (s *Server) stream(w http.ResponseWriter, ctx context.Context, run *completion.Run, r *Sampling, j job) error {
-	events := newEventStream(w)
+// stream sends a run's deltas. What can be known of a request without computing it,
+// that it is valid and has a place in the queue, is known by now: an error is an
+// event, after which the connection closes without [DONE]. A client that has gone
+// ends the stream.
+func (s *Server) stream(events *eventStream, v *visit, ctx context.Context, run *completion.Run, r *Sampling, j job) error {
 	for {
 		d, err := run.Next()
 		switch {
@@ -69,24 +67,26 @@ func (s *Server) stream(w http.ResponseWriter, ctx context.Context, run *complet
 			}
 			events.done()
 			return nil
-		case err != nil && !events.begun:
-			return why(ctx, err)
 		case err != nil:
-			s.breakOff(events, why(ctx, err))
+			s.breakOff(events, v, why(ctx, err))
 		}
 		for _, chunk := range j.chunks(&d, r.StreamOptions.chunkUsage(run.Usage())) {
 			events.send(chunk)
 		}
-		if events.gone {
+		if events.abandoned() {
+			v.failed = "the client has gone"
 			return nil
 		}
 	}
 }
 
 // breakOff ends a stream with an error.
-func (s *Server) breakOff(events *eventStream, err error) {
+func (s *Server) breakOff(events *eventStream, v *visit, err error) {
 	e := asError(err)
-	s.cfg.Log.Warn("stream broken off", "status", e.Status, "error", err)
+	v.failed = e.Message
+	if e.Status != clientClosed {
+		s.cfg.Log.Warn("stream broken off", "status", e.Status, "error", err, "id", v.id)
+	}
 	events.send(e)
 	panic(http.ErrAbortHandler)
 }
@@ -94,6 +94,7 @@ func (s *Server) breakOff(events *eventStream, err error) {
 // textJob is a job of /v1/completions.
 type textJob struct {
 	envelope
+	asked   completion.Request
 	request *CompletionRequest
 	naming  naming
 	ids     [][]int32
@@ -103,15 +104,17 @@ type textJob struct {
 }
 
 // textJob prepares a request of /v1/completions.
-func (s *Server) textJob(r *CompletionRequest) (*textJob, completion.Request, error) {
+func (s *Server) textJob(ctx context.Context, r *CompletionRequest) (*textJob, error) {
+	if err := s.checkModel(r.Model); err != nil {
+		return nil, err
+	}
 	asked, err := s.base(&r.Sampling)
 	if err != nil {
-		return nil, asked, err
+		return nil, err
 	}
-	tokenizer := s.cfg.Service.Tokenizer()
-	ids, texts := r.Prompt.IDs, r.Prompt.Texts
-	for _, text := range texts {
-		ids = append(ids, tokenizer.Encode(text, first(true, r.AddSpecialTokens)))
+	ids, err := s.promptIDs(ctx, r)
+	if err != nil {
+		return nil, err
 	}
 	asked.Prompts = ids
 	asked.MaxTokens, asked.Clip = r.maxTokens(), r.MaxTokens == nil
@@ -119,21 +122,47 @@ func (s *Server) textJob(r *CompletionRequest) (*textJob, completion.Request, er
 		asked.Logprobs = *r.Logprobs
 	}
 	j := &textJob{
-		request: r, ids: ids, naming: naming{tokenizer, r.ReturnTokensAsTokenIDs},
+		request: r, ids: ids, naming: naming{s.cfg.Service.Tokenizer(), r.ReturnTokensAsTokenIDs},
 		echoed: make([]string, len(ids)), started: make([]bool, len(ids)*asked.N),
 	}
 	if r.Echo {
 		asked.PromptLogprobs = asked.Logprobs
-		j.echo(texts, asked.SkipSpecial)
+		j.echo(r.Prompt.Texts, asked.SkipSpecial)
 	}
+	j.asked = asked
 	r.Prompt = Prompt{} // the request lives on while the model writes
-	return j, asked, nil
+	return j, nil
+}
+
+// promptIDs are the tokens of all prompts, cut where the request wants it.
+func (s *Server) promptIDs(ctx context.Context, r *CompletionRequest) ([][]int32, error) {
+	special := first(true, r.AddSpecialTokens)
+	ids := r.Prompt.IDs
+	for _, text := range r.Prompt.Texts {
+		prompt, err := s.encodeFitting(ctx, &r.Sampling, text, special)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, prompt)
+	}
+	if r.Truncate == nil {
+		return ids, nil
+	}
+	var around specials
+	if len(r.Prompt.Texts) > 0 && special {
+		empty, err := s.encode(ctx, "", true)
+		if err != nil {
+			return nil, err
+		}
+		around = specialsOf(ids[0], empty)
+	}
+	return ids, s.truncate(&r.Sampling, ids, around, r.maxTokens())
 }
 
 // echo fills echoed.
 func (j *textJob) echo(texts []string, skipSpecial bool) {
 	for i := range j.echoed {
-		if texts != nil {
+		if texts != nil && j.request.Truncate == nil {
 			j.echoed[i] = texts[i]
 		} else {
 			j.echoed[i] = j.naming.tokenizer.Decode(j.ids[i], skipSpecial)

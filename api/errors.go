@@ -94,9 +94,7 @@ func asError(err error) *Error {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &long):
-		e := invalid(lengthParam(long), "%v", err)
-		e.Code = "context_length_exceeded"
-		return e
+		return tooLong("prompt", err.Error())
 	case errors.As(err, &bad):
 		name := fieldName(bad.Field)
 		return invalid(name, "%s: %s", cmp.Or(name, bad.Field), bad.Reason)
@@ -121,11 +119,16 @@ func asError(err error) *Error {
 	}
 }
 
-func lengthParam(e *completion.LengthError) string {
-	if e.Output > 0 {
-		return "max_tokens"
-	}
-	return "prompt"
+// overflow is OpenAI's code for a prompt that does not fit.
+const overflow = "context_length_exceeded"
+
+// tooLong is a prompt that does not fit, in OpenAI's words: clients look for them,
+// litellm for the first ones, and LangChain for the code, which OpenAI's client
+// leaves out of an error's text. The field is where the prompt stood.
+func tooLong(field, text string) *Error {
+	e := invalid(field, "%s (%s)", text, overflow)
+	e.Code = overflow
+	return e
 }
 
 // fieldName is the API's name of an engine's field: "Sampling.TopP" is "top_p".

@@ -16,21 +16,19 @@ type fields map[string]rule
 
 // decode takes an object apart. path is the object's own name, empty for the
 // body.
-func (f fields) decode(path string, raw []byte) error {
+func (f fields) decode(p *Parser, path string, raw []byte) error {
 	if raw[0] != '{' {
 		return wrongType(path, "an object", raw)
 	}
-	return eachMember(raw, func(m member) error { return f.take(path, m) })
+	return eachMember(raw, func(m member) error { return f.take(p, path, m) })
 }
 
 // take applies the rule of one field.
-func (f fields) take(path string, m member) error {
+func (f fields) take(p *Parser, path string, m member) error {
 	name := join(path, m.key)
 	rule, ok := f[m.key]
 	if !ok {
-		e := invalid(name, "unknown field: %s", name)
-		e.Code = "unknown_parameter"
-		return e
+		return p.unknown(f, name, m.key)
 	}
 	if isNull(m.raw) {
 		return nil

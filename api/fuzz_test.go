@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/tandem-moe/tandem/api"
 )
@@ -16,7 +17,7 @@ func FuzzCompletionJSON(f *testing.F) {
 		`{"model":"m","prompt":"\u00e9\ud83d\ude00","stream":true,"stream_options":{"include_usage":true},"seed":-5,"stop":"\n","temperature":0.5,"top_p":1e-3,"presence_penalty":-2,"frequency_penalty":2,"logit_bias":{"5":-100,"7":1.5},"user":"u","best_of":1}`,
 		`{"prompt":"a","top_k":-1,"min_p":0.1,"repetition_penalty":1.5,"min_tokens":1,"stop_token_ids":[1,2],"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false,"add_special_tokens":false,"return_token_ids":true,"return_tokens_as_token_ids":true,"request_id":"r-1","response_format":{"type":"text"}}`,
 	)
-	f.Fuzz(func(t *testing.T, body []byte) { fuzz(t, body, api.ParseCompletion) })
+	f.Fuzz(func(t *testing.T, body []byte) { fuzz(t, body, (*api.Parser).Completion) })
 }
 
 // FuzzChatJSON: see fuzz.
@@ -27,7 +28,7 @@ func FuzzChatJSON(f *testing.F) {
 		`{"messages":[{"name":"n","content":"\"\\\/\b\f\n\r\t","role":"user"}],"logprobs":true,"top_logprobs":3,"max_completion_tokens":5,"n":2,"stream":true,"stream_options":{"continuous_usage_stats":true},"chat_template_kwargs":{"a":{"b":[null,true]}},"add_generation_prompt":false,"continue_final_message":true,"modalities":["text"],"metadata":{}}`,
 		`{"messages":[{"role":"developer","content":"x","reasoning_content":"y","annotations":[]}],"max_tokens":3,"parallel_tool_calls":true}`,
 	)
-	f.Fuzz(func(t *testing.T, body []byte) { fuzz(t, body, api.ParseChat) })
+	f.Fuzz(func(t *testing.T, body []byte) { fuzz(t, body, (*api.Parser).Chat) })
 }
 
 // FuzzTokenizeJSON: see fuzz.
@@ -36,7 +37,7 @@ func FuzzTokenizeJSON(f *testing.F) {
 		`{"prompt":"a","add_special_tokens":false,"return_token_strs":true,"model":"m"}`,
 		`{"messages":[{"role":"user","content":"a"}],"tools":[],"add_generation_prompt":true}`,
 	)
-	f.Fuzz(func(t *testing.T, body []byte) { fuzz(t, body, api.ParseTokenize) })
+	f.Fuzz(func(t *testing.T, body []byte) { fuzz(t, body, (*api.Parser).Tokenize) })
 }
 
 // seed adds whole documents, and their beginnings.
@@ -51,10 +52,15 @@ func seed(f *testing.F, documents ...string) {
 
 // fuzz: a parser takes memory in proportion to the body, fails with an *Error
 // of status 400, and what it accepts, written anew, it reads as the same request.
-func fuzz[T any](t *testing.T, body []byte, parse func([]byte) (*T, error)) {
+func fuzz[T any](t *testing.T, body []byte, parse func(*api.Parser, []byte) (*T, error)) {
 	before := heapAllocated()
-	request, err := parse(body)
+	parser := &api.Parser{}
+	request, err := parse(parser, body)
 	require.Less(t, heapAllocated()-before, uint64(256<<10+100*len(body)))
+	require.LessOrEqual(t, len(parser.Warnings()), 9)
+	for _, text := range parser.Warnings() {
+		require.True(t, httpguts.ValidHeaderFieldValue(text), text)
+	}
 	if err != nil {
 		var e *api.Error
 		require.ErrorAs(t, err, &e)
@@ -64,7 +70,7 @@ func fuzz[T any](t *testing.T, body []byte, parse func([]byte) (*T, error)) {
 	}
 	again, err := json.Marshal(request)
 	require.NoError(t, err)
-	reread, err := parse(again)
+	reread, err := parse(&api.Parser{Strict: true}, again)
 	require.NoError(t, err, "%s", again)
 	rewritten, err := json.Marshal(reread)
 	require.NoError(t, err)

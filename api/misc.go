@@ -60,6 +60,34 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
+// root says what is here, to who follows the server's URL.
+func (s *Server) root(w http.ResponseWriter, _ *http.Request) error {
+	type link struct {
+		Method string `json:"method"`
+		Path   string `json:"path"`
+		What   string `json:"what"`
+	}
+	links := []link{
+		{"GET", "/v1/models", "the model"},
+		{"POST", "/v1/chat/completions", "answers to conversations, as OpenAI's"},
+		{"POST", "/v1/completions", "continuations of texts, as OpenAI's"},
+		{"POST", "/tokenize", "a text's tokens"},
+		{"POST", "/detokenize", "tokens' text"},
+		{"GET", "/health", "200 while requests are served"},
+		{"GET", "/version", "the version"},
+	}
+	if s.cfg.Metrics != nil {
+		links = append(links, link{"GET", "/metrics", "metrics for Prometheus"})
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Name    string `json:"name"`
+		Version string `json:"version"`
+		BaseURL string `json:"openai_base_url"`
+		Links   []link `json:"links"`
+	}{"Tandem", s.cfg.Version, "/v1", links})
+	return nil
+}
+
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, map[string]string{"version": s.cfg.Version})
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,7 +14,7 @@ const (
 	maxChoices   = 128
 	maxPrompts   = 2048
 	maxSequences = 4096
-	maxStops     = 4
+	maxStops     = 64 // by default
 	maxStopBytes = 4096
 	maxStopIDs   = 256
 	// maxLogprobs is vLLM's default and OpenAI's bound for chat.
@@ -54,6 +55,10 @@ type Sampling struct {
 	ReturnTokenIDs         bool     `json:"return_token_ids,omitempty"`
 	ReturnTokensAsTokenIDs bool     `json:"return_tokens_as_token_ids,omitempty"`
 	RequestID              string   `json:"request_id,omitempty"`
+	// Truncate cuts a prompt to so many tokens, −1 to as many as fit, where
+	// TruncationSide is "right" at its end, else at its beginning.
+	Truncate       *int   `json:"truncate_prompt_tokens,omitempty"`
+	TruncationSide string `json:"truncation_side,omitempty"`
 }
 
 // StreamOptions are OpenAI's, and vLLM's continuous_usage_stats.
@@ -87,7 +92,7 @@ func (p Prompt) MarshalJSON() ([]byte, error) {
 }
 
 // common are the fields that both requests know.
-func (s *Sampling) common() fields {
+func (s *Sampling) common(p *Parser) fields {
 	const (
 		constrained = "constrained output is not implemented"
 		beam        = "beam search is not implemented"
@@ -97,8 +102,8 @@ func (s *Sampling) common() fields {
 		"model":             text(&s.Model),
 		"n":                 optional(whole(1, maxChoices), &s.N),
 		"stream":            boolean(&s.Stream),
-		"stream_options":    s.streamOptions,
-		"stop":              stopStrings(&s.Stop),
+		"stream_options":    s.streamOptions(p),
+		"stop":              stopStrings(&s.Stop, p.maxStops()),
 		"seed":              optional(whole[int64](math.MinInt64, math.MaxInt64), &s.Seed),
 		"temperature":       optional(decimal(0, 2), &s.Temperature),
 		"top_p":             optional(decimal(0, 1), &s.TopP),
@@ -121,7 +126,7 @@ func (s *Sampling) common() fields {
 
 		"user": harmless, "metadata": harmless, "store": harmless, "service_tier": harmless,
 		"safety_identifier": harmless, "prompt_cache_key": harmless, "prompt_cache_retention": harmless, "prompt_cache_options": harmless,
-		"session_id": harmless,
+		"session_id": harmless, "cache_control": harmless,
 
 		"response_format":               textFormat,
 		"priority":                      only("requests have no priority", "0"),
@@ -131,26 +136,26 @@ func (s *Sampling) common() fields {
 		"early_stopping":                only(beam, "false"),
 		"bad_words":                     only(constrained, "[]"),
 		"allowed_token_ids":             refused(constrained),
-		"structured_outputs":            refused(constrained),
+		"structured_outputs":            only(constrained, "{}"),
 		"guided_json":                   refused(constrained),
-		"guided_regex":                  refused(constrained),
-		"guided_choice":                 refused(constrained),
-		"guided_grammar":                refused(constrained),
+		"guided_regex":                  only(constrained, `""`),
+		"guided_choice":                 only(constrained, "[]"),
+		"guided_grammar":                only(constrained, `""`),
 		"guided_decoding_backend":       refused(constrained),
 		"guided_whitespace_pattern":     refused(constrained),
 		"structural_tag":                refused(constrained),
-		"logits_processors":             refused("processors of the client's are not implemented"),
-		"truncate_prompt_tokens":        refused("prompts are not truncated: send one that fits"),
-		"truncation_side":               refused("prompts are not truncated: send one that fits"),
+		"logits_processors":             only("processors of the client's are not implemented", "[]"),
+		"truncate_prompt_tokens":        optional(whole(-1, math.MaxInt32), &s.Truncate),
+		"truncation_side":               oneOf(&s.TruncationSide, "left", "right"),
 		"prompt_logprobs":               refused("use echo with logprobs of /v1/completions"),
 		"logprob_token_ids":             refused("log-probabilities of chosen tokens are not implemented"),
 		"repetition_detection":          refused("detection of repetitions is not implemented"),
 		"thinking_token_budget":         refused("reasoning has no budget of its own"),
-		"cache_salt":                    refused("the prefix cache is shared by all clients"),
+		"cache_salt":                    only("the prefix cache is shared by all clients", `""`),
 		"watermarking":                  only("there is no watermark", "false"),
-		"kv_transfer_params":            refused(transfer),
-		"ec_transfer_params":            refused(transfer),
-		"vllm_xargs":                    refused("there are no extensions"),
+		"kv_transfer_params":            only(transfer, "{}"),
+		"ec_transfer_params":            only(transfer, "{}"),
+		"vllm_xargs":                    only("there are no extensions", "{}"),
 		"moderation":                    refused("there is no moderation"),
 	}
 }
@@ -163,10 +168,10 @@ func (f fields) with(more fields) fields {
 	return f
 }
 
-// ParseCompletion reads the body of /v1/completions. Errors are *Error.
-func ParseCompletion(body []byte) (*CompletionRequest, error) {
+// Completion reads the body of /v1/completions. Errors are *Error.
+func (p *Parser) Completion(body []byte) (*CompletionRequest, error) {
 	var r CompletionRequest
-	err := parse(body, r.common().with(fields{
+	err := p.parse(body, r.common(p).with(fields{
 		"prompt":        promptRule(&r.Prompt),
 		"max_tokens":    optional(whole(0, math.MaxInt32), &r.MaxTokens),
 		"echo":          boolean(&r.Echo),
@@ -182,11 +187,11 @@ func ParseCompletion(body []byte) (*CompletionRequest, error) {
 }
 
 // parse checks a body and takes it apart.
-func parse(body []byte, known fields) error {
+func (p *Parser) parse(body []byte, known fields) error {
 	if err := checkJSON(body); err != nil {
 		return err
 	}
-	return known.decode("", trim(body))
+	return known.decode(p, "", trim(body))
 }
 
 func trim(body []byte) []byte { return bytes.Trim(body, " \t\r\n") }
@@ -228,28 +233,32 @@ func (s *Sampling) choices() int {
 	return *s.N
 }
 
-func (s *Sampling) streamOptions(name string, raw []byte) error {
-	s.StreamOptions = &StreamOptions{}
-	return fields{
-		"include_usage":          boolean(&s.StreamOptions.IncludeUsage),
-		"continuous_usage_stats": boolean(&s.StreamOptions.ContinuousUsageStats),
-		"include_obfuscation":    only("chunks are not padded", "false"),
-	}.decode(name, raw)
+func (s *Sampling) streamOptions(p *Parser) rule {
+	return func(name string, raw []byte) error {
+		s.StreamOptions = &StreamOptions{}
+		return fields{
+			"include_usage":          boolean(&s.StreamOptions.IncludeUsage),
+			"continuous_usage_stats": boolean(&s.StreamOptions.ContinuousUsageStats),
+			"include_obfuscation":    only("chunks are not padded", "false"),
+		}.decode(p, name, raw)
+	}
 }
 
-// stopStrings takes a string or a list of them.
-func stopStrings(into *[]string) rule {
+// stopStrings takes a string or a list of them. An empty one, which clients send
+// for none, is left out.
+func stopStrings(into *[]string, most int) rule {
 	return func(name string, raw []byte) error {
 		if raw[0] == '"' {
 			*into = []string{unquote(raw)}
-		} else if err := list(text, maxStops)(into)(name, raw); err != nil {
+		} else if err := list(text, most)(into)(name, raw); err != nil {
 			return err
 		}
 		for _, s := range *into {
-			if s == "" || len(s) > maxStopBytes {
-				return invalid(name, "%s: a stop string has between 1 and %d bytes, this one has %d", name, maxStopBytes, len(s))
+			if len(s) > maxStopBytes {
+				return invalid(name, "%s: a stop string has at most %d bytes, this one has %d", name, maxStopBytes, len(s))
 			}
 		}
+		*into = slices.DeleteFunc(*into, func(s string) bool { return s == "" })
 		return nil
 	}
 }

@@ -18,19 +18,23 @@ import (
 
 // Template renders a conversation to the text that the model continues.
 type Template interface {
-	// Render returns an error for a conversation that the template refuses.
+	// Render returns an error for a conversation that the template refuses. One that
+	// is an *Error is the answer.
 	Render(context.Context, TemplateInput) (string, error)
 }
 
 // TemplateInput are a template's variables. JSON values have their fields in the
 // client's order.
 type TemplateInput struct {
-	// Messages is a list of objects whose "content" is a string.
+	// Messages is a list of objects whose "content" is a string, or a list of objects
+	// with "type": "text" and a "text".
 	Messages Raw
 	// Tools is a list of objects, and Kwargs an object of further variables; nil:
 	// none.
 	Tools, Kwargs       Raw
 	AddGenerationPrompt bool
+	// ContinueFinalMessage asks for the text up to the end of the last message.
+	ContinueFinalMessage bool
 }
 
 // Config is what a server is made of.
@@ -64,8 +68,19 @@ type Config struct {
 	// APIKeys are accepted as bearer tokens; none: no key is needed.
 	APIKeys []string
 
+	// Strict refuses fields that nobody knows. Else they are ignored, as vLLM does
+	// it, and named in the header "warnings" and in the log.
+	Strict bool
+
+	// AllowOrigins are the origins ("https://example.com") whose pages may use the
+	// server; Anywhere is all of them. Nil: Anywhere where no key is needed, else
+	// none.
+	AllowOrigins []string
+
 	Limits Limits
 
+	// NoAccessLog leaves out a line for each request.
+	NoAccessLog bool
 	// Log gets what an operator should see. Nil: nothing.
 	Log *slog.Logger
 	// Now and NewID are the clock and the source of request ids. Nil: the
@@ -79,8 +94,8 @@ type Config struct {
 type Limits struct {
 	// Body is the largest request body, in bytes: 8 MiB.
 	Body int64
-	// Bodies is the sum over all requests being read, in bytes: 256 MiB. A
-	// request beyond it is answered with 429.
+	// Bodies is the sum over all requests being read, rendered and tokenized, in
+	// bytes: 256 MiB. A request beyond it is answered with 429.
 	Bodies int64
 	// Request is the longest that a request may take: 10 minutes.
 	Request time.Duration
@@ -89,6 +104,9 @@ type Limits struct {
 	Header, ReadBody time.Duration
 	// Write is how long a client may take to read 64 KiB of an answer: 30 s.
 	Write time.Duration
+	// Silence is how long a stream says nothing before it says that the client is to
+	// wait: 15 s.
+	Silence time.Duration
 	// Idle is how long a connection may wait for its next request: 2 minutes.
 	Idle time.Duration
 	// Connections is how many requests may do work at once, each on a connection of
@@ -96,6 +114,8 @@ type Limits struct {
 	// few more for what is answered at once, and for clients with a key. Where all
 	// are taken, a new one takes the place of the idlest.
 	Connections int
+	// Stops is how many stop strings a request may have: 64.
+	Stops int
 	// Grace is how long running requests may take once the server is told to
 	// stop: 30 s.
 	Grace time.Duration
@@ -107,7 +127,7 @@ func (l *Limits) fill() {
 		standard time.Duration
 	}{
 		{&l.Request, 10 * time.Minute}, {&l.Header, 10 * time.Second}, {&l.ReadBody, 20 * time.Second},
-		{&l.Write, 30 * time.Second}, {&l.Idle, 2 * time.Minute}, {&l.Grace, 30 * time.Second},
+		{&l.Write, 30 * time.Second}, {&l.Silence, 15 * time.Second}, {&l.Idle, 2 * time.Minute}, {&l.Grace, 30 * time.Second},
 	} {
 		if *d.into == 0 {
 			*d.into = d.standard
@@ -130,7 +150,11 @@ type Server struct {
 	mux    *http.ServeMux
 	gate   *gate
 	bodies *budget
-	keys   [][sha256.Size]byte // digests of cfg.APIKeys
+	warned rare
+	desk   *desk
+	// origins are those whose pages may use the server.
+	origins []string
+	keys    [][sha256.Size]byte // digests of cfg.APIKeys
 }
 
 // NewServer makes a server.
@@ -148,7 +172,10 @@ func NewServer(cfg Config) *Server {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}, keys: digests(cfg.APIKeys)}
+	s := &Server{
+		cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}, desk: newDesk(cfg.Limits.Body),
+		keys: digests(cfg.APIKeys), origins: cfg.origins(),
+	}
 	s.routes()
 	return s
 }
@@ -170,6 +197,7 @@ func (s *Server) routes() {
 	s.handle("POST", "/detokenize", s.guarded(s.detokenize))
 	s.handle("GET", "/v1/models", s.authorised(s.models))
 	s.handle("GET", "/v1/models/{id...}", s.authorised(s.modelByName))
+	s.handle("GET", "/{$}", s.root)
 	s.handle("GET", "/health", s.health)
 	s.handle("GET", "/version", s.version)
 	if s.cfg.Metrics != nil {
@@ -181,7 +209,7 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{
 			Status: http.StatusNotFound, Type: "invalid_request_error", Code: "not_found",
-			Message: "there is no " + r.URL.Path + " here",
+			Message: "there is no " + clip(r.URL.Path) + " here: / says what there is",
 		})
 	})
 }
@@ -207,7 +235,7 @@ func (s *Server) handle(method, path string, h handler) {
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(err)
 	if e.Status >= 500 {
-		s.cfg.Log.Warn("request failed", "path", r.URL.Path, "status", e.Status, "error", err)
+		s.cfg.Log.Warn("request failed", "path", r.URL.Path, "id", visitOf(w).id, "status", e.Status, "error", err)
 	}
 	writeError(w, e)
 }
@@ -289,22 +317,21 @@ func (s *Server) modelName(asked string) string {
 	return asked
 }
 
-// requestID is the request's own id, its header's, or a new one.
-func (s *Server) requestID(r *http.Request, asked string) string {
-	if asked != "" {
-		return asked
-	}
+// requestID is the client's, where it can stand in a header and a log, or a new one.
+func (s *Server) requestID(r *http.Request) string {
 	if id := r.Header.Get("X-Request-Id"); validID(id) {
 		return id
 	}
 	return s.cfg.NewID()
 }
 
-func (s *Server) envelope(w http.ResponseWriter, r *http.Request, prefix, object string, asked *Sampling) envelope {
-	id := s.requestID(r, asked.RequestID)
-	w.Header().Set("X-Request-Id", id)
+func (s *Server) envelope(w http.ResponseWriter, prefix, object string, asked *Sampling) envelope {
+	a := w.(*answer)
+	if asked.RequestID != "" {
+		a.called(asked.RequestID)
+	}
 	return envelope{
-		ID: prefix + id, Object: object, Created: s.cfg.Now().Unix(),
+		ID: prefix + a.id, Object: object, Created: s.cfg.Now().Unix(),
 		Model: s.modelName(asked.Model), SystemFingerprint: s.fingerprint(),
 	}
 }

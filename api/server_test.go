@@ -91,8 +91,8 @@ func dial(t *testing.T, address string) net.Conn {
 	return conn
 }
 
-// TestEngineErrors: what an engine says becomes a status, before a stream begins
-// as well.
+// TestEngineErrors: what an engine says becomes a status; in a stream, only what it
+// says before it takes the request: the stream is open by then.
 func TestEngineErrors(t *testing.T) {
 	for _, c := range []struct {
 		fault  enginetest.Fault
@@ -111,6 +111,9 @@ func TestEngineErrors(t *testing.T) {
 		e.Break(c.fault)
 		s := api.NewServer(config(e))
 		for _, body := range []string{prompt, streamed} {
+			if body == streamed && c.fault.Submit == nil {
+				continue
+			}
 			w := ask(t, s, "POST", "/v1/completions", body)
 			require.Equal(t, c.status, w.Code, w.Body)
 			require.Equal(t, c.retry, w.Header().Get("Retry-After"))
@@ -120,20 +123,51 @@ func TestEngineErrors(t *testing.T) {
 	}
 }
 
-// TestErrorInStream: after the first event an error is an event, and the
-// connection closes without [DONE].
+// TestErrorInStream: once a stream is open an error is an event, and the connection
+// closes without [DONE].
 func TestErrorInStream(t *testing.T) {
+	for _, after := range []int{0, 3} {
+		e := enginetest.New()
+		e.Break(enginetest.Fault{After: after, Err: &serve.UnavailableError{Reason: "attention node a1 was lost"}})
+		r := post(t, start(t, config(e)), "/v1/completions", streamed)
+		require.Equal(t, 200, r.status)
+		require.ErrorIs(t, r.broken, io.ErrUnexpectedEOF)
+		require.NotContains(t, r.text, "[DONE]")
+		lines := strings.Split(strings.TrimSpace(r.text), "\n\n")
+		require.Len(t, lines, after+2)
+		require.Equal(t, ": waiting", lines[0])
+		last, found := strings.CutPrefix(lines[after+1], "data: ")
+		require.True(t, found)
+		require.Contains(t, errorOf(t, strings.NewReader(last)).Message, "a1 was lost")
+	}
+}
+
+// TestSilence: a stream begins at once, and is never silent for long; it goes on
+// where its client reads comments alone, and ends where that has gone.
+func TestSilence(t *testing.T) {
 	e := enginetest.New()
-	e.Break(enginetest.Fault{After: 3, Err: &serve.UnavailableError{Reason: "attention node a1 was lost"}})
-	r := post(t, start(t, config(e)), "/v1/completions", streamed)
-	require.Equal(t, 200, r.status)
-	require.ErrorIs(t, r.broken, io.ErrUnexpectedEOF)
-	require.NotContains(t, r.text, "[DONE]")
-	lines := strings.Split(strings.TrimSpace(r.text), "\n\n")
-	require.Len(t, lines, 4)
-	last, found := strings.CutPrefix(lines[3], "data: ")
-	require.True(t, found)
-	require.Contains(t, errorOf(t, strings.NewReader(last)).Message, "a1 was lost")
+	e.Break(enginetest.Fault{Hang: true})
+	cfg := config(e)
+	cfg.Limits.Silence, cfg.Limits.Grace = 20*time.Millisecond, time.Millisecond
+	address := start(t, cfg)
+	conn := dial(t, address)
+	_, err := fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(streamed), streamed)
+	require.NoError(t, err)
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Equal(t, 200, response.StatusCode)
+	require.Equal(t, "text/event-stream; charset=utf-8", response.Header.Get("Content-Type"))
+	lines := bufio.NewScanner(response.Body)
+	for range 4 {
+		require.True(t, lines.Scan())
+		require.Equal(t, ": waiting", lines.Text())
+		require.True(t, lines.Scan())
+		require.Empty(t, lines.Text())
+	}
+	require.NoError(t, conn.Close())
+	require.Eventually(t, func() bool { return e.Cancelled() == 1 }, 10*time.Second, time.Millisecond)
 }
 
 // TestDeadline: a request that takes too long ends with an error.

@@ -14,10 +14,10 @@ type TokenizeRequest struct {
 	ReturnTokenStrs  bool  `json:"return_token_strs,omitempty"`
 }
 
-// ParseTokenize reads the body of /tokenize. Errors are *Error.
-func ParseTokenize(body []byte) (*TokenizeRequest, error) {
+// Tokenize reads the body of /tokenize. Errors are *Error.
+func (p *Parser) Tokenize(body []byte) (*TokenizeRequest, error) {
 	var r TokenizeRequest
-	err := parse(body, r.Conversation.fields().with(fields{
+	err := p.parse(body, r.Conversation.fields(p).with(fields{
 		"model":              text(&r.Model),
 		"prompt":             optional(text, &r.Prompt),
 		"add_special_tokens": optional(boolean, &r.AddSpecialTokens),
@@ -37,24 +37,18 @@ func ParseTokenize(body []byte) (*TokenizeRequest, error) {
 
 // tokenize answers /tokenize.
 func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseTokenize)
+	found, err := prepared(s, w, r, (*Parser).Tokenize, s.tokens)
 	if err != nil {
 		return err
 	}
-	if err := s.checkModel(request.Model); err != nil {
-		return err
-	}
-	ids, err := s.tokens(r.Context(), request)
-	if err != nil {
-		return err
-	}
+	ids := found.ids
 	answer := struct {
 		Count       int      `json:"count"`
 		MaxModelLen int      `json:"max_model_len"`
 		Tokens      []int32  `json:"tokens"`
 		TokenStrs   []string `json:"token_strs"`
 	}{Count: len(ids), MaxModelLen: s.cfg.Service.Context(), Tokens: ids}
-	if request.ReturnTokenStrs {
+	if found.strings {
 		for _, id := range ids {
 			answer.TokenStrs = append(answer.TokenStrs, s.cfg.Service.Tokenizer().Piece(id))
 		}
@@ -63,12 +57,28 @@ func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) tokens(ctx context.Context, r *TokenizeRequest) ([]int32, error) {
-	if r.Prompt != nil {
-		ids := s.cfg.Service.Tokenizer().Encode(*r.Prompt, first(true, r.AddSpecialTokens))
-		return append([]int32{}, ids...), nil
+// tokenized is a text's tokens, and whether they are asked for as strings, too.
+type tokenized struct {
+	ids     []int32
+	strings bool
+}
+
+// tokens are those of the prompt or conversation, however many.
+func (s *Server) tokens(ctx context.Context, r *TokenizeRequest) (tokenized, error) {
+	if err := s.checkModel(r.Model); err != nil {
+		return tokenized{}, err
 	}
-	return s.chatIDs(ctx, &r.Conversation, r.AddSpecialTokens)
+	text, special := "", first(false, r.AddSpecialTokens)
+	if r.Prompt != nil {
+		text, special = *r.Prompt, first(true, r.AddSpecialTokens)
+	} else {
+		var err error
+		if text, err = s.render(ctx, &r.Conversation); err != nil {
+			return tokenized{}, err
+		}
+	}
+	ids, err := s.encode(ctx, text, special)
+	return tokenized{append([]int32{}, ids...), r.ReturnTokenStrs}, err
 }
 
 // DetokenizeRequest is the body of /detokenize.
@@ -77,10 +87,10 @@ type DetokenizeRequest struct {
 	Tokens []int32 `json:"tokens"`
 }
 
-// ParseDetokenize reads the body of /detokenize. Errors are *Error.
-func ParseDetokenize(body []byte) (*DetokenizeRequest, error) {
+// Detokenize reads the body of /detokenize. Errors are *Error.
+func (p *Parser) Detokenize(body []byte) (*DetokenizeRequest, error) {
 	var r DetokenizeRequest
-	if err := parse(body, fields{"model": text(&r.Model), "tokens": tokenIDs(&r.Tokens)}); err != nil {
+	if err := p.parse(body, fields{"model": text(&r.Model), "tokens": tokenIDs(&r.Tokens)}); err != nil {
 		return nil, err
 	}
 	if r.Tokens == nil {
@@ -91,18 +101,22 @@ func ParseDetokenize(body []byte) (*DetokenizeRequest, error) {
 
 // detokenize answers /detokenize.
 func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) error {
-	request, err := readBody(s, w, r, ParseDetokenize)
+	text, err := prepared(s, w, r, (*Parser).Detokenize, s.decode)
 	if err != nil {
 		return err
 	}
-	if err := s.checkModel(request.Model); err != nil {
-		return err
-	}
-	if err := s.checkIDs("tokens", request.Tokens); err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, map[string]string{"prompt": s.cfg.Service.Tokenizer().Decode(request.Tokens, false)})
+	writeJSON(w, http.StatusOK, map[string]string{"prompt": text})
 	return nil
+}
+
+func (s *Server) decode(_ context.Context, r *DetokenizeRequest) (string, error) {
+	if err := s.checkModel(r.Model); err != nil {
+		return "", err
+	}
+	if err := s.checkIDs("tokens", r.Tokens); err != nil {
+		return "", err
+	}
+	return s.cfg.Service.Tokenizer().Decode(r.Tokens, false), nil
 }
 
 // checkIDs refuses ids that are no tokens.

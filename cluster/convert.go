@@ -77,7 +77,7 @@ func viewToProto(v View) *tandemv1.View {
 func unreachedToProto(pairs []Unreached) []*tandemv1.Unreached {
 	var p []*tandemv1.Unreached
 	for _, u := range pairs {
-		p = append(p, &tandemv1.Unreached{Attention: u.Attention, Expert: u.Expert, Reason: u.Reason})
+		p = append(p, &tandemv1.Unreached{Attention: u.Attention, Expert: u.Expert, Reason: cleaned(u.Reason)})
 	}
 	return p
 }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -256,7 +255,7 @@ func (s membership) admit(ctx context.Context, messages <-chan received[tandemv1
 	}
 	self, err := s.register(hello)
 	if err != nil {
-		s.log().often("node refused", "address", strconv.Quote(hello.GetAddr()), "reason", Quoted(err))
+		s.log().often("node refused", "address", hello.GetAddr(), "reason", Quoted(err))
 		return Member{}, refusal(err, doorOf(ctx).secure)
 	}
 	return self, nil

@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -133,7 +135,55 @@ func checkWelcome(w *tandemv1.Welcome, h Hello) error {
 	case w.GetToken() == "":
 		return errors.New("the welcome has no token")
 	}
+	v := viewFromProto(w.GetView())
+	if err := checkView(v); err != nil {
+		return err
+	}
+	if place := w.GetSelf().GetPlace(); h.Role == Expert && int(place) >= v.ExpertNodes {
+		return fmt.Errorf("the welcome gives place %d of %d", place, v.ExpertNodes)
+	}
 	return nil
+}
+
+// checkView checks what the table of limits cannot say: no id twice, and the
+// members of a role by place, no place twice.
+func checkView(v View) error {
+	ids := map[string]bool{}
+	last := map[Role]int{Attention: -1, Expert: -1}
+	for _, m := range v.Members {
+		switch {
+		case ids[m.ID]:
+			return fmt.Errorf("the view has %q twice", m.ID)
+		case m.Role != Attention && m.Role != Expert:
+			return fmt.Errorf("the view has %q for %q", m.ID, m.Role)
+		case m.Place <= last[m.Role] || m.Role == Expert && m.Place >= v.ExpertNodes:
+			return fmt.Errorf("the view has %q at place %d of %d after place %d", m.ID, m.Place, v.ExpertNodes, last[m.Role])
+		}
+		ids[m.ID], last[m.Role] = true, m.Place
+	}
+	return nil
+}
+
+// lostError is the loss of the front end, by what is known of its connection.
+type lostError struct {
+	error
+	how string
+}
+
+func (e *lostError) Error() string { return "the front end is lost: its connection " + e.how }
+
+func (e *lostError) Unwrap() error { return e.error }
+
+// EndOf is what ended a stream with the front end, by its cause and as a terminal
+// may show it.
+func EndOf(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return &lostError{err, "ended without a farewell"}
+	case errors.Is(err, syscall.ECONNRESET):
+		return &lostError{err, "was reset"}
+	}
+	return Quoted(err)
 }
 
 // Client returns a client whose requests prove to be the member's.
@@ -226,12 +276,18 @@ func (s *Session) listen(ctx context.Context, messages <-chan received[tandemv1.
 	for {
 		m, err := s.receive(ctx, messages)
 		if err != nil {
-			s.set(View{}, Quoted(err))
+			s.set(View{}, EndOf(err))
 			return
 		}
-		if v := m.GetView(); v != nil {
-			s.set(viewFromProto(v), nil)
+		if m.GetView() == nil {
+			continue
 		}
+		v := viewFromProto(m.GetView())
+		if err := checkView(v); err != nil {
+			s.set(View{}, fmt.Errorf("the front end sent what cannot be: %w", err))
+			return
+		}
+		s.set(v, nil)
 	}
 }
 

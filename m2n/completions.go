@@ -19,7 +19,7 @@ type completions struct {
 	ring    fifo[Completion]
 	parked  bool
 	ended   bool
-	watched <-chan struct{} // of the consumer's context, whose end is a signal
+	watched context.Context // the consumer's, whose end is a signal while it waits
 	unwatch func() bool
 }
 
@@ -99,12 +99,26 @@ func (q *completions) over(ctx context.Context) error {
 func (q *completions) watch(ctx context.Context) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if ctx.Done() == q.watched {
+	if q.watched != nil && ctx.Done() == q.watched.Done() {
 		return
 	}
 	q.stopWatching()
 	if !q.ended {
-		q.watched, q.unwatch = ctx.Done(), context.AfterFunc(ctx, q.signal)
+		q.watched, q.unwatch = ctx, context.AfterFunc(ctx, func() { q.expire(ctx.Done()) })
+	}
+}
+
+// expire ends the wait whose context has ended, and no other: most contexts end
+// because their wait has, and a signal then would end the next one for nothing.
+func (q *completions) expire(done <-chan struct{}) {
+	q.mu.Lock()
+	waits := q.parked && q.watched != nil && q.watched.Done() == done
+	if waits {
+		q.parked = false
+	}
+	q.mu.Unlock()
+	if waits {
+		q.signal()
 	}
 }
 
@@ -115,11 +129,12 @@ func (q *completions) stopWatching() {
 	}
 }
 
-// park asks the next push for a signal, unless there is something already.
+// park asks the next push for a signal, unless there is something already, or the
+// consumer's context has ended.
 func (q *completions) park() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.ring.len() > 0 || q.ended {
+	if q.ring.len() > 0 || q.ended || q.watched != nil && q.watched.Err() != nil {
 		return false
 	}
 	q.parked = true

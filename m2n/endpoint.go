@@ -49,8 +49,8 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 
 // complete fills in the defaults and refuses what cannot work.
 func (c Config) complete() (Config, error) {
-	if c.ID == "" || len(c.ID) > maxID {
-		return c, fmt.Errorf("m2n: Config.ID has %d bytes, want 1 to %d", len(c.ID), maxID)
+	if err := checkID(c.ID); err != nil {
+		return c, err
 	}
 	setDefault(&c.SlotBytes, 1<<20)
 	setDefault(&c.Slots, 8)
@@ -71,6 +71,13 @@ func setDefault[T int | time.Duration](v *T, def T) {
 
 // maxID bounds an id: two of them fit into a greeting, whatever they are.
 const maxID = 255
+
+func checkID(id string) error {
+	if id == "" || len(id) > maxID {
+		return fmt.Errorf("m2n: Config.ID has %d bytes, want 1 to %d", len(id), maxID)
+	}
+	return nil
+}
 
 // maxBytes bounds SlotBytes and HeaderBytes: lengths on the wire have 32 bits.
 const maxBytes = 1 << 31

@@ -27,6 +27,20 @@ type fabricGreeting struct {
 // maxFabricAddress bounds an address, so that greetings fit into their frames.
 const maxFabricAddress = controlBytes / 2
 
+// check holds a peer's address to what this end would send: a fabric's library is
+// given no more than that.
+func (g *fabricGreeting) check() error {
+	switch {
+	case g == nil:
+		return nil
+	case g.Name == "" || len(g.Name) > maxID:
+		return fmt.Errorf("the name of its fabric has %d bytes, want 1 to %d", len(g.Name), maxID)
+	case len(g.Address) > maxFabricAddress:
+		return fmt.Errorf("the address of its fabric has %d bytes, the limit is %d", len(g.Address), maxFabricAddress)
+	}
+	return nil
+}
+
 // checkFabric is a part of Config's check.
 func checkFabric(f Fabric) error {
 	if f == nil {

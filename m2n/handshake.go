@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // hello names the two ends of a pair, as the one that dials sees them.
@@ -53,7 +54,7 @@ func parseGreeting(b []byte) (greeting, error) {
 	}
 	c := Config{ID: g.From, Slots: g.Slots, SlotBytes: g.SlotBytes, HeaderBytes: g.HeaderBytes, PeerTimeout: g.PeerTimeout,
 		Queue: 1, DialTimeout: 1, ReadyTimeout: 1, Connections: 1}
-	if err := c.check(); err != nil {
+	if err := errors.Join(c.check(), checkID(g.From), g.Fabric.check()); err != nil {
 		return g, fmt.Errorf("%w: greeting: %w", ErrBadFrame, err)
 	}
 	return g, nil
@@ -87,6 +88,28 @@ func brief(text string) string {
 	return text
 }
 
+// heard is a text of the peer's as it may stand in an error of this end, which may go
+// to a terminal: what cannot be printed is marked, and it is no longer than one that
+// brief makes.
+func heard(text string) string {
+	return brief(strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text))
+}
+
+// parseRefusal reads the header of a refuse frame.
+func parseRefusal(b []byte) error {
+	r := new(refusal)
+	if err := json.Unmarshal(b, r); err != nil {
+		return fmt.Errorf("%w: refusal: %w", ErrBadFrame, err)
+	}
+	r.Reason = heard(r.Reason)
+	return r
+}
+
 // farewell is the header of a goodbye frame: why the pair ends.
 type farewell struct {
 	Cause  string `json:"cause"` // a sentinel's text, where there is one
@@ -110,12 +133,13 @@ func farewellOf(cause error) farewell {
 
 // told is the cause of the loss at the end that hears the farewell.
 func (f farewell) told() error {
+	reason := heard(f.Reason)
 	for _, s := range sentinels {
 		if f.Cause == s.Error() {
-			return &toldError{f.Reason, s}
+			return &toldError{reason, s}
 		}
 	}
-	return &toldError{f.Reason, nil}
+	return &toldError{reason, nil}
 }
 
 type toldError struct {

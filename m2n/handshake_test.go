@@ -26,6 +26,13 @@ func TestGreetingRefusesWhatConfigWould(t *testing.T) {
 		{func(g *greeting) { g.SlotBytes = -1 }, "Config.SlotBytes is -1"},
 		{func(g *greeting) { g.HeaderBytes = 1 << 40 }, "Config.HeaderBytes is 1099511627776"},
 		{func(g *greeting) { g.PeerTimeout = 0 }, "Config.PeerTimeout is 0"},
+		{func(g *greeting) { g.Slots = 1<<16 + 1 }, "Config.Slots is 65537, want 1 to 65536"},
+		{func(g *greeting) { g.From = "" }, "Config.ID has 0 bytes"},
+		{func(g *greeting) { g.From = strings.Repeat("a", maxID+1) }, "Config.ID has 256 bytes, want 1 to 255"},
+		{func(g *greeting) { g.Fabric = &fabricGreeting{} }, "the name of its fabric has 0 bytes, want 1 to 255"},
+		{func(g *greeting) { g.Fabric = &fabricGreeting{Name: strings.Repeat("a", maxID+1)} }, "the name of its fabric has 256 bytes"},
+		{func(g *greeting) { g.Fabric = &fabricGreeting{Name: "toy", Address: zeros(maxFabricAddress + 1)} },
+			"the address of its fabric has 2049 bytes, the limit is 2048"},
 	} {
 		g := sampleGreeting()
 		tc.change(&g)
@@ -57,6 +64,41 @@ func TestFarewellsKeepTheirCause(t *testing.T) {
 		require.EqualError(t, told, "the peer says: because: "+cause.Error())
 	}
 	require.EqualError(t, farewellOf(errors.New("other")).told(), "the peer says: other")
+}
+
+// FuzzControlTexts: whatever a peer gives as a reason, it is an error of bounded
+// length that does nothing to a terminal.
+func FuzzControlTexts(f *testing.F) {
+	f.Add([]byte(`{"reason":"\u001b[2J\u0007no","cause":"endpoint closed","temporary":true}`))
+	f.Add([]byte(`{"reason":"` + strings.Repeat("é", controlBytes) + `"}`))
+	f.Add([]byte(`{"reason":1}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if len(in) > controlBytes {
+			return // longer ones are refused before they are read
+		}
+		texts := []string{parseRefusal(in).Error()}
+		if cause, err := readFarewell(in); err == nil {
+			texts = append(texts, cause.Error())
+		}
+		for _, text := range texts {
+			require.LessOrEqual(t, len(text), controlBytes)
+			require.NotContains(t, text, "\x1b")
+		}
+		if r := new(refusal); errors.As(parseRefusal(in), &r) {
+			require.NotContains(t, r.Reason, "\n")
+			require.LessOrEqual(t, len(r.Reason), controlBytes/8+len("…"))
+		}
+	})
+}
+
+// TestReasonsDoNothingToATerminal: a peer's words are printed as words.
+func TestReasonsDoNothingToATerminal(t *testing.T) {
+	const wild = "\x1b]0;title\aline\nnext \u202e"
+	const want = "\ufffd]0;title\ufffdline\ufffdnext \ufffd"
+	require.EqualError(t, farewell{Reason: wild}.told(), "the peer says: "+want)
+	b, err := json.Marshal(refusal{Reason: wild, Temporary: true})
+	require.NoError(t, err)
+	require.Equal(t, &refusal{want, true}, parseRefusal(b))
 }
 
 // FuzzGreeting: what is accepted is within bounds, and means the same once

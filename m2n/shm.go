@@ -188,3 +188,15 @@ func now() time.Duration { return time.Since(began) }
 func hostNanos(t time.Time) int64 { return beganHost + int64(t.Sub(began)) }
 
 func hostTime(nanos int64) time.Time { return began.Add(time.Duration(nanos - beganHost)) }
+
+// longestWait bounds how long a message can have been on its way, as a peer says.
+const longestWait = time.Hour
+
+// postedAt is when a peer says that it posted a message, now where that cannot be.
+func postedAt(nanos int64) time.Time {
+	now := hostNanos(time.Now())
+	if nanos > now || nanos < now-int64(longestWait) {
+		nanos = now
+	}
+	return hostTime(nanos)
+}

@@ -162,7 +162,7 @@ func (c *shmCarrier) receive() error {
 		if !c.link.slots.takeThis(d.slot) {
 			return fmt.Errorf("message %d: %w: it is in slot %d, which holds another", c.seen+1, ErrBadFrame, d.slot)
 		}
-		c.link.deliver(arrival{frame{header: header, lengths: lengths, body: d.body}, d.slot, hostTime(d.posted)})
+		c.link.deliver(arrival{frame{header: header, lengths: lengths, body: d.body}, d.slot, postedAt(d.posted)})
 	}
 	return nil
 }

@@ -637,3 +637,13 @@ func requireWithinASlot(t *testing.T, l ringLayout, c Completion) {
 	}
 	require.LessOrEqual(t, at, slot*l.stride+l.slotBytes)
 }
+
+// TestPostedAt: when a peer says that it posted a message is believed where it can
+// be, so that no sum of times is carried away by it.
+func TestPostedAt(t *testing.T) {
+	now := hostNanos(time.Now())
+	for _, nanos := range []int64{math.MinInt64, now - 2*int64(longestWait), now + int64(time.Hour), math.MaxInt64} {
+		require.WithinDuration(t, time.Now(), postedAt(nanos), atLast)
+	}
+	require.WithinDuration(t, time.Now().Add(-time.Minute), postedAt(now-int64(time.Minute)), atLast)
+}

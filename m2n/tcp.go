@@ -345,11 +345,7 @@ func (s *stream) hear(kind frameType) (greeting, error) {
 	case kind:
 		return parseGreeting(f.header)
 	case frameRefuse:
-		r := new(refusal)
-		if err := json.Unmarshal(f.header, r); err != nil {
-			return greeting{}, fmt.Errorf("%w: refusal: %w", ErrBadFrame, err)
-		}
-		return greeting{}, r
+		return greeting{}, parseRefusal(f.header)
 	}
 	return greeting{}, fmt.Errorf("%w: type %d in a handshake", ErrBadFrame, f.kind)
 }

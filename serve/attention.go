@@ -238,6 +238,9 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 	reason := &UnavailableError{Reason: err.Error()}
 	if ctx.Err() != nil {
 		err, reason.Reason = nil, "the attention node is stopping"
+		if cause := context.Cause(ctx); cause != ctx.Err() {
+			reason.Reason = cause.Error()
+		}
 	}
 	n.accept()
 	for id := range n.sequences {
@@ -517,7 +520,7 @@ func (n *AttentionNode) receive(ctx context.Context, c m2n.Completion) error {
 		return err
 	}
 	place := slices.Index(n.experts, c.Peer)
-	if h.Kind != route.Return || place < 0 || h.MicroBatch >= len(n.batches) || !n.batches[h.MicroBatch].exchange.expects(h) {
+	if h.Kind != route.Return || place < 0 || h.MicroBatch >= len(n.batches) || !n.batches[h.MicroBatch].exchange.expects(h, place) {
 		return fmt.Errorf("an unexpected message: kind %d, step %d, layer %d, micro-batch %d", h.Kind, h.Step, h.Layer, h.MicroBatch)
 	}
 	n.stats.arrived(c)

@@ -38,8 +38,10 @@ type exchange struct {
 	sent    route.Header
 	unsent  map[sent]bool // posted messages that the transport still reads
 	waiting int           // packets without results
-	awaits  []atomic.Bool // by node: its results are not here, for those who watch
-	pending bool          // results that have not been combined
+	// awaits says by node that its results are not here yet. Other goroutines, which
+	// watch over progress, read it too.
+	awaits  []atomic.Bool
+	pending bool // results that have not been combined
 }
 
 // sendBuffer is device memory that the transport reads.
@@ -163,10 +165,10 @@ func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 	return bodies
 }
 
-// expects says whether a return belongs to the dispatch under way; an older one
-// is of a step that was given up.
-func (x *exchange) expects(h route.Header) bool {
-	return x.waiting > 0 && h.Step == x.sent.Step && h.Layer == x.sent.Layer
+// expects says whether a node's return belongs to the dispatch under way, and is the
+// first; an older one is of a step that was given up.
+func (x *exchange) expects(h route.Header, node int) bool {
+	return x.waiting > 0 && x.awaits[node].Load() && h.Step == x.sent.Step && h.Layer == x.sent.Layer
 }
 
 // awaited says what a micro-batch waits for.

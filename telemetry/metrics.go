@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,11 +33,15 @@ type Metrics struct {
 	promptLength, outputLength      prometheus.Histogram
 	promptTokens, outputTokens      prometheus.Counter
 	ended                           *prometheus.CounterVec
+
+	// prompted and generated are the same counts as promptTokens and outputTokens.
+	prompted, generated atomic.Uint64
+	source              Source // nil: requests alone are counted
 }
 
 // New makes the metrics of a model. A nil source: only requests are counted.
 func New(model string, source Source) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), now: time.Now}
+	m := &Metrics{registry: prometheus.NewRegistry(), now: time.Now, source: source}
 	labels := prometheus.Labels{"model_name": model}
 	m.firstToken = histogramOf(labels, "vllm:time_to_first_token_seconds", "Seconds from a sequence's submission to its first token.", firstTokenBuckets)
 	m.interToken = histogramOf(labels, "vllm:inter_token_latency_seconds", "Seconds between two tokens of a sequence.", interTokenBuckets)
@@ -106,12 +111,14 @@ func (s *Sequence) Token(int) {
 	if s.output == 0 {
 		m.firstToken.Observe(now.Sub(s.submitted).Seconds())
 		m.promptTokens.Add(float64(s.prompt))
+		m.prompted.Add(uint64(s.prompt))
 	} else {
 		m.interToken.Observe(now.Sub(s.last).Seconds())
 	}
 	s.output++
 	s.last = now
 	m.outputTokens.Inc()
+	m.generated.Add(1)
 }
 
 // End notes the end, and its reason.

@@ -109,8 +109,8 @@ func (s *suite) chatRefusedFields(t *testing.T) {
 		{"prediction", map[string]string{"type": "content", "content": "x"}},
 		{"reasoning_effort", "high"},
 		{"verbosity", "low"},
+		{"documents", []string{"x"}},
 		{"web_search_options", map[string]any{}},
-		{"parallel_tool_calls", false},
 	} {
 		_, err := s.client.Chat.Completions.New(begin(t), s.conversation(), set([]any{c.field, c.value})...)
 		refuse(t, err, 400, c.field, "unsupported_parameter")

@@ -30,9 +30,8 @@ func (*CertsCmd) Help() string {
 Copy the folder of a member, such as certs/node-1, to its machine, and name it
 there by --tls; the members must be able to read their key, and nobody else:
 
-    tandem serve --model DIR --control 10.0.0.1:7000 --tls certs/front
-    tandem node  --model DIR --join 10.0.0.1:7000 --role expert \
-      --tls certs/node-1
+    tandem serve --control 10.0.0.1:7000 --tls certs/front
+    tandem node  --join 10.0.0.1:7000 --role expert --tls certs/node-1
 
 Before a certificate expires, issue another with --force and copy it over the old
 one: processes read it again, and nothing restarts. To change the authority, give

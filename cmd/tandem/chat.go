@@ -167,5 +167,9 @@ func (p *localPartner) answer(ctx context.Context, messages []message, w io.Writ
 	if err != nil {
 		return "", fmt.Errorf("the model's chat template: %w", err)
 	}
-	return p.write(ctx, w, p.sampling.request(p.text, p.tokens.Encode(prompt, false)))
+	ids, err := p.tokens.Encode(ctx, prompt, false)
+	if err != nil {
+		return "", fmt.Errorf("the conversation: %w", err)
+	}
+	return p.write(ctx, w, p.sampling.request(p.text, ids))
 }

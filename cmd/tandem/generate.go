@@ -77,6 +77,9 @@ func openTerminal(ctx context.Context, s *screen, dir string, o deploy.Options) 
 	if t.text, err = openText(m); err != nil {
 		return nil, errors.Join(err, m.Checkpoint.Close())
 	}
+	if o.Log != nil {
+		t.tell(o.Log)
+	}
 	bar := s.progress("loading " + m.Name)
 	o.Progress = bar.report
 	t.local, err = deploy.StartLocal(ctx, m, o, nil)
@@ -161,6 +164,10 @@ func (c *GenerateCmd) Run(log *slog.Logger, s *screen) error {
 		return err
 	}
 	defer t.close()
-	_, err = t.write(ctx, out, c.request(t.text, t.tokens.Encode(prompt, true)))
+	ids, err := t.tokens.Encode(ctx, prompt, true)
+	if err != nil {
+		return fmt.Errorf("the prompt: %w", err)
+	}
+	_, err = t.write(ctx, out, c.request(t.text, ids))
 	return err
 }

@@ -123,7 +123,12 @@ func (c client) stream(model string, tokens int) *stream {
 	require.Equal(c.t, http.StatusOK, r.StatusCode)
 	s := &stream{c.t, bufio.NewScanner(r.Body)}
 	c.t.Cleanup(func() { r.Body.Close() })
-	require.True(c.t, s.lines.Scan(), "no token: %v", s.lines.Err())
+	for s.lines.Scan() {
+		if strings.HasPrefix(s.lines.Text(), "data: ") {
+			return s
+		}
+	}
+	c.t.Fatalf("no token: %v", s.lines.Err())
 	return s
 }
 

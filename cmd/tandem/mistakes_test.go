@@ -139,6 +139,11 @@ func TestMistakes(t *testing.T) {
 		{"serve --listen 127.0.0.1:99999", failed, []string{"--listen", "99999"}},
 		{"serve --listen " + port, failed, []string{"--listen", port, "address already in use"}},
 		{serve + "--control " + port, failed, []string{"--control", port, "address already in use"}},
+		{serve + "--control 0.0.0.0:0", usage, []string{"--control 0.0.0.0:0", "--tls DIR", "--insecure"}},
+		{serve + "--control :0", usage, []string{"--control :0", "--tls DIR", "--insecure"}},
+		{serve + "--control example.org:0", usage, []string{"--tls DIR", "--insecure"}},
+		{serve + "--insecure", usage, []string{"--insecure", "--control"}},
+		{serve + "--control 127.0.0.1:0 --insecure --tls x", usage, []string{"--insecure", "--tls"}},
 		{serve + "--control 127.0.0.1:0 --threads 2", usage, []string{"--threads", "--control", "tandem node"}},
 		{serve + "--control 127.0.0.1:0 --attention 2", usage, []string{"--attention", "--control", "tandem node"}},
 
@@ -240,22 +245,33 @@ func TestMissingInstructionSet(t *testing.T) {
 	}
 }
 
-// TestNodeWithAnotherWire is refused by the front end, with both values.
+// TestInsecureIsSaid: a front end may admit nodes of other hosts without TLS where
+// that is asked for.
+func TestInsecureIsSaid(t *testing.T) {
+	front := start(t, "serve", "--control", "0.0.0.0:0", "--insecure", "--listen", "127.0.0.1:0")
+	front.says(`admitting nodes.* tls=false`)
+	front.stopped()
+}
+
+// TestNodeWithAnotherWire is refused by the front end, whose log has both values.
 func TestNodeWithAnotherWire(t *testing.T) {
 	control := freeAddr(t)
 	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0", "--wire", "bf16", "--combine", "partial")
 	front.url()
 	node := "node --role expert --join " + control
-	mistake{node + " --wire int8", failed, []string{"wire: the cluster has bf16, the node int8"}}.refuses(t)
-	mistake{node + " --wire bf16 --combine expert", failed, []string{"combine: the cluster has partial, the node expert"}}.refuses(t)
+	mistake{node + " --wire int8", failed, []string{"the node differs from the cluster"}}.refuses(t)
+	front.says("wire: the cluster has bf16, the node int8")
+	mistake{node + " --wire bf16 --combine expert", failed, []string{"the node differs from the cluster"}}.refuses(t)
+	front.says(`combine: the cluster has partial, the node expert`)
 	front.stopped()
 }
 
-// TestNodeOfAnotherModel is refused by the front end, with both values.
+// TestNodeOfAnotherModel is refused by the front end, whose log has both values.
 func TestNodeOfAnotherModel(t *testing.T) {
 	control := freeAddr(t)
 	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
 	front.url()
-	mistake{"node --role expert --join " + control + " --model " + fixture(t, nil), failed, []string{"layers: the cluster has 6, the node"}}.refuses(t)
+	mistake{"node --role expert --join " + control + " --model " + fixture(t, nil), failed, []string{"the node differs from the cluster"}}.refuses(t)
+	front.says("layers: the cluster has 6, the node")
 	front.stopped()
 }

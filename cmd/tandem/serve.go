@@ -32,6 +32,7 @@ type ServeCmd struct {
 	MaxWaiting     count    `help:"Requests that may wait; further ones get 429." default:"1024" group:"API:"`
 	RequestTimeout duration `help:"Longest that a request may take; 0: no limit." default:"10m" group:"API:"`
 	Grace          duration `help:"On SIGTERM, longest that running requests may take; 0: they end at once." default:"30s" group:"API:"`
+	httpFlags      `group:"API:"`
 	apiTLSFlags    `group:"API:"`
 
 	Experts             count `help:"Expert nodes: each has its share of the experts of every layer." default:"1" group:"Layout:"`
@@ -39,6 +40,7 @@ type ServeCmd struct {
 	MaxNumBatchedTokens count `help:"Rows of a micro-batch in one step; longer prompts are computed in chunks." default:"512" group:"Layout:"`
 	wireFlags           `group:"Layout:"`
 	Control             string `help:"Run no nodes in this process: admit those that \"tandem node\" runs, at this address." placeholder:"HOST:PORT" group:"Layout:"`
+	Insecure            bool   `help:"Admit nodes of other hosts without --tls: whoever reaches --control may join, read prompts and answer." group:"Layout:"`
 
 	tlsFlags `group:"Layout:"`
 
@@ -72,19 +74,35 @@ the process at once.`
 // Validate refuses flags that would change nothing, and a door that was to be
 // locked and has no key.
 func (c *ServeCmd) Validate(command *kong.Context) error {
-	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.pick(command)); err != nil {
+	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.httpFlags.check(), c.pick(command), c.checkControl()); err != nil {
 		return err
 	}
 	if c.Control == "" {
-		if _, secure := c.files(); secure {
-			return errors.New("--tls: it secures the connections with nodes in other processes: it needs --control")
-		}
 		return nil
 	}
 	for _, p := range command.Path {
 		if f := p.Flag; f != nil && f.Group != nil && f.Group.Key == inProcess {
 			return fmt.Errorf("--%s: with --control, nodes run in other processes: start as many as you like by \"tandem node\", which takes their flags", f.Name)
 		}
+	}
+	return nil
+}
+
+// checkControl refuses a control port that is open to others by mistake, and flags
+// of a control port where there is none.
+func (c *ServeCmd) checkControl() error {
+	_, secure := c.files()
+	switch {
+	case c.Control == "" && secure:
+		return errors.New("--tls: it secures the connections with nodes in other processes: it needs --control")
+	case c.Control == "" && c.Insecure:
+		return errors.New("--insecure: it admits nodes in other processes without TLS: it needs --control")
+	case c.Control == "":
+		return nil
+	case c.Insecure && secure:
+		return errors.New("--insecure: the cluster is secured by --tls: leave one of them out")
+	case !c.Insecure && !secure && !loopback(c.Control):
+		return fmt.Errorf("--control %s: whoever reaches this address could join without TLS, read prompts and answer: give --tls DIR (\"tandem certs\" makes it), or --insecure where everybody on the network may", c.Control)
 	}
 	return nil
 }
@@ -111,11 +129,17 @@ func (c *ServeCmd) options(log *slog.Logger) deploy.Options {
 // share this host's cores, where two only halve the batches: SMALL with 32
 // sequences took 133 ms a step instead of 92.
 func microBatchesFor(control string) int {
-	host, _, err := net.SplitHostPort(control)
-	if ip := net.ParseIP(host); err == nil && (host == "localhost" || ip != nil && ip.IsLoopback()) {
+	if loopback(control) {
 		return 1
 	}
 	return 2
+}
+
+// loopback says whether an address can be reached from this host alone.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // Run serves until ctx ends, and then drains.
@@ -134,6 +158,7 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 	if err != nil {
 		return err
 	}
+	text.tell(log)
 	listener, err := c.open()
 	if err != nil {
 		return err
@@ -210,6 +235,12 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 	options := c.options(log)
 	numerics := options.Numerics()
 	metrics := telemetry.New(names[0], &source{engine: engine, stats: stats})
+	exported, end, err := c.metrics(log, metrics.Handler())
+	if err != nil {
+		return err
+	}
+	defer end()
+	defer beside(ctx, func(ctx context.Context) { metrics.LogThroughput(ctx, log, throughputEvery) })()
 	server := api.NewServer(api.Config{
 		Models: names, Created: time.Now(), Fingerprint: func() string { return m.Fingerprint(numerics) }, Version: version,
 		Service: t.service(engine, metrics), Template: t.template(), MapDeveloper: true, Defaults: t.defaults,
@@ -219,17 +250,18 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 			}
 			return nil
 		},
-		Metrics: metrics.Handler(), APIKeys: c.APIKey, Log: log,
-		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1)},
+		Metrics: exported, APIKeys: c.APIKey, Log: log,
+		Strict: c.Strict, AllowOrigins: c.origins(), NoAccessLog: c.NoAccessLog,
+		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1), Stops: int(c.MaxStopStrings)},
 	})
 	announced := make(chan struct{})
-	announcing, end := context.WithCancel(ctx)
+	announcing, stop := context.WithCancel(ctx)
 	go func() {
 		defer close(announced)
 		announce(announcing, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(), "numerics", numerics)
 	}()
 	defer func() {
-		end()
+		stop()
 		<-announced
 	}()
 	defer context.AfterFunc(ctx, func() {

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -62,7 +64,7 @@ func (f *tlsFlags) identity(log *slog.Logger) (*certs.Identity, error) {
 	now := time.Now()
 	i, err := certs.Load(files, now)
 	if err != nil {
-		return nil, fmt.Errorf("TLS: %w", err)
+		return nil, fmt.Errorf("TLS: %w%s", err, f.hint())
 	}
 	say, leaf := log.Info, i.Leaf()
 	if leaf.NotAfter.Sub(now) < soon {
@@ -70,6 +72,19 @@ func (f *tlsFlags) identity(log *slog.Logger) (*certs.Identity, error) {
 	}
 	say("the cluster is secured by TLS", "member", leaf.Subject.CommonName, "certificate", i.Cert, "remains", certs.Remaining(leaf, now))
 	return i, nil
+}
+
+// hint is for who names a member where its folder is wanted.
+func (f *tlsFlags) hint() string {
+	if in := filepath.Join("certs", f.TLS); f.TLS != "" && !isFolder(f.TLS) && isFolder(in) {
+		return fmt.Sprintf(": did you mean --tls %s?", in)
+	}
+	return ""
+}
+
+func isFolder(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
 }
 
 // scheme is that of the front end's URL.

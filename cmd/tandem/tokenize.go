@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,7 +65,11 @@ func (c *TokenizeCmd) convert(t *tokenizer.Tokenizer, in io.Reader, out io.Write
 	if c.Decode {
 		return decodeText(t, string(data), out)
 	}
-	return writeIDs(out, t.Encode(string(data), c.Special))
+	ids, err := t.Encode(context.Background(), string(data), c.Special) // a signal ends the process
+	if err != nil {
+		return err
+	}
+	return writeIDs(out, ids)
 }
 
 // writeIDs writes one line of ids with spaces between.
@@ -138,7 +143,11 @@ func (c *TokenizeCmd) line(t *tokenizer.Tokenizer, line []byte, out io.Writer) e
 	if err := json.Unmarshal(line, &text); err != nil || text == nil {
 		return notJSON("a JSON string", err)
 	}
-	return json.NewEncoder(out).Encode(append([]int32{}, t.Encode(*text, c.Special)...))
+	ids, err := t.Encode(context.Background(), *text, c.Special)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(out).Encode(append([]int32{}, ids...))
 }
 
 // jsonIDs reads a JSON array of ids.

@@ -32,7 +32,7 @@ type substitution struct {
 // substitutions are all that is changed in a block before it runs. What can be
 // provided is provided instead: see newReader.
 var substitutions = []substitution{
-	{regexp.MustCompile(`\b10\.0\.0\.\d+:\d+\b`), "addresses of other machines: ports of this one",
+	{regexp.MustCompile(`\b10\.0\.0\.\d+:\d+\b`), "addresses of other machines: ports of this one, at an address that is not loopback where it has one",
 		func(r *reader, address string) string { return r.local(address) }},
 	{regexp.MustCompile(`\blocalhost:8080\b`), "a port that others may have",
 		func(r *reader, _ string) string { return r.listen }},
@@ -117,14 +117,30 @@ func (r *reader) environment(dir string) []string {
 // local is the address here that stands for one elsewhere.
 func (r *reader) local(address string) string {
 	if r.addresses[address] == "" {
-		r.addresses[address] = freeAddress(r.t)
+		r.addresses[address] = freeAddress(r.t, ownAddress(r.t))
 	}
 	return r.addresses[address]
 }
 
-func freeAddress(t *testing.T) string {
+// ownAddress is an address of this machine that is not loopback, as those in
+// documents are not: what a cluster may do depends on it.
+func ownAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	all, err := net.InterfaceAddrs()
+	require.NoError(t, err)
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	return loopback
+}
+
+const loopback = "127.0.0.1"
+
+func freeAddress(t *testing.T, host string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", host+":0")
 	require.NoError(t, err)
 	defer l.Close()
 	return l.Addr().String()
@@ -136,7 +152,7 @@ func (r *reader) paste(t *testing.T, text string) {
 	asks := strings.Contains(text, "localhost:8080")
 	if starts := serverLine.MatchString(strings.ReplaceAll(text, "go run ./cmd/", "")); starts || asks && len(r.servers) == 0 {
 		r.stop(t)
-		r.listen, r.addresses = freeAddress(t), map[string]string{}
+		r.listen, r.addresses = freeAddress(t, loopback), map[string]string{}
 		if !starts { // the document takes one for granted
 			r.start(t, r.folder(t), []string{"serve"})
 			r.healthy(t)
@@ -211,14 +227,16 @@ func (r *reader) healthy(t *testing.T) {
 		}
 		for _, s := range r.servers {
 			if s.ended() {
+				t.Errorf("tandem %s ended by itself (%v):\n%s", strings.Join(s.args, " "), s.cmd.ProcessState, s.log)
 				r.kill()
-				t.Fatalf("tandem %s ended by itself (%v):\n%s", strings.Join(s.args, " "), s.cmd.ProcessState, s.log)
+				t.FailNow()
 			}
 		}
 		select {
 		case <-late:
+			servers := r.servers
 			r.kill()
-			t.Fatalf("/health: %s; what the servers say:\n%s", answer, r.logs())
+			t.Fatalf("/health: %s; what the servers say:\n%s", answer, logs(servers))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -247,10 +265,10 @@ func (s *server) ended() bool {
 	}
 }
 
-// logs may be read once the servers have ended.
-func (r *reader) logs() string {
+// logs are what servers said that have ended.
+func logs(servers []*server) string {
 	var text strings.Builder
-	for _, s := range r.servers {
+	for _, s := range servers {
 		fmt.Fprintf(&text, "tandem %s:\n%s\n", strings.Join(s.args, " "), s.log)
 	}
 	return text.String()
@@ -268,8 +286,9 @@ func (r *reader) stop(t *testing.T) {
 		select {
 		case <-s.done:
 		case <-late:
+			servers := r.servers
 			r.kill()
-			t.Fatalf("not all servers end on SIGTERM:\n%s", r.logs())
+			t.Fatalf("not all servers end on SIGTERM:\n%s", logs(servers))
 		}
 	}
 	for _, s := range r.servers {
@@ -286,6 +305,7 @@ func (r *reader) kill() {
 		_ = s.cmd.Process.Kill() // it may have ended
 		<-s.done
 	}
+	r.servers = nil
 }
 
 // TestShellBlocksRun pastes each shell block of the documents. One that no test

@@ -114,7 +114,12 @@ func TestLoad(t *testing.T) {
 			`{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]}`)}, tools, "tools"},
 		"additional": {fstest.MapFS{"chat_template.jinja": file("plain"), "additional_chat_templates/tool_use.jinja": file("tools")}, tools, "tools"},
 		"special tokens map": {fstest.MapFS{"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
-			"tokenizer_config.json": file(`{"bos_token": "<new>"}`), "chat_template.jinja": file("{{ bos_token }}{{ eos_token }}")}, nil, "<new><end>"},
+			"tokenizer_config.json": file(`{"bos_token": "<new>"}`), "chat_template.jinja": file("{{ bos_token }}{{ eos_token }}")}, nil, "<old><end>"},
+		"special tokens map beside added_tokens_decoder": {fstest.MapFS{"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
+			"tokenizer_config.json": file(`{"bos_token": "<new>", "added_tokens_decoder": {}}`), "chat_template.jinja": file("{{ bos_token }}{{ eos_token }}")}, nil, "<new>"},
+		"config beside a processor": {fstest.MapFS{"tokenizer_config.json": file(`{"chat_template": "CONFIG"}`), "chat_template.json": file(`{"chat_template": "JSON"}`)}, nil, "CONFIG"},
+		"jinja file beside a list": {fstest.MapFS{"chat_template.jinja": file("FILE"), "tokenizer_config.json": file(
+			`{"chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "OLD"}]}`)}, tools, "FILE"},
 	} {
 		template, err := LoadFS(c.files)
 		require.NoError(t, err, name)
@@ -135,7 +140,10 @@ func TestLoad(t *testing.T) {
 		`[]`:                                                    "tokenizer_config.json: want an object",
 		`{`:                                                     "tokenizer_config.json: JSON at byte",
 	} {
-		_, err := LoadFS(fstest.MapFS{"tokenizer_config.json": file(text)})
+		template, err := LoadFS(fstest.MapFS{"tokenizer_config.json": file(text)})
+		if err == nil {
+			err = template.Unusable()
+		}
 		require.ErrorContains(t, err, want)
 	}
 }

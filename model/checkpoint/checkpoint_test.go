@@ -306,6 +306,40 @@ func FuzzIndex(f *testing.F) {
 	})
 }
 
+// FuzzFolder: whatever an index says, a folder opens with what its files hold, or
+// not at all; nothing outside of it is read.
+func FuzzFolder(f *testing.F) {
+	for _, text := range []string{
+		`{"weight_map":{"a":"model-1.safetensors"}}`,
+		`{"weight_map":{"a":"model-2.safetensors","b":"none.safetensors"}}`,
+		`{"weight_map":{"x":"none"}}`, `{"weight_map":{"x":"../model-1.safetensors"}}`, `{`, ``,
+	} {
+		f.Add([]byte(text))
+	}
+	dir := f.TempDir()
+	for i, list := range [][]Named{sampleTensors()[:2], sampleTensors()[2:]} {
+		var b bytes.Buffer
+		require.NoError(f, Write(&b, nil, list))
+		require.NoError(f, os.WriteFile(filepath.Join(dir, fmt.Sprintf("model-%d.safetensors", i+1)), b.Bytes(), 0o600))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, IndexFile), text, 0o600))
+		c, err := Open(dir)
+		if err != nil {
+			require.ErrorContains(t, err, IndexFile)
+			return
+		}
+		defer func() { require.NoError(t, c.Close()) }()
+		require.Subset(t, []string{"a", "b", "c", "d"}, c.Names())
+		require.NotEmpty(t, c.Names())
+		for _, name := range []string{"a", "c", "x"} {
+			_, err := c.Tensor(name)
+			require.Equal(t, c.Has(name), err == nil)
+			_ = c.Explain([]string{name})
+		}
+	})
+}
+
 func TestOpenSaysWhatIsMissing(t *testing.T) {
 	dir := t.TempDir()
 	_, err := Open(dir)

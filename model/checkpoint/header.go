@@ -1,12 +1,9 @@
 package checkpoint
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"sort"
@@ -118,104 +115,132 @@ func (p *headerParser) frame(file []byte, size int64) ([]byte, error) {
 
 // object reads {"name": tensor, …}. Names must differ.
 func (p *headerParser) object(text []byte, h *header) error {
-	d := json.NewDecoder(bytes.NewReader(text))
-	at := func() int64 { return lengthBytes + d.InputOffset() }
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+	s := &scanner{text: text}
+	at := func() int64 { return lengthBytes + int64(s.at) }
+	if s.skipSpace() != '{' {
 		return p.fail("", lengthBytes, "the header is not a JSON object")
 	}
 	seen := map[string]bool{}
-	for d.More() {
-		t, err := d.Token()
-		name, ok := t.(string)
-		if err != nil || !ok {
-			return p.fail("", at(), "the header's JSON is broken: %v", err)
-		}
-		if len(name) > maxName {
+	ok, err := s.members(func(name string) error {
+		switch {
+		case len(name) > maxName:
 			return p.fail("", at(), "a name has %d bytes, the limit is %d", len(name), maxName)
-		}
-		if seen[name] {
+		case seen[name]:
 			return p.fail(name, at(), "the name is given twice")
-		}
-		if len(seen) > maxTensors {
+		case name != metadataKey && len(h.entries) == maxTensors:
 			return p.fail("", at(), "the header has more than %d tensors", maxTensors)
 		}
 		seen[name] = true
-		if err := p.member(d, h, name, at()); err != nil {
-			return err
-		}
-	}
-	if _, err := d.Token(); err != nil {
+		return p.member(s, h, name, at())
+	})
+	switch {
+	case err != nil:
+		return err
+	case !ok && s.skipSpace() == 0 && s.at == len(text):
 		return p.fail("", at(), "the header's JSON does not end")
+	case !ok:
+		return p.fail("", at(), "the header's JSON is broken")
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+	if s.skipSpace(); s.at < len(text) {
 		return p.fail("", at(), "something follows the header's JSON")
 	}
 	return nil
 }
 
-// member reads one value of the header.
-func (p *headerParser) member(d *json.Decoder, h *header, name string, at int64) error {
-	if name == metadataKey {
-		if err := d.Decode(&h.metadata); err != nil {
-			return p.fail("", at, "%s does not map strings to strings: %v", metadataKey, err)
-		}
-		return nil
+// member reads one value of the header, whose name ends at a byte.
+func (p *headerParser) member(s *scanner, h *header, name string, at int64) error {
+	if !s.take(':') {
+		return p.fail(name, at, "the header's JSON is broken: no colon follows the name")
 	}
-	e, err := p.tensor(d, name, at)
+	if name == metadataKey {
+		return p.metadata(s, h, at)
+	}
+	e, err := p.tensor(s, name, at)
 	h.entries = append(h.entries, e)
 	return err
 }
 
-// tensorJSON is a tensor in the header; a field that is missing stays nil.
-type tensorJSON struct {
-	DType   *DType  `json:"dtype"`
-	Shape   []int64 `json:"shape"`
-	Offsets []int64 `json:"data_offsets"`
+// metadata reads strings by their names; of several with one name, the last.
+func (p *headerParser) metadata(s *scanner, h *header, at int64) error {
+	h.metadata = map[string]string{}
+	ok, err := s.members(func(name string) error {
+		value, ok := "", s.take(':')
+		if ok {
+			value, ok = s.str()
+		}
+		if !ok {
+			return p.fail("", at, "%s does not map strings to strings: %.40q is none", metadataKey, name)
+		}
+		if h.metadata[name] = value; len(h.metadata) > maxTensors {
+			return p.fail("", at, "%s has more than %d entries", metadataKey, maxTensors)
+		}
+		return nil
+	})
+	if err == nil && !ok {
+		err = p.fail("", at, "%s does not map strings to strings", metadataKey)
+	}
+	return err
 }
 
-func (p *headerParser) tensor(d *json.Decoder, name string, at int64) (entry, error) {
-	var raw json.RawMessage
-	if err := d.Decode(&raw); err != nil {
-		return entry{}, p.fail(name, at, "the header's JSON is broken: %v", err)
-	}
-	if reason := strictFields(raw, "dtype", "shape", "data_offsets"); reason != "" {
-		return entry{}, p.fail(name, at, "%s", reason)
-	}
-	var j tensorJSON
-	if err := json.Unmarshal(raw, &j); err != nil {
-		return entry{}, p.fail(name, at, "is not described as a tensor: %v", err)
-	}
-	if j.DType == nil || j.Shape == nil || len(j.Offsets) != 2 {
+// described is a tensor in the header; a field that is missing stays nil.
+type described struct {
+	dtype          *DType
+	shape, offsets []int64
+}
+
+// tensor reads a tensor's description, which has exactly its three fields, once
+// each.
+func (p *headerParser) tensor(s *scanner, name string, at int64) (entry, error) {
+	var d described
+	ok, err := s.members(func(field string) error {
+		if !s.take(':') {
+			return p.fail(name, at, "the header's JSON is broken: no colon follows %.40q", field)
+		}
+		return p.field(s, &d, name, field, at)
+	})
+	switch {
+	case err != nil:
+		return entry{}, err
+	case !ok:
+		return entry{}, p.fail(name, at, "the header's JSON is broken: no tensor is described")
+	case d.dtype == nil || d.shape == nil || d.offsets == nil:
 		return entry{}, p.fail(name, at, "dtype, shape and two data_offsets must be given")
 	}
-	e := entry{name: name, dtype: *j.DType, begin: j.Offsets[0], end: j.Offsets[1]}
-	return e, p.size(&e, j.Shape, at)
+	e := entry{name: name, dtype: *d.dtype, begin: d.offsets[0], end: d.offsets[1]}
+	return e, p.size(&e, d.shape, at)
 }
 
-// strictFields says what is wrong with an object that has not exactly these
-// fields, once each: encoding/json takes the last of several, in any case.
-func strictFields(raw []byte, want ...string) string {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return "is not a JSON object"
+// field reads one field of a tensor.
+func (p *headerParser) field(s *scanner, d *described, name, field string, at int64) error {
+	twice, ok := false, false
+	switch field {
+	case "dtype":
+		var t string
+		twice = d.dtype != nil
+		t, ok = s.str()
+		d.dtype = (*DType)(&t)
+	case "shape":
+		var more bool
+		twice = d.shape != nil
+		if d.shape, more, ok = s.integers(maxRank); more {
+			return p.fail(name, at, "the shape has more than %d dimensions", maxRank)
+		}
+	case "data_offsets":
+		var more bool
+		twice = d.offsets != nil
+		if d.offsets, more, ok = s.integers(2); ok && (more || len(d.offsets) != 2) {
+			return p.fail(name, at, "dtype, shape and two data_offsets must be given")
+		}
+	default:
+		return p.fail(name, at, "has a field %.40q, which the format does not know", field)
 	}
-	var got []string
-	for d.More() {
-		t, _ := d.Token()
-		name, _ := t.(string)
-		if !slices.Contains(want, name) {
-			return fmt.Sprintf("has a field %.40q, which the format does not know", name)
-		}
-		if slices.Contains(got, name) {
-			return fmt.Sprintf("has the field %q twice", name)
-		}
-		got = append(got, name)
-		var skip json.RawMessage
-		if d.Decode(&skip) != nil {
-			return "is broken JSON"
-		}
+	if twice {
+		return p.fail(name, at, "has the field %q twice", field)
 	}
-	return ""
+	if !ok {
+		return p.fail(name, at, "is not described as a tensor: its %s is none", field)
+	}
+	return nil
 }
 
 // size sets the entry's shape and compares it with its bytes.
@@ -223,9 +248,6 @@ func (p *headerParser) size(e *entry, shape []int64, at int64) error {
 	width, known := bits[e.dtype]
 	if !known {
 		return p.fail(e.name, at, "the type %.20q is not known", string(e.dtype))
-	}
-	if len(shape) > maxRank {
-		return p.fail(e.name, at, "the shape has %d dimensions, the limit is %d", len(shape), maxRank)
 	}
 	total, ok := product(shape, width)
 	if !ok {
@@ -315,6 +337,13 @@ func encodeHeader(entries []entry, metadata map[string]string) ([]byte, error) {
 	}
 	out := binary.LittleEndian.AppendUint64(nil, uint64(b.Len()))
 	return append(out, b.String()...), nil
+}
+
+// tensorJSON is a tensor in the header, to be written.
+type tensorJSON struct {
+	DType   *DType  `json:"dtype"`
+	Shape   []int64 `json:"shape"`
+	Offsets []int64 `json:"data_offsets"`
 }
 
 func encodeTensor(e entry) tensorJSON {

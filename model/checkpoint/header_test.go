@@ -2,7 +2,9 @@ package checkpoint
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"testing"
@@ -59,7 +61,7 @@ func TestBrokenHeaders(t *testing.T) {
 		{framed(one(`"dtype":"F32","shape":[-2],"data_offsets":[0,8]`), 8), "a", 12, "negative or too large"},
 		{framed(one(`"dtype":"F32","shape":[2147483647,2147483647,2147483647],"data_offsets":[0,8]`), 8), "a", 12, "negative or too large"},
 		{framed(one(`"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]`), 0), "a", 12, "negative or too large"},
-		{framed(one(`"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]`), 4), "a", 12, "9 dimensions"},
+		{framed(one(`"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]`), 4), "a", 12, "more than 8 dimensions"},
 		{framed(one(`"dtype":"F32","shape":[3],"data_offsets":[0,8]`), 8), "a", 12, "[0, 8], and F32 of shape [3] needs 12 bytes"},
 		{framed(one(`"dtype":"F32","shape":[2],"data_offsets":[8,0]`), 8), "a", 12, "[8, 0]"},
 		{framed(one(`"dtype":"F32","shape":[2],"data_offsets":[-8,0]`), 8), "a", 12, "[-8, 0]"},
@@ -102,6 +104,70 @@ func TestEncodedHeaderReadsBack(t *testing.T) {
 	require.Empty(t, h.entries)
 }
 
+// TestHeaderIsBounded: in tensors and in the length of names, before either costs
+// memory; 100,000 empty tensors are as many as a large model has, and cost in
+// proportion.
+func TestHeaderIsBounded(t *testing.T) {
+	empty := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `,"%x":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`, i)
+		}
+		return "{" + b.String()[1:] + "}"
+	}
+	text := empty(100_000)
+	h, allocated, err := measured(framed(text, 0))
+	require.NoError(t, err)
+	require.Len(t, h.entries, 100_000)
+	require.Less(t, allocated, 16*uint64(len(text)))
+	for want, text := range map[string]string{
+		"more than 262144 tensors":                            empty(maxTensors + 1),
+		"a name has 1025 bytes, the limit is 1024":            `{"` + strings.Repeat("a", maxName+1) + `":{}}`,
+		"more than 8 dimensions":                              one(`"dtype":"F32","data_offsets":[0,0],"shape":[` + strings.Repeat("1,", 1<<20) + `1]`),
+		"__metadata__ has more than 262144 entries":           `{"__metadata__":{` + strings.ReplaceAll(empty(maxTensors + 1)[1:], `{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`, `""`) + `}`,
+		"the header's JSON is broken: no tensor is described": `{"a":` + strings.Repeat("[", 1<<20),
+	} {
+		_, allocated, err := measured(framed(text, 0))
+		require.ErrorContains(t, err, want)
+		require.Less(t, allocated, 1<<16+16*uint64(len(text)))
+	}
+}
+
+// measured parses a file, and counts the bytes that were allocated.
+func measured(file []byte) (*header, uint64, error) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	h, err := parse(file)
+	runtime.ReadMemStats(&after)
+	return h, after.TotalAlloc - before.TotalAlloc, err
+}
+
+// TestScannerReadsJSON as encoding/json does: names with escapes and letters beyond
+// ASCII, and no number that JSON does not have.
+func TestScannerReadsJSON(t *testing.T) {
+	for _, text := range []string{`"a"`, `"\u00e9\n\"\\"`, `"é"`, `"\ud83d\ude00"`, `""`, `"\x"`, `"`, `"\"`, "\"\n\"", `"\u12"`, "\"\xff\""} {
+		var want string
+		wantErr := json.Unmarshal([]byte(text), &want)
+		got, ok := (&scanner{text: []byte(text)}).str()
+		require.Equal(t, wantErr == nil, ok, text)
+		require.Equal(t, want, got, text)
+	}
+	for _, text := range []string{"[]", "[ 1 , 2 ]", "[-1]", "[-0]", "[01]", "[1.0]", "[1e3]", "[+1]", "[- 1]", "[1,]", "[,1]", "[1 2]", "[9223372036854775807]", "[9223372036854775808]", "[", "[1", "[null]", "[--1]"} {
+		var want []int64
+		wantErr := json.Unmarshal([]byte(text), &want)
+		if text == "[null]" {
+			wantErr = io.ErrUnexpectedEOF // encoding/json takes null for 0
+			want = nil
+		}
+		got, more, ok := (&scanner{text: []byte(text)}).integers(9)
+		require.False(t, more)
+		require.Equal(t, wantErr == nil, ok, text)
+		if ok {
+			require.Equal(t, want, got, text)
+		}
+	}
+}
+
 // FuzzHeader: no file panics or allocates more than in proportion to its
 // header, and what is accepted reads back from what is written.
 func FuzzHeader(f *testing.F) {
@@ -126,6 +192,7 @@ func FuzzHeader(f *testing.F) {
 			require.ErrorContains(t, err, "x.safetensors")
 			return
 		}
+		require.True(t, json.Valid(file[lengthBytes:h.data]), "the scanner takes JSON alone")
 		text, err := encodeHeader(h.entries, h.metadata)
 		require.NoError(t, err)
 		back, err := parse(append(text, file[h.data:]...))

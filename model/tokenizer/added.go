@@ -30,6 +30,9 @@ type addedSet struct {
 	entries []addedEntry // in the order of their patterns
 	begins  [257]int     // begins[b]: the first entry whose pattern begins with b or more
 	words   *runeSet
+	// plain says that special tokens are text like any other, as
+	// split_special_tokens asks for it.
+	plain bool
 }
 
 type addedEntry struct {
@@ -56,13 +59,20 @@ func newAddedSet(entries []addedEntry, words *runeSet) (*addedSet, error) {
 	return a, nil
 }
 
+// Work of looking for the next byte of an added token, and of a space beside one.
+const (
+	lookup    = 16
+	spaceWork = 8
+)
+
 // longest returns the longest token that begins text, which is not empty, and
 // its length there. It narrows down the entries that begin as text does.
-func (a *addedSet) longest(text string) (*AddedToken, int) {
+func (a *addedSet) longest(w *work, text string) (*AddedToken, int) {
 	var found *AddedToken
 	length := 0
 	lo, hi := a.begins[text[0]], a.begins[int(text[0])+1]
 	for n := 1; lo < hi; n++ {
+		w.spend(lookup)
 		if len(a.entries[lo].pattern) == n {
 			found, length = a.entries[lo].token, n
 			lo++
@@ -86,7 +96,7 @@ func narrow(entries []addedEntry, lo, hi, n int, b byte) (int, int) {
 
 // split yields the text's parts in order: each either an added token, or text
 // without one. An empty text has no parts.
-func (a *addedSet) split(text string, yield func(part string, token *AddedToken)) {
+func (a *addedSet) split(w *work, text string, yield func(part string, token *AddedToken)) {
 	if len(a.entries) == 0 {
 		if text != "" {
 			yield(text, nil)
@@ -95,22 +105,25 @@ func (a *addedSet) split(text string, yield func(part string, token *AddedToken)
 	}
 	done := 0 // everything before is yielded
 	for at := 0; at < len(text); {
-		token, length := a.longest(text[at:])
+		w.spend(1)
+		token, length := a.longest(w, text[at:])
 		if token == nil {
 			at++
 			continue
 		}
 		begin, end := at, at+length
 		at = end
-		if token.SingleWord && a.touchesWord(text[:begin], text[end:]) {
+		if a.plain && token.Special || token.SingleWord && a.touchesWord(text[:begin], text[end:]) {
 			continue
 		}
 		if token.LStrip {
-			begin = max(len(trimSpaceRight(text[:begin])), done)
+			w.spend(spaceWork * max(begin-done, 0))
+			begin = done + len(trimSpaceRight(text[done:max(begin, done)]))
 		}
 		if token.RStrip {
 			end = len(text) - len(trimSpaceLeft(text[end:]))
 		}
+		w.spend(lookup + spaceWork*(end-at))
 		if done < begin {
 			yield(text[done:begin], nil)
 		}

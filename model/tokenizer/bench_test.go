@@ -22,7 +22,7 @@ func BenchmarkEncode(b *testing.B) {
 			b.Run(family+"/"+name, func(b *testing.B) {
 				b.SetBytes(int64(len(input)))
 				for b.Loop() {
-					t.Encode(input, false)
+					encoded(t, input, false)
 				}
 			})
 		}
@@ -50,7 +50,7 @@ func BenchmarkPattern(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			for b.Loop() {
-				p.each(text, func(int, int) {})
+				p.each(freely(), text, func(int, int) {})
 			}
 		})
 	}
@@ -72,7 +72,7 @@ func BenchmarkDecode(b *testing.B) {
 		t, err := Load(dir)
 		require.NoError(b, err)
 		text := benchText(b, dir)
-		ids := t.Encode(text, false)
+		ids := encoded(t, text, false)
 		b.Run(family, func(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			for b.Loop() {

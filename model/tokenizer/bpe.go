@@ -25,14 +25,21 @@ type pair struct{ left, right int32 }
 // merge says when a pair is merged, and to what.
 type merge struct{ rank, id int32 }
 
+// Work of a character that is looked up, and of a pair that is merged.
+const (
+	characterWork = 16
+	mergeWork     = 64
+)
+
 // encode appends the ids of a word.
-func (b *bpe) encode(dst []int32, word string) []int32 {
+func (b *bpe) encode(w *work, dst []int32, word string) []int32 {
+	w.spend(characterWork * len(word))
 	if b.wholeIDs {
 		if id, ok := b.ids[word]; ok {
 			return append(dst, id)
 		}
 	}
-	return append(dst, b.mergeAll(b.characters(word))...)
+	return append(dst, b.mergeAll(w, b.characters(word))...)
 }
 
 // characters returns the tokens of the word's characters.
@@ -120,16 +127,26 @@ type merging struct {
 
 // mergeAll merges until no pair is left: O(n log n). Where two pairs have one
 // rank, which is where they are the same, the left one comes first.
-func (b *bpe) mergeAll(ids []int32) []int32 {
+func (b *bpe) mergeAll(w *work, ids []int32) []int32 {
 	if len(ids) < 2 || len(b.merges) == 0 {
 		return ids
 	}
+	const size = 2*4 + 2*16 // of what is remembered for each: its neighbours and candidates
+	w.grow(size * len(ids))
 	m := &merging{bpe: b, ids: ids, next: make([]int32, len(ids)), prev: make([]int32, len(ids))}
 	for i := range ids {
 		m.next[i], m.prev[i] = int32(i+1), int32(i-1)
-		m.consider(int32(i - 1))
+	}
+	for i := range ids {
+		if found, ok := m.at(int32(i)); ok {
+			m.heap = append(m.heap, candidate{found, int32(i)})
+		}
+	}
+	for i := len(m.heap)/2 - 1; i >= 0; i-- {
+		m.sink(i)
 	}
 	for len(m.heap) > 0 {
+		w.spend(mergeWork)
 		m.apply(m.pop())
 	}
 	out := ids[:0]
@@ -191,13 +208,19 @@ func (m *merging) pop() candidate {
 	top, n := m.heap[0], len(m.heap)-1
 	m.heap[0] = m.heap[n]
 	m.heap = m.heap[:n]
-	for i := 0; ; {
+	m.sink(0)
+	return top
+}
+
+// sink moves a candidate behind those that come before it.
+func (m *merging) sink(i int) {
+	for n := len(m.heap); ; {
 		child := 2*i + 1
 		if child+1 < n && m.heap[child+1].before(m.heap[child]) {
 			child++
 		}
 		if child >= n || !m.heap[child].before(m.heap[i]) {
-			return top
+			return
 		}
 		m.heap[i], m.heap[child] = m.heap[child], m.heap[i]
 		i = child

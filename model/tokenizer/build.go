@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,6 +52,9 @@ func (t *Tokenizer) number(ids map[string]int32) error {
 	for text, id := range ids {
 		if id < 0 || int(id) >= sparse*len(ids)+holes {
 			return fmt.Errorf("vocab: the id of %q is %d, of %d tokens", text, id, len(ids))
+		}
+		if len(text) > maxToken {
+			return fmt.Errorf("vocab: the token %d has %d bytes; at most %d are taken", id, len(text), maxToken)
 		}
 		last = max(last, id)
 	}
@@ -125,15 +129,22 @@ func (t *Tokenizer) buildNormalizer() error {
 // buildAdded gives the added tokens their ids, and finds the unknown token,
 // which may be one of them.
 func (t *Tokenizer) buildAdded() error {
+	if err := t.addTokens(t.settings); err != nil {
+		return err
+	}
 	var raw, normalized []addedEntry
+	w := newWork(context.Background(), t.addedBytes())
 	seen := map[AddedToken]bool{}
 	for i := range t.file.AddedTokens {
 		a := &t.file.AddedTokens[i]
 		if a.Content == "" || seen[*a] {
 			continue
 		}
+		if len(a.Content) > maxToken {
+			return fmt.Errorf("the token %d has %d bytes; at most %d are taken", a.ID, len(a.Content), maxToken)
+		}
 		seen[*a] = true
-		if err := t.place(a); err != nil {
+		if err := t.place(w, a); err != nil {
 			return err
 		}
 		if a.Normalized {
@@ -150,14 +161,24 @@ func (t *Tokenizer) buildAdded() error {
 	if t.normalized, err = newAddedSet(normalized, words); err != nil {
 		return err
 	}
+	t.raw.plain, t.normalized.plain = t.settings.splitSpecial, t.settings.splitSpecial
 	t.findUnk()
 	return nil
+}
+
+// addedBytes is how long the added tokens are together.
+func (t *Tokenizer) addedBytes() int {
+	n := 0
+	for i := range t.file.AddedTokens {
+		n += len(t.file.AddedTokens[i].Content)
+	}
+	return n
 }
 
 // place puts an added token among the tokens. Its id must be the vocabulary's
 // where that has the token, and a new one otherwise: Hugging Face would number
 // it otherwise than the file does.
-func (t *Tokenizer) place(a *AddedToken) error {
+func (t *Tokenizer) place(w *work, a *AddedToken) error {
 	want, ok := t.model.ids[a.Content]
 	if !ok {
 		want = int32(len(t.tokens))
@@ -170,7 +191,7 @@ func (t *Tokenizer) place(a *AddedToken) error {
 	}
 	k := token{text: a.Content, content: a.Content, exists: true, special: a.Special}
 	if a.Normalized {
-		k.text = t.normalize(a.Content)
+		k.text = t.normalize(w, a.Content)
 	}
 	t.tokens[a.ID] = k
 	return nil
@@ -189,6 +210,9 @@ func (t *Tokenizer) findUnk() {
 }
 
 func (t *Tokenizer) buildPreTokenizer() error {
+	if err := t.applyPrefixSpace(t.settings); err != nil {
+		return err
+	}
 	cutters, err := build(t.file.PreTokenizer, "pretokenizers", preTokenizers)
 	var parts []preTokenizer
 	for i, c := range cutters {
@@ -204,12 +228,15 @@ func (t *Tokenizer) buildPreTokenizer() error {
 	return err
 }
 
-func byteLevelPiece(p piece, yield func(piece)) {
-	yield(piece{toByteLevel(p.text), p.first})
+func byteLevelPiece(w *work, p piece, yield func(piece)) {
+	yield(piece{byteLevel(w, p.text), p.first})
 }
 
 func (t *Tokenizer) buildPostProcessor() error {
-	var err error
+	err := t.applyAround(t.settings)
+	if err != nil {
+		return err
+	}
 	if t.post, err = build(t.file.PostProcessor, "processors", postProcessors); err != nil {
 		return err
 	}

@@ -34,6 +34,12 @@ func printable(r rune) bool {
 	return r >= '!' && r <= '~' || r >= 0xA1 && r <= 0xAC || r >= 0xAE && r <= 0xFF
 }
 
+// byteLevel is toByteLevel as a normalizer.
+func byteLevel(w *work, s string) string {
+	w.grow(2 * len(s))
+	return toByteLevel(s)
+}
+
 // toByteLevel writes each byte of s as its character.
 func toByteLevel(s string) string {
 	var out strings.Builder

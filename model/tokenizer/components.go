@@ -123,6 +123,9 @@ func (r *replaceFile) read(raw json.RawMessage) (finder, error) {
 	if err := strict(raw, r); err != nil {
 		return nil, err
 	}
+	if len(r.Content) > maxContent {
+		return nil, fmt.Errorf("content has %d bytes; at most %d are taken", len(r.Content), maxContent)
+	}
 	return r.Pattern.finder()
 }
 
@@ -149,13 +152,16 @@ var normalizers = map[string]func(json.RawMessage) (normalizer, error){
 	"NFKD":         normalForm(norm.NFKD),
 	"Lowercase":    plain(func() normalizer { return lowercase }),
 	"StripAccents": plain(stripAccents),
-	"ByteLevel":    plain(func() normalizer { return toByteLevel }),
+	"ByteLevel":    plain(func() normalizer { return byteLevel }),
 	"Prepend": func(raw json.RawMessage) (normalizer, error) {
 		var c struct {
 			typed
 			Prepend string `json:"prepend"`
 		}
 		err := strict(raw, &c)
+		if err == nil && len(c.Prepend) > maxContent {
+			err = fmt.Errorf("prepend has %d bytes; at most %d are taken", len(c.Prepend), maxContent)
+		}
 		return prependNormalizer(c.Prepend), err
 	},
 	"Replace": func(raw json.RawMessage) (normalizer, error) {

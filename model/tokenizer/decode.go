@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -209,17 +210,30 @@ func (f *fuse) flush() {
 	f.next.flush()
 }
 
+// replaceToken replaces what is found in a token; one on which that takes too much
+// stays as it is.
+func replaceToken(s string, f finder, content string) string {
+	out, err := func() (out string, err error) {
+		defer catch(&err)
+		return replace(newWork(context.Background(), len(s)), s, f, content), nil
+	}()
+	if err != nil {
+		return s
+	}
+	return out
+}
+
 // replaceDecoder replaces what is found in each token.
 func replaceDecoder(f finder, content string) decoder {
 	return decoder{
 		stage: func(next stage) stage {
-			return &tokens{each: func(s string) { next.push(replace(s, f, content), true) }, done: next.flush}
+			return &tokens{each: func(s string) { next.push(replaceToken(s, f, content), true) }, done: next.flush}
 		},
 		bytes: func(token []byte) []byte {
 			if !utf8.Valid(token) {
 				return token
 			}
-			return []byte(replace(string(token), f, content))
+			return []byte(replaceToken(string(token), f, content))
 		},
 	}
 }

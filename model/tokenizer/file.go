@@ -15,7 +15,7 @@ type file struct {
 	// in transformers, they are not for a caller who did not ask for them.
 	Truncation    json.RawMessage `json:"truncation"`
 	Padding       json.RawMessage `json:"padding"`
-	AddedTokens   []AddedToken    `json:"added_tokens"`
+	AddedTokens   addedList       `json:"added_tokens"`
 	Normalizer    json.RawMessage `json:"normalizer"`
 	PreTokenizer  json.RawMessage `json:"pre_tokenizer"`
 	PostProcessor json.RawMessage `json:"post_processor"`
@@ -25,16 +25,16 @@ type file struct {
 
 // modelFile is tokenizer.json's model.
 type modelFile struct {
-	Type         string           `json:"type"`
-	Dropout      *float64         `json:"dropout"`
-	Unk          *string          `json:"unk_token"`
-	Prefix       *string          `json:"continuing_subword_prefix"`
-	Suffix       *string          `json:"end_of_word_suffix"`
-	FuseUnk      bool             `json:"fuse_unk"`
-	ByteFallback bool             `json:"byte_fallback"`
-	IgnoreMerges bool             `json:"ignore_merges"`
-	Vocab        map[string]int32 `json:"vocab"`
-	Merges       mergeList        `json:"merges"`
+	Type         string     `json:"type"`
+	Dropout      *float64   `json:"dropout"`
+	Unk          *string    `json:"unk_token"`
+	Prefix       *string    `json:"continuing_subword_prefix"`
+	Suffix       *string    `json:"end_of_word_suffix"`
+	FuseUnk      bool       `json:"fuse_unk"`
+	ByteFallback bool       `json:"byte_fallback"`
+	IgnoreMerges bool       `json:"ignore_merges"`
+	Vocab        vocabulary `json:"vocab"`
+	Merges       mergeList  `json:"merges"`
 }
 
 // UnmarshalJSON tells a model that is not BPE before its other fields get in the
@@ -58,11 +58,58 @@ func (m *modelFile) UnmarshalJSON(data []byte) error {
 	return strict(data, (*plain)(m))
 }
 
+// Bounds of a tokenizer.json, some times what is published: what is read takes up
+// to a hundred times the memory of its text, so that entries are counted first.
+const (
+	maxVocabulary = 1 << 21
+	maxMerges     = 1 << 22
+	maxAdded      = 1 << 17
+	// maxToken and maxContent bound a token and what Replace or Prepend put into a
+	// text, in bytes; maxAround the tokens that a post-processor adds.
+	maxToken   = 16 << 10
+	maxContent = 1 << 10
+	maxAround  = 1 << 12
+)
+
+// atMost refuses a list of which the separator says that it has more entries.
+// Separators inside strings count, too: so it takes several for each entry.
+func atMost(data []byte, separator string, entries, each int) error {
+	if bytes.Count(data, []byte(separator)) > each*entries {
+		return fmt.Errorf("more than %d entries", entries)
+	}
+	return nil
+}
+
+// vocabulary is the ids of tokens.
+type vocabulary map[string]int32
+
+// UnmarshalJSON reads an object of a bounded number of tokens.
+func (v *vocabulary) UnmarshalJSON(data []byte) error {
+	if err := atMost(data, ":", maxVocabulary, 2); err != nil {
+		return fmt.Errorf("vocab: %w", err)
+	}
+	return json.Unmarshal(data, (*map[string]int32)(v))
+}
+
+// addedList is a bounded list.
+type addedList []AddedToken
+
+// UnmarshalJSON reads the list, and refuses fields that are not known.
+func (l *addedList) UnmarshalJSON(data []byte) error {
+	if err := atMost(data, "{", maxAdded, 2); err != nil {
+		return fmt.Errorf("added_tokens: %w", err)
+	}
+	return strict(data, (*[]AddedToken)(l))
+}
+
 // mergeList reads merges in both of their encodings, "a b" and ["a", "b"], and
 // writes the second.
 type mergeList [][2]string
 
 func (m *mergeList) UnmarshalJSON(data []byte) error {
+	if err := atMost(data, ",", maxMerges, 4); err != nil {
+		return fmt.Errorf("merges: %w", err)
+	}
 	first := bytes.TrimLeft(bytes.TrimPrefix(data, []byte("[")), " \t\r\n")
 	if !bytes.HasPrefix(first, []byte(`"`)) {
 		return m.pairs(data)

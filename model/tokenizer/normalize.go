@@ -11,32 +11,34 @@ import (
 )
 
 // normalizer changes a text before it is split.
-type normalizer func(string) string
+type normalizer func(w *work, s string) string
 
 func sequenceNormalizer(parts []normalizer) normalizer {
-	return func(s string) string {
+	return func(w *work, s string) string {
 		for _, n := range parts {
-			s = n(s)
+			s = n(w, s)
 		}
 		return s
 	}
 }
 
 func prependNormalizer(prefix string) normalizer {
-	return func(s string) string {
+	return func(w *work, s string) string {
 		if s == "" {
 			return s
 		}
+		w.grow(len(prefix) + len(s))
 		return prefix + s
 	}
 }
 
 func replaceNormalizer(f finder, content string) normalizer {
-	return func(s string) string { return replace(s, f, content) }
+	return func(w *work, s string) string { return replace(w, s, f, content) }
 }
 
 func stripNormalizer(left, right bool) normalizer {
-	return func(s string) string {
+	return func(w *work, s string) string {
+		w.spend(len(s))
 		if left {
 			s = trimSpaceLeft(s)
 		}
@@ -47,10 +49,14 @@ func stripNormalizer(left, right bool) normalizer {
 	}
 }
 
+// runeWork is what it takes to look a character up, for each of its bytes.
+const runeWork = 4
+
 // stripAccents removes combining marks.
 func stripAccents() normalizer {
 	marks := newRuneSet(union(category("M").minus(laterCombining), spans{{0x1CF2, 0x1CF3}}))
-	return func(s string) string {
+	return func(w *work, s string) string {
+		w.grow(runeWork * len(s))
 		return strings.Map(func(r rune) rune {
 			if marks.has(r) {
 				return -1
@@ -62,7 +68,9 @@ func stripAccents() normalizer {
 
 // lowercase maps each character by itself, as Rust does: a sigma at a word's end
 // is no exception, and a capital I with a dot becomes two characters.
-func lowercase(s string) string {
+func lowercase(w *work, s string) string {
+	w.grow(2 * len(s))
+	w.spend(runeWork * len(s))
 	s = strings.ReplaceAll(s, "İ", "i̇")
 	return strings.Map(func(r rune) rune {
 		if l, ok := lower16[r]; ok {
@@ -89,7 +97,8 @@ var lower16 = map[rune]rune{
 // them.
 func form(f norm.Form) normalizer {
 	later := newRuneSet(laterMarks)
-	return func(s string) string {
+	return func(w *work, s string) string {
+		w.spend(runeWork * len(s))
 		if f.IsNormalString(s) && !manyMarks(s) { // where nothing moves, nothing is in the way
 			return s
 		}
@@ -99,7 +108,7 @@ func form(f norm.Form) normalizer {
 			if n < 0 {
 				n = len(s)
 			}
-			out.WriteString(formOf(f, s[:n]))
+			out.WriteString(formOf(w, f, s[:n]))
 			size := 0
 			if n < len(s) {
 				_, size = utf8.DecodeRuneInString(s[n:])
@@ -111,11 +120,18 @@ func form(f norm.Form) normalizer {
 	}
 }
 
-func formOf(f norm.Form, s string) string {
+// widestForm is how many times as many bytes a normal form may have, at most.
+const widestForm = 11
+
+func formOf(w *work, f norm.Form, s string) string {
+	w.spend(runeWork * len(s))
 	if manyMarks(s) {
-		return formSlowly(f, s)
+		w.grow(widestForm * len(s))
+		return formSlowly(w, f, s)
 	}
-	return f.String(s)
+	out := f.String(s)
+	w.grow(len(out))
+	return out
 }
 
 // fewMarks is how many marks on one character package norm leaves as they are: it
@@ -145,17 +161,21 @@ func manyMarks(s string) bool {
 
 // formSlowly is a normal form as the standard defines it: decompose, put marks in
 // order, compose.
-func formSlowly(f norm.Form, s string) string {
+func formSlowly(w *work, f norm.Form, s string) string {
+	const slow = 256 // what a character takes here
 	decomposing, composing := norm.NFD, f == norm.NFC || f == norm.NFKC
 	if f == norm.NFKC || f == norm.NFKD {
 		decomposing = norm.NFKD
 	}
 	var runes []rune
 	for _, r := range s {
+		w.spend(slow)
 		runes = append(runes, []rune(decomposing.String(string(r)))...)
 	}
+	w.spend(slow * len(runes))
 	orderMarks(runes)
 	if composing {
+		w.spend(slow * len(runes))
 		runes = composed(runes)
 	}
 	return string(runes)

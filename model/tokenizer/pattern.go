@@ -213,8 +213,8 @@ func minLength(e expr) int {
 
 // each calls yield with the matches in text, from left to right, as byte
 // offsets. An empty match right behind another is left out.
-func (p *pattern) each(text string, yield func(begin, end int)) {
-	m := matcher{pattern: p, text: text}
+func (p *pattern) each(w *work, text string, yield func(begin, end int)) {
+	m := matcher{pattern: p, text: text, work: w}
 	last := -1
 	for at := 0; at <= len(text); {
 		end := m.match(p.start, at)
@@ -243,39 +243,69 @@ const (
 	// maxDepth is how deep branches nest: a repeat of a group ends there, before
 	// the stack overflows.
 	maxDepth = 1 << 19
+	// matchWork is the work of a step.
+	matchWork = 8
 )
 
 // matcher is a search in one text.
 type matcher struct {
 	*pattern
+	*work
 	text  string
 	steps int
 	depth int
-	// failed has for each node the places from which no match follows, as bits.
-	// There are no back-references, so that what failed once fails again. It is
-	// kept only when a search has become long, and bounds it: from then on each
-	// node is tried once at each place.
+	// failed has for each node that has a choice the places from which no match
+	// follows, as bits. There are no back-references, so that what failed once
+	// fails again. It is kept only when a search has become long, and bounds it:
+	// from then on each such node is tried once at each place.
 	failed [][]uint64
 }
 
 // match returns where a match from n at a place ends, or -1.
 func (m *matcher) match(n *node, at int) int {
+	m.spend(matchWork)
+	return m.walk(n, at)
+}
+
+// choose returns where a match from a node that has a choice ends, or -1.
+func (m *matcher) choose(n *node, at int) int {
 	m.steps++
 	if m.steps < freeSteps*(len(m.text)+1024) {
-		return m.walk(n, at)
-	}
-	if n == nil {
-		return at
+		end, _ := m.try(n, at)
+		return end
 	}
 	failed := m.failures(n)
 	if failed[at>>6]>>(uint(at)&63)&1 != 0 {
 		return -1
 	}
-	end := m.walk(n, at)
+	end, last := m.try(n, at)
 	if end < 0 {
-		failed[at>>6] |= 1 << (uint(at) & 63)
+		mark(failed, at, last)
 	}
 	return end
+}
+
+// try tries a node's choices. Where none leads to a match, none does from any
+// place up to last.
+func (m *matcher) try(n *node, at int) (end, last int) {
+	if n.kind == branch {
+		return m.branch(n, at), at
+	}
+	return m.runs(n, at)
+}
+
+// mark sets the bits of the places from first to last.
+func mark(places []uint64, first, last int) {
+	for i := first >> 6; i <= last>>6; i++ {
+		bits := ^uint64(0)
+		if i == first>>6 {
+			bits &= ^uint64(0) << (uint(first) & 63)
+		}
+		if i == last>>6 {
+			bits &= ^uint64(0) >> (63 - uint(last)&63)
+		}
+		places[i] |= bits
+	}
 }
 
 func (m *matcher) failures(n *node) []uint64 {
@@ -283,6 +313,7 @@ func (m *matcher) failures(n *node) []uint64 {
 		m.failed = make([][]uint64, m.nodes)
 	}
 	if m.failed[n.id] == nil {
+		m.grow(len(m.text) / 8)
 		m.failed[n.id] = make([]uint64, len(m.text)>>6+1)
 	}
 	return m.failed[n.id]
@@ -296,13 +327,13 @@ func (m *matcher) walk(n *node, at int) int {
 				return m.longest(n, at)
 			}
 			if n.min != n.max {
-				return m.runs(n, at)
+				return m.choose(n, at)
 			}
 			if at = m.longest(n, at); at < 0 {
 				return -1
 			}
 		case branch:
-			return m.branch(n, at)
+			return m.choose(n, at)
 		case once:
 			if at = m.match(n.sub, at); at < 0 {
 				return -1
@@ -320,6 +351,7 @@ func (m *matcher) walk(n *node, at int) int {
 // longest returns the end of the longest run, or -1 where it is too short.
 func (m *matcher) longest(n *node, at int) int {
 	bytes, runes := n.set.run(m.text[at:], n.max)
+	m.spend(1 + 2*bytes)
 	if runes < n.min {
 		return -1
 	}
@@ -327,17 +359,27 @@ func (m *matcher) longest(n *node, at int) int {
 }
 
 // runs tries the lengths of a run, longest first or, where it is lazy, shortest
-// first.
-func (m *matcher) runs(n *node, at int) int {
+// first. Where a run has no upper bound and none of its ends leads to a match, a
+// run that begins later in it cannot either: its ends are some of the same.
+func (m *matcher) runs(n *node, at int) (end, last int) {
 	bytes, runes := n.set.run(m.text[at:], n.max)
-	if n.mode == lazy {
-		return m.growing(n, at, at+bytes, runes)
+	m.spend(1 + 2*bytes)
+	m.steps += runes
+	if last = at; n.max < 0 {
+		last = at + bytes
 	}
-	for end := at + bytes; runes >= n.min; runes-- {
+	if n.mode == lazy {
+		return m.growing(n, at, at+bytes, runes), last
+	}
+	return m.shrinking(n, at+bytes, runes), last
+}
+
+func (m *matcher) shrinking(n *node, end, runes int) int {
+	for ; runes >= n.min; runes-- {
 		if found := m.match(n.next, end); found >= 0 {
 			return found
 		}
-		_, size := utf8.DecodeLastRuneInString(m.text[at:end])
+		_, size := utf8.DecodeLastRuneInString(m.text[:end])
 		end -= size
 	}
 	return -1
@@ -362,13 +404,12 @@ func (m *matcher) branch(n *node, at int) int {
 		return -1
 	}
 	m.depth++
-	defer func() { m.depth-- }()
-	for _, o := range n.options {
-		if end := m.match(o, at); end >= 0 {
-			return end
-		}
+	end := -1
+	for i := 0; i < len(n.options) && end < 0; i++ {
+		end = m.match(n.options[i], at)
 	}
-	return -1
+	m.depth--
+	return end
 }
 
 // holds reports whether an assertion is true at a place.

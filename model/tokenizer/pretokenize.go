@@ -13,24 +13,24 @@ type piece struct {
 }
 
 // preTokenizer yields the parts of a piece, in order. Empty parts do not count.
-type preTokenizer func(p piece, yield func(piece))
+type preTokenizer func(w *work, p piece, yield func(piece))
 
 func sequencePreTokenizer(parts []preTokenizer) preTokenizer {
 	switch len(parts) {
 	case 0:
-		return func(p piece, yield func(piece)) { yield(p) }
+		return func(_ *work, p piece, yield func(piece)) { yield(p) }
 	case 1:
 		return parts[0]
 	}
 	rest := sequencePreTokenizer(parts[1:])
-	return func(p piece, yield func(piece)) {
-		parts[0](p, func(q piece) { rest(q, yield) })
+	return func(w *work, p piece, yield func(piece)) {
+		parts[0](w, p, func(q piece) { rest(w, q, yield) })
 	}
 }
 
 // splitter cuts a text into spans that cover it: yield is told which of them
 // matched.
-type splitter func(text string, yield func(begin, end int, match bool))
+type splitter func(w *work, text string, yield func(begin, end int, match bool))
 
 // splitPreTokenizer cuts at what the splitter finds. behavior says what becomes
 // of the matches; invert, that what does not match is the match.
@@ -39,8 +39,8 @@ func splitPreTokenizer(find splitter, behavior behavior, invert bool) preTokeniz
 		find = inverted(find)
 	}
 	cut := behaviors[behavior]
-	return func(p piece, yield func(piece)) {
-		cut(find, p.text, func(begin, end int) {
+	return func(w *work, p piece, yield func(piece)) {
+		cut(w, find, p.text, func(begin, end int) {
 			if begin < end {
 				yield(piece{p.text[begin:end], p.first && begin == 0})
 			}
@@ -49,16 +49,16 @@ func splitPreTokenizer(find splitter, behavior behavior, invert bool) preTokeniz
 }
 
 func inverted(find splitter) splitter {
-	return func(text string, yield func(begin, end int, match bool)) {
-		find(text, func(begin, end int, match bool) { yield(begin, end, !match) })
+	return func(w *work, text string, yield func(begin, end int, match bool)) {
+		find(w, text, func(begin, end int, match bool) { yield(begin, end, !match) })
 	}
 }
 
 // splitAt makes what is found, and what is between, spans.
 func splitAt(f finder) splitter {
-	return func(text string, yield func(begin, end int, match bool)) {
+	return func(w *work, text string, yield func(begin, end int, match bool)) {
 		last := 0
-		f.each(text, func(begin, end int) {
+		f.each(w, text, func(begin, end int) {
 			if last < begin {
 				yield(last, begin, false)
 			}
@@ -73,9 +73,11 @@ func splitAt(f finder) splitter {
 
 // charSplitter matches single characters.
 func charSplitter(is func(rune) bool) splitter {
-	return func(text string, yield func(begin, end int, match bool)) {
+	return func(w *work, text string, yield func(begin, end int, match bool)) {
+		const character = 8 // what each takes
 		last := 0
 		for at, r := range text {
+			w.spend(character)
 			if !is(r) {
 				continue
 			}
@@ -95,7 +97,7 @@ func charSplitter(is func(rune) bool) splitter {
 type behavior string
 
 // behaviors cut a text at a splitter's matches.
-var behaviors = map[behavior]func(find splitter, text string, yield func(begin, end int)){
+var behaviors = map[behavior]func(w *work, find splitter, text string, yield func(begin, end int)){
 	"Removed":            cutRemoved,
 	"Isolated":           cutIsolated,
 	"Contiguous":         cutContiguous,
@@ -103,33 +105,33 @@ var behaviors = map[behavior]func(find splitter, text string, yield func(begin, 
 	"MergedWithNext":     cutMergedWithNext,
 }
 
-func cutRemoved(find splitter, text string, yield func(begin, end int)) {
-	find(text, func(begin, end int, match bool) {
+func cutRemoved(w *work, find splitter, text string, yield func(begin, end int)) {
+	find(w, text, func(begin, end int, match bool) {
 		if !match {
 			yield(begin, end)
 		}
 	})
 }
 
-func cutIsolated(find splitter, text string, yield func(begin, end int)) {
-	find(text, func(begin, end int, _ bool) { yield(begin, end) })
+func cutIsolated(w *work, find splitter, text string, yield func(begin, end int)) {
+	find(w, text, func(begin, end int, _ bool) { yield(begin, end) })
 }
 
 // cutContiguous joins matches that touch. The first span joins nothing; like
 // Hugging Face it begins as if what came before had not matched.
-func cutContiguous(find splitter, text string, yield func(begin, end int)) {
-	cutJoined(find, text, yield, func(match, previous bool) bool { return match == previous })
+func cutContiguous(w *work, find splitter, text string, yield func(begin, end int)) {
+	cutJoined(w, find, text, yield, func(match, previous bool) bool { return match == previous })
 }
 
 // cutMergedWithPrevious joins a match to what comes before it, one match each.
-func cutMergedWithPrevious(find splitter, text string, yield func(begin, end int)) {
-	cutJoined(find, text, yield, func(match, previous bool) bool { return match && !previous })
+func cutMergedWithPrevious(w *work, find splitter, text string, yield func(begin, end int)) {
+	cutJoined(w, find, text, yield, func(match, previous bool) bool { return match && !previous })
 }
 
 // cutJoined joins a span to the one before where join says so.
-func cutJoined(find splitter, text string, yield func(begin, end int), join func(match, previous bool) bool) {
+func cutJoined(w *work, find splitter, text string, yield func(begin, end int), join func(match, previous bool) bool) {
 	begin, last, open, previous := 0, 0, false, false
-	find(text, func(b, e int, match bool) {
+	find(w, text, func(b, e int, match bool) {
 		if open && !join(match, previous) {
 			yield(begin, last)
 			begin = b
@@ -143,13 +145,17 @@ func cutJoined(find splitter, text string, yield func(begin, end int), join func
 
 // cutMergedWithNext joins a match to what comes behind it, one match each. Seen
 // from the end this is cutMergedWithPrevious.
-func cutMergedWithNext(find splitter, text string, yield func(begin, end int)) {
+func cutMergedWithNext(w *work, find splitter, text string, yield func(begin, end int)) {
 	type found struct {
 		begin, end int
 		match      bool
 	}
+	const spanSize = 24
 	var spans []found
-	find(text, func(begin, end int, match bool) { spans = append(spans, found{begin, end, match}) })
+	find(w, text, func(begin, end int, match bool) {
+		w.grow(spanSize)
+		spans = append(spans, found{begin, end, match})
+	})
 	begin := 0
 	for i, s := range spans {
 		if i+1 < len(spans) && s.match && !spans[i+1].match {
@@ -164,8 +170,9 @@ func cutMergedWithNext(find splitter, text string, yield func(begin, end int)) {
 const byteLevelSplit = `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 
 // spacePrefix puts a space before a piece that has none.
-func spacePrefix(p piece, yield func(piece)) {
+func spacePrefix(w *work, p piece, yield func(piece)) {
 	if !strings.HasPrefix(p.text, " ") {
+		w.grow(1 + len(p.text))
 		p.text = " " + p.text
 	}
 	yield(p)
@@ -180,14 +187,15 @@ type metaspace struct {
 
 func (m metaspace) preTokenizer() preTokenizer {
 	cut := splitPreTokenizer(splitAt(literal(m.mark)), "MergedWithNext", false)
-	return func(p piece, yield func(piece)) {
+	return func(w *work, p piece, yield func(piece)) {
+		w.grow(len(m.mark) * (1 + len(p.text)))
 		p.text = strings.ReplaceAll(p.text, " ", m.mark)
 		prepend := m.scheme == "always" || m.scheme == "first" && p.first
 		if prepend && !strings.HasPrefix(p.text, m.mark) {
 			p.text = m.mark + p.text
 		}
 		if m.split {
-			cut(p, yield)
+			cut(w, p, yield)
 			return
 		}
 		yield(p)
@@ -208,9 +216,10 @@ func punctuation() func(rune) bool {
 
 // fixedLength cuts after every n characters.
 func fixedLength(n int) preTokenizer {
-	return func(p piece, yield func(piece)) {
+	return func(w *work, p piece, yield func(piece)) {
 		begin, count := 0, 0
 		for at := range p.text {
+			w.spend(1)
 			if count == n {
 				yield(piece{p.text[begin:at], p.first && begin == 0})
 				begin, count = at, 0

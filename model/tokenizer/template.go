@@ -97,6 +97,9 @@ func makeTemplate(raw json.RawMessage) (postProcessor, error) {
 			if !ok {
 				return nil, fmt.Errorf("single[%d]: special_tokens has no %q", i, p.SpecialToken.ID)
 			}
+			if len(parts[0])+len(parts[1])+len(token.IDs) > maxAround {
+				return nil, fmt.Errorf("single adds more than %d tokens", maxAround)
+			}
 			parts[min(texts, 1)] = append(parts[min(texts, 1)], token.IDs...)
 		default:
 			return nil, fmt.Errorf("single[%d]: want the Sequence A or a SpecialToken", i)

@@ -11,6 +11,7 @@
 package tokenizer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,6 +42,8 @@ type Tokenizer struct {
 	post            []postProcessor
 	decoders        []decoder
 	cache           wordCache
+	least           least
+	settings        *settings
 }
 
 // token is what an id stands for. text is what decoders take: for an added token
@@ -52,7 +55,8 @@ type token struct {
 	content string // of an added token
 }
 
-// Load reads tokenizer.json in a model's folder.
+// Load reads the tokenizer in a model's folder: tokenizer.json, and what the files
+// beside it say of it.
 func Load(dir string) (*Tokenizer, error) {
 	t, err := LoadFS(os.DirFS(dir))
 	if err != nil {
@@ -61,7 +65,7 @@ func Load(dir string) (*Tokenizer, error) {
 	return t, nil
 }
 
-// LoadFS reads tokenizer.json in a model's folder.
+// LoadFS reads the tokenizer in a model's folder, as Load.
 func LoadFS(dir fs.FS) (*Tokenizer, error) {
 	f, err := dir.Open(File)
 	if err != nil {
@@ -72,23 +76,30 @@ func LoadFS(dir fs.FS) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the tokenizer: %w", err)
 	}
-	return Parse(data)
+	s, err := readSettings(dir)
+	if err != nil {
+		return nil, err
+	}
+	return parseWith(data, s)
 }
 
 // Parse reads a tokenizer.json. It allocates in proportion to it.
-func Parse(data []byte) (*Tokenizer, error) {
-	t, err := parse(data)
+func Parse(data []byte) (*Tokenizer, error) { return parseWith(data, &settings{}) }
+
+func parseWith(data []byte, s *settings) (*Tokenizer, error) {
+	t, err := parse(data, s)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", File, err)
 	}
 	return t, nil
 }
 
-func parse(data []byte) (*Tokenizer, error) {
+func parse(data []byte, s *settings) (t *Tokenizer, err error) {
 	if len(data) > MaxFile {
 		return nil, fmt.Errorf("more than %d bytes", MaxFile)
 	}
-	t := &Tokenizer{}
+	defer catch(&err)
+	t = &Tokenizer{settings: s}
 	if err := strict(data, &t.file); err != nil {
 		return nil, position(err)
 	}
@@ -105,6 +116,7 @@ func parse(data []byte) (*Tokenizer, error) {
 		{"pre_tokenizer", t.buildPreTokenizer},
 		{"post_processor", t.buildPostProcessor},
 		{"decoder", t.buildDecoder},
+		{"length", t.findLeast},
 	} {
 		if err := step.build(); err != nil {
 			return nil, fmt.Errorf("%s: %w", step.field, err)
@@ -130,33 +142,43 @@ func position(err error) error {
 
 // Encode returns the text's ids; special adds what the post-processor adds.
 // Special tokens that are written out in the text become their ids either way.
-// What is not UTF-8 in the text is read as U+FFFD.
-func (t *Tokenizer) Encode(text string, special bool) []int32 {
-	var ids []int32
-	t.pieces(validUTF8(text), func(p piece) { ids = t.encodePiece(ids, p.text) }, func(id int32) { ids = append(ids, id) })
+// What is not UTF-8 in the text is read as U+FFFD. Errors wrap the context's, or
+// ErrTooMuchWork.
+func (t *Tokenizer) Encode(ctx context.Context, text string, special bool) ([]int32, error) {
+	ids, err := t.encode(newWork(ctx, len(text)), text, special)
+	if err != nil {
+		return nil, err
+	}
+	return ids, nil
+}
+
+func (t *Tokenizer) encode(w *work, text string, special bool) (ids []int32, err error) {
+	defer catch(&err)
+	w.look()
+	t.pieces(w, validUTF8(text), func(p piece) { ids = t.encodePiece(w, ids, p.text) }, func(id int32) { ids = append(ids, id) })
 	if special {
 		for _, p := range t.post {
 			ids = p(ids)
 		}
 	}
-	return ids
+	return ids, nil
 }
 
 // pieces yields what the model is to encode, and the ids of the added tokens, in
 // order.
-func (t *Tokenizer) pieces(text string, yield func(piece), added func(id int32)) {
+func (t *Tokenizer) pieces(w *work, text string, yield func(piece), added func(id int32)) {
 	first := true
-	t.raw.split(text, func(part string, token *AddedToken) {
+	t.raw.split(w, text, func(part string, token *AddedToken) {
 		if token != nil {
 			added(token.ID)
 			first = false
 			return
 		}
-		t.normalized.split(t.normalize(part), func(part string, token *AddedToken) {
+		t.normalized.split(w, t.normalize(w, part), func(part string, token *AddedToken) {
 			if token != nil {
 				added(token.ID)
 			} else {
-				t.split(piece{part, first}, yield)
+				t.split(w, piece{part, first}, yield)
 			}
 			first = false
 		})
@@ -165,16 +187,18 @@ func (t *Tokenizer) pieces(text string, yield func(piece), added func(id int32))
 }
 
 // encodePiece appends the ids of a piece.
-func (t *Tokenizer) encodePiece(dst []int32, word string) []int32 {
+func (t *Tokenizer) encodePiece(w *work, dst []int32, word string) []int32 {
+	const found = 32 // what a word takes that is remembered
+	w.spend(found + len(word))
 	if ids, ok := t.cache.get(word); ok {
 		return append(dst, ids...)
 	}
 	n := len(dst)
 	written := word
 	if t.byteLevel {
-		written = toByteLevel(word)
+		written = byteLevel(w, word)
 	}
-	dst = t.model.encode(dst, written)
+	dst = t.model.encode(w, dst, written)
 	t.cache.put(word, dst[n:])
 	return dst
 }

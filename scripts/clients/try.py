@@ -149,7 +149,7 @@ def _(a):
 @check("openai", "neutral values of fields that are not implemented")
 def _(a):
     openai_client(a).chat.completions.create(
-        model=a.model, messages=[{"role": "user", "content": GO}], max_tokens=1, parallel_tool_calls=True, reasoning_effort="low",
+        model=a.model, messages=[{"role": "user", "content": GO}], max_tokens=1, parallel_tool_calls=True, reasoning_effort="medium",
         extra_body={"documents": [], "truncate_prompt_tokens": None})
 
 
@@ -221,6 +221,13 @@ def _(a):
     raises(l.ContextWindowExceededError, lambda: l.completion(**lite(a, "hosted_vllm"), messages=[{"role": "user", "content": GO * 400}], max_tokens=16))
 
 
+@check("litellm", "overflow by max_tokens alone is ContextWindowExceededError")
+def _(a):
+    l = litellm()
+    raises(l.ContextWindowExceededError, lambda: l.completion(**lite(a), messages=[{"role": "user", "content": GO}], max_tokens=100_000))
+    raises(l.ContextWindowExceededError, lambda: l.text_completion(**lite(a, "text-completion-openai"), prompt=GO, max_tokens=100_000))
+
+
 @check("litellm", "a wrong value is BadRequestError, a model that is not there NotFoundError")
 def _(a):
     l = litellm()
@@ -268,6 +275,8 @@ def _(a):
     from langchain_core.exceptions import ContextOverflowError
 
     raises(ContextOverflowError, lambda: langchain_chat(a, max_tokens=16).invoke(GO * 400))
+    raises(ContextOverflowError, lambda: langchain_chat(a, max_tokens=100_000).invoke(GO))
+    raises(ContextOverflowError, lambda: list(langchain_chat(a).stream(GO * 400)))
 
 
 @check("langchain-openai", "with_structured_output is refused, in words")

@@ -15,8 +15,13 @@ func ExampleService() {
 	service := completion.New(completion.Config{
 		Engine: enginetest.New(), Tokenizer: enginetest.Tokenizer{}, EOS: []int32{enginetest.EOS},
 	})
+	prompt, err := service.Tokenizer().Encode(context.Background(), "Say hello.", true)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	run, err := service.Start(context.Background(), completion.Request{
-		Prompts: [][]int32{service.Tokenizer().Encode("Say hello.", true)}, N: 1,
+		Prompts: [][]int32{prompt}, N: 1,
 		MaxTokens: 100, Clip: true, Stop: []string{","}, SkipSpecial: true,
 		Logprobs: -1, PromptLogprobs: -1,
 	})

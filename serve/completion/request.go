@@ -43,18 +43,38 @@ type Request struct {
 // LengthError is a prompt, or a prompt and the output asked for, that is longer
 // than the model's context.
 type LengthError struct {
-	// Prompt and Output are in tokens; Output is 0 where the prompt alone is too
-	// long.
+	// Prompt and Output are in tokens; Output is 0 where no length was asked for.
 	Prompt, Output int
 	Limit          int
+	// AtLeast says that the prompt has not been tokenized: Prompt is what it has at
+	// least.
+	AtLeast bool
 }
 
-func (e *LengthError) Error() string {
-	if e.Output == 0 {
-		return fmt.Sprintf("the maximum context length is %d tokens, and the prompt has %d: shorten it", e.Limit, e.Prompt)
+func (e *LengthError) Error() string { return e.Text("prompt") }
+
+// Text is the error in OpenAI's words, which clients look for; field is what the
+// prompt is called: "prompt" or "messages".
+func (e *LengthError) Text(field string) string {
+	least := ""
+	if e.AtLeast {
+		least = "at least "
 	}
-	return fmt.Sprintf("the maximum context length is %d tokens, and %d were requested: %d in the prompt and %d for the completion",
-		e.Limit, e.Prompt+e.Output, e.Prompt, e.Output)
+	if e.Output == 0 {
+		return fmt.Sprintf("This model's maximum context length is %d tokens. However, your %s resulted in %s%d tokens. Please reduce the length of the %s.",
+			e.Limit, field, least, e.Prompt, field)
+	}
+	return fmt.Sprintf("This model's maximum context length is %d tokens. However, you requested %d tokens (%d in the %s, %d in the completion). Please reduce the length of the %s or completion.",
+		e.Limit, e.Prompt+e.Output, e.Prompt, field, e.Output, field)
+}
+
+// CheckLength refuses a text that is longer than the model's context whatever it
+// says, without tokenizing it. The error is a *LengthError.
+func (s *Service) CheckLength(text string) error {
+	if least, limit := s.cfg.Tokenizer.LeastTokens(text), s.Context(); least > limit {
+		return &LengthError{Prompt: least, Limit: limit, AtLeast: true}
+	}
+	return nil
 }
 
 // contextLimit is the most tokens that a sequence may have.
@@ -111,14 +131,14 @@ func validatePrompt(p []int32, vocabulary int) error {
 // budget is the number of output tokens that a prompt may have.
 func (r *Request) budget(prompt int, l serve.Limits) (int, error) {
 	limit := contextLimit(l)
-	if prompt+min(1, r.MaxTokens) > limit {
-		return 0, &LengthError{Prompt: prompt, Limit: limit}
-	}
-	if prompt+r.MaxTokens <= limit {
+	switch {
+	case prompt+r.MaxTokens <= limit:
 		return r.MaxTokens, nil
-	}
-	if !r.Clip {
+	case !r.Clip:
 		return 0, &LengthError{Prompt: prompt, Output: r.MaxTokens, Limit: limit}
+	case prompt >= limit:
+		return 0, &LengthError{Prompt: prompt, Limit: limit}
+	default:
+		return limit - prompt, nil
 	}
-	return limit - prompt, nil
 }

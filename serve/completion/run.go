@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/tandem-moe/tandem/serve"
 )
@@ -28,6 +29,7 @@ type Run struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	usage  Usage
+	first  time.Time
 
 	waiting []*sequence
 	running int
@@ -130,6 +132,9 @@ func (r *Run) arrival() (Delta, error) {
 }
 
 func (r *Run) count(d Delta) {
+	if r.first.IsZero() {
+		r.first = time.Now()
+	}
 	r.usage.Completion += len(d.Tokens)
 	if d.Choice == 0 {
 		r.usage.Cached += d.CachedTokens
@@ -138,6 +143,9 @@ func (r *Run) count(d Delta) {
 
 // Usage counts what Next has returned so far.
 func (r *Run) Usage() Usage { return r.usage }
+
+// First is when Next returned the first delta; zero: it has not.
+func (r *Run) First() time.Time { return r.first }
 
 // Close cancels what still runs, and waits for the readers.
 func (r *Run) Close() {

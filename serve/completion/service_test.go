@@ -134,9 +134,10 @@ func TestRefusals(t *testing.T) {
 		{"no choice", func(r *completion.Request) { r.N = 0 }, "N: 0 is less than 1"},
 		{"negative output", func(r *completion.Request) { r.MaxTokens = -1 }, "MaxTokens: -1 is negative"},
 		{"empty stop string", func(r *completion.Request) { r.Stop = []string{""} }, "Stop: a stop string is empty"},
-		{"long prompt", func(r *completion.Request) { r.Prompts[0] = make([]int32, 600) }, "the maximum context length is 512 tokens, and the prompt has 600: shorten it"},
-		{"prompt that leaves no room", func(r *completion.Request) { r.Prompts[0] = make([]int32, 512) }, "the maximum context length is 512 tokens, and the prompt has 512: shorten it"},
-		{"long output", func(r *completion.Request) { r.MaxTokens = 512 }, "the maximum context length is 512 tokens, and 513 were requested: 1 in the prompt and 512 for the completion"},
+		{"long prompt", func(r *completion.Request) { r.Prompts[0] = make([]int32, 600) }, "This model's maximum context length is 512 tokens. However, you requested 664 tokens (600 in the prompt, 64 in the completion). Please reduce the length of the prompt or completion."},
+		{"prompt that leaves no room", func(r *completion.Request) { r.Prompts[0] = make([]int32, 512) }, "This model's maximum context length is 512 tokens. However, you requested 576 tokens (512 in the prompt, 64 in the completion). Please reduce the length of the prompt or completion."},
+		{"long output", func(r *completion.Request) { r.MaxTokens = 512 }, "This model's maximum context length is 512 tokens. However, you requested 513 tokens (1 in the prompt, 512 in the completion). Please reduce the length of the prompt or completion."},
+		{"long prompt, any output", func(r *completion.Request) { r.Prompts[0], r.Clip = make([]int32, 600), true }, "This model's maximum context length is 512 tokens. However, your prompt resulted in 600 tokens. Please reduce the length of the prompt."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := asked("p")

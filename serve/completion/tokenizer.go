@@ -1,12 +1,20 @@
 package completion
 
-import "github.com/tandem-moe/tandem/model/tokenizer"
+import (
+	"context"
+
+	"github.com/tandem-moe/tandem/model/tokenizer"
+)
 
 // Tokenizer turns text into tokens and back.
 type Tokenizer interface {
 	// Encode returns the text's ids; special adds what the tokenizer's
-	// post-processor adds (a beginning-of-sequence token, say).
-	Encode(text string, special bool) []int32
+	// post-processor adds (a beginning-of-sequence token, say). It ends with ctx,
+	// whose error it wraps; other errors are about the text.
+	Encode(ctx context.Context, text string, special bool) ([]int32, error)
+	// LeastTokens is a number of tokens that the text has or exceeds, without
+	// encoding it; 0 where nothing is known.
+	LeastTokens(text string) int
 	// Decode returns the ids' text; skipSpecial leaves special tokens out.
 	Decode(ids []int32, skipSpecial bool) string
 	// NewStream decodes ids one at a time.

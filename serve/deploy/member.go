@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -312,7 +311,7 @@ func (m *membership) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
 func (m *membership) introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) {
 	for _, peer := range v.Of(role) {
 		if err := ep.SetPeer(peer.ID, peer.Addr, peer.Epoch); err != nil {
-			m.Log.Warn("a member cannot be reached", "peer", peer.ID, "address", strconv.Quote(peer.Addr), "error", err)
+			m.Log.Warn("a member cannot be reached", "peer", peer.ID, "address", peer.Addr, "error", err)
 		}
 	}
 }
@@ -464,5 +463,9 @@ func (m *membership) expertsChange(ctx context.Context, experts []string) error 
 type changedError struct{ before, now []string }
 
 func (e *changedError) Error() string {
-	return fmt.Sprintf("the expert nodes changed from %v to %v", e.before, e.now)
+	gone := slices.DeleteFunc(slices.Clone(e.before), func(id string) bool { return slices.Contains(e.now, id) })
+	if len(gone) == 0 {
+		return fmt.Sprintf("the expert nodes changed from %v to %v", e.before, e.now)
+	}
+	return fmt.Sprintf("expert node %s is no longer a member of the cluster", strings.Join(gone, ", "))
 }

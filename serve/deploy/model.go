@@ -4,10 +4,12 @@
 package deploy
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
@@ -44,6 +46,8 @@ type Model struct {
 	Checkpoint *checkpoint.Checkpoint
 	// Weights knows what the weights are that have been loaded, here or by nodes.
 	Weights *checkpoint.Ledger
+
+	sum atomic.Pointer[[sha256.Size]byte] // of all weights, once they are known
 }
 
 // OpenModel opens a Hugging Face folder, or a model of the local cache (see

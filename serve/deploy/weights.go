@@ -42,15 +42,28 @@ func (m *Model) record(by string, role model.Role, digests checkpoint.Digests) e
 // configuration, all of the weights, and the numerics. It is empty until all
 // weights are known, which they are before anything is answered.
 func (m *Model) Fingerprint(numerics string) string {
-	names, err := m.allNames()
-	if err != nil {
-		return ""
-	}
-	weights, known := m.Weights.Sum(names)
+	weights, known := m.allWeights()
 	if !known {
 		return ""
 	}
 	return m.hash(weights, numerics)
+}
+
+// allWeights identifies all of the weights, once they are known. From then on they
+// stay the same: the sum is kept, as every answer asks for it and a model may have
+// tens of thousands of weights.
+func (m *Model) allWeights() (sum [sha256.Size]byte, known bool) {
+	if kept := m.sum.Load(); kept != nil {
+		return *kept, true
+	}
+	names, err := m.allNames()
+	if err != nil {
+		return sum, false
+	}
+	if sum, known = m.Weights.Sum(names); known {
+		m.sum.Store(&sum)
+	}
+	return sum, known
 }
 
 // allNames are those of all the model's weights.

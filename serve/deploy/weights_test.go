@@ -237,7 +237,7 @@ func TestNodeWithOtherWeightsIsRefused(t *testing.T) {
 			cl.model = damaged(t, c.tensor, c.change)
 			p := cl.node(nodeSpec{Role: c.role})
 			p.ends(t)
-			require.Regexp(t, `tensor `+c.tensor+` differs: its digest is [0-9a-f]{16} at the front end and [0-9a-f]{16} at `+c.role+`-0`, p.log.String())
+			require.Regexp(t, `tensor `+c.tensor+` differs: its digest is [0-9a-f]{16} at the front end and [0-9a-f]{16} at `+c.role+`-0`, numbered(p.log.String()))
 		})
 	}
 }
@@ -280,10 +280,106 @@ func TestNodesNeedTheirPartAlone(t *testing.T) {
 	c.model = folder(t, parts["1"], nil)
 	p := c.node(nodeSpec{Role: "expert"})
 	p.ends(t)
-	require.Regexp(t, "tensor "+name+" differs: its digest is [0-9a-f]{16} at expert-1 and [0-9a-f]{16} at expert-2", p.log.String())
+	require.Regexp(t, "tensor "+name+" differs: its digest is [0-9a-f]{16} at expert-1 and [0-9a-f]{16} at expert-2", numbered(p.log.String()))
 
 	c.model = folder(t, parts["0"], nil)
 	p = c.node(nodeSpec{Role: "expert"})
 	p.ends(t)
 	require.Contains(t, p.log.String(), "the checkpoint lacks 6 tensors that the configuration asks for: model.layers.0.mlp.experts.1.gate_proj.weight")
+}
+
+// shardedTiny writes tiny as two files, and an index that a change makes wrong.
+func shardedTiny(t *testing.T, extra map[string]checkpoint.Tensor, change func(weights map[string]string)) string {
+	t.Helper()
+	dir := t.TempDir()
+	var second []checkpoint.Named
+	var first []checkpoint.Named
+	weights := map[string]string{}
+	const one, two = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+	for name, x := range tinyTensors(t) {
+		if strings.HasPrefix(name, "model.layers.1.") {
+			second = append(second, checkpoint.Named{Name: name, Tensor: x})
+			weights[name] = two
+		} else {
+			first = append(first, checkpoint.Named{Name: name, Tensor: x})
+			weights[name] = one
+		}
+	}
+	for name, x := range extra {
+		first = append(first, checkpoint.Named{Name: name, Tensor: x})
+	}
+	change(weights)
+	for name, list := range map[string][]checkpoint.Named{one: first, two: second} {
+		var b bytes.Buffer
+		require.NoError(t, checkpoint.Write(&b, nil, list))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o600))
+	}
+	text, err := json.Marshal(map[string]any{"weight_map": weights})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, checkpoint.IndexFile), text, 0o600))
+	configure(t, dir, nil)
+	return dir
+}
+
+// TestIndexThatIsWrongServes, with the tokens of the same tensors in one file: of a
+// tensor in two shards the later counts, as in transformers, and the index of other
+// files is none.
+func TestIndexThatIsWrongServes(t *testing.T) {
+	const router, table = "model.layers.1.mlp.gate.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"
+	wrong := tinyTensors(t)[router]
+	wrong.Data = make([]byte, len(wrong.Data))
+	stale := folder(t, tinyTensors(t), nil)
+	require.NoError(t, os.WriteFile(filepath.Join(stale, checkpoint.IndexFile), []byte(`{"weight_map":{"a":"model-00001-of-00013.safetensors"}}`), 0o600))
+	for name, dir := range map[string]string{
+		"tensor-not-in-index":        shardedTiny(t, map[string]checkpoint.Tensor{table: vectorOf(2)}, func(map[string]string) {}),
+		"tensor-in-two-shards":       shardedTiny(t, map[string]checkpoint.Tensor{router: wrong}, func(map[string]string) {}),
+		"index-names-missing-tensor": shardedTiny(t, nil, func(w map[string]string) { w[table] = "model-00002-of-00002.safetensors" }),
+		"index-names-missing-file":   shardedTiny(t, nil, func(w map[string]string) { w[table] = "model-00003-of-00003.safetensors" }),
+		"stale-index":                stale,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, _ := serveFolder(t, dir)
+			require.Equal(t, untiedIDs, ids(t, l))
+		})
+	}
+	missing := shardedTiny(t, nil, func(map[string]string) {})
+	require.NoError(t, os.Remove(filepath.Join(missing, "model-00002-of-00002.safetensors")))
+	m, err := deploy.OpenModel(missing)
+	require.NoError(t, err)
+	defer m.Checkpoint.Close()
+	_, err = deploy.StartLocal(t.Context(), m, deploy.Options{}, nil)
+	require.ErrorContains(t, err, "(model.safetensors.index.json puts them in model-00002-of-00002.safetensors, which is not in the folder)")
+}
+
+// TestYarnServesItsLength: Qwen3's own recipe for 131,072 positions.
+func TestYarnServesItsLength(t *testing.T) {
+	dir := folder(t, tinyTensors(t), map[string]any{
+		"max_position_embeddings": 40960,
+		"rope_scaling":            map[string]any{"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32768},
+	})
+	require.Equal(t, 131072, start(t, dir, deploy.Options{}).Engine.Limits().MaxModelLen)
+	m, err := deploy.OpenModel(dir)
+	require.NoError(t, err)
+	defer m.Checkpoint.Close()
+	_, err = deploy.StartLocal(t.Context(), m, deploy.Options{MaxModelLen: 131073}, nil)
+	require.ErrorContains(t, err, "max-model-len is 131073, want 1 to 131072")
+}
+
+// TestSnapshotIsNamedAfterItsRepository, with files that are links to blobs.
+func TestSnapshotIsNamedAfterItsRepository(t *testing.T) {
+	cache := t.TempDir()
+	snapshot := filepath.Join(cache, "models--some--tiny", "snapshots", "c0ffee")
+	require.NoError(t, os.MkdirAll(snapshot, 0o700))
+	blobs := folder(t, tinyTensors(t), nil)
+	for _, name := range []string{"config.json", checkpoint.SingleFile} {
+		require.NoError(t, os.Symlink(filepath.Join(blobs, name), filepath.Join(snapshot, name)))
+	}
+	t.Setenv("HF_HUB_CACHE", cache)
+	for _, name := range []string{"some/tiny", snapshot, filepath.Join(cache, "models--some--tiny")} {
+		m, err := deploy.OpenModel(name)
+		require.NoError(t, err)
+		require.Equal(t, "some/tiny", m.Name)
+		require.True(t, m.Checkpoint.Has("lm_head.weight"))
+		require.NoError(t, m.Checkpoint.Close())
+	}
 }

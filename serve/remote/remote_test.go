@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -88,11 +89,24 @@ type pair struct {
 	session *cluster.Session
 	worker  *echo
 	http    *http.Client
+	web     *httptest.Server
 	url     string
 	tokens  int
 	working context.Context
 	stop    context.CancelFunc // of the worker's stream
 	ended   chan error
+
+	mu    sync.Mutex
+	conns []net.Conn // the node's
+}
+
+// dial connects the node, and keeps the connection.
+func (p *pair) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns = append(p.conns, c)
+	return c, err
 }
 
 func newPair(t *testing.T, keep bool) *pair {
@@ -125,7 +139,8 @@ func newFront(t *testing.T, tokens int) *pair {
 	web.Config.Protocols, web.Config.ConnContext = cluster.Protocols(), cluster.ConnContext
 	web.Listener = p.members.Bounded(web.Listener)
 	web.Start()
-	p.url, p.http = web.URL, cluster.NewHTTPClient(timeout, nil)
+	p.url, p.web, p.http = web.URL, web, cluster.NewHTTPClient(timeout, nil)
+	p.http.Transport.(*http.Transport).DialContext = p.dial
 	var err error
 	p.session, err = cluster.Join(t.Context(), p.http, web.URL, cluster.Hello{Role: cluster.Attention, Addr: "tcp:127.0.0.1:7001", Identity: id, Place: cluster.AnyPlace}, timeout)
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"context"
 	"strings"
 	"unicode/utf8"
 
@@ -81,13 +82,19 @@ type Tokenizer struct{}
 var _ completion.Tokenizer = Tokenizer{}
 
 // Encode implements completion.Tokenizer; special puts BOS first.
-func (Tokenizer) Encode(text string, special bool) []int32 {
+func (Tokenizer) Encode(ctx context.Context, text string, special bool) ([]int32, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	ids := Bytes(text)
 	if special {
 		ids = append([]int32{BOS}, ids...)
 	}
-	return ids
+	return ids, nil
 }
+
+// LeastTokens implements completion.Tokenizer: each byte is a token.
+func (Tokenizer) LeastTokens(text string) int { return len(text) }
 
 // Decode implements completion.Tokenizer.
 func (t Tokenizer) Decode(ids []int32, skipSpecial bool) string {

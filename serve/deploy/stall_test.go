@@ -1,0 +1,171 @@
+package deploy_test
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/remote"
+)
+
+// puppet is a member that says what it is told to say.
+type puppet struct {
+	session *cluster.Session
+	client  *remote.Client
+	steps   atomic.Uint64
+	moves   bool
+
+	mu       sync.Mutex
+	requests []serve.Request
+}
+
+// Submit answers a request with ones where the puppet moves, and not at all
+// otherwise.
+func (p *puppet) Submit(r serve.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requests = append(p.requests, r)
+	if !p.moves {
+		return
+	}
+	var reports []serve.Report
+	for i := len(r.Output); i < r.MaxTokens; i++ {
+		e := serve.Event{HasToken: true, Token: 1, Index: i}
+		if i+1 == r.MaxTokens {
+			e.Finish = serve.FinishLength
+		}
+		reports = append(reports, serve.Report{ID: r.ID, Event: e})
+	}
+	p.client.Report(reports)
+}
+
+func (p *puppet) Cancel(uint64) {}
+
+func (p *puppet) progress() cluster.Progress {
+	if p.moves {
+		p.steps.Add(1)
+	}
+	return cluster.Progress{Steps: p.steps.Load()}
+}
+
+// stage is a front end for puppets.
+type stage struct {
+	t       *testing.T
+	control *deploy.Control
+	model   *deploy.Model
+	url     string
+	timeout time.Duration
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	m, err := deploy.OpenModel("")
+	require.NoError(t, err)
+	o := nodeOptions()
+	o.PeerTimeout = 800 * time.Millisecond
+	control, err := deploy.NewControl(m, o, "test")
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = control.Serve(ctx, l) })
+	t.Cleanup(func() {
+		cancel()
+		serving.Wait()
+		require.NoError(t, m.Checkpoint.Close())
+	})
+	return &stage{t: t, control: control, model: m, url: "http://" + l.Addr().String(), timeout: o.PeerTimeout}
+}
+
+// join makes a puppet a member that is ready, and an attention node one that works.
+func (s *stage) join(role cluster.Role, moves bool) *puppet {
+	s.t.Helper()
+	client := cluster.NewHTTPClient(s.timeout, nil)
+	p := &puppet{client: remote.NewClient(), moves: moves}
+	var err error
+	p.session, err = cluster.Join(s.t.Context(), client, s.url, cluster.Hello{
+		Role: role, Addr: "tcp:127.0.0.1:1", Identity: s.model.Identity("test"), Place: cluster.AnyPlace,
+	}, s.timeout)
+	require.NoError(s.t, err)
+	p.session.Tell(p.progress)
+	require.NoError(s.t, p.session.Ready())
+	ctx, cancel := context.WithCancel(context.Background())
+	var working sync.WaitGroup
+	s.t.Cleanup(func() {
+		cancel()
+		working.Wait()
+		p.session.Close()
+		client.CloseIdleConnections()
+	})
+	if role == cluster.Attention {
+		self, o := p.session.Self, nodeOptions()
+		offer := serve.Offer{
+			Node: self.ID, Epoch: self.Epoch, PageTokens: 16, MaxNumSeqs: 4, MaxBatchedTokens: o.MaxBatchedTokens,
+			Limits: serve.Limits{Vocabulary: s.model.Spec.Vocabulary, MaxModelLen: s.model.Spec.MaxPositions, CacheTokens: 4096},
+		}
+		working.Go(func() { _ = p.client.Run(ctx, p.session.Client(), s.url, offer, p) })
+	}
+	return p
+}
+
+// capacity waits until attention nodes take so many requests.
+func (s *stage) capacity(n int) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool { return s.control.Missing() == "" && s.control.Engine.Counts().Capacity == n }, 10*time.Second, time.Millisecond)
+}
+
+// TestWhoStandsStillLosesItsRequests: a node that lives and does not move is let go,
+// its requests go to another one, and end with the reason where there is none.
+func TestWhoStandsStillLosesItsRequests(t *testing.T) {
+	s := newStage(t)
+	s.join(cluster.Expert, true)
+	still := s.join(cluster.Attention, false)
+	s.capacity(4)
+	r := serve.Request{Prompt: []int32{1, 2, 3}, MaxTokens: 3, Logprobs: -1, PromptLogprobs: -1}
+	_, err := ask(bounded(t), s.control.Engine, r)
+	require.ErrorContains(t, err, "attention node "+still.session.Self.ID+" is lost: it lives and has not moved for")
+	require.ErrorContains(t, err, "although it has requests")
+
+	again := s.join(cluster.Attention, false)
+	s.join(cluster.Attention, true)
+	s.capacity(8)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			got, err := ask(bounded(t), s.control.Engine, r)
+			if err != nil || len(got.tokens) != 3 {
+				t.Errorf("%v, %v", got.tokens, err)
+			}
+		})
+	}
+	all.Wait()
+	again.mu.Lock()
+	defer again.mu.Unlock()
+	require.NotEmpty(t, again.requests, "the one that stands still had some of them")
+	require.Contains(t, s.control.Members.Gone(again.session.Self.ID), "it lives and has not moved")
+}
+
+// TestAddressesOfTheDoorAreM2Ns: what the front end admits, m2n can use.
+func TestAddressesOfTheDoorAreM2Ns(t *testing.T) {
+	ep, err := m2n.NewEndpoint(m2n.Config{ID: "a", Slots: 1, SlotBytes: 64})
+	require.NoError(t, err)
+	defer ep.Close(t.Context())
+	for _, transports := range []string{"tcp", "shm", "ucx", "shm+tcp", "ucx+tcp", "shm+ucx+tcp"} {
+		addr := transports + ":127.0.0.1:7000"
+		require.NoError(t, cluster.ParseAddr(addr))
+		require.NoError(t, ep.SetPeer(strings.ReplaceAll(transports, "+", "-"), addr, 1))
+	}
+	require.Error(t, cluster.ParseAddr("quic:127.0.0.1:7000"))
+	require.Error(t, ep.SetPeer("b", "quic:127.0.0.1:7000", 1))
+}

@@ -1,0 +1,15 @@
+package remote
+
+import (
+	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/serve"
+)
+
+// member is one that may offer to work.
+var member = cluster.Member{ID: "attention-0", Epoch: 7, Role: cluster.Attention}
+
+// obedient is a worker that keeps what it is given.
+type obedient struct{ requests []serve.Request }
+
+func (w *obedient) Submit(r serve.Request) { w.requests = append(w.requests, r) }
+func (w *obedient) Cancel(uint64)          {}
