@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +9,8 @@ import (
 	"os"
 	"strings"
 
-	"github.com/tandem-moe/tandem/model/chat"
+	"github.com/alecthomas/kong"
+
 	"github.com/tandem-moe/tandem/serve/completion"
 	"github.com/tandem-moe/tandem/serve/deploy"
 	"github.com/tandem-moe/tandem/serve/sample"
@@ -130,11 +129,15 @@ func (t *terminal) stream(ctx context.Context, w io.Writer, r completion.Request
 
 // GenerateCmd continues a prompt.
 type GenerateCmd struct {
-	modelFlags
-	terminalFlags
-	samplingFlags
-	Prompt string `arg:"" help:"Text to continue; \"-\" reads it from standard input."`
+	Prompt        string `arg:"" help:"Text to continue; \"-\" reads it from standard input."`
+	serverFlags   `group:"Server:"`
+	modelFlags    `group:"Model:"`
+	terminalFlags `group:"Model in this process (without --url):"`
+	samplingFlags `group:"Sampling:"`
 }
+
+// Validate refuses flags that would change nothing.
+func (c *GenerateCmd) Validate(command *kong.Context) error { return c.check(command) }
 
 // Run prints the prompt's continuation.
 func (c *GenerateCmd) Run(log *slog.Logger, s *screen) error {
@@ -147,6 +150,15 @@ func (c *GenerateCmd) Run(log *slog.Logger, s *screen) error {
 		}
 		prompt = string(all)
 	}
+	out := output(os.Stdout)
+	if c.URL != "" {
+		r, err := c.connect(ctx, c.Model, &c.samplingFlags)
+		if err != nil {
+			return err
+		}
+		_, err = r.generate(ctx, prompt, out)
+		return err
+	}
 	t, err := openTerminal(ctx, s, c.Model, c.options(log))
 	if err != nil {
 		return err
@@ -156,77 +168,6 @@ func (c *GenerateCmd) Run(log *slog.Logger, s *screen) error {
 	if err != nil {
 		return fmt.Errorf("the prompt: %w", err)
 	}
-	_, err = t.write(ctx, os.Stdout, c.request(t.text, ids))
+	_, err = t.write(ctx, out, c.request(t.text, ids))
 	return err
-}
-
-// ChatCmd is a conversation.
-type ChatCmd struct {
-	modelFlags
-	terminalFlags
-	samplingFlags
-	System string `help:"Text of a system message that comes first."`
-}
-
-// maxMessage bounds what is typed at once, in bytes.
-const maxMessage = 1 << 20
-
-// message is one of a conversation.
-type message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
-}
-
-// Run answers what is typed until standard input ends.
-func (c *ChatCmd) Run(log *slog.Logger, s *screen) error {
-	ctx := context.Background() // a signal ends the process
-	t, err := openTerminal(ctx, s, c.Model, c.options(log))
-	if err != nil {
-		return err
-	}
-	defer t.close()
-	if t.chat == nil {
-		return fmt.Errorf("chat: %w; tandem generate continues text", chat.ErrNoTemplate)
-	}
-	var messages []message
-	if c.System != "" {
-		messages = append(messages, message{"system", c.System})
-	}
-	input := bufio.NewScanner(os.Stdin)
-	input.Buffer(nil, maxMessage)
-	for {
-		fmt.Fprint(os.Stderr, "> ")
-		if !input.Scan() {
-			fmt.Fprintln(os.Stderr)
-			if err := input.Err(); err != nil {
-				return fmt.Errorf("reading standard input: %w", err)
-			}
-			return nil
-		}
-		if strings.TrimSpace(input.Text()) == "" {
-			continue
-		}
-		answer, err := c.turn(ctx, t, append(messages, message{"user", input.Text()}))
-		if err != nil {
-			return err
-		}
-		messages = append(messages, message{"user", input.Text()}, message{"assistant", answer})
-	}
-}
-
-// turn writes the answer to a conversation.
-func (c *ChatCmd) turn(ctx context.Context, t *terminal, messages []message) (string, error) {
-	raw, err := json.Marshal(messages)
-	if err != nil {
-		return "", fmt.Errorf("conversation: %w", err)
-	}
-	prompt, err := t.chat.Render(ctx, chat.Input{Messages: raw, AddGenerationPrompt: true})
-	if err != nil {
-		return "", fmt.Errorf("the model's chat template: %w", err)
-	}
-	ids, err := t.tokens.Encode(ctx, prompt, false)
-	if err != nil {
-		return "", fmt.Errorf("the conversation: %w", err)
-	}
-	return t.write(ctx, os.Stdout, c.request(t.text, ids))
 }

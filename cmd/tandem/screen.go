@@ -49,11 +49,11 @@ func logsJSON(args []string) bool {
 // whatever the level of the log.
 func (s *screen) fail(err error, try string) {
 	if s.json {
-		var more []any
+		more := []any{"error", err.Error()}
 		if try != "" {
-			more = []any{"try", try}
+			more = append(more, "try", try)
 		}
-		slog.New(slog.NewJSONHandler(s.w, nil)).Error(err.Error(), more...)
+		slog.New(slog.NewJSONHandler(s.w, nil)).Error("the program failed", more...)
 		return
 	}
 	fmt.Fprintf(s.w, "tandem: %v\n", err)
@@ -62,14 +62,13 @@ func (s *screen) fail(err error, try string) {
 	}
 }
 
-// note tells a sentence and what it is made of: the one to people, the other to
-// programs.
-func (s *screen) note(sentence, msg string, attrs ...any) {
+// cache tells how large the KV cache is, and why.
+func (s *screen) cache(tokens int, from string) {
 	if s.json {
-		s.log.Info(msg, attrs...)
+		s.log.Info("KV cache", "tokens", tokens, "from", from)
 		return
 	}
-	fmt.Fprintln(s.w, sentence)
+	fmt.Fprintf(s.w, "KV cache: %d tokens (%s)\n", tokens, from)
 }
 
 // progress is a bar, on a terminal and nowhere else.
@@ -81,8 +80,8 @@ func (s *screen) progress(what string) *progress {
 	return p
 }
 
-// table shows rows that have something in common: what they are, msg says.
-func (s *screen) table(msg string, header table.Row, rows []table.Row) {
+// nodes shows the nodes that serve, a row each.
+func (s *screen) nodes(header table.Row, rows []table.Row) {
 	if !s.json {
 		printTable(s.w, width(s.w), header, rows)
 		return
@@ -92,7 +91,7 @@ func (s *screen) table(msg string, header table.Row, rows []table.Row) {
 		for i, cell := range row {
 			attrs = append(attrs, fmt.Sprint(header[i]), fmt.Sprint(cell))
 		}
-		s.log.Info(msg, attrs...)
+		s.log.Info("node", attrs...)
 	}
 }
 

@@ -189,9 +189,8 @@ func (c *ServeCmd) local(ctx context.Context, s *screen, m *deploy.Model, text *
 	for _, n := range local.Nodes() {
 		rows = append(rows, table.Row{n.Node, n.Role, n.Device, n.Holds})
 	}
-	s.table("node", table.Row{"node", "part", "device", "holds"}, rows)
-	s.note(fmt.Sprintf("KV cache: %d tokens (%s)", local.CacheTokens(), local.CacheFrom()),
-		"KV cache", "tokens", local.CacheTokens(), "from", local.CacheFrom())
+	s.nodes(table.Row{"node", "part", "device", "holds"}, rows)
+	s.cache(local.CacheTokens(), local.CacheFrom())
 	return c.api(ctx, s.log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
 }
 

@@ -70,7 +70,7 @@ func watchNodes(ctx context.Context, s *screen, members *cluster.Server) {
 		switch {
 		case now == last:
 		case missing == "":
-			s.table("node", table.Row{"node", "part", "address", "epoch", "state"}, settled(view))
+			s.nodes(table.Row{"node", "part", "address", "epoch", "state"}, settled(view))
 		default:
 			s.log.Info("waiting for nodes", "missing", missing)
 		}

@@ -73,7 +73,7 @@ func (w lines) Write(line []byte) (int, error) {
 		from, reason, _ := strings.Cut(failure, ": ")
 		w.log.Failed(from, reason)
 	} else {
-		w.log.to.Log(context.Background(), w.log.level, text)
+		w.log.to.Log(context.Background(), w.log.level, "the HTTP server", "says", text)
 	}
 	return len(line), nil
 }

@@ -40,6 +40,6 @@ func TestOtherLines(t *testing.T) {
 	l := New(slog.New(slog.NewTextHandler(&out, nil)), slog.LevelWarn).Server()
 	l.Print("http: Accept error: too many open files; retrying in 5ms\n")
 	l.Print("http: TLS handshake error from 10.0.0.9:1: EOF")
-	require.Contains(t, out.String(), `level=WARN msg="http: Accept error: too many open files; retrying in 5ms"`)
+	require.Contains(t, out.String(), `level=WARN msg="the HTTP server" says="http: Accept error: too many open files; retrying in 5ms"`)
 	require.Equal(t, 2, strings.Count(out.String(), "\n"))
 }
