@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"net/http"
-	"strings"
 
 	"github.com/tandem-moe/tandem/serve/completion"
 )
@@ -57,7 +56,7 @@ func (s *Server) render(ctx context.Context, c *Conversation) (string, error) {
 	}
 	in := TemplateInput{
 		Messages: array(messages), Kwargs: c.TemplateKwargs,
-		AddGenerationPrompt: c.generationPrompt(),
+		AddGenerationPrompt: c.generationPrompt(), ContinueFinalMessage: c.ContinueFinalMessage,
 	}
 	if len(c.Tools) > 0 {
 		in.Tools = array(c.Tools)
@@ -66,11 +65,12 @@ func (s *Server) render(ctx context.Context, c *Conversation) (string, error) {
 	if ctx.Err() != nil {
 		return "", why(ctx, err)
 	}
+	var answer *Error
+	if errors.As(err, &answer) {
+		return "", answer
+	}
 	if err != nil {
 		return "", invalid("messages", "the model's chat template refuses the conversation: %v", err)
-	}
-	if c.ContinueFinalMessage {
-		return openFinal(text, c.Messages[len(c.Messages)-1].Content)
 	}
 	return text, nil
 }
@@ -80,20 +80,6 @@ func (m *Message) as(role string) {
 	var out Raw
 	_ = rewrite(&out, m.raw, "role", func([]byte) ([]byte, error) { return quote(role), nil })
 	m.Role, m.raw = role, out
-}
-
-// openFinal cuts a rendered conversation behind its last message, so that the
-// model goes on with that; as Hugging Face's continue_final_message.
-func openFinal(text, final string) (string, error) {
-	trimmed := strings.TrimSpace(final)
-	at := strings.LastIndex(text, trimmed)
-	if at < 0 || trimmed == "" {
-		return "", invalid("continue_final_message", "continue_final_message: the chat template changes the last message, so that it cannot be found")
-	}
-	if left := strings.TrimLeft(final, " \t\r\n"); strings.HasPrefix(text[at:], left) {
-		return text[:at+len(left)], nil
-	}
-	return text[:at+len(trimmed)], nil
 }
 
 // chatJob is a job of /v1/chat/completions.

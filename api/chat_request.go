@@ -30,11 +30,10 @@ type Conversation struct {
 type Raw = json.RawMessage
 
 // Message is one message, for a template: an object with its fields in the
-// client's order, whose content is a string.
+// client's order, whose content is a string or a list of parts of text.
 type Message struct {
-	Role    string
-	Content string
-	raw     []byte
+	Role string
+	raw  []byte
 }
 
 // MarshalJSON writes the message as a template sees it.
@@ -42,7 +41,7 @@ func (m Message) MarshalJSON() ([]byte, error) { return m.raw, nil }
 
 // NewMessage makes a message of a role and a text.
 func NewMessage(role, content string) Message {
-	m := Message{Role: role, Content: content}
+	m := Message{Role: role}
 	m.raw = fmt.Appendf(nil, `{"role":%s,"content":%s}`, quote(role), quote(content))
 	return m
 }
@@ -146,7 +145,7 @@ func messageRule(p *Parser) func(into *Message) rule {
 			if err != nil {
 				return err
 			}
-			*into = Message{Role: m.role, Content: m.content, raw: object(kept)}
+			*into = Message{Role: m.role, raw: object(kept)}
 			return m.check(name)
 		}
 	}
@@ -154,11 +153,12 @@ func messageRule(p *Parser) func(into *Message) rule {
 
 // message is a message being read.
 type message struct {
-	parser        *Parser
-	role, content string
-	hasContent    bool
-	toolCalls     []byte
-	other         string
+	parser     *Parser
+	role       string
+	content    []byte // JSON: a string, or a list of parts
+	hasContent bool
+	toolCalls  []byte
+	other      string
 }
 
 // read takes a message apart. It returns what a template sees; a message without
@@ -208,7 +208,10 @@ var unseen = []string{"annotations", "cache_control", "refusal"}
 func (m *message) rendered(f member) []byte {
 	switch {
 	case f.key == "content":
-		return quote(m.content)
+		if m.content == nil {
+			return quote("")
+		}
+		return m.content
 	case isNull(f.raw) || slices.Contains(unseen, f.key):
 		return nil
 	case f.key == "tool_calls":
@@ -231,12 +234,12 @@ func (m *message) check(name string) error {
 	return nil
 }
 
-// contentRule takes a string or a list of parts of text. Parts are joined with
-// line breaks, as vLLM does it.
+// contentRule takes a string or a list of parts of text. What becomes of parts is
+// for the template to say.
 func (m *message) contentRule(name string, raw []byte) error {
 	m.hasContent = true
 	if raw[0] == '"' {
-		m.content = unquote(raw)
+		m.content = quote(unquote(raw))
 		return nil
 	}
 	if raw[0] != '[' {
@@ -246,7 +249,11 @@ func (m *message) contentRule(name string, raw []byte) error {
 	if err := list(partRule(m.parser), maxMessages)(&parts)(name, raw); err != nil {
 		return err
 	}
-	m.content = strings.Join(parts, "\n")
+	list := make([]Raw, len(parts))
+	for i, text := range parts {
+		list[i] = object([]member{{"type", quote("text")}, {"text", quote(text)}})
+	}
+	m.content = array(list)
 	return nil
 }
 

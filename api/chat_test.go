@@ -42,8 +42,8 @@ func TestTemplateInput(t *testing.T) {
 	}{
 		{"fields keep the client's order",
 			`{"messages":[{"content":"x","name":"zoe","role":"user"}]}`, rendered{messages: `[{"content":"x","name":"zoe","role":"user"}]`, prompt: true}},
-		{"parts of text are joined",
-			`{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}]}]}`, rendered{messages: `[{"role":"user","content":"a\nb"}]`, prompt: true}},
+		{"parts of text stay parts",
+			`{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}]}]}`, rendered{messages: `[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]`, prompt: true}},
 		{"escapes and other scripts stay what they are",
 			`{"messages":[{"role":"user","content":"<&>\u00e9\"\\"}]}`, rendered{messages: `[{"role":"user","content":"<&>é\"\\"}]`, prompt: true}},
 		{"null is nothing",
@@ -81,26 +81,18 @@ func TestDeveloper(t *testing.T) {
 	}
 }
 
-// TestContinueFinalMessage: what a template puts behind the last message is cut
-// off.
+// TestContinueFinalMessage: the template cuts behind the last message; what it
+// answers with is the answer.
 func TestContinueFinalMessage(t *testing.T) {
-	for _, c := range []struct{ rendered, final, want string }{
-		{"<u>hi</u><a>Once upon</a>", "Once upon", "<u>hi</u><a>Once upon"},
-		{"<u>Once</u><a>Once</a>", "Once", "<u>Once</u><a>Once"},
-		{"<a>Once \n</a>", "Once \n", "<a>Once \n"},
-		{"<a>Once</a>", " Once ", "<a>Once"},
-	} {
-		e := enginetest.New()
-		cfg := config(e)
-		cfg.Template = &heardTemplate{text: c.rendered}
-		content, _ := json.Marshal(c.final)
-		body := `{"continue_final_message":true,"messages":[{"role":"assistant","content":` + string(content) + `}]}`
-		require.Equal(t, 200, ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", body).Code)
-		require.Equal(t, enginetest.Bytes(c.want), e.Requests()[0].Prompt)
-	}
 	cfg := config(enginetest.New())
-	cfg.Template = &heardTemplate{text: "something else"}
-	w := ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", `{"continue_final_message":true,"messages":[{"role":"assistant","content":"x"}]}`)
+	template := &heardTemplate{text: "text"}
+	cfg.Template = template
+	const body = `{"continue_final_message":true,"messages":[{"role":"assistant","content":"x"}]}`
+	require.Equal(t, 200, ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", body).Code)
+	require.True(t, template.in.ContinueFinalMessage)
+	require.False(t, template.in.AddGenerationPrompt)
+	template.err = &api.Error{Status: 400, Param: "continue_final_message", Message: "it cannot be found"}
+	w := ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", body)
 	require.Equal(t, 400, w.Code)
 	require.Equal(t, "continue_final_message", *errorOf(t, w.Body).Param)
 }
@@ -119,7 +111,9 @@ func TestNewMessage(t *testing.T) {
 	require.NoError(t, err)
 	r, err := (&api.Parser{}).Chat(body)
 	require.NoError(t, err)
-	require.Equal(t, m.Content, r.Messages[0].Content)
+	again, err := json.Marshal(r.Messages[0])
+	require.NoError(t, err)
+	require.JSONEq(t, `{"role":"user","content":"a \"b\" <c>"}`, string(again))
 	require.Equal(t, m.Role, r.Messages[0].Role)
 }
 

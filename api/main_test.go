@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -25,11 +26,14 @@ var update = flag.Bool("update", false, "write testdata anew")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// onePart is content of one part; a transcript has its text.
+var onePart = regexp.MustCompile(`\[\{"type":"text","text":("(?:[^"\\]|\\.)*")\}\]`)
+
 // transcript is a template: the messages' JSON as it is, then tools and the rest.
 type transcript struct{}
 
 func (transcript) Render(_ context.Context, in api.TemplateInput) (string, error) {
-	text := string(in.Messages)
+	text := onePart.ReplaceAllString(string(in.Messages), "$1")
 	if in.Tools != nil {
 		text += " tools " + string(in.Tools)
 	}

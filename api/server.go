@@ -18,19 +18,23 @@ import (
 
 // Template renders a conversation to the text that the model continues.
 type Template interface {
-	// Render returns an error for a conversation that the template refuses.
+	// Render returns an error for a conversation that the template refuses. One that
+	// is an *Error is the answer.
 	Render(context.Context, TemplateInput) (string, error)
 }
 
 // TemplateInput are a template's variables. JSON values have their fields in the
 // client's order.
 type TemplateInput struct {
-	// Messages is a list of objects whose "content" is a string.
+	// Messages is a list of objects whose "content" is a string, or a list of objects
+	// with "type": "text" and a "text".
 	Messages Raw
 	// Tools is a list of objects, and Kwargs an object of further variables; nil:
 	// none.
 	Tools, Kwargs       Raw
 	AddGenerationPrompt bool
+	// ContinueFinalMessage asks for the text up to the end of the last message.
+	ContinueFinalMessage bool
 }
 
 // Config is what a server is made of.

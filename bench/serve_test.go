@@ -98,6 +98,33 @@ func TestServeMeasuresProcesses(t *testing.T) {
 	}
 }
 
+// TestServeMovesWideRowsByTCP has processes joined by TCP exchange messages of as many
+// bytes as the small shape's: 128 KB to the experts and 512 KB back in each layer, of
+// 32 sequences. Two ends that each wait for the other to go on do not pass it.
+func TestServeMovesWideRowsByTCP(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a model of 60 MB, loaded by several processes")
+	}
+	shape, err := ShapeOf("small")
+	require.NoError(t, err)
+	shape.Layers, shape.Experts, shape.ExpertIntermediate, shape.Vocabulary = 6, 8, 64, 512
+	dir := filepath.Join(t.TempDir(), "wide")
+	require.NoError(t, WriteModel(dir, shape, checkpoint.BF16, 1))
+	m, err := deploy.OpenModel(dir)
+	require.NoError(t, err)
+	defer m.Checkpoint.Close()
+	report, err := Serve(t.Context(), ServeOptions{
+		Model: m, Folder: dir, Prompt: 16, Output: 24, Sequences: []int{32}, Repeats: 1, Starts: 1, Threads: 2,
+		Processes: []string{"tcp"}, Node: []string{os.Args[0], nodeArgument},
+	})
+	require.NoError(t, err)
+	require.Len(t, report.Rows, 4)
+	for _, row := range report.Rows[2:] {
+		require.Equal(t, "tcp", row.Transport)
+		require.Equal(t, 24.0, row.Steps)
+	}
+}
+
 // TestServeTellsWhyAProcessEnded: a node that cannot be started, and one that ends
 // at once.
 func TestServeTellsWhyAProcessEnded(t *testing.T) {

@@ -46,7 +46,7 @@ func doorOf(ctx context.Context) *door {
 }
 
 // tokenHeader carries a member's secret.
-const tokenHeader = "Tandem-Member" //nolint:gosec // the name of a header
+const tokenHeader = "Tandem-Member"
 
 // Door stands before a handler of the cluster's protocols. What it does not know is
 // refused before it is read, and until the handler calls Admit, no message is

@@ -42,7 +42,7 @@ func (l *quietLog) often(kind string, args ...any) {
 	if left > 0 {
 		args = append(args, "more", left)
 	}
-	l.Log(context.Background(), slog.LevelWarn, kind, args...)
+	l.Log(context.Background(), slog.LevelWarn, kind, args...) //nolint:sloglint // the callers' constants
 }
 
 // allow says whether a kind may have a line now, and how many were left out before.

@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -162,6 +164,28 @@ func checkView(v View) error {
 	return nil
 }
 
+// lostError is the loss of the front end, by what is known of its connection.
+type lostError struct {
+	error
+	how string
+}
+
+func (e *lostError) Error() string { return "the front end is lost: its connection " + e.how }
+
+func (e *lostError) Unwrap() error { return e.error }
+
+// EndOf is what ended a stream with the front end, by its cause and as a terminal
+// may show it.
+func EndOf(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return &lostError{err, "ended without a farewell"}
+	case errors.Is(err, syscall.ECONNRESET):
+		return &lostError{err, "was reset"}
+	}
+	return Quoted(err)
+}
+
 // Client returns a client whose requests prove to be the member's.
 func (s *Session) Client() connect.HTTPClient { return s.client }
 
@@ -252,7 +276,7 @@ func (s *Session) listen(ctx context.Context, messages <-chan received[tandemv1.
 	for {
 		m, err := s.receive(ctx, messages)
 		if err != nil {
-			s.set(View{}, Quoted(err))
+			s.set(View{}, EndOf(err))
 			return
 		}
 		if m.GetView() == nil {

@@ -78,6 +78,9 @@ func openTerminal(ctx context.Context, s *screen, dir string, o deploy.Options) 
 	if t.text, err = openText(m); err != nil {
 		return nil, errors.Join(err, m.Checkpoint.Close())
 	}
+	if o.Log != nil {
+		t.tell(o.Log)
+	}
 	bar := s.progress("loading " + m.Name)
 	o.Progress = bar.report
 	t.local, err = deploy.StartLocal(ctx, m, o, nil)

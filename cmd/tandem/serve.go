@@ -158,6 +158,7 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 	if err != nil {
 		return err
 	}
+	text.tell(log)
 	listener, err := c.open()
 	if err != nil {
 		return err

@@ -6,19 +6,22 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/tandem-moe/tandem/model/chat/jinja"
 )
 
-// The files of a model's folder that may hold its template; a later one of the
-// list replaces an earlier one.
+// The files of a model's folder that may hold its template. As in transformers,
+// the .jinja files replace all that the others say, and tokenizer_config.json what
+// chat_template.json does.
 const (
 	configFile  = "tokenizer_config.json"
 	processor   = "chat_template.json" // as processors of images had it
 	jinjaFile   = "chat_template.jinja"
 	jinjaFolder = "additional_chat_templates" // NAME.jinja
-	specialFile = "special_tokens_map.json"   // older than tokenizer_config.json
+	specialFile = "special_tokens_map.json"   // older
 )
 
 // Names of templates, where there are several.
@@ -29,45 +32,85 @@ const (
 
 // source is a template before it is parsed.
 type source struct {
-	plain, tools string
+	plain, tools *string // nil: there is none
 	specials     []Special
+	unusable     error // why there is no plain one
 }
 
 // readSource finds a folder's template and special tokens.
 func readSource(dir fs.FS) (source, error) {
 	var src source
-	templates := map[string]string{}
-	specials := jinja.NewDict()
-	for _, name := range []string{specialFile, configFile, processor} {
-		fields, err := readObject(dir, name)
-		if err != nil {
-			return src, err
-		}
-		addSpecials(specials, fields)
-		if err := addTemplates(templates, fields); err != nil {
-			return src, fmt.Errorf("%s: %w", name, err)
-		}
+	config, err := readObject(dir, configFile)
+	if err != nil {
+		return src, err
 	}
+	if src.specials, err = readSpecials(dir, config); err != nil {
+		return src, err
+	}
+	templates := map[string]string{}
 	if err := addFiles(templates, dir); err != nil {
 		return src, err
 	}
-	for name, text := range specials.All() {
-		src.specials = append(src.specials, Special{name, text.(string)})
+	if len(templates) == 0 {
+		if err := addTemplates(templates, config); err != nil {
+			src.unusable = fmt.Errorf("%s: %w", configFile, err)
+			return src, nil
+		}
+	}
+	if len(templates) == 0 {
+		fields, err := readObject(dir, processor)
+		if err != nil {
+			return src, err
+		}
+		if err := addTemplates(templates, fields); err != nil {
+			src.unusable = fmt.Errorf("%s: %w", processor, err)
+			return src, nil
+		}
 	}
 	return src.choose(templates)
 }
 
-// choose picks the templates by their names. Only one may be there under any
-// name.
+// readSpecials reads the special tokens. Where tokenizer_config.json has
+// added_tokens_decoder the older file is not looked at, else it has the last word:
+// so it is in transformers.
+func readSpecials(dir fs.FS, config *jinja.Dict) ([]Special, error) {
+	specials := jinja.NewDict()
+	addSpecials(specials, config)
+	if extra, ok := config.Get("extra_special_tokens"); ok {
+		if named, ok := extra.(*jinja.Dict); ok {
+			addSpecials(specials, named)
+		}
+	}
+	if !has(config, "added_tokens_decoder") {
+		older, err := readObject(dir, specialFile)
+		if err != nil {
+			return nil, err
+		}
+		addSpecials(specials, older)
+	}
+	var out []Special
+	for name, text := range specials.All() {
+		out = append(out, Special{name, text.(string)})
+	}
+	return out, nil
+}
+
+// choose picks the templates by their names. Conversations without tools need the
+// one that is named default.
 func (src source) choose(templates map[string]string) (source, error) {
 	if len(templates) == 0 {
 		return src, ErrNoTemplate
 	}
-	var ok bool
-	if src.plain, ok = templates[defaultName]; !ok {
-		return src, fmt.Errorf("chat templates: none of the %d is named %q", len(templates), defaultName)
+	if text, ok := templates[toolsName]; ok {
+		src.tools = &text
 	}
-	src.tools = templates[toolsName]
+	if text, ok := templates[defaultName]; ok {
+		src.plain = &text
+		return src, nil
+	}
+	names := slices.Sorted(maps.Keys(templates))
+	const most = 8
+	src.unusable = fmt.Errorf("none of the %d templates is named %q (they are %q)", len(names), defaultName, names[:min(len(names), most)])
 	return src, nil
 }
 

@@ -24,6 +24,7 @@ import (
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/kernel/kerneltest"
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/deploy"
@@ -41,6 +42,8 @@ type nodeSpec struct {
 	Via string
 	// Wire is what the node insists on.
 	Wire string
+	// Slow is how long attention and experts pause at most, each time.
+	Slow time.Duration
 }
 
 // dial reaches peers through the forwarder, where there is one.
@@ -85,6 +88,9 @@ func runNode(text string) int {
 	if err == nil {
 		o := nodeOptions()
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		if s.Slow > 0 {
+			o.Transport, o.Device = "tcp", slowDevice(s.Slow)
+		}
 		err = work(ctx, m, deploy.NodeOptions{
 			Options: o, Role: cluster.Role(s.Role), Control: s.Control, Listen: s.Listen, Advertise: s.Advertise, Version: "test",
 			Grace: s.Grace, Dial: s.dial(), WantWire: s.Wire,
@@ -95,6 +101,17 @@ func runNode(text string) int {
 		return 1
 	}
 	return 0
+}
+
+// slowDevice makes devices of another speed, by which nodes meet at other moments.
+func slowDevice(most time.Duration) func(string, *kernel.Pool) (kernel.Device, error) {
+	return func(_ string, pool *kernel.Pool) (kernel.Device, error) {
+		dev, err := kernel.NewCPU(kernel.CPUOptions{Pool: pool, Threads: 1})
+		if err != nil {
+			return nil, err
+		}
+		return kerneltest.NewSlow(dev, most), nil
+	}
 }
 
 func work(ctx context.Context, m *deploy.Model, o deploy.NodeOptions) error {
@@ -131,6 +148,7 @@ type testCluster struct {
 	model   string        // of nodes to be started
 	opened  *deploy.Model // the front end's
 	log     *lockedBuffer // the front end's
+	slow    time.Duration // of all nodes; they are joined by TCP then
 }
 
 // startCluster starts a front end for expert nodes of a model.
@@ -190,7 +208,7 @@ func (l *lockedBuffer) String() string {
 // node starts a node process, which ends with the test.
 func (c *testCluster) node(s nodeSpec) *process {
 	c.t.Helper()
-	s.Model = c.model
+	s.Model, s.Slow = c.model, c.slow
 	if s.Control == "" {
 		s.Control = c.url
 	}

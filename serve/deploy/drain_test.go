@@ -67,7 +67,7 @@ func (c *testCluster) refused(r serve.Request) string {
 func TestAttentionNodeDrains(t *testing.T) {
 	c, nodes, _ := smallCluster(t, 2, longGrace)
 	ctx := bounded(t)
-	list := longRequests("decode")
+	list := c.longRequests("decode")
 	want := c.askAll(ctx, list)
 	var more results
 	var late sync.WaitGroup
@@ -100,7 +100,7 @@ func TestAttentionNodeDrains(t *testing.T) {
 // TestLastAttentionNodeDrains: what runs is finished, what comes is refused.
 func TestLastAttentionNodeDrains(t *testing.T) {
 	c, nodes, _ := smallCluster(t, 1, longGrace)
-	list := longRequests("decode")[:2]
+	list := c.longRequests("decode")[:2]
 	got := c.askAllWith(bounded(t), list, "decode", func() {
 		nodes[0].stop(t)
 		require.Eventually(t, func() bool { return c.refused(list[0]) != "" }, 5*time.Second, time.Millisecond)
@@ -115,7 +115,7 @@ func TestLastAttentionNodeDrains(t *testing.T) {
 // refused, and once the node is back they flow again.
 func TestExpertNodeDrains(t *testing.T) {
 	c, _, expert := smallCluster(t, 1, longGrace)
-	list := longRequests("decode")[:2]
+	list := c.longRequests("decode")[:2]
 	got := c.askAllWith(bounded(t), list, "decode", func() {
 		expert.stop(t)
 		require.Eventually(t, func() bool { return c.refused(list[0]) != "" }, 5*time.Second, time.Millisecond)
@@ -141,7 +141,7 @@ func TestGraceEnds(t *testing.T) {
 			if role == "attention" {
 				p = nodes[0]
 			}
-			list := longRequests("decode")
+			list := c.longRequests("decode")
 			got := c.askAllWith(bounded(t), list, "decode", func() { p.stop(t) })
 			p.ended(t, 5*time.Second)
 			for i, err := range got.errs {

@@ -103,15 +103,31 @@ func TestFaults(t *testing.T) {
 		for _, f := range faults {
 			for _, phase := range []string{"prefill", "decode"} {
 				t.Run(fmt.Sprintf("%s/%s/%s", role, f.name, phase), func(t *testing.T) {
-					testFault(t, role, f, phase)
+					testFault(startCluster(t, "", 2, 2), role, f, phase)
 				})
 			}
 		}
 	}
 }
 
-func testFault(t *testing.T, role string, f fault, phase string) {
-	c := startCluster(t, "", 2, 2)
+// TestFaultsOnWideRows injects faults while prompts fill messages of half a megabyte
+// and more in each layer, by TCP, between nodes that take their time.
+func TestFaultsOnWideRows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("several processes per fault")
+	}
+	for i, role := range []string{"attention", "expert"} {
+		f := faults[2*i] // SIGKILL, drop
+		t.Run(role+"/"+f.name, func(t *testing.T) {
+			c := startCluster(t, wideFolder(t), 2, 2)
+			c.slow = 2 * time.Millisecond
+			testFault(c, role, f, "prefill")
+		})
+	}
+}
+
+func testFault(c *testCluster, role string, f fault, phase string) {
+	t := c.t
 	v := startVictim(c, role, f.proxy)
 	c.node(nodeSpec{Role: "attention"})
 	c.node(nodeSpec{Role: "expert"})
@@ -123,7 +139,7 @@ func testFault(t *testing.T, role string, f fault, phase string) {
 	c.ready(2, 30*time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+*stopFor)
 	defer cancel()
-	list := longRequests(phase)
+	list := c.longRequests(phase)
 	want := c.askAll(ctx, list)
 	require.NoError(t, errors.Join(want.errs...))
 
@@ -264,7 +280,7 @@ func join(conn net.Conn, addr string) {
 }
 
 // longRequests are requests that take a while: in prefill, or in decoding.
-func longRequests(phase string) []serve.Request {
+func (c *testCluster) longRequests(phase string) []serve.Request {
 	var list []serve.Request
 	for i := range 6 {
 		r := serve.Request{MaxTokens: 250, Logprobs: -1, PromptLogprobs: -1}
@@ -273,7 +289,7 @@ func longRequests(phase string) []serve.Request {
 			r.MaxTokens, n = 4, 1500
 		}
 		for j := range n {
-			r.Prompt = append(r.Prompt, int32((i*977+j*31)%4000+1))
+			r.Prompt = append(r.Prompt, int32((i*977+j*31)%min(4000, c.opened.Spec.Vocabulary-1)+1))
 		}
 		list = append(list, r)
 	}

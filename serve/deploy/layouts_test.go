@@ -17,10 +17,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/bench"
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/internal/oracle"
 	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/kernel/kerneltest"
 	"github.com/tandem-moe/tandem/model"
+	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/batch"
@@ -49,6 +52,7 @@ type layout struct {
 	threads                       []int
 	order                         []int
 	preempt                       []batch.Forced
+	slow                          time.Duration // the longest that attention and experts pause
 }
 
 // What a layout draws from, where there is no more than this.
@@ -102,7 +106,11 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 	o.Device = func(_ string, pool *kernel.Pool) (kernel.Device, error) {
 		i := next % len(l.isas)
 		next++
-		return kernel.NewCPU(kernel.CPUOptions{ISA: l.isas[i], Threads: l.threads[i], Pool: pool})
+		dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: l.isas[i], Threads: l.threads[i], Pool: pool})
+		if err != nil || l.slow == 0 {
+			return dev, err
+		}
+		return kerneltest.NewSlow(dev, l.slow), nil
 	}
 	return o
 }
@@ -208,12 +216,17 @@ func ask(ctx context.Context, e serve.Engine, r serve.Request) (answer, error) {
 // that there is a prefix to reuse.
 func (l layout) run(t *testing.T, m *deploy.Model) ([]answer, []serve.NodeStats) {
 	t.Helper()
+	return l.serve(t, m, requests(m.Spec.Vocabulary))
+}
+
+// serve is run for other requests.
+func (l layout) serve(t *testing.T, m *deploy.Model, list []serve.Request) ([]answer, []serve.NodeStats) {
+	t.Helper()
 	local, err := deploy.StartLocal(t.Context(), m, l.options(m), nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, local.Close()) }()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	list := requests(m.Spec.Vocabulary)
 	answers, errs := make([]answer, len(list)), make([]error, len(list))
 	answers[l.order[0]], errs[l.order[0]] = ask(ctx, local.Engine, list[l.order[0]])
 	var all sync.WaitGroup
@@ -346,6 +359,69 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 	}
 }
 
+// TestWideLayoutsGiveTheSameBits is the layouts test with messages that are larger
+// than a socket holds, between nodes of many speeds: 256 KB to the experts and twice
+// that back, in each layer and step, by TCP. Ends that wait for each other do not pass
+// it. What all must give is what one process gives without a copy.
+func TestWideLayoutsGiveTheSameBits(t *testing.T) {
+	if raceEnabled {
+		t.Skip("a wide model, slow under the detector")
+	}
+	m := wideModel(t)
+	list := wideRequests(m.Spec.Vocabulary)
+	plain := drawLayout(1, len(list)).wide()
+	plain.transport = "inproc"
+	want, _ := plain.serve(t, m, list)
+	for i := range 4 {
+		l := drawLayout(drawSeed(), len(list)).wide()
+		l.slow = time.Duration(i%3) * time.Millisecond
+		t.Log(l)
+		got, stats := l.serve(t, m, list)
+		l.compare(t, "wide", want, got)
+		l.check(t, stats)
+	}
+}
+
+// wide is the layout where all sequences decode in one micro-batch of 32 rows.
+func (l layout) wide() layout {
+	l.wire, l.transport, l.preempt = route.Wire{}, "tcp", nil
+	l.attention, l.experts, l.micro = 1, 1+l.experts%2, 1
+	l.maxSeqs, l.maxBatched, l.chunk, l.pages = 32, 64, 0, 32*longest/16
+	return l
+}
+
+// wideRequests are as many as a wide layout runs at once.
+func wideRequests(vocabulary int) []serve.Request {
+	var list []serve.Request
+	for i := range 32 {
+		r := serve.Request{MaxTokens: 10, Logprobs: 1, PromptLogprobs: -1}
+		for j := range 4 {
+			r.Prompt = append(r.Prompt, int32((i*97+j*31)%vocabulary))
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// wideModel opens a model of random weights with wide rows and little to compute.
+func wideModel(t *testing.T) *deploy.Model {
+	t.Helper()
+	m, err := deploy.OpenModel(wideFolder(t))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.Checkpoint.Close()) })
+	return m
+}
+
+func wideFolder(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "wide")
+	require.NoError(t, bench.WriteModel(dir, bench.Shape{
+		Hidden: 2048, Layers: 2, Heads: 4, KVHeads: 1, HeadDim: 16, Experts: 4, TopK: 2, ExpertIntermediate: 16,
+		Vocabulary: 512, MaxPositions: 2048,
+	}, checkpoint.BF16, 1))
+	return dir
+}
+
 // leastLayouts is how many layouts are drawn in all, however few models there are.
 const leastLayouts = 40
 
@@ -432,7 +508,8 @@ func (l layout) compare(t *testing.T, dir string, want, got []answer) {
 		if dir == "" {
 			dir = "gopher"
 		}
-		t.Fatalf("request %d differs in the layout %v\nwant %s\ngot %s\nrepeat: go test ./serve/deploy -run TestLayoutsGiveTheSameBits -layout.model=%s -layout.seed=%d",
-			i, l, want[i].bits(), got[i].bits(), dir, l.seed)
+		test, _, _ := strings.Cut(t.Name(), "/")
+		t.Fatalf("request %d differs in the layout %v\nwant %s\ngot %s\nrepeat: go test ./serve/deploy -run %s -layout.model=%s -layout.seed=%d",
+			i, l, want[i].bits(), got[i].bits(), test, dir, l.seed)
 	}
 }

@@ -43,7 +43,7 @@ func TestUnreachableExpertNode(t *testing.T) {
 	expert := c.node(nodeSpec{Role: "expert", Listen: listen, Advertise: advertise})
 	why := "attention-0 cannot reach expert-0 at " + advertise + ": connection refused"
 	c.becomes(why)
-	list := longRequests("prefill")[:1]
+	list := c.longRequests("prefill")[:1]
 	for range 3 {
 		require.Contains(t, numbered(c.refused(list[0])), why)
 	}
@@ -113,7 +113,7 @@ func TestNodeKeepsItsAddress(t *testing.T) {
 func TestWaitingForTheFrontEndIsNoWarning(t *testing.T) {
 	c := startCluster(t, "", 1, 1)
 	alone := c.node(nodeSpec{Role: "expert", Control: "http://" + freeAddr(t)})
-	alone.logs(t, "level=INFO msg=\"waiting for the front end to start, trying to join\"")
+	alone.logs(t, "level=INFO msg=\"waiting for the front end, trying to join\"")
 	time.Sleep(time.Second)
 	require.Equal(t, 1, strings.Count(alone.log.String(), "waiting for the front end"), "%s", alone.log)
 	require.NotContains(t, alone.log.String(), "WARN")

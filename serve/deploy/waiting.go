@@ -29,6 +29,7 @@ const (
 // in. What nodes do while a cluster starts, stops or changes is no warning.
 type waiting struct {
 	log   *slog.Logger
+	been  bool      // a member
 	since time.Time // of the first failure to join in a row; zero: the last one did not fail
 	said  time.Time
 	kind  string // of what was said
@@ -38,7 +39,7 @@ type waiting struct {
 func (w *waiting) tell(now time.Time, err error) {
 	var join *joinError
 	if !errors.As(err, &join) {
-		w.since, w.kind = time.Time{}, ""
+		w.been, w.since, w.kind = true, time.Time{}, ""
 		w.log.Log(context.Background(), lossLevel(err), "not a member of the cluster any more, trying to join", "reason", err)
 		return
 	}
@@ -52,7 +53,7 @@ func (w *waiting) tell(now time.Time, err error) {
 	w.kind, w.said = kind, now
 	level := slog.LevelInfo
 	waited := now.Sub(w.since)
-	if kind != absent && waited >= longWhile {
+	if waited >= longWhile && (w.been || kind != absent) { // else the front end has not been started
 		level = slog.LevelWarn
 	}
 	w.log.Log(context.Background(), level, kind+", trying to join", "waited", waited.Round(time.Second), "reason", err)
@@ -60,7 +61,7 @@ func (w *waiting) tell(now time.Time, err error) {
 
 // Kinds of failures to join.
 const (
-	absent  = "waiting for the front end to start"
+	absent  = "waiting for the front end"
 	refused = "waiting to be admitted"
 )
 

@@ -36,8 +36,12 @@ func TestWaitingIsToldAtABoundedRate(t *testing.T) {
 	require.Len(t, lines, 4)
 	for _, l := range lines {
 		require.Contains(t, l, "level=INFO")
-		require.Contains(t, l, "waiting for the front end to start")
+		require.Contains(t, l, "waiting for the front end, trying to join")
 	}
+	w.tell(now, errors.New("lost"))
+	lines = said(&joinError{fmt.Errorf("joining: %w", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})})
+	require.Contains(t, lines[0], "level=INFO", "it is being restarted")
+	require.Contains(t, lines[3], "level=WARN", "it does not come back")
 	w.tell(now, errors.New("lost"))
 	lines = said(&joinError{errors.New("all 1 places of expert nodes are taken")})
 	require.Len(t, lines, 4)

@@ -95,7 +95,7 @@ func candidates(tokens, top int) []serve.TokenLogprob {
 func TestEventsComeInPieces(t *testing.T) {
 	never := func(uint64) { t.Error("a request was cancelled") }
 	reports := []serve.Report{
-		{ID: 1, Event: serve.Event{HasToken: true, Token: 1, Prompt: candidates(15_000, 20)}},
+		{ID: 1, Event: serve.Event{HasToken: true, Token: 1, Prompt: candidates(5_000, 20)}},
 		{ID: 2, Event: serve.Event{Finish: serve.FinishLength, Prompt: candidates(3, 0)}},
 		{ID: 3, Err: serve.ErrNotFinite},
 	}

@@ -306,7 +306,7 @@ func (c *Client) Run(ctx context.Context, client connect.HTTPClient, url string,
 	_ = c.reports.flush(send)
 	_ = stream.CloseRequest() // which makes the front end end the stream
 	receiving.Wait()
-	return fmt.Errorf("working for %s: %w", url, cluster.Quoted(context.Cause(ctx)))
+	return fmt.Errorf("working for %s: %w", url, cluster.EndOf(context.Cause(ctx)))
 }
 
 // receive hands the front end's requests to the worker until the stream ends, or the

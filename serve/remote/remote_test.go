@@ -89,6 +89,7 @@ type pair struct {
 	session *cluster.Session
 	worker  *echo
 	http    *http.Client
+	web     *httptest.Server
 	url     string
 	tokens  int
 	working context.Context
@@ -138,7 +139,7 @@ func newFront(t *testing.T, tokens int) *pair {
 	web.Config.Protocols, web.Config.ConnContext = cluster.Protocols(), cluster.ConnContext
 	web.Listener = p.members.Bounded(web.Listener)
 	web.Start()
-	p.url, p.http = web.URL, cluster.NewHTTPClient(timeout, nil)
+	p.url, p.web, p.http = web.URL, web, cluster.NewHTTPClient(timeout, nil)
 	p.http.Transport.(*http.Transport).DialContext = p.dial
 	var err error
 	p.session, err = cluster.Join(t.Context(), p.http, web.URL, cluster.Hello{Role: cluster.Attention, Addr: "tcp:127.0.0.1:7001", Identity: id, Place: cluster.AnyPlace}, timeout)

@@ -110,11 +110,11 @@ func TestNodeRefusesBadRequestsAlone(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestLargeRequestsCostNoNode: 60,000 tokens, and 20 candidates for each, are 16 MB:
-// four times as much as a message may have. They come through, and so does what runs
-// beside them.
+// TestLargeRequestsCostNoNode: 20,000 tokens, and 20 candidates for each, are 5 MB:
+// more than a message may have. They come through, and so does what runs beside
+// them.
 func TestLargeRequestsCostNoNode(t *testing.T) {
-	const tokens = 60_000
+	const tokens = 20_000
 	p := newPairFor(t, false, 1<<17)
 	large := ask()
 	large.Prompt, large.PromptLogprobs = make([]int32, tokens), 20
@@ -149,6 +149,20 @@ func TestKilledNodeIsToldByItsConnection(t *testing.T) {
 	require.NotContains(t, err.Error(), "context")
 	require.Eventually(t, func() bool { return p.members.Gone(p.session.Self.ID) != "" }, 5*time.Second, time.Millisecond)
 	require.Contains(t, p.members.Gone(p.session.Self.ID), "its connection ")
+}
+
+// TestKilledFrontEndIsToldByItsConnection: by both of a node's streams.
+func TestKilledFrontEndIsToldByItsConnection(t *testing.T) {
+	p := newPair(t, true)
+	p.web.CloseClientConnections()
+	require.ErrorContains(t, <-p.ended, "the front end is lost: its connection ")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var err error
+	for err == nil {
+		_, err = p.session.Next(ctx)
+	}
+	require.ErrorContains(t, err, "the front end is lost: its connection ")
 }
 
 // cut ends the node's connections as the end of its process does.

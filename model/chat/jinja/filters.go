@@ -92,7 +92,7 @@ func titleFilter(s string) string {
 		default:
 			out.WriteString(lower(string(r)))
 		}
-		begin = isSpace(r) || strings.ContainsRune("-({[<", r)
+		begin = IsSpace(r) || strings.ContainsRune("-({[<", r)
 	}
 	return out.String()
 }
@@ -299,7 +299,7 @@ func floatFilter(m *machine, v Value, a *args) Value {
 
 // parseFloat is Python's float of a string.
 func parseFloat(s string) (float64, bool) {
-	s = strings.TrimFunc(s, isSpace)
+	s = strings.TrimFunc(s, IsSpace)
 	if strings.ContainsAny(s, "xXpP") {
 		return 0, false
 	}
@@ -330,7 +330,7 @@ func intFilter(m *machine, v Value, a *args) Value {
 }
 
 func parseInt(s string, base int, otherwise Value) Value {
-	s = strings.TrimFunc(s, isSpace)
+	s = strings.TrimFunc(s, IsSpace)
 	if base == 0 || base >= 2 && base <= 36 {
 		digits := s
 		for _, prefix := range map[int][]string{2: {"0b", "0B"}, 8: {"0o", "0O"}, 16: {"0x", "0X"}}[base] {

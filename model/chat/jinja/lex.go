@@ -120,7 +120,7 @@ func (l *lexer) data() {
 	}
 	switch {
 	case sign == '-':
-		text = strings.TrimRightFunc(text, isSpace)
+		text = strings.TrimRightFunc(text, IsSpace)
 	case sign == 0 && tag != "{{":
 		text = stripLine(text, fresh)
 	}
@@ -140,7 +140,7 @@ func (l *lexer) data() {
 // is nothing else; fresh says that text begins a line.
 func stripLine(text string, fresh bool) string {
 	last := strings.LastIndexByte(text, '\n') + 1
-	if (last > 0 || fresh) && strings.TrimFunc(text[last:], isSpace) == "" {
+	if (last > 0 || fresh) && strings.TrimFunc(text[last:], IsSpace) == "" {
 		return text[:last]
 	}
 	return text
@@ -172,7 +172,7 @@ func (l *lexer) afterBlock(sign byte) {
 
 // spaces skips whitespace.
 func (l *lexer) spaces() {
-	if n := len(l.rest()) - len(strings.TrimLeftFunc(l.rest(), isSpace)); n > 0 {
+	if n := len(l.rest()) - len(strings.TrimLeftFunc(l.rest(), IsSpace)); n > 0 {
 		l.skip(n)
 	}
 }
@@ -206,7 +206,7 @@ func (l *lexer) block() {
 func (l *lexer) raw(text, before, after string, length int) {
 	switch before {
 	case "-":
-		text = strings.TrimRightFunc(text, isSpace)
+		text = strings.TrimRightFunc(text, IsSpace)
 	case "":
 		text = stripLine(text, l.fresh)
 	}
@@ -392,7 +392,7 @@ func (l *lexer) hexEscape(out *strings.Builder, s string, digits int) int {
 	return 1 + digits
 }
 
-// isSpace is Python's str.isspace for a character.
-func isSpace(r rune) bool {
+// IsSpace is Python's str.isspace for a character.
+func IsSpace(r rune) bool {
 	return unicode.IsSpace(r) || r >= 0x1C && r <= 0x1F
 }

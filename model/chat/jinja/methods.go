@@ -145,7 +145,7 @@ var stringMethods = map[string]func(m *machine, s string, a *args) Value{
 	"isdecimal":    characterTest(unicode.IsDigit),
 	"isdigit":      characterTest(isDigit),
 	"isnumeric":    characterTest(unicode.IsNumber),
-	"isspace":      characterTest(isSpace),
+	"isspace":      characterTest(IsSpace),
 	"isascii":      textTest(isASCII),
 	"isprintable":  textTest(func(s string) bool { return strings.IndexFunc(s, notPrintable) < 0 }),
 	"islower":      textTest(func(s string) bool { return cased(s) && s == lower(s) }),
@@ -331,7 +331,7 @@ func anyOf(m *machine, chars string) func(rune) bool {
 func stripMethod(left, right bool) func(*machine, string, *args) Value {
 	return func(m *machine, s string, a *args) Value {
 		b := a.bindPositional("strip", "chars")
-		is := isSpace
+		is := IsSpace
 		if b.has("chars") {
 			is = anyOf(m, b.text("chars", ""))
 		}
@@ -421,8 +421,8 @@ func splitRight(s, sep string, most int) []string {
 
 func splitSpaceLeft(s string, most int) []string {
 	var out []string
-	for s = strings.TrimLeftFunc(s, isSpace); s != ""; s = strings.TrimLeftFunc(s, isSpace) {
-		end := strings.IndexFunc(s, isSpace)
+	for s = strings.TrimLeftFunc(s, IsSpace); s != ""; s = strings.TrimLeftFunc(s, IsSpace) {
+		end := strings.IndexFunc(s, IsSpace)
 		if end < 0 || len(out) == most {
 			end = len(s)
 		}
@@ -437,13 +437,13 @@ func splitSpaceLeft(s string, most int) []string {
 
 func splitSpaceRight(s string, most int) []string {
 	var out []string
-	for s = strings.TrimRightFunc(s, isSpace); s != ""; s = strings.TrimRightFunc(s, isSpace) {
+	for s = strings.TrimRightFunc(s, IsSpace); s != ""; s = strings.TrimRightFunc(s, IsSpace) {
 		if len(out) == most {
 			out = append(out, s)
 			break
 		}
 		begin := 0
-		if i := strings.LastIndexFunc(s, isSpace); i >= 0 {
+		if i := strings.LastIndexFunc(s, IsSpace); i >= 0 {
 			_, size := utf8.DecodeRuneInString(s[i:])
 			begin = i + size
 		}

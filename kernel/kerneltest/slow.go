@@ -1,0 +1,36 @@
+package kerneltest
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/tandem-moe/tandem/kernel"
+)
+
+// slow is a device of another speed.
+type slow struct {
+	kernel.Device
+	most time.Duration
+}
+
+// NewSlow returns dev with attention and experts that take longer, each time by
+// another time of up to most: what works only by the timing of one chip does not
+// work with it.
+func NewSlow(dev kernel.Device, most time.Duration) kernel.Device { return &slow{dev, most} }
+
+// Name tells that the device is not the plain one.
+func (s *slow) Name() string { return "slow " + s.Device.Name() }
+
+func (s *slow) pause() { time.Sleep(rand.N(s.most)) }
+
+// Attention is the device's, later.
+func (s *slow) Attention(dst, q kernel.Mat, c kernel.KV, seqs []kernel.Sequence, p kernel.AttentionParams) {
+	s.pause()
+	s.Device.Attention(dst, q, c, seqs, p)
+}
+
+// GroupedLinear is the device's, later.
+func (s *slow) GroupedLinear(dst, src kernel.Mat, w []kernel.Weight, offsets []int32) {
+	s.pause()
+	s.Device.GroupedLinear(dst, src, w, offsets)
+}
