@@ -100,8 +100,19 @@ func (t *connections) drop(victim *connection) {
 	if victim == nil {
 		return
 	}
-	_ = victim.Close() // its client hears of it
+	victim.abandon()
 	t.dropped(victim)
+}
+
+// abandon closes a connection without a word: TLS would say goodbye first, and may
+// wait for a client that does not read, while nobody else is accepted.
+func (c *connection) abandon() {
+	c.table.remove(c)
+	conn := c.Conn
+	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = secure.NetConn()
+	}
+	_ = conn.Close() // its client hears of it
 }
 
 // shed drops the idlest, so that a file descriptor comes free.

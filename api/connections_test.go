@@ -145,6 +145,23 @@ func TestFull(t *testing.T) {
 	require.NotNil(t, next())
 }
 
+// secured is a connection by TLS, whose end takes time.
+type secured struct{ net.Conn }
+
+func (s secured) NetConn() net.Conn { return s.Conn }
+func (s secured) Close() error      { panic("it says goodbye") }
+
+// TestDropSecured: a connection by TLS is dropped without a goodbye.
+func TestDropSecured(t *testing.T) {
+	table := newConnections(1, func(*connection) {})
+	server, client := pipe(t)
+	require.NotNil(t, table.add(secured{server}))
+	table.shed()
+	_, err := client.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	require.Empty(t, table.all)
+}
+
 func TestRare(t *testing.T) {
 	var r rare
 	start := time.Unix(0, 0)

@@ -137,9 +137,11 @@ func short(raw []byte) string { return clip(string(raw[:min(len(raw), clipped+1)
 const clipped = 80
 
 // clip is a client's text for a message.
-func clip(text string) string {
-	if len(text) > clipped {
-		return text[:clipped] + "…"
+func clip(text string) string { return clipTo(text, clipped) }
+
+func clipTo(text string, most int) string {
+	if len(text) > most {
+		return text[:most] + "…"
 	}
 	return text
 }

@@ -1,13 +1,17 @@
 package api_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/tandem-moe/tandem/api"
+	"github.com/tandem-moe/tandem/serve/completion/enginetest"
 )
 
 // FuzzCompletionJSON: see fuzz.
@@ -75,4 +79,46 @@ func fuzz[T any](t *testing.T, body []byte, parse func(*api.Parser, []byte) (*T,
 	rewritten, err := json.Marshal(reread)
 	require.NoError(t, err)
 	require.Equal(t, string(again), string(rewritten))
+}
+
+// zippedBytes is a text in gzip's format.
+func zippedBytes(text string) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write([]byte(text)) // a buffer takes all
+	_ = z.Close()
+	return b.Bytes()
+}
+
+// FuzzHTTP: whatever a client sends, packed or not, the answer is a completion or
+// an error in OpenAI's format that blames the request.
+func FuzzHTTP(f *testing.F) {
+	bodies := []string{
+		`{"prompt":"hi","max_tokens":2}`, `{"prompt":[[1],[2,3]],"n":2,"stream":true,"stop":["a",""],"max_tokens":3}`,
+		`{"prompt":"hi","echo":true,"max_tokens":0,"logprobs":2,"truncate_prompt_tokens":1,"unknown":{}}`,
+		`{"messages":[{"role":"user","content":[{"type":"text","text":"a","cache_control":{}}]}],"tools":[],"max_tokens":2,"reasoning_effort":"none"}`,
+		`{"messages":[{"role":"assistant","content":"x"}],"continue_final_message":true,"stream":true,"max_tokens":2}`,
+	}
+	for i, body := range bodies {
+		f.Add(uint8(i), "", []byte(body))
+		f.Add(uint8(i), "gzip", zippedBytes(body))
+		f.Add(uint8(i), "", []byte(body[:len(body)/2]))
+	}
+	paths := []string{"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"}
+	f.Fuzz(func(t *testing.T, path uint8, encoding string, body []byte) {
+		s := api.NewServer(config(enginetest.New()))
+		r := httptest.NewRequestWithContext(t.Context(), "POST", paths[int(path)%len(paths)], bytes.NewReader(body))
+		r.Header.Set("Content-Encoding", encoding)
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		if w.Code == 200 {
+			require.Contains(t, []string{"application/json", "text/event-stream; charset=utf-8"}, w.Header().Get("Content-Type"))
+			return
+		}
+		require.GreaterOrEqual(t, w.Code, 400, w.Body)
+		require.Less(t, w.Code, 500, w.Body)
+		e := errorOf(t, w.Body)
+		require.NotEmpty(t, e.Message)
+		require.NotEmpty(t, e.Type)
+	})
 }

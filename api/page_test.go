@@ -212,14 +212,15 @@ func (f *tried) row(name string) []string {
 
 // source is the package's.
 type source struct {
-	files []*ast.File
+	files     []*ast.File
+	constants map[string]string // those of texts
 }
 
 func readSource(t *testing.T) *source {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
 	require.NoError(t, err)
-	s := new(source)
+	s := &source{constants: map[string]string{}}
 	for _, name := range names {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
@@ -227,8 +228,32 @@ func readSource(t *testing.T) *source {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		require.NoError(t, err)
 		s.files = append(s.files, file)
+		s.noteConstants(file)
 	}
 	return s
+}
+
+func (s *source) noteConstants(file *ast.File) {
+	for _, d := range file.Decls {
+		group, ok := d.(*ast.GenDecl)
+		if !ok || group.Tok != token.CONST {
+			continue
+		}
+		for _, spec := range group.Specs {
+			v := spec.(*ast.ValueSpec)
+			for i, value := range v.Values {
+				s.constants[v.Names[i].Name] = literal(value)
+			}
+		}
+	}
+}
+
+// text is a string's value, or a constant's.
+func (s *source) text(e ast.Expr) string {
+	if id, ok := e.(*ast.Ident); ok {
+		return s.constants[id.Name]
+	}
+	return literal(e)
 }
 
 // each calls f with each node, and the function that it is in.
@@ -281,13 +306,6 @@ func isIdent(e ast.Expr, name string) bool {
 // literal is a string's value; a text that is put together has its first part.
 func literal(e ast.Expr) string {
 	switch e := e.(type) {
-	case *ast.Ident: // a constant
-		if e.Obj != nil {
-			if spec, ok := e.Obj.Decl.(*ast.ValueSpec); ok && len(spec.Values) == 1 {
-				return literal(spec.Values[0])
-			}
-		}
-		return ""
 	case *ast.BasicLit:
 		text, _ := strconv.Unquote(e.Value)
 		return text
@@ -350,11 +368,11 @@ func errorsTable(s *source) string {
 		switch n := n.(type) {
 		case *ast.CompositeLit:
 			if isIdent(n.Type, "Error") {
-				add(statusOf(field(n, "Status")), literal(field(n, "Type")), literal(field(n, "Code")))
+				add(statusOf(field(n, "Status")), s.text(field(n, "Type")), s.text(field(n, "Code")))
 			}
 		case *ast.AssignStmt: // what invalid made, given a code
 			if f, ok := n.Lhs[0].(*ast.SelectorExpr); ok && f.Sel.Name == "Code" {
-				add(http.StatusBadRequest, "invalid_request_error", literal(n.Rhs[0]))
+				add(http.StatusBadRequest, "invalid_request_error", s.text(n.Rhs[0]))
 			}
 		}
 	})

@@ -234,6 +234,7 @@ func (s *Server) handle(method, path string, h handler) {
 // fail answers with an error.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(err)
+	visitOf(w).failed = e.Message
 	if e.Status >= 500 {
 		s.cfg.Log.Warn("request failed", "path", r.URL.Path, "id", visitOf(w).id, "status", e.Status, "error", err)
 	}

@@ -68,17 +68,20 @@ func (s *Server) tokens(ctx context.Context, r *TokenizeRequest) (tokenized, err
 	if err := s.checkModel(r.Model); err != nil {
 		return tokenized{}, err
 	}
-	text, special := "", first(false, r.AddSpecialTokens)
-	if r.Prompt != nil {
-		text, special = *r.Prompt, first(true, r.AddSpecialTokens)
-	} else {
-		var err error
-		if text, err = s.render(ctx, &r.Conversation); err != nil {
-			return tokenized{}, err
-		}
+	text, err := s.tokenizeText(ctx, r)
+	if err != nil {
+		return tokenized{}, err
 	}
-	ids, err := s.encode(ctx, text, special)
+	ids, err := s.encode(ctx, text, first(r.Prompt != nil, r.AddSpecialTokens))
 	return tokenized{append([]int32{}, ids...), r.ReturnTokenStrs}, err
+}
+
+// tokenizeText is the prompt, or the conversation as the model reads it.
+func (s *Server) tokenizeText(ctx context.Context, r *TokenizeRequest) (string, error) {
+	if r.Prompt != nil {
+		return *r.Prompt, nil
+	}
+	return s.render(ctx, &r.Conversation)
 }
 
 // DetokenizeRequest is the body of /detokenize.

@@ -15,7 +15,7 @@ type visit struct {
 	id     string
 	began  time.Time
 	status int
-	failed string // why an answer that had begun was broken off
+	failed string // what an error answer says, or why one that had begun was broken off
 	// counted says that tokens were computed: usage, and when the first came.
 	counted bool
 	usage   completion.Usage
@@ -29,13 +29,14 @@ func (v *visit) count(run *completion.Run) {
 	v.counted, v.usage, v.first = true, run.Usage(), run.First()
 }
 
-// probes are asked again and again: they are worth a line only where they fail.
+// probes are asked again and again, also while nothing can be served: a line for
+// each would hide the others.
 var probes = []string{"/health", "/metrics"}
 
 // note writes the access log's line.
 func (s *Server) note(a *answer, r *http.Request) {
 	level := slog.LevelInfo
-	if slices.Contains(probes, r.URL.Path) && a.status < 400 {
+	if slices.Contains(probes, r.URL.Path) {
 		level = slog.LevelDebug
 	}
 	if s.cfg.NoAccessLog || !s.cfg.Log.Enabled(context.Background(), level) {
@@ -52,7 +53,7 @@ func (s *Server) note(a *answer, r *http.Request) {
 		line = append(line, milliseconds("first_token_ms", a.first.Sub(a.began)))
 	}
 	if a.failed != "" {
-		line = append(line, slog.String("error", a.failed))
+		line = append(line, slog.String("error", clipTo(a.failed, 256)))
 	}
 	s.cfg.Log.LogAttrs(context.Background(), level, "request", line...)
 }

@@ -214,7 +214,7 @@ func FuzzHello(f *testing.F) {
 	f.Add(bytes[:len(bytes)/2])
 	f.Fuzz(func(t *testing.T, bytes []byte) {
 		m := &tandemv1.JoinRequest{}
-		if proto.Unmarshal(bytes, m) != nil || checked(m) != nil || m.GetHello() == nil {
+		if proto.Unmarshal(bytes, m) != nil || tandemv1.Check(m) != nil || m.GetHello() == nil {
 			return
 		}
 		s := NewServer(identity, settings, time.Second)
@@ -245,7 +245,7 @@ func FuzzWelcome(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, bytes []byte) {
 		m := &tandemv1.JoinResponse{}
-		if proto.Unmarshal(bytes, m) != nil || checked(m) != nil {
+		if proto.Unmarshal(bytes, m) != nil || tandemv1.Check(m) != nil {
 			return
 		}
 		v := viewFromProto(m.GetView())

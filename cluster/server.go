@@ -159,7 +159,7 @@ func read[T any, P interface {
 		for {
 			m, err := receive()
 			if err == nil {
-				err = checked(P(m))
+				err = tandemv1.Check(P(m))
 			}
 			select {
 			case messages <- received[T]{m, err}:
@@ -172,14 +172,6 @@ func read[T any, P interface {
 		}
 	}()
 	return messages
-}
-
-// checked is the error of a message outside of its limits.
-func checked(m proto.Message) error {
-	if err := tandemv1.Check(m); err != nil {
-		return errBroken(err)
-	}
-	return nil
 }
 
 // joinStream is a node's stream at the front end.
@@ -197,11 +189,7 @@ func (s membership) Join(whole context.Context, stream *joinStream) error {
 	defer joined(ctx)()
 	doorOf(ctx).admit()
 	err = s.welcome(ctx, self, stream, messages)
-	reason := LostBecause(ctx)
-	if reason == "" && err != nil {
-		reason = err.Error()
-	}
-	s.Remove(self.ID, cmp.Or(reason, "its stream has ended"))
+	s.Remove(self.ID, cmp.Or(LostBecause(ctx), reasonOf(err)))
 	return err
 }
 
@@ -247,7 +235,7 @@ func (s membership) admit(ctx context.Context, messages <-chan received[tandemv1
 		return Member{}, ctx.Err()
 	}
 	if first.err != nil {
-		return Member{}, first.err
+		return Member{}, lost(first.err)
 	}
 	hello := first.message.GetHello()
 	if hello == nil {
@@ -270,10 +258,11 @@ func (s membership) register(hello *tandemv1.Hello) (self Member, err error) {
 	if err := checkHello(hello); err != nil {
 		return Member{}, errBroken(err)
 	}
-	return self, s.update(func(r *Registry) error {
+	err = s.update(func(r *Registry) (err error) {
 		self, err = r.Join(helloFromProto(role, hello), time.Now())
 		return err
 	})
+	return self, err
 }
 
 // errDiffers is all that a stranger hears: what the cluster's values are is not its
@@ -308,6 +297,9 @@ func (s membership) keep(ctx context.Context, self Member, stream *joinStream,
 		case <-ctx.Done():
 			return ended(ctx)
 		case m := <-messages:
+			if errors.Is(m.err, io.EOF) {
+				return nil
+			}
 			if m.err != nil {
 				return lost(m.err)
 			}
@@ -346,12 +338,24 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
-// lost is the end of a stream that its node has not announced.
+// lost is the end of a stream that its node has not announced, as the node hears it.
 func lost(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
-		return nil // the connection says more
+	var limit *tandemv1.LimitError
+	if errors.As(err, &limit) {
+		return errBroken(err)
 	}
 	return err
+}
+
+// reasonOf is why a member's stream has ended, in words that follow its id.
+func reasonOf(err error) string {
+	switch {
+	case err == nil || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled):
+		return "its stream has ended" // the connection says more
+	case errors.Is(err, ErrStopping):
+		return ErrStopping.Error()
+	}
+	return Quoted(err).Error()
 }
 
 // heard notes what a member said. It is ready once its weights are judged.

@@ -20,7 +20,7 @@ type Judge interface {
 	Compare(ctx context.Context, m Member, digests []uint64) error
 }
 
-// digestsPerMessage keeps a message of digests within 32 KiB.
+// digestsPerMessage bounds a message of digests to 32 KiB.
 const digestsPerMessage = 4 << 10
 
 // Weights tells the digests of what the node has loaded, before it is Ready.
@@ -44,6 +44,9 @@ type judging struct {
 
 // add takes digests, no more than the member has weights.
 func (j *judging) add(digests []uint64) error {
+	if len(digests) > digestsPerMessage {
+		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a message has %d digests, the limit is %d", len(digests), digestsPerMessage))
+	}
 	limit := 0
 	if j.judge != nil {
 		limit = j.judge.Weights(j.member)

@@ -203,3 +203,15 @@ func BenchmarkHandOff(b *testing.B) {
 		p.Run(2, 2, 1, func(lo, hi int) {})
 	}
 }
+
+// TestRunsCount: what watches a pool sees that something is computed.
+func TestRunsCount(t *testing.T) {
+	p := NewPool(2)
+	defer p.Close()
+	for i := range uint64(5) {
+		require.Equal(t, i, p.Runs())
+		p.Run(2, 100*int(i+1), 10, func(int, int) {})
+	}
+	p.Run(1, 0, 1, func(int, int) {})
+	require.EqualValues(t, 5, p.Runs(), "nothing to do is no run")
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/model"
@@ -54,9 +55,10 @@ type ExpertWeights struct {
 
 type expertLayer struct{ gateUp, down []kernel.Weight } // by the node's experts
 
-// workers bounds how many weights are read and packed at once: enough to keep
-// reading and packing busy, few enough that what is in flight stays small.
-const workers = 2
+// workers is how many weights are read, identified and packed at once: enough to
+// keep memory busy where a file is in the page cache. What is in flight stays small
+// all the same: Checkpoint.Load bounds it.
+func workers() int { return min(8, max(2, runtime.GOMAXPROCS(0))) }
 
 // Progress is told how much of what a role needs has been loaded, in bytes.
 type Progress func(done, total int64)
@@ -169,7 +171,7 @@ func Check(ckpt *checkpoint.Checkpoint, c *model.Catalogue, roles ...model.Role)
 
 // load does the jobs and returns the digests of a role's weights.
 func (l *loader) load(ctx context.Context, ckpt *checkpoint.Checkpoint, c *model.Catalogue, role model.Role, progress Progress) (checkpoint.Digests, error) {
-	loaded, err := ckpt.Load(ctx, l.jobs, workers, progress)
+	loaded, err := ckpt.Load(ctx, l.jobs, workers(), progress)
 	if err != nil {
 		return nil, err
 	}

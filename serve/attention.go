@@ -237,10 +237,7 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 	n.patience.end()
 	reason := &UnavailableError{Reason: err.Error()}
 	if ctx.Err() != nil {
-		err, reason.Reason = nil, "the attention node is stopping"
-		if cause := context.Cause(ctx); cause != ctx.Err() {
-			reason.Reason = cause.Error()
-		}
+		err, reason.Reason = nil, stopping(ctx)
 	}
 	n.accept()
 	for id := range n.sequences {
@@ -249,6 +246,14 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 	clear(n.sequences)
 	n.flush()
 	return err
+}
+
+// stopping says that the loop was told to end, and why where that is known.
+func stopping(ctx context.Context) string {
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return fmt.Sprintf("the attention node is stopping: %v", cause)
+	}
+	return "the attention node is stopping"
 }
 
 // serve goes round the cycle while there is work, and waits while there is none.

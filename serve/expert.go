@@ -100,8 +100,9 @@ func NewExpertNode(cfg ExpertConfig) (*ExpertNode, error) {
 }
 
 // Run serves until ctx ends or the device fails. The endpoint is the caller's to
-// close.
+// close; no message of it is held then.
 func (n *ExpertNode) Run(ctx context.Context) error {
+	defer n.letGo()
 	for {
 		c, err := n.poll(ctx)
 		n.moves.Add(1)
@@ -122,6 +123,21 @@ func (n *ExpertNode) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("expert node: %w", err)
 		}
+	}
+}
+
+// letGo releases the messages that the node still holds: their memory could not be
+// given back, nor would a sender in this process get its own.
+func (n *ExpertNode) letGo() {
+	for _, d := range n.pending { // those of a run that failed are among them
+		n.cfg.Endpoint.Release(d.completion)
+	}
+	for peer := range n.joined {
+		a := n.gather.Lost(peer, n.now())
+		if a.Run != nil {
+			a.Drop = append(a.Drop, a.Run.Messages...)
+		}
+		n.drop(a)
 	}
 }
 

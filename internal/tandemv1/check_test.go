@@ -2,6 +2,7 @@ package tandemv1
 
 import (
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -68,8 +69,15 @@ func kinds() []proto.Message {
 	return []proto.Message{&JoinRequest{}, &JoinResponse{}, &ServeRequest{}, &ServeResponse{}}
 }
 
-// FuzzMessages reads any bytes as each kind of message. What Check accepts is the
-// same when it is written and read once more.
+// allocated is the bytes that this process has ever allocated.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+// FuzzMessages reads any bytes as each kind of message, in memory that their length
+// bounds. What Check accepts is the same when it is written and read once more.
 func FuzzMessages(f *testing.F) {
 	place := int64(3)
 	for i, m := range []proto.Message{
@@ -88,7 +96,13 @@ func FuzzMessages(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, bytes []byte) {
 		m := kinds()[int(kind)%len(kinds())]
-		if proto.Unmarshal(bytes, m) != nil || Check(m) != nil {
+		before := allocated()
+		err := proto.Unmarshal(bytes, m)
+		if err == nil {
+			err = Check(m)
+		}
+		require.Less(t, allocated()-before, 64<<10+200*uint64(len(bytes)))
+		if err != nil {
 			return
 		}
 		again, err := proto.Marshal(m)

@@ -184,15 +184,51 @@ func TestStrftime(t *testing.T) {
 
 // FuzzInput: whatever a client sends, a template renders or refuses it.
 func FuzzInput(f *testing.F) {
-	template, err := New("{% for m in messages %}{{ m.role }}{{ m.content | trim }}{{ m | tojson }}{% endfor %}{{ tools | tojson(indent=2) }}{{ x }}", nil)
-	require.NoError(f, err)
+	var templates []*Template
+	for _, source := range []string{
+		"{% for m in messages %}{{ m.role }}{{ m.content | trim }}{{ m | tojson }}{% endfor %}{{ tools | tojson(indent=2) }}{{ x }}",
+		onlyParts, stringOrParts,
+	} {
+		template, err := New(source, nil)
+		require.NoError(f, err)
+		templates = append(templates, template)
+	}
 	f.Add([]byte(`[{"role": "user", "content": "Hi"}]`), []byte(`[{"a": 1}]`), []byte(`{"x": 1}`))
 	f.Add([]byte(`[{"role": "user", "con`), []byte(``), []byte(`{"x": [1, {"y": nul`))
+	f.Add([]byte(`[{"role": "user", "content": [{"type": "text", "text": "A"}, {"text": 1}, 2]}]`), []byte(``), []byte(``))
 	f.Fuzz(func(t *testing.T, messages, tools, extra []byte) {
-		in := Input{Messages: messages, Tools: tools, Extra: extra}
-		text, err := template.Render(t.Context(), in)
+		for _, template := range templates {
+			for _, final := range []bool{false, true} {
+				in := Input{Messages: messages, Tools: tools, Extra: extra, ContinueFinal: final}
+				text, err := template.Render(t.Context(), in)
+				require.True(t, err == nil || text == "")
+				again, _ := template.Render(t.Context(), in)
+				require.Equal(t, text, again)
+			}
+		}
+	})
+}
+
+// FuzzFiles: whatever the files say that may hold a template, they are read or
+// refused, and a conversation is rendered or refused.
+func FuzzFiles(f *testing.F) {
+	f.Add([]byte(`{"chat_template": [{"name": "tool_use", "template": "T"}], "eos_token": {"content": "e"}}`), []byte(`{"eos_token": "a"}`), []byte(`{"chat_template": "x"}`), "")
+	f.Add([]byte(`{"chat_template": {"default": "{{ eos_token }}"}, "extra_special_tokens": {"x_token": "y"}, "added_tokens_decoder": {}}`), []byte(``), []byte(`{}`), "{% for m in messages %}{{ m.content }}{% endfor %}")
+	f.Add([]byte(`{"chat_template": "{% if"}`), []byte(`[`), []byte(`{"chat_template": 1}`), onlyParts)
+	f.Fuzz(func(t *testing.T, config, special, older []byte, file string) {
+		dir := fstest.MapFS{configFile: {Data: config}, specialFile: {Data: special}, processor: {Data: older}}
+		if file != "" {
+			dir[jinjaFile] = &fstest.MapFile{Data: []byte(file)}
+		}
+		template, err := LoadFS(dir)
+		if err != nil {
+			return
+		}
+		text, err := template.Render(t.Context(), Input{Messages: oneMessage})
 		require.True(t, err == nil || text == "")
-		again, _ := template.Render(t.Context(), in)
-		require.Equal(t, text, again)
+		if template.plain == nil {
+			require.Error(t, err)
+			require.Error(t, template.Unusable())
+		}
 	})
 }

@@ -218,12 +218,33 @@ func TestLinksAreFollowed(t *testing.T) {
 	requireFolder(t, links, sampleTensors())
 }
 
+// TestLinkToNothingIsNoFile: what a cache lacks is not there, and only who needs it
+// finds out.
+func TestLinkToNothingIsNoFile(t *testing.T) {
+	dir, _ := twoShards(t)
+	second := filepath.Join(dir, "model-00002-of-00002.safetensors")
+	require.NoError(t, os.Remove(second))
+	require.NoError(t, os.Symlink(filepath.Join(dir, "blob"), second))
+	c, err := Open(dir)
+	require.NoError(t, err)
+	require.True(t, c.Has("a"))
+	_, err = c.Tensor("c")
+	require.ErrorContains(t, err, "which is not in the folder")
+	require.NoError(t, c.Close())
+	require.NoError(t, os.Symlink(filepath.Join(dir, "blob"), filepath.Join(dir, SingleFile)))
+	_, err = Open(dir)
+	require.ErrorContains(t, err, "is a link to a file that is not there: the download is not complete")
+}
+
 // TestPointerIsNoFile: Git leaves a small text in the place of a file.
 func TestPointerIsNoFile(t *testing.T) {
 	dir := t.TempDir()
 	text := "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 	require.NoError(t, os.WriteFile(filepath.Join(dir, SingleFile), []byte(text), 0o600))
 	_, err := Open(dir)
+	require.ErrorContains(t, err, `run "git lfs pull"`)
+	require.NoError(t, os.Rename(filepath.Join(dir, SingleFile), filepath.Join(dir, IndexFile)))
+	_, err = Open(dir)
 	require.ErrorContains(t, err, `run "git lfs pull"`)
 }
 

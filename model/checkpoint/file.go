@@ -45,6 +45,9 @@ func newFile(name string, data []byte) (*file, error) {
 // until Git LFS has fetched it.
 const pointerStart = "version https://git-lfs"
 
+// pointerReason says what to do about one.
+const pointerReason = "this is a Git LFS pointer, the file has not been downloaded: run \"git lfs pull\" in its folder"
+
 // IsPointer says whether a file that starts so is Git LFS's pointer to a file,
 // and not the file.
 func IsPointer(start []byte) bool { return bytes.HasPrefix(start, []byte(pointerStart)) }
@@ -63,7 +66,7 @@ func readHeader(path string, f *os.File) (*header, error) {
 		return nil, fmt.Errorf("open the checkpoint: %s: %w", path, err)
 	}
 	if IsPointer(start) {
-		return nil, &FormatError{File: path, Reason: "this is a Git LFS pointer, the weights have not been downloaded: run \"git lfs pull\" in its folder"}
+		return nil, &FormatError{File: path, Reason: pointerReason}
 	}
 	need := min(info.Size(), headerEnd(start))
 	head := make([]byte, need)

@@ -28,8 +28,12 @@ import (
 // All headers are validated; no tensor is read before it is asked for. The files
 // must not change while they are open.
 func Open(dir string) (*Checkpoint, error) {
-	if _, err := os.Lstat(filepath.Join(dir, SingleFile)); err == nil {
-		return OpenFile(filepath.Join(dir, SingleFile))
+	single := filepath.Join(dir, SingleFile)
+	if _, err := os.Lstat(single); err == nil {
+		if dangling(single) {
+			return nil, fmt.Errorf("open the checkpoint: %s is a link to a file that is not there: the download is not complete", single)
+		}
+		return OpenFile(single)
 	}
 	index, err := openIndex(filepath.Join(dir, IndexFile))
 	if err != nil {
@@ -56,7 +60,17 @@ func openIndex(path string) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the checkpoint: %w", err)
 	}
+	if IsPointer(text) {
+		return nil, &FormatError{File: path, Reason: pointerReason}
+	}
 	return parseIndex(path, text)
+}
+
+// dangling says whether a path is a link to a file that is not there: a hub's cache
+// has such links where a file was never downloaded, or deleted.
+func dangling(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // maxFiles bounds how many files are open at once. (Published checkpoints have
@@ -72,6 +86,9 @@ func shards(dir string, ix *index) ([]string, error) {
 	var all, indexed []string
 	for _, e := range entries {
 		name := e.Name()
+		if e.Type()&fs.ModeSymlink != 0 && dangling(filepath.Join(dir, name)) {
+			continue // as if it were not there
+		}
 		if ix != nil && ix.names(name) {
 			indexed = append(indexed, name)
 		}

@@ -212,7 +212,7 @@ func (p *headerParser) tensor(s *scanner, name string, at int64) (entry, error) 
 
 // field reads one field of a tensor.
 func (p *headerParser) field(s *scanner, d *described, name, field string, at int64) error {
-	twice, ok := false, false
+	var twice, ok bool
 	switch field {
 	case "dtype":
 		var t string

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -42,18 +43,34 @@ func (t Tensor) Digest() Digest {
 // core's cache.
 const digestPiece = 1 << 20
 
-// digest reads a weight piece by piece.
-func (w weight) digest(buffer []byte) (Digest, error) {
+// pieces reads a weight piece by piece into a buffer, which has room for one piece
+// or, where whole is set, for all of them one after the other. It returns the
+// digest, whose computation finds each piece in the cache.
+func (w weight) pieces(buffer []byte, whole bool) (Digest, error) {
 	return digest(w.dtype, w.ref.Shape, func(h *xxhash.Digest) error {
 		for at := w.from; at < w.to; at += digestPiece {
-			piece, err := w.bytes(at, min(at+digestPiece, w.to), buffer)
+			end := min(at+digestPiece, w.to)
+			piece, err := w.bytes(at, end, buffer)
 			if err != nil {
 				return err
 			}
 			_, _ = h.Write(piece)
+			if whole {
+				buffer = buffer[end-at:]
+			}
 		}
 		return nil
 	})
+}
+
+// load returns a weight, in buffer where it has to be read, and its digest.
+func (w weight) load(buffer []byte) (Tensor, Digest, error) {
+	if _, held := w.held(0, 0); held {
+		t, err := w.read(nil)
+		return t, t.Digest(), err
+	}
+	d, err := w.pieces(buffer, true)
+	return Tensor{DType: w.dtype, Shape: w.ref.Shape, Data: buffer[:w.length():w.length()]}, d, err
 }
 
 // Same says whether two tensors have the same type, shape and bytes. It reads
@@ -66,17 +83,17 @@ func (c *Checkpoint) Same(a, b string) (bool, error) {
 		return false, c.missing(a)
 	case !also:
 		return false, c.missing(b)
-	case p.dtype != q.dtype || fmt.Sprint(p.shape) != fmt.Sprint(q.shape):
+	case p.dtype != q.dtype || !slices.Equal(p.shape, q.shape):
 		return false, nil
 	}
-	var left, right [digestPiece]byte
+	left, right := make([]byte, digestPiece), make([]byte, digestPiece)
 	for at := int64(0); at < p.size(); at += digestPiece {
 		end := min(at+digestPiece, p.size())
-		x, err := p.bytes(at, end, left[:])
+		x, err := p.bytes(at, end, left)
 		if err != nil {
 			return false, err
 		}
-		y, err := q.bytes(at, end, right[:])
+		y, err := q.bytes(at, end, right)
 		if err != nil {
 			return false, err
 		}

@@ -110,13 +110,12 @@ func (l *loading) read(weights []weight, buffer []byte) ([]Tensor, error) {
 	digests := make([]Digest, len(weights))
 	for i, w := range weights {
 		var err error
-		if tensors[i], err = w.read(buffer); err != nil {
+		if tensors[i], digests[i], err = w.load(buffer); err != nil {
 			return nil, err
 		}
 		if _, held := w.held(0, 0); !held {
 			buffer = buffer[w.length():]
 		}
-		digests[i] = tensors[i].Digest()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -231,7 +230,7 @@ func (c *Checkpoint) Digests(ctx context.Context, refs []model.Ref, workers int)
 			buffer := make([]byte, digestPiece)
 			for i := range next {
 				var err error
-				if list[i], err = found[i].digest(buffer); err != nil {
+				if list[i], err = found[i].pieces(buffer, false); err != nil {
 					return err
 				}
 			}

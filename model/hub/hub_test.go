@@ -174,3 +174,25 @@ func TestPointersAreNoFiles(t *testing.T) {
 	_, err = Files(dir).Open("none")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
+
+// FuzzRef: whatever refs/main says, the folder that is found is a snapshot of the
+// repository.
+func FuzzRef(f *testing.F) {
+	dir := f.TempDir()
+	root := filepath.Join(dir, "models--a--b")
+	for _, sub := range []string{"refs", "snapshots/0", "snapshots/1", "other"} {
+		require.NoError(f, os.MkdirAll(filepath.Join(root, sub), 0o700))
+		require.NoError(f, os.WriteFile(filepath.Join(root, sub, "config.json"), []byte("{}"), 0o600))
+	}
+	for _, text := range []string{"0", "1\n", "../other", ".", "..", "", "/", "2", "0/../../other"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(root, "refs", "main"), []byte(text), 0o600))
+		got, err := Find(root, noCache)
+		if err == nil {
+			require.Equal(t, filepath.Join(root, "snapshots"), filepath.Dir(got.Path))
+			require.Equal(t, "a/b", got.Name)
+		}
+	})
+}

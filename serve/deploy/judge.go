@@ -72,9 +72,9 @@ func (j *judge) Compare(ctx context.Context, m cluster.Member, digests []uint64)
 // readOwn reads the front end's files, as far as they are there, with half of the
 // processors: nodes may be on this host.
 func (j *judge) readOwn(ctx context.Context) error {
-	began, bytes := time.Now(), int64(0)
+	began, bytes, missing := time.Now(), int64(0), 0
 	for _, r := range []model.Role{attentionRole, j.model.Spec.AllExperts()} {
-		names, refs, err := j.own(r)
+		names, refs, absent, err := j.own(r)
 		if err != nil {
 			return err
 		}
@@ -86,30 +86,32 @@ func (j *judge) readOwn(ctx context.Context) error {
 			return err
 		}
 		bytes += j.model.Checkpoint.BytesOf(refs)
+		missing += absent
 	}
 	close(j.read)
-	j.log.Info("read the front end's own weights, with which the nodes' are compared", "bytes", bytes, "took", time.Since(began).Round(time.Millisecond))
+	j.log.Info("read the front end's own weights, with which the nodes' are compared", "bytes", bytes, "missing tensors", missing, "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
 
-// own lists the weights of a role that the front end's files hold.
-func (j *judge) own(r model.Role) (names []string, refs []model.Ref, err error) {
+// own lists the weights of a role that the front end's files hold, and counts those
+// that they lack.
+func (j *judge) own(r model.Role) (names []string, refs []model.Ref, absent int, err error) {
 	c, err := layer.Tie(j.model.Checkpoint, j.model.Spec)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	all, err := c.Weights(r)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	allNames, err := j.model.Spec.WeightNames(r)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	for i, ref := range all {
 		if j.model.Checkpoint.Has(ref.Name) {
 			names, refs = append(names, allNames[i]), append(refs, ref)
 		}
 	}
-	return names, refs, nil
+	return names, refs, len(all) - len(refs), nil
 }

@@ -152,6 +152,7 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 	for i := range o.Experts {
 		e, err := layer.LoadExperts(ctx, dev, m.Checkpoint, m.Spec, placement.Experts(i), progress())
 		if err != nil {
+			w.attention.Free(dev)
 			return nil, fmt.Errorf("loading the experts of node %d: %w", i, err)
 		}
 		w.experts = append(w.experts, e)
@@ -320,7 +321,7 @@ func (l *Local) run() error {
 		ctx[i], l.loops[i].cancel = context.WithCancel(context.Background())
 	}
 	for _, e := range l.experts {
-		l.loops[1].start(ctx[1], e.Run, l.fail)
+		l.loops[1].start(ctx[1], e.run, l.fail)
 	}
 	for _, a := range l.attention {
 		detach, err := l.Engine.Attach(a.Offer(a.name, 1), a)
@@ -334,6 +335,18 @@ func (l *Local) run() error {
 		}, l.fail)
 	}
 	return nil
+}
+
+// run is the node's loop. Where it fails its peers hear of it at once: nobody would
+// answer them.
+func (n *expertNode) run(ctx context.Context) error {
+	err := n.Run(ctx)
+	if err == nil {
+		return nil
+	}
+	soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	return errors.Join(err, leave(soon, n.ep))
 }
 
 // fail keeps the first error of a node: the deployment serves no more.

@@ -281,7 +281,7 @@ func (m *membership) expert(ctx context.Context) error {
 	defer expert.Free()
 	defer m.follow(expert.Progress)()
 	m.introduce(ep, m.view, cluster.Attention)
-	if err := m.loaded(m.experts.Digests); err != nil {
+	if err := m.admitted(ctx, ep); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
 	m.ready(holdsExperts(placement, self.Place), expert.Stats)
@@ -294,15 +294,39 @@ func (m *membership) expert(ctx context.Context) error {
 // acquaint keeps an expert node's endpoint informed of who the attention nodes
 // are, and the operator of those that do not reach the node.
 func (m *membership) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
-	for known := m.view; ; {
-		next, err := m.session.Next(ctx)
-		if err != nil {
+	for {
+		if err := m.meet(ctx, ep); err != nil {
 			return err
 		}
-		m.setIsolated(isolated(next, m.session.Self.ID))
-		forget(ep, known, next, cluster.Attention)
-		m.introduce(ep, next, cluster.Attention)
-		known = next
+		m.setIsolated(isolated(m.view, m.session.Self.ID))
+	}
+}
+
+// meet waits for the next view and tells the endpoint who the attention nodes are.
+func (m *membership) meet(ctx context.Context, ep *m2n.Endpoint) error {
+	next, err := m.session.Next(ctx)
+	if err != nil {
+		return err
+	}
+	forget(ep, m.view, next, cluster.Attention)
+	m.introduce(ep, next, cluster.Attention)
+	m.view = next
+	return nil
+}
+
+// admitted tells what experts the node has loaded, and waits until the front end
+// has found that they are the cluster's.
+func (m *membership) admitted(ctx context.Context, ep *m2n.Endpoint) error {
+	if err := m.loaded(m.experts.Digests); err != nil {
+		return err
+	}
+	for {
+		if err := m.meet(ctx, ep); err != nil {
+			return err
+		}
+		if self, _ := m.view.Find(m.session.Self.ID); self.Ready {
+			return nil
+		}
 	}
 }
 

@@ -156,9 +156,14 @@ func (n *Node) Stats() serve.NodeStats {
 	return s
 }
 
+// setStatus notes how far the node is. One that drains does so until its membership
+// ends, whatever else happens to it.
 func (n *Node) setStatus(s Status, stats func() serve.NodeStats) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.status.State == Draining && (s.State == Joined || s.State == Ready) {
+		return
+	}
 	n.status, n.stats = s, stats
 }
 

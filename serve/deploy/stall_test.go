@@ -91,11 +91,17 @@ func newStage(t *testing.T) *stage {
 // join makes a puppet a member that is ready, and an attention node one that works.
 func (s *stage) join(role cluster.Role, moves bool) *puppet {
 	s.t.Helper()
+	return s.joinAt(role, moves, "tcp:127.0.0.1:1")
+}
+
+// joinAt is join of a puppet that is reached at an address.
+func (s *stage) joinAt(role cluster.Role, moves bool, addr string) *puppet {
+	s.t.Helper()
 	client := cluster.NewHTTPClient(s.timeout, nil)
 	p := &puppet{client: remote.NewClient(), moves: moves}
 	var err error
 	p.session, err = cluster.Join(s.t.Context(), client, s.url, cluster.Hello{
-		Role: role, Addr: "tcp:127.0.0.1:1", Identity: s.model.Identity("test"), Place: cluster.AnyPlace,
+		Role: role, Addr: addr, Identity: s.model.Identity("test"), Place: cluster.AnyPlace,
 	}, s.timeout)
 	require.NoError(s.t, err)
 	p.session.Tell(p.progress)
@@ -154,6 +160,67 @@ func TestWhoStandsStillLosesItsRequests(t *testing.T) {
 	defer again.mu.Unlock()
 	require.NotEmpty(t, again.requests, "the one that stands still had some of them")
 	require.Contains(t, s.control.Members.Gone(again.session.Self.ID), "it lives and has not moved")
+}
+
+// deaf makes a puppet an expert node that attention nodes reach, and that never
+// answers.
+func (s *stage) deaf() *puppet {
+	s.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(s.t, err)
+	p := s.joinAt(cluster.Expert, false, "tcp:"+l.Addr().String())
+	self := p.session.Self
+	ep, err := m2n.NewEndpoint(m2n.Config{ID: self.ID, Epoch: self.Epoch, Slots: 4, SlotBytes: 1 << 22, PeerTimeout: s.timeout})
+	require.NoError(s.t, err)
+	require.NoError(s.t, ep.Serve(l))
+	var knowing sync.WaitGroup
+	knowing.Go(func() {
+		for {
+			v, err := p.session.Next(context.Background())
+			if err != nil {
+				return
+			}
+			for _, m := range v.Of(cluster.Attention) {
+				_ = ep.SetPeer(m.ID, m.Addr, m.Epoch) // fails once the endpoint is closed
+			}
+		}
+	})
+	s.t.Cleanup(func() {
+		p.session.Close()
+		knowing.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
+		defer cancel()
+		_ = ep.Close(ctx) // nobody says goodbye
+	})
+	return p
+}
+
+// TestExpertThatStandsStillIsLetGo: an attention node that waits for an expert node
+// tells so, and it is the expert node that goes.
+func TestExpertThatStandsStillIsLetGo(t *testing.T) {
+	s := newStage(t)
+	expert := s.deaf()
+	o := nodeOptions()
+	o.PeerTimeout, o.Transport = s.timeout, "tcp"
+	n, err := deploy.NewNode(s.model, deploy.NodeOptions{
+		Options: o, Role: cluster.Attention, Control: s.url, Listen: "127.0.0.1:0", Version: "test",
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = n.Run(ctx) })
+	defer func() {
+		cancel()
+		running.Wait()
+		require.NoError(t, n.Close())
+	}()
+	s.capacity(o.MaxNumSeqs)
+	_, err = ask(bounded(t), s.control.Engine, serve.Request{Prompt: []int32{1, 2, 3}, MaxTokens: 3, Logprobs: -1, PromptLogprobs: -1})
+	var unavailable *serve.UnavailableError
+	require.ErrorAs(t, err, &unavailable)
+	require.ErrorContains(t, err, expert.session.Self.ID)
+	require.NotContains(t, err.Error(), "context canceled")
+	require.Contains(t, s.control.Members.Gone(expert.session.Self.ID), "it lives and has not moved for")
 }
 
 // TestAddressesOfTheDoorAreM2Ns: what the front end admits, m2n can use.

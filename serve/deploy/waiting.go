@@ -32,41 +32,48 @@ type waiting struct {
 	been  bool      // a member
 	since time.Time // of the first failure to join in a row; zero: the last one did not fail
 	said  time.Time
-	kind  string // of what was said
+	kind  kind // of what was said
 }
 
 // tell notes why the node is not a member, and logs it unless it has just said so.
 func (w *waiting) tell(now time.Time, err error) {
 	var join *joinError
 	if !errors.As(err, &join) {
-		w.been, w.since, w.kind = true, time.Time{}, ""
+		w.been, w.since, w.kind = true, time.Time{}, nothing
 		w.log.Log(context.Background(), lossLevel(err), "not a member of the cluster any more, trying to join", "reason", err)
 		return
 	}
 	if w.since.IsZero() {
 		w.since = now
 	}
-	kind := joinKind(err)
-	if kind == w.kind && now.Sub(w.said) < sayAgain {
+	k := joinKind(err)
+	if k == w.kind && now.Sub(w.said) < sayAgain {
 		return
 	}
-	w.kind, w.said = kind, now
+	w.kind, w.said = k, now
 	level := slog.LevelInfo
 	waited := now.Sub(w.since)
-	if waited >= longWhile && (w.been || kind != absent) { // else the front end has not been started
+	if waited >= longWhile && (w.been || k != absent) { // else the front end has not been started
 		level = slog.LevelWarn
 	}
-	w.log.Log(context.Background(), level, kind+", trying to join", "waited", waited.Round(time.Second), "reason", err)
+	args := []any{"waited", waited.Round(time.Second), "reason", err}
+	if k == absent {
+		w.log.Log(context.Background(), level, "waiting for the front end, trying to join", args...)
+	} else {
+		w.log.Log(context.Background(), level, "waiting to be admitted, trying to join", args...)
+	}
 }
 
-// Kinds of failures to join.
+// kind is one of failures to join.
+type kind int
+
 const (
-	absent  = "waiting for the front end"
-	refused = "waiting to be admitted"
+	nothing kind = iota
+	absent       // nobody is reached at the front end's address
+	refused      // the front end is there, and does not admit the node
 )
 
-// joinKind tells a front end that nobody is reached at from one that admits nobody.
-func joinKind(err error) string {
+func joinKind(err error) kind {
 	var dial *net.OpError
 	var name *net.DNSError
 	if errors.As(err, &dial) && dial.Op == "dial" || errors.As(err, &name) {

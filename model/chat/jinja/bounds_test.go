@@ -96,3 +96,21 @@ func TestMessagesAreShort(t *testing.T) {
 		require.Less(t, len(err.Error()), 2*longestMessage)
 	}
 }
+
+// TestHostileSourcesEnd: to read a template takes time in proportion to it.
+func TestHostileSourcesEnd(t *testing.T) {
+	for _, part := range []string{
+		"{{", "{%", "{#", "{# #}", "{{ a }}", "{{ a", "{% raw %}", "{% raw %}{% endraw %}", "{% if a %}", "{% if a %}{% endif %}",
+		"{% set a = b %}", "{% set a = messages %}{% for m in a %}{% for c in m.content %}{% endfor %}{% endfor %}",
+		"'", "\\", "{{ '\\", "\n", " ", "{{ 9", "{{ a.b", "{{ a|b", "{{ [", "{{ {1:", "{{ a if b else ", "{{ a ~ b", "{% macro a() %}",
+	} {
+		source := strings.Repeat(part, 50_000/len(part))
+		for _, s := range []string{source, "{{ " + source, "{{ " + source + " }}"} {
+			tmpl, err := Parse(s)
+			if err == nil {
+				tmpl.LoopsOver("messages", "content")
+				tmpl.Asks("string")
+			}
+		}
+	}
+}
