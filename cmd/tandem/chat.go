@@ -38,6 +38,7 @@ each line of standard input is a message.
 
 // Validate refuses flags that would change nothing.
 func (c *ChatCmd) Validate(command *kong.Context) error {
+	c.Model = c.name(command, c.Model)
 	return errors.Join(c.check(command), c.pick(command))
 }
 

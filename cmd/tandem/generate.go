@@ -137,7 +137,10 @@ type GenerateCmd struct {
 }
 
 // Validate refuses flags that would change nothing.
-func (c *GenerateCmd) Validate(command *kong.Context) error { return c.check(command) }
+func (c *GenerateCmd) Validate(command *kong.Context) error {
+	c.Model = c.name(command, c.Model)
+	return c.check(command)
+}
 
 // Run prints the prompt's continuation.
 func (c *GenerateCmd) Run(log *slog.Logger, s *screen) error {

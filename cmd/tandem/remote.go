@@ -44,6 +44,15 @@ func (f *serverFlags) check(command *kong.Context) error {
 	return err
 }
 
+// name is the model's name at the server, as far as the command line tells it: the
+// environment's model is a folder.
+func (f *serverFlags) name(command *kong.Context, model string) string {
+	if f.URL != "" && !given(command, "model") {
+		return ""
+	}
+	return model
+}
+
 // base is the URL below which the API's paths are.
 func (f *serverFlags) base() (string, error) {
 	text := f.URL
