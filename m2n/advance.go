@@ -24,6 +24,9 @@ type advance struct {
 	suspect bool // it was too little when the watchdog last looked
 }
 
+// begin is called before there is a reader or a watchdog.
+func (a *advance) begin(now time.Duration, at standing) { a.since, a.at = now, at }
+
 // note is the reader's.
 func (a *advance) note(bytes int, at standing) {
 	a.mu.Lock()

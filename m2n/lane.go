@@ -80,7 +80,7 @@ func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
 	n := &lane{link: l, conn: conn, sums: sums, idle: idle, busy: true} // until open: the handshake writes
 	cfg := l.pair.ep.cfg
 	n.in = newAssembler(bounds{header: cfg.HeaderBytes, spans: maxSpans, body: cfg.SlotBytes}, n)
-	n.advance.note(0, n.in.standing())
+	n.advance.begin(now(), n.in.standing())
 	n.heard.Store(int64(now()))
 	n.spoke.Store(int64(now()))
 	return n
