@@ -135,7 +135,9 @@ func (t *Tokenizer) checkPrefix(want bool) error {
 // beginsWithBOS are the classes of transformers that look at add_bos_token and
 // add_eos_token, with what the first is where it is missing; they put these tokens
 // around a text instead of what tokenizer.json's post-processor adds. All others
-// leave that to tokenizer.json.
+// leave that to tokenizer.json, and so do these here where neither field is there:
+// transformers 4 and 5 then differ. (5 does not look at the fields at all; with a
+// tokenizer.json that says the same the two agree.)
 var beginsWithBOS = map[string]bool{
 	"LlamaTokenizer": true, "CodeLlamaTokenizer": true, "GemmaTokenizer": true, "CohereTokenizer": true,
 	"GPTNeoXTokenizer": false,
@@ -144,7 +146,7 @@ var beginsWithBOS = map[string]bool{
 // applyAround does what add_bos_token and add_eos_token ask for.
 func (t *Tokenizer) applyAround(s *settings) error {
 	bos, knows := beginsWithBOS[strings.TrimSuffix(s.class, "Fast")]
-	if !knows {
+	if !knows || s.bos == nil && s.eos == nil {
 		return nil
 	}
 	var before, behind []int32
