@@ -30,7 +30,7 @@ type substitution struct {
 }
 
 // substitutions are all that is changed in a block before it runs. What can be
-// provided is provided instead: see newReader.
+// provided is provided instead: see folder.
 var substitutions = []substitution{
 	{regexp.MustCompile(`\b10\.0\.0\.\d+:\d+\b`), "addresses of other machines: ports of this one, at an address that is not loopback where it has one",
 		func(r *reader, address string) string { return r.local(address) }},
