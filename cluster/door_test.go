@@ -130,7 +130,7 @@ func TestIdleConnectionsShutNobodyOut(t *testing.T) {
 	var reading sync.WaitGroup
 	for _, c := range idle {
 		reading.Go(func() {
-			_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+			_ = c.SetReadDeadline(time.Now().Add(3 * time.Second)) // those that are closed say so sooner
 			if _, err := io.Copy(io.Discard, c); isTimeout(err) {
 				open.Add(1)
 			}
