@@ -248,10 +248,10 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 	return err
 }
 
-// stopping says that the loop was told to end, and why where that is known.
+// stopping says why the loop was told to end: the cause, where it is known.
 func stopping(ctx context.Context) string {
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return fmt.Sprintf("the attention node is stopping: %v", cause)
+		return cause.Error()
 	}
 	return "the attention node is stopping"
 }

@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -12,7 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
+	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
 	"github.com/tandem-moe/tandem/serve/remote"
@@ -105,7 +108,7 @@ func (s *stage) joinAt(role cluster.Role, moves bool, addr string) *puppet {
 	}, s.timeout)
 	require.NoError(s.t, err)
 	p.session.Tell(p.progress)
-	require.NoError(s.t, p.session.Ready())
+	require.NoError(s.t, errors.Join(p.session.Weights(s.digests(role)), p.session.Ready()))
 	ctx, cancel := context.WithCancel(context.Background())
 	var working sync.WaitGroup
 	s.t.Cleanup(func() {
@@ -115,6 +118,7 @@ func (s *stage) joinAt(role cluster.Role, moves bool, addr string) *puppet {
 		client.CloseIdleConnections()
 	})
 	if role == cluster.Attention {
+		require.NoError(s.t, p.session.Reach(nil))
 		self, o := p.session.Self, nodeOptions()
 		offer := serve.Offer{
 			Node: self.ID, Epoch: self.Epoch, PageTokens: 16, MaxNumSeqs: 4, MaxBatchedTokens: o.MaxBatchedTokens,
@@ -123,6 +127,26 @@ func (s *stage) joinAt(role cluster.Role, moves bool, addr string) *puppet {
 		working.Go(func() { _ = p.client.Run(ctx, p.session.Client(), s.url, offer, p) })
 	}
 	return p
+}
+
+// digests are those of the weights of a role, which a puppet claims to have loaded.
+func (s *stage) digests(role cluster.Role) []uint64 {
+	s.t.Helper()
+	part := model.Role{Part: model.AttentionPart}
+	if role == cluster.Expert {
+		part = s.model.Spec.AllExperts()
+	}
+	c, err := layer.Tie(s.model.Checkpoint, s.model.Spec)
+	require.NoError(s.t, err)
+	refs, err := c.Weights(part)
+	require.NoError(s.t, err)
+	digests, err := s.model.Checkpoint.Digests(s.t.Context(), refs, 1)
+	require.NoError(s.t, err)
+	list := make([]uint64, len(digests))
+	for i, d := range digests {
+		list[i] = uint64(d)
+	}
+	return list
 }
 
 // capacity waits until attention nodes take so many requests.

@@ -145,10 +145,10 @@ func TestForeignTensorsAreRefused(t *testing.T) {
 	}
 	_, err = deploy.NewControl(m, deploy.Options{}, "test")
 	require.ErrorContains(t, err, foreign[0])
-	_, err = deploy.NewNode(m, deploy.NodeOptions{Role: "expert"})
+	_, err = deploy.NewNode(m, deploy.NodeOptions{Role: "expert", Listen: "127.0.0.1:0"})
 	require.ErrorContains(t, err, foreign[0])
 	require.NotContains(t, err.Error(), foreign[2], "an expert node judges experts")
-	_, err = deploy.NewNode(m, deploy.NodeOptions{Role: "attention"})
+	_, err = deploy.NewNode(m, deploy.NodeOptions{Role: "attention", Listen: "127.0.0.1:0"})
 	require.ErrorContains(t, err, foreign[2])
 	require.NotContains(t, err.Error(), foreign[0])
 }
