@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -66,7 +67,7 @@ func (c *ChatCmd) Run(log *slog.Logger, s *screen) error {
 		return err
 	}
 	defer lines.close()
-	talk := conversation{partner: p, screen: s, out: output(os.Stdout), patient: lines.interactive}
+	talk := conversation{partner: p, screen: s, out: output(os.Stdout), patient: lines.interactive, interrupts: lines.interrupts}
 	if c.System != "" {
 		talk.messages = append(talk.messages, message{"system", c.System})
 	}
@@ -123,15 +124,14 @@ type conversation struct {
 	out      io.Writer
 	patient  bool // with failures: somebody is there to try again
 	messages []message
+	// interrupts end an answer; nil: those of the time of the answer do.
+	interrupts <-chan os.Signal
 }
 
 // turn answers a line. Ctrl-C ends the answer, and what there is of it is part of
 // the conversation; a line without an answer is not.
 func (c *conversation) turn(line string) error {
-	ctx, stop := context.Background(), func() {}
-	if c.patient {
-		ctx, stop = signal.NotifyContext(ctx, os.Interrupt)
-	}
+	ctx, stop := c.interruptible()
 	defer stop()
 	asked := append(c.messages, message{"user", line})
 	answer, err := c.partner.answer(ctx, asked, c.out)
@@ -151,6 +151,30 @@ func (c *conversation) turn(line string) error {
 		return nil
 	}
 	return err
+}
+
+// interruptible returns a context that an interrupt ends, where somebody is there to
+// interrupt.
+func (c *conversation) interruptible() (context.Context, func()) {
+	switch {
+	case !c.patient:
+		return context.Background(), func() {}
+	case c.interrupts == nil:
+		return signal.NotifyContext(context.Background(), os.Interrupt)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		select {
+		case <-c.interrupts:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		cancel()
+		waiting.Wait()
+	}
 }
 
 // localPartner is a model in this process.

@@ -21,6 +21,7 @@ type keyboard struct {
 	master *os.File
 	shown  chan string
 	all    strings.Builder // what was shown
+	seen   int             // how much of it has been looked at
 	done   chan error
 	kill   func()
 }
@@ -80,11 +81,15 @@ func (k *keyboard) keys(text string) {
 	require.NoError(k.t, err)
 }
 
-// sees waits until something new is shown that matches.
+// sees waits until something is shown that matches, behind what was seen before.
 func (k *keyboard) sees(pattern string) {
 	k.t.Helper()
-	re, late, since := regexp.MustCompile(pattern), time.After(patience), k.all.Len()
-	for !re.MatchString(k.all.String()[since:]) {
+	re, late := regexp.MustCompile(pattern), time.After(patience)
+	for {
+		if at := re.FindStringIndex(k.all.String()[k.seen:]); at != nil {
+			k.seen += at[1]
+			return
+		}
 		select {
 		case text, open := <-k.shown:
 			if !open {

@@ -23,8 +23,11 @@ const prompt = "> "
 // lines are typed, or come from a file. next returns io.EOF after the last one.
 type lines struct {
 	interactive bool
-	next        func() (string, error)
-	close       func()
+	// interrupts are those of Ctrl-C between a line and the next one: an answer that
+	// they are to end begins a moment after its line. nil: Ctrl-C is not caught.
+	interrupts <-chan os.Signal
+	next       func() (string, error)
+	close      func()
 }
 
 // plainLines are those of a file, or of a terminal that cannot edit them: typed says
@@ -78,8 +81,18 @@ func editedLines(h *history) (*lines, error) {
 		case <-done:
 		}
 	}()
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt)
 	e := &edited{editor, h}
-	return &lines{interactive: true, next: e.next, close: func() {
+	next := func() (string, error) {
+		select {
+		case <-interrupts: // it came too late for the answer before
+		default:
+		}
+		return e.next()
+	}
+	return &lines{interactive: true, interrupts: interrupts, next: next, close: func() {
+		signal.Stop(interrupts)
 		signal.Stop(ended)
 		close(done)
 		_ = editor.Close()
