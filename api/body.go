@@ -111,7 +111,7 @@ func checkMediaType(header string) error {
 	}
 	return &Error{
 		Status: http.StatusUnsupportedMediaType, Type: "invalid_request_error", Code: "unsupported_media_type",
-		Message: "the header Content-Type must be application/json, and is " + clip(header),
+		Message: "the header Content-Type must be application/json, and is " + clipped(header),
 	}
 }
 

@@ -210,7 +210,7 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{
 			Status: http.StatusNotFound, Type: "invalid_request_error", Code: "not_found",
-			Message: "there is no " + clip(r.URL.Path) + " here: / says what there is",
+			Message: "there is no " + clipped(r.URL.Path) + " here: / says what there is",
 		})
 	})
 }
@@ -307,7 +307,7 @@ func (s *Server) checkModel(name string) error {
 func noModel(name string) *Error {
 	return &Error{
 		Status: http.StatusNotFound, Type: "invalid_request_error", Param: "model", Code: "model_not_found",
-		Message: "the model `" + clip(name) + "` does not exist here",
+		Message: "the model `" + clipped(name) + "` does not exist here",
 	}
 }
 
