@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"net/http"
 	"strings"
@@ -27,9 +28,7 @@ func (s *Server) warn(w http.ResponseWriter, r *http.Request, warnings []string)
 	for _, text := range warnings {
 		w.Header().Add("Warnings", text)
 	}
-	if more, ok := s.warned.now(); ok {
-		s.cfg.Log.Warn("a request has fields that change nothing", "path", r.URL.Path, "id", visitOf(w).id, "warnings", warnings, "unsaid", more)
-	}
+	s.log.Limited(slog.LevelWarn, "a request has fields that change nothing", "path", r.URL.Path, "id", visitOf(w).id, "warnings", warnings)
 }
 
 // body reads a request's JSON, as fast as a client has to send it. It never holds
@@ -112,7 +111,7 @@ func checkMediaType(header string) error {
 	}
 	return &Error{
 		Status: http.StatusUnsupportedMediaType, Type: "invalid_request_error", Code: "unsupported_media_type",
-		Message: "the header Content-Type must be application/json, and is " + clip(header),
+		Message: "the header Content-Type must be application/json, and is " + clipped(header),
 	}
 }
 

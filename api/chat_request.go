@@ -265,7 +265,7 @@ func partRule(p *Parser) func(into *string) rule {
 				return wrongType(name, "an object", raw)
 			}
 			if part := typeOf(raw); part != "text" {
-				return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is", clip(part)))
+				return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is", clipped(part)))
 			}
 			return fields{
 				"type": harmless, "text": text(into),
@@ -359,7 +359,7 @@ func toolRule(into *Raw) rule {
 			return wrongType(name, "an object", raw)
 		}
 		if tool := typeOf(raw); tool != "function" {
-			return unsupported(join(name, "type"), fmt.Sprintf("tools of type %q are not understood; only \"function\" is", clip(tool)))
+			return unsupported(join(name, "type"), fmt.Sprintf("tools of type %q are not understood; only \"function\" is", clipped(tool)))
 		}
 		*into = without(raw, "cache_control")
 		return nil

@@ -7,12 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/internal/ratelog"
 )
 
 // TestIdlest: whose connection is dropped, and which.
@@ -80,12 +81,12 @@ func pipe(t *testing.T) (server, client net.Conn) {
 	return server, client
 }
 
-// TestAcceptErrors: errors that pass are survived and told of once; a process with
+// TestAcceptErrors: errors that pass are survived and told of; a process with
 // too many open files closes the idlest connection; others end the listener.
 func TestAcceptErrors(t *testing.T) {
 	var log bytes.Buffer
 	results := make(chan any, 64)
-	l := newListener(pipes{results}, 8, slog.New(slog.NewTextHandler(&log, nil)))
+	l := newListener(pipes{results}, 8, ratelog.New(slog.New(slog.NewTextHandler(&log, nil))))
 	defer l.Close()
 	first, client := pipe(t)
 	results <- first
@@ -102,8 +103,7 @@ func TestAcceptErrors(t *testing.T) {
 	_, err = client.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF, "the idlest connection is not closed")
 	require.Len(t, l.table.all, 1)
-	require.Equal(t, 1, strings.Count(log.String(), "could not be accepted"), log.String())
-	require.Contains(t, log.String(), "level=WARN")
+	require.Contains(t, log.String(), `level=WARN msg="a connection could not be accepted; the server goes on" error="accept tcp: too many open files"`)
 
 	broken := errors.New("broken")
 	results <- broken
@@ -160,18 +160,4 @@ func TestDropSecured(t *testing.T) {
 	_, err := client.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
 	require.Empty(t, table.all)
-}
-
-func TestRare(t *testing.T) {
-	var r rare
-	start := time.Unix(0, 0)
-	for i, want := range []struct {
-		after time.Duration
-		left  int
-		ok    bool
-	}{{0, 0, true}, {1, 0, false}, {rarely - 1, 0, false}, {rarely, 2, true}, {rarely + 1, 0, false}, {2 * rarely, 1, true}} {
-		left, ok := r.at(start.Add(want.after))
-		require.Equal(t, want.ok, ok, i)
-		require.Equal(t, want.left, left, i)
-	}
 }

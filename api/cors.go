@@ -33,7 +33,7 @@ func (s *Server) preflight(a *answer, r *http.Request) (answered bool) {
 	if !allowed {
 		writeError(a, &Error{
 			Status: http.StatusForbidden, Type: "invalid_request_error", Code: "origin_not_allowed",
-			Message: "pages of " + clip(origin) + " may not use this server: its operator can allow them (--allow-origin)",
+			Message: "pages of " + clipped(origin) + " may not use this server: its operator can allow them (--allow-origin)",
 		})
 		return true
 	}

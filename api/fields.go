@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/clip"
 )
 
 // A rule takes the value of a field. It is not called for null, which is the
@@ -39,9 +41,9 @@ func (f fields) take(p *Parser, path string, m member) error {
 // join names a field of an object.
 func join(path, key string) string {
 	if path == "" {
-		return clip(key)
+		return clipped(key)
 	}
-	return path + "." + clip(key)
+	return path + "." + clipped(key)
 }
 
 func wrongType(name, want string, raw []byte) *Error {
@@ -131,20 +133,13 @@ func outOfRange(name string, raw []byte, low, high any) *Error {
 }
 
 // short is a value for a message.
-func short(raw []byte) string { return clip(string(raw[:min(len(raw), clipped+1)])) }
+func short(raw []byte) string { return clipped(string(raw[:min(len(raw), maxQuoted+1)])) }
 
-// clipped is how much of a client's text a message has, in bytes.
-const clipped = 80
+// maxQuoted is how much of a client's text a message repeats, in bytes.
+const maxQuoted = 80 + len("…")
 
-// clip is a client's text for a message.
-func clip(text string) string { return clipTo(text, clipped) }
-
-func clipTo(text string, most int) string {
-	if len(text) > most {
-		return text[:most] + "…"
-	}
-	return text
-}
+// clipped is a client's text for a message.
+func clipped(text string) string { return clip.Text(text, maxQuoted) }
 
 // list takes a list of at most most values.
 func list[T any](item func(*T) rule, most int) func(*[]T) rule {

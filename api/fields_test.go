@@ -42,12 +42,15 @@ func TestUnknownFields(t *testing.T) {
 			var log bytes.Buffer
 			cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 			s := api.NewServer(cfg)
-			for range 3 {
+			const asked = 30
+			for range asked {
 				w := ask(t, s, "POST", c.path, c.body)
 				require.Equal(t, 200, w.Code, w.Body)
 				require.Equal(t, c.want, w.Header().Values("Warnings"))
 			}
-			require.Equal(t, 1, strings.Count(log.String(), "change nothing"), log.String())
+			lines := strings.Count(log.String(), "change nothing")
+			require.Greater(t, lines, 0)
+			require.Less(t, lines, asked, "the log is bounded")
 
 			if !strings.HasPrefix(c.want[0], "unknown") {
 				return

@@ -235,14 +235,14 @@ func checkMembers(raw []byte) error {
 	seen := map[string]bool{}
 	return eachMember(raw, func(m member) error {
 		if seen[m.key] {
-			return &fault{"." + clip(m.key), "is given twice"}
+			return &fault{"." + clipped(m.key), "is given twice"}
 		}
 		if len(seen) == maxMembers {
 			return &fault{"", fmt.Sprintf("has more than %d fields", maxMembers)}
 		}
 		seen[m.key] = true
 		if err := checkValue(m.raw); err != nil {
-			return inside(err, "."+clip(m.key))
+			return inside(err, "."+clipped(m.key))
 		}
 		return nil
 	})

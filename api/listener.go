@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tandem-moe/tandem/internal/ratelog"
 )
 
 // listener accepts connections into a table, and survives what goes wrong with one
@@ -14,21 +16,17 @@ import (
 type listener struct {
 	net.Listener
 	table *connections
-	log   *slog.Logger
-	warn  rare
+	log   *ratelog.Logger
 
 	once   sync.Once
 	closed chan struct{}
 }
 
-func newListener(l net.Listener, most int, log *slog.Logger) *listener {
+func newListener(l net.Listener, most int, log *ratelog.Logger) *listener {
 	own := &listener{Listener: l, log: log, closed: make(chan struct{})}
-	dropped := rare{}
 	own.table = newConnections(most, func(c *connection) {
-		if more, ok := dropped.now(); ok {
-			log.Warn("as many connections are open as may be: the idlest is closed for each new one",
-				"limit", most, "client", c.RemoteAddr().String(), "unsaid", more)
-		}
+		log.Limited(slog.LevelWarn, "as many connections are open as may be: the idlest is closed for each new one",
+			"limit", most, "client", c.RemoteAddr().String())
 	})
 	return own
 }
@@ -64,9 +62,7 @@ func (l *listener) Accept() (net.Conn, error) {
 // files: who has connected before then waits in the kernel's queue no longer than
 // that takes.
 func (l *listener) recover(err error) {
-	if more, ok := l.warn.now(); ok {
-		l.log.Warn("a connection could not be accepted; the server goes on", "error", err, "unsaid", more)
-	}
+	l.log.Limited(slog.LevelWarn, "a connection could not be accepted; the server goes on", "error", err)
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		l.table.shed()
 	}

@@ -281,7 +281,7 @@ func (s *Sampling) logitBias(name string, raw []byte) error {
 	return eachMember(raw, func(m member) error {
 		id, err := strconv.ParseInt(m.key, 10, 32)
 		if err != nil || id < 0 {
-			return invalid(name, "%s: %q is not a token id", name, clip(m.key))
+			return invalid(name, "%s: %q is not a token id", name, clipped(m.key))
 		}
 		bias := new(float64)
 		if err := decimal(-100, 100)(bias)(join(name, m.key), m.raw); err != nil {

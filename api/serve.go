@@ -26,7 +26,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		ErrorLog:          connlog.New(s.cfg.Log, slog.LevelDebug).Server(),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
-	accepting := newListener(listener, s.cfg.Limits.Connections, s.cfg.Log)
+	accepting := newListener(listener, s.cfg.Limits.Connections, s.log)
 	server.ConnState, server.ConnContext = accepting.table.observe, withConnection
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(accepting) }()

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandem-moe/tandem/internal/ratelog"
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/serve/completion"
 )
@@ -150,7 +151,7 @@ type Server struct {
 	mux    *http.ServeMux
 	gate   *gate
 	bodies *budget
-	warned rare
+	log    *ratelog.Logger // cfg.Log
 	desk   *desk
 	// origins are those whose pages may use the server.
 	origins []string
@@ -173,7 +174,7 @@ func NewServer(cfg Config) *Server {
 		cfg.Ready = func() error { return nil }
 	}
 	s := &Server{
-		cfg: cfg, mux: http.NewServeMux(), gate: newGate(), bodies: &budget{limit: cfg.Limits.Bodies}, desk: newDesk(cfg.Limits.Body),
+		cfg: cfg, mux: http.NewServeMux(), gate: newGate(), log: ratelog.New(cfg.Log), bodies: &budget{limit: cfg.Limits.Bodies}, desk: newDesk(cfg.Limits.Body),
 		keys: digests(cfg.APIKeys), origins: cfg.origins(),
 	}
 	s.routes()
@@ -209,7 +210,7 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{
 			Status: http.StatusNotFound, Type: "invalid_request_error", Code: "not_found",
-			Message: "there is no " + clip(r.URL.Path) + " here: / says what there is",
+			Message: "there is no " + clipped(r.URL.Path) + " here: / says what there is",
 		})
 	})
 }
@@ -306,7 +307,7 @@ func (s *Server) checkModel(name string) error {
 func noModel(name string) *Error {
 	return &Error{
 		Status: http.StatusNotFound, Type: "invalid_request_error", Param: "model", Code: "model_not_found",
-		Message: "the model `" + clip(name) + "` does not exist here",
+		Message: "the model `" + clipped(name) + "` does not exist here",
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tandem-moe/tandem/internal/clip"
 	"github.com/tandem-moe/tandem/serve/completion"
 )
 
@@ -43,7 +44,7 @@ func (s *Server) note(a *answer, r *http.Request) {
 		return
 	}
 	line := []slog.Attr{
-		slog.String("method", clip(r.Method)), slog.String("path", clip(r.URL.Path)), slog.Int("status", a.status),
+		slog.String("method", clipped(r.Method)), slog.String("path", clipped(r.URL.Path)), slog.Int("status", a.status),
 		milliseconds("duration_ms", time.Since(a.began)), slog.String("client", r.RemoteAddr), slog.String("id", a.id),
 	}
 	if a.counted {
@@ -53,7 +54,7 @@ func (s *Server) note(a *answer, r *http.Request) {
 		line = append(line, milliseconds("first_token_ms", a.first.Sub(a.began)))
 	}
 	if a.failed != "" {
-		line = append(line, slog.String("error", clipTo(a.failed, 256)))
+		line = append(line, slog.String("error", clip.Text(a.failed, 256)))
 	}
 	s.cfg.Log.LogAttrs(context.Background(), level, "request", line...)
 }

@@ -1,13 +1,13 @@
 package cluster
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/tandem-moe/tandem/internal/hostport"
 )
 
 // transports are those by which nodes reach each other, in m2n's words.
@@ -23,37 +23,15 @@ func ParseAddr(addr string) error {
 			return fmt.Errorf("address %q: want TRANSPORT:HOST:PORT, such as tcp:10.0.0.1:7000", addr)
 		}
 	}
-	host, port, err := net.SplitHostPort(rest)
+	host, port, err := hostport.Split(rest)
 	if err == nil {
-		err = parseHostPort(host, port)
+		err = hostport.CheckPort(port, 1)
+	}
+	if err == nil {
+		err = hostport.CheckHost(host)
 	}
 	if err != nil {
-		return fmt.Errorf("address %q: want TRANSPORT:HOST:PORT: %w", addr, withoutAddr(err))
-	}
-	return nil
-}
-
-// withoutAddr leaves out what is quoted already.
-func withoutAddr(err error) error {
-	var e *net.AddrError
-	if errors.As(err, &e) {
-		return errors.New(e.Err)
-	}
-	return err
-}
-
-// parseHostPort checks a literal address, or a name, and a number.
-func parseHostPort(host, port string) error {
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("port %q, want a number from 1 to 65535", port)
-	}
-	literal, _, _ := strings.Cut(host, "%") // the zone of a link-local one
-	if net.ParseIP(literal) != nil && printable(host) {
-		return nil
-	}
-	letters := strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-	if host == "" || letters != "" {
-		return fmt.Errorf("host %q, want an IP address or a name", host)
+		return fmt.Errorf("address %q: want TRANSPORT:HOST:PORT: %w", addr, err)
 	}
 	return nil
 }

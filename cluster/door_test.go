@@ -74,7 +74,7 @@ func TestHelloIsCheckedAtTheDoor(t *testing.T) {
 		"Hello.addr is 0":            func(h *tandemv1.Hello) { h.Addr = "" },
 		"Hello.addr is 5000":         func(h *tandemv1.Hello) { h.Addr = strings.Repeat("x", 5000) },
 		"want TRANSPORT:HOST:PORT":   func(h *tandemv1.Hello) { h.Addr = "garbage" },
-		"want a number from 1":       func(h *tandemv1.Hello) { h.Addr = "tcp:host:70000" },
+		"is no number from 1":       func(h *tandemv1.Hello) { h.Addr = "tcp:host:70000" },
 		`want an IP address or a`:    func(h *tandemv1.Hello) { h.Addr = "tcp:a\x1bc:1" },
 		"cannot be printed":          func(h *tandemv1.Hello) { h.Identity.Version = "\x1b]0;title\a" },
 		"Hello.place is -5":          func(h *tandemv1.Hello) { h.Place = proto.Int64(-5) },

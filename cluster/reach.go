@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/tandem-moe/tandem/internal/clip"
 )
 
 // Unreached is an attention node that has no connection with an expert node,
@@ -25,15 +27,12 @@ const (
 
 // cleaned is a reason that fits into a line, of a terminal too.
 func cleaned(reason string) string {
-	if len(reason) > maxReason {
-		reason = reason[:maxReason] + "…"
-	}
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return ' '
-	}, strings.ToValidUTF8(reason, ""))
+	}, clip.Text(strings.ToValidUTF8(reason, ""), maxReason))
 }
 
 // Reach notes which expert nodes an attention node cannot reach. None: it is

@@ -77,14 +77,14 @@ func TestNodesSayOfPeersWhatIsBounded(t *testing.T) {
 	r, now := meeting(t)
 	require.NoError(t, r.Reach("attention-0", []Unreached{{Expert: "expert-0", Reason: "\x1b[2J\n\xff" + strings.Repeat("é", 1000)}}, now))
 	reason := r.View().Unreached[0].Reason
-	require.LessOrEqual(t, len(reason), maxReason+len("…"))
+	require.LessOrEqual(t, len(reason), maxReason)
 	require.NotContains(t, reason, "\x1b")
 	require.NotContains(t, reason, "\n")
 	require.ErrorContains(t, r.Reach("attention-0", make([]Unreached, 3), now), "3 expert nodes, the cluster has 2")
 	require.ErrorContains(t, r.Reach("expert-0", nil, now), "no attention node")
 	require.ErrorContains(t, r.Reach("attention-9", nil, now), "not a member")
 	said := unreachedToProto([]Unreached{{Expert: "expert-0", Reason: strings.Repeat("x", 1<<20)}})
-	require.LessOrEqual(t, len(said[0].GetReason()), maxReason+len("…"), "a front end would refuse the message, and the node with it")
+	require.LessOrEqual(t, len(said[0].GetReason()), maxReason, "a front end would refuse the message, and the node with it")
 	many := View{}
 	for range 10 {
 		many.Unreached = append(many.Unreached, Unreached{Attention: "a", Expert: "b", Reason: "c"})

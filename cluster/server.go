@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tandem-moe/tandem/internal/ratelog"
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
@@ -37,7 +38,7 @@ type Server struct {
 	Judge Judge
 
 	timeout time.Duration
-	logged  func() *quietLog
+	logged  func() *ratelog.Logger
 
 	mu       sync.Mutex
 	registry *Registry
@@ -54,12 +55,12 @@ func NewServer(id Identity, settings Settings, timeout time.Duration) *Server {
 		changed:  make(chan struct{}),
 	}
 	s.registry.Begin(time.Now())
-	s.logged = sync.OnceValue(func() *quietLog { return newQuietLog(cmp.Or(s.Log, slog.New(slog.DiscardHandler))) })
+	s.logged = sync.OnceValue(func() *ratelog.Logger { return ratelog.New(cmp.Or(s.Log, slog.New(slog.DiscardHandler))) })
 	return s
 }
 
 // log is where the server tells what happens.
-func (s *Server) log() *quietLog { return s.logged() }
+func (s *Server) log() *ratelog.Logger { return s.logged() }
 
 // Handler returns the path and the handler of the protocol.
 func (s *Server) Handler() (string, http.Handler) {
@@ -243,7 +244,7 @@ func (s membership) admit(ctx context.Context, messages <-chan received[tandemv1
 	}
 	self, err := s.register(hello)
 	if err != nil {
-		s.log().often("node refused", "address", hello.GetAddr(), "reason", Quoted(err))
+		s.log().Limited(slog.LevelWarn, "node refused", "address", hello.GetAddr(), "reason", Quoted(err))
 		return Member{}, refusal(err, doorOf(ctx).secure)
 	}
 	return self, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/tandem-moe/tandem/api"
+	"github.com/tandem-moe/tandem/internal/hostport"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
 	"github.com/tandem-moe/tandem/telemetry"
@@ -138,8 +139,7 @@ func microBatchesFor(control string) int {
 // loopback says whether an address can be reached from this host alone.
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+	return err == nil && hostport.IsLoopback(host)
 }
 
 // Run serves until ctx ends, and then drains.

@@ -2,13 +2,13 @@ package deploy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/hostport"
 )
 
 // addresses are where a node listens for peers, and what it tells them.
@@ -27,12 +27,12 @@ func CheckAddresses(listen, advertise string) error {
 
 func parseAddresses(listen, advertise string) (addresses, error) {
 	a := addresses{listen: listen}
-	host, port, err := splitHostPort(listen)
+	host, port, err := hostport.Split(listen)
 	if err == nil && host != "" {
-		err = checkHost(host)
+		err = hostport.CheckHost(host)
 	}
 	if err == nil {
-		err = checkPort(port, 0)
+		err = hostport.CheckPort(port, 0)
 	}
 	if err != nil {
 		return a, fmt.Errorf("--listen %q, where peers reach the node: %w; want HOST:PORT, as 10.0.0.3:7001, or HOST:0 for a free port", listen, err)
@@ -50,55 +50,20 @@ func parseAddresses(listen, advertise string) (addresses, error) {
 func splitAdvertised(s string) (host, port string, err error) {
 	host = s
 	if ip := net.ParseIP(s); ip == nil && strings.ContainsAny(s, ":[]") {
-		if host, port, err = splitHostPort(s); err != nil {
+		if host, port, err = hostport.Split(s); err != nil {
 			return "", "", err
 		}
-		if err := checkPort(port, 1); err != nil {
+		if err := hostport.CheckPort(port, 1); err != nil {
 			return "", "", err
 		}
 	}
-	if err := checkHost(host); err != nil {
+	if err := hostport.CheckHost(host); err != nil {
 		return "", "", err
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		return "", "", fmt.Errorf("%s stands for every address of a machine, and peers need one of them", host)
 	}
 	return host, port, nil
-}
-
-// splitHostPort is net's, with errors that do not repeat the text as it came.
-func splitHostPort(s string) (host, port string, err error) {
-	host, port, err = net.SplitHostPort(s)
-	var wrong *net.AddrError
-	if errors.As(err, &wrong) {
-		return "", "", errors.New(wrong.Err)
-	}
-	return host, port, err
-}
-
-// checkPort holds a port to its range.
-func checkPort(port string, least int) error {
-	if n, err := strconv.Atoi(port); err != nil || n < least || n > 65535 {
-		return fmt.Errorf("port %q is no number from %d to 65535", port, least)
-	}
-	return nil
-}
-
-// maxName is the length of the longest name of a host: RFC 1035, section 2.3.4.
-const maxName = 253
-
-// checkHost takes IP addresses and names of hosts.
-func checkHost(host string) error {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return nil
-	}
-	inName := func(r rune) bool {
-		return r == '-' || r == '.' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-	}
-	if host == "" || len(host) > maxName || strings.ContainsFunc(host, func(r rune) bool { return !inName(r) }) {
-		return fmt.Errorf("host %q is neither an IP address nor a name", host)
-	}
-	return nil
 }
 
 // path is how a node and its front end reach each other: the addresses of both, as
@@ -132,9 +97,9 @@ func ipOf(a net.Addr) netip.Addr {
 // oneHost says whether node and front end are on the same.
 func (p path) oneHost() bool { return p.front.IsLoopback() || p.front == p.here }
 
-// told is HOST:PORT that peers are told by a node that is bound at an address. Other
-// nodes may be where the front end is: what it cannot reach, they cannot.
-func (a addresses) told(bound net.Addr, p path) (string, error) {
+// advertised is the HOST:PORT that a node which is bound at an address tells its
+// peers. They may be where the front end is: what that cannot reach, they cannot.
+func (a addresses) advertised(bound net.Addr, p path) (string, error) {
 	host, port, err := net.SplitHostPort(bound.String())
 	if err != nil {
 		return "", fmt.Errorf("address %s: %w", bound, err)
@@ -151,15 +116,10 @@ func (a addresses) told(bound net.Addr, p path) (string, error) {
 		}
 		host = p.here.String()
 	}
-	if isLoopback(host) && !p.oneHost() {
+	if hostport.IsLoopback(host) && !p.oneHost() {
 		return "", fmt.Errorf("peers would be told %s, which means their own machine to those on others, and the front end at %v is on another: "+
 			"let --listen (or --advertise) name an address that they reach, as --listen %s for this machine's towards the front end",
 			net.JoinHostPort(host, port), p.front, net.JoinHostPort(p.here.String(), "0"))
 	}
 	return net.JoinHostPort(host, port), nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }

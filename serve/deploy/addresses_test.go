@@ -83,7 +83,7 @@ func TestWhatPeersAreTold(t *testing.T) {
 		require.NoError(t, err)
 		bound, err := net.ResolveTCPAddr("tcp", c.bound)
 		require.NoError(t, err)
-		told, err := a.told(bound, c.path)
+		told, err := a.advertised(bound, c.path)
 		require.Equal(t, c.told, told, c)
 		if c.says != "" {
 			require.ErrorContains(t, err, c.says)
@@ -115,7 +115,7 @@ func FuzzAddresses(f *testing.F) {
 			}
 			return
 		}
-		told, err := a.told(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 3), Port: 7001}, path{here: netip.MustParseAddr("10.0.0.3"), front: netip.MustParseAddr("10.0.0.1")})
+		told, err := a.advertised(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 3), Port: 7001}, path{here: netip.MustParseAddr("10.0.0.3"), front: netip.MustParseAddr("10.0.0.1")})
 		if err == nil {
 			_, _, err := net.SplitHostPort(told)
 			require.NoError(t, err)

@@ -130,7 +130,7 @@ func (m *membership) advertised(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", &joinError{err}
 	}
-	at, err := m.at.told(m.listener.Addr(), p)
+	at, err := m.at.advertised(m.listener.Addr(), p)
 	if err != nil {
 		return "", &localError{err}
 	}

@@ -176,21 +176,10 @@ func (r *reach) tell() error {
 	var failing []cluster.Unreached
 	for _, e := range r.experts {
 		if cause, ok := r.failing[e.ID]; ok {
-			failing = append(failing, cluster.Unreached{Expert: e.ID, Reason: clip(reasonOf(cause), maxReason)})
+			failing = append(failing, cluster.Unreached{Expert: e.ID, Reason: reasonOf(cause)})
 		}
 	}
 	return r.told(failing)
-}
-
-// maxReason is how many bytes of a reason the front end is told.
-const maxReason = 512
-
-// clip shortens a text to whole characters of at most so many bytes.
-func clip(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most-len("…")], "") + "…"
 }
 
 // reasonOf says in a line why a pair failed. The addresses are known, and a port of

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tandem-moe/tandem/internal/clip"
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 	"github.com/tandem-moe/tandem/serve"
 )
@@ -135,15 +136,7 @@ func cutReport(r serve.Report) (pieces []*tandemv1.Event, err error) {
 
 // clipped is a reason as a message may hold it.
 func clipped(s string) string {
-	s = strings.ToValidUTF8(s, string(utf8.RuneError))
-	if len(s) <= tandemv1.MaxReason {
-		return s
-	}
-	end := tandemv1.MaxReason - len("…")
-	for !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + "…"
+	return clip.Text(strings.ToValidUTF8(s, string(utf8.RuneError)), tandemv1.MaxReason)
 }
 
 // reportsOf are the reports in a message of a node, in the order in which they came.
