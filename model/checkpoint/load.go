@@ -222,48 +222,41 @@ func (c *Checkpoint) BytesOf(refs []model.Ref) (total int64) {
 }
 
 // Digests reads the given weights, up to workers at a time, and returns their
-// digests. It holds no more than a few pieces of memory, and stops at ctx's end.
+// digests. It holds one piece of memory for each worker. ctx's end, or an error,
+// stops what has not started.
 func (c *Checkpoint) Digests(ctx context.Context, refs []model.Ref, workers int) (Digests, error) {
-	list := make(Digests, len(refs))
-	var found []weight
-	for _, ref := range refs {
-		w, err := c.find(ref)
-		if err != nil {
+	found := make([]weight, len(refs))
+	for i, ref := range refs {
+		var err error
+		if found[i], err = c.find(ref); err != nil {
 			return nil, err
 		}
-		found = append(found, w)
 	}
-	order := make([]int, len(refs))
-	for i := range order {
-		order[i] = i
-	}
-	sort.SliceStable(order, func(i, j int) bool { return found[order[i]].precedes(found[order[j]]) })
-	next := make(chan int)
+	list, lent := make(Digests, len(refs)), buffers{}
 	g, running := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(next)
-		for _, i := range order {
-			select {
-			case next <- i:
-			case <-running.Done():
-				return running.Err()
+	g.SetLimit(max(workers, 1))
+	for _, i := range inOrder(found) {
+		g.Go(func() (err error) {
+			if err := running.Err(); err != nil {
+				return err
 			}
-		}
-		return nil
-	})
-	for range max(workers, 1) {
-		g.Go(func() error {
-			buffer := make([]byte, digestPiece)
-			for i := range next {
-				var err error
-				if list[i], err = found[i].pieces(buffer, false); err != nil {
-					return err
-				}
-			}
-			return nil
+			buffer := lent.take(digestPiece)
+			defer lent.put(buffer)
+			list[i], err = found[i].pieces(buffer, false)
+			return err
 		})
 	}
 	return list, g.Wait()
+}
+
+// inOrder returns the places of weights in the list, in the order of the files' bytes.
+func inOrder(weights []weight) []int {
+	order := make([]int, len(weights))
+	for i := range order {
+		order[i] = i
+	}
+	sort.SliceStable(order, func(i, j int) bool { return weights[order[i]].precedes(weights[order[j]]) })
+	return order
 }
 
 // precedes orders weights by file and offset.
