@@ -19,7 +19,7 @@ type AttentionWeights struct {
 	finalNorm kernel.Buffer
 	rope      kernel.Rope
 	layers    []attentionLayer
-	vectors   []*kernel.Buffer // all of them
+	vectors   []*kernel.Buffer // all those above, for Free
 
 	// Digests are those of the weights of model.AttentionPart, in the order of
 	// Catalogue.Weights.
@@ -29,8 +29,9 @@ type AttentionWeights struct {
 	Untied bool
 }
 
-// Free gives back the memory that does not go by itself. Nobody uses the weights any
-// more; dev is the device that they were loaded to.
+// Free gives back the vectors, which the garbage collector does not find (it finds
+// matrices). The caller sees to it that nobody uses the weights any more; dev is the
+// device that they were loaded to.
 func (w *AttentionWeights) Free(dev kernel.Device) { freeVectors(dev, w.vectors) }
 
 type attentionLayer struct {
@@ -70,7 +71,8 @@ type loader struct {
 	vectors []*kernel.Buffer
 }
 
-// free gives back the vectors that were loaded. Matrices go by themselves.
+// free gives back the vectors that were loaded. The garbage collector finds
+// matrices.
 func (l *loader) free() { freeVectors(l.dev, l.vectors) }
 
 func freeVectors(dev kernel.Device, vectors []*kernel.Buffer) {
@@ -136,7 +138,7 @@ func dtypeOf(t checkpoint.Tensor) (kernel.DType, error) {
 	return 0, fmt.Errorf("weights of type %v are not implemented", t.DType)
 }
 
-// Tie names a checkpoint's weights. A head that the configuration ties to the
+// Tie returns the names of a checkpoint's weights. A head that the configuration ties to the
 // embedding, and that the checkpoint holds with other values, counts, as in
 // transformers 5 (modeling_utils.py, tie_weights).
 func Tie(ckpt *checkpoint.Checkpoint, spec *model.Spec) (*model.Catalogue, error) {
@@ -154,8 +156,9 @@ func Tie(ckpt *checkpoint.Checkpoint, spec *model.Spec) (*model.Catalogue, error
 	return c, nil
 }
 
-// Check says where a checkpoint's tensors are not those that roles need and the
-// configuration tells, by name; see [model.Catalogue.Check].
+// Check refuses a checkpoint whose tensors do not fit the configuration, as far as
+// roles are concerned; see [model.Catalogue.Check]. The error names the tensors and,
+// where that is known, their files.
 func Check(ckpt *checkpoint.Checkpoint, c *model.Catalogue, roles ...model.Role) error {
 	err := c.Check(ckpt.Shapes(), roles...)
 	var missing *model.MissingError
@@ -186,20 +189,28 @@ func (l *loader) load(ctx context.Context, ckpt *checkpoint.Checkpoint, c *model
 // positions tokens. A checkpoint that does not fit the configuration is an error
 // that names the tensors.
 func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *model.Spec, positions int, progress Progress) (*AttentionWeights, error) {
-	role := model.Role{Part: model.AttentionPart}
 	c, err := Tie(ckpt, spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := Check(ckpt, c, role); err != nil {
+	if err := Check(ckpt, c, model.Role{Part: model.AttentionPart}); err != nil {
 		return nil, err
 	}
-	l, complete := loader{dev: dev}, false
-	defer func() {
-		if !complete {
-			l.free()
-		}
-	}()
+	l := loader{dev: dev}
+	w, err := l.attention(ctx, ckpt, c, spec, progress)
+	if err == nil {
+		w.rope, err = newRope(dev, spec.Rope, positions)
+	}
+	if err != nil {
+		l.free()
+		return nil, err
+	}
+	w.vectors = l.vectors
+	return w, nil
+}
+
+// attention loads the weights of an attention node.
+func (l *loader) attention(ctx context.Context, ckpt *checkpoint.Checkpoint, c *model.Catalogue, spec *model.Spec, progress Progress) (*AttentionWeights, error) {
 	w := &AttentionWeights{layers: make([]attentionLayer, len(c.Layers)), Untied: spec.TiedHead && !c.Tied()}
 	l.matrix(&w.embedding, c.Embedding)
 	if !c.Tied() {
@@ -209,21 +220,24 @@ func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Chec
 	for i := range c.Layers {
 		l.attentionLayer(&w.layers[i], &c.Layers[i], spec.Layers[i].Sparse)
 	}
-	if w.Digests, err = l.load(ctx, ckpt, c, role, progress); err != nil {
-		return nil, err
-	}
+	var err error
+	w.Digests, err = l.load(ctx, ckpt, c, model.Role{Part: model.AttentionPart}, progress)
 	if c.Tied() {
 		w.head = w.embedding
 	}
-	inv, scale, err := Frequencies(spec.Rope)
+	return w, err
+}
+
+func newRope(dev kernel.Device, r model.Rope, positions int) (kernel.Rope, error) {
+	inv, scale, err := Frequencies(r)
 	if err != nil {
 		return nil, err
 	}
-	if w.rope, err = dev.NewRope(inv, scale, positions); err != nil {
+	table, err := dev.NewRope(inv, scale, positions)
+	if err != nil {
 		return nil, fmt.Errorf("rotary positions: %w", err)
 	}
-	w.vectors, complete = l.vectors, true
-	return w, nil
+	return table, nil
 }
 
 func (l *loader) attentionLayer(w *attentionLayer, t *model.LayerTensors, sparse bool) {

@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// advance is what is known of a lane's getting on, between its reader, who notes,
-// and the watchdog, who looks. Signs of life say that the peer is there; they do not
-// say that a frame gets on: where a network has lost a part of one, they are taken
-// for its rest, and keep a lane alive on which nothing will ever be complete. So
-// inside of a frame more has to come than they bring.
+// advance is how far the frames of a lane have come: the lane's reader notes it, and
+// the watchdog looks. Signs of life tell that the peer is there, and not that a frame
+// gets on: where a network has lost a part of a frame, the assembler takes the signs
+// of life that follow for the rest of the frame, so that they keep a lane alive on
+// which nothing will ever be complete. So inside of a frame more bytes have to come
+// than signs of life bring.
 type advance struct {
 	mu    sync.Mutex
 	bytes uint64 // read so far
@@ -21,13 +22,14 @@ type advance struct {
 	since   time.Duration
 	from    uint64
 	frame   uint64
-	suspect bool // it was too little when the watchdog last looked
+	suspect bool // too few bytes had come when the watchdog last looked
 }
 
 // begin is called before there is a reader or a watchdog.
 func (a *advance) begin(now time.Duration, at standing) { a.since, a.at = now, at }
 
-// note is the reader's.
+// note is called by the lane's reader: so many more bytes have come, and the assembler
+// stands there.
 func (a *advance) note(bytes int, at standing) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -35,8 +37,8 @@ func (a *advance) note(bytes int, at standing) {
 	a.at = at
 }
 
-// look is the watchdog's: an error where the present frame does not get on. least is
-// how many bytes have to come within limit.
+// look is called by the watchdog. It returns an error where fewer than least bytes of
+// the present frame have come within limit.
 func (a *advance) look(now, limit time.Duration, least int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

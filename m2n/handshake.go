@@ -88,10 +88,10 @@ func brief(text string) string {
 	return text
 }
 
-// heard is a text of the peer's as it may stand in an error of this end, which may go
-// to a terminal: what cannot be printed is marked, and it is no longer than one that
-// brief makes.
-func heard(text string) string {
+// printable returns a peer's text in a form that may stand in this end's errors, which
+// may go to a terminal: a mark is in the place of each character that cannot be
+// printed, and the text is as short as brief makes it.
+func printable(text string) string {
 	return brief(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return unicode.ReplacementChar
@@ -106,7 +106,7 @@ func parseRefusal(b []byte) error {
 	if err := json.Unmarshal(b, r); err != nil {
 		return fmt.Errorf("%w: refusal: %w", ErrBadFrame, err)
 	}
-	r.Reason = heard(r.Reason)
+	r.Reason = printable(r.Reason)
 	return r
 }
 
@@ -133,7 +133,7 @@ func farewellOf(cause error) farewell {
 
 // told is the cause of the loss at the end that hears the farewell.
 func (f farewell) told() error {
-	reason := heard(f.Reason)
+	reason := printable(f.Reason)
 	for _, s := range sentinels {
 		if f.Cause == s.Error() {
 			return &toldError{reason, s}

@@ -62,8 +62,8 @@ func (e *ForeignError) Error() string {
 // Check compares the tensors of a checkpoint, by name and shape, with what roles
 // need. A missing tensor (*MissingError), another shape (*ShapeError), and a tensor
 // that would change what these roles compute (*ForeignError: a bias, a norm, a
-// layer or an expert too many) are errors; tensors that concern other roles alone are not
-// looked at.
+// layer or an expert too many) are errors. Tensors that concern other roles alone
+// are not looked at.
 func (c *Catalogue) Check(shapes map[string][]int, roles ...Role) error {
 	missing, err := c.missing(shapes, roles)
 	if err != nil {
@@ -114,7 +114,7 @@ func (c *Catalogue) Foreign(shapes map[string][]int, roles ...Role) error {
 	known := c.names()
 	e := &ForeignError{}
 	for _, name := range slices.Sorted(maps.Keys(shapes)) {
-		if known[name] || quiet(name) {
+		if known[name] || followsFromConfig(name) {
 			continue
 		}
 		part, reason := c.foreign(name)
@@ -134,7 +134,7 @@ func (c *Catalogue) Unknown(shapes map[string][]int) []string {
 	known := c.names()
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(shapes)) {
-		if _, reason := c.foreign(name); !known[name] && !quiet(name) && reason == "" {
+		if _, reason := c.foreign(name); !known[name] && !followsFromConfig(name) && reason == "" {
 			list = append(list, name)
 		}
 	}
@@ -161,9 +161,9 @@ func (c *Catalogue) all() []Ref {
 	return list
 }
 
-// quiet says of a tensor that it follows from the configuration: the tables of
-// rotary positions that old checkpoints carry.
-func quiet(name string) bool {
+// followsFromConfig says that a tensor can be computed from the configuration, and is
+// not read therefore: the tables of rotary positions that old checkpoints carry.
+func followsFromConfig(name string) bool {
 	for _, table := range []string{"inv_freq", "cos_cached", "sin_cached"} {
 		if strings.HasSuffix(name, "rotary_emb."+table) {
 			return true
@@ -172,9 +172,10 @@ func quiet(name string) bool {
 	return false
 }
 
-// foreign says of a name that is not in the catalogue whose computation the tensor
-// would change, and what the configuration has instead; no reason where it lies
-// outside of the model.
+// foreign judges a tensor whose name is not in the catalogue: which part of the model
+// it would change, and the reason why that part has no such tensor. The reason is
+// empty where the name lies outside of the model's own, so that the tensor would
+// change nothing.
 func (c *Catalogue) foreign(name string) (Part, string) {
 	rest, inLayer := strings.CutPrefix(name, "model.layers.")
 	if !inLayer {
@@ -198,7 +199,8 @@ func (c *Catalogue) foreign(name string) (Part, string) {
 	return part, c.foreignInLayer(&c.Layers[layer], rest)
 }
 
-// foreignInLayer says what a layer has instead of a tensor.
+// foreignInLayer is the reason why a layer has no tensor of a name, which is given
+// without the layer's prefix.
 func (c *Catalogue) foreignInLayer(l *LayerTensors, name string) string {
 	_, expert, isExpert := strings.Cut(name, ".experts.")
 	number, _, _ := strings.Cut(expert, ".")

@@ -166,6 +166,6 @@ func FuzzForeign(f *testing.F) {
 		told := len(c.Unknown(shapes)) == 1
 		require.False(t, attention && expert)
 		require.False(t, told && (attention || expert))
-		require.Equal(t, !attention && !expert && !told, c.names()[name] || quiet(name))
+		require.Equal(t, !attention && !expert && !told, c.names()[name] || followsFromConfig(name))
 	})
 }

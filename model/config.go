@@ -20,6 +20,10 @@ const (
 	// maxLayers and maxExperts bound lists.
 	maxLayers  = 1 << 10
 	maxExperts = 1 << 12
+	// maxAllExperts bounds the experts of all layers: a catalogue names each one's
+	// matrices before the checkpoint is looked at. The largest published models have
+	// some 25,000.
+	maxAllExperts = 1 << 17
 )
 
 // ReadSpec reads config.json at the root of fsys.
@@ -87,6 +91,8 @@ func (s *Spec) check() error {
 		return fmt.Errorf("%s: head_dim = %d is odd, and RoPE rotates pairs", ConfigFile, a.HeadDim)
 	case r.TopK > r.Experts:
 		return fmt.Errorf("%s: num_experts_per_tok = %d is more than the %d experts", ConfigFile, r.TopK, r.Experts)
+	case r.Experts*len(s.Layers) > maxAllExperts:
+		return fmt.Errorf("%s: %d layers of %d experts are more than the limit of %d experts", ConfigFile, len(s.Layers), r.Experts, maxAllExperts)
 	case len(s.SparseLayers()) == 0:
 		return fmt.Errorf("%s: mlp_only_layers and decoder_sparse_step leave no layer with experts", ConfigFile)
 	}

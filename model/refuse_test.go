@@ -49,6 +49,7 @@ func TestRefusals(t *testing.T) {
 		{q, fields{"num_attention_heads": 5, "num_key_value_heads": 5}, `does not divide hidden_size = 32`},
 		{q, fields{"head_dim": 7}, `head_dim = 7 is odd`},
 		{q, fields{"num_experts_per_tok": 9}, `num_experts_per_tok = 9 is more than the 8 experts`},
+		{q, fields{"num_hidden_layers": 1024, "num_experts": 4096}, `1024 layers of 4096 experts are more than the limit of 131072 experts`},
 		{q, fields{"num_local_experts": 4}, `num_local_experts = 4: num_experts is 8`},
 		{q, fields{"mlp_only_layers": []int{0, 1, 2, 3}}, `leave no layer with experts`},
 		{q, fields{"mlp_only_layers": []int{4}}, `mlp_only_layers = [4]: 4 is not from 0 to 3`},

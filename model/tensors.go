@@ -1,6 +1,9 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Ref names a weight in a checkpoint: a whole tensor, or a part of one that is
 // contiguous in row-major order. The zero Ref is a weight that the model does
@@ -148,29 +151,40 @@ func (c *Catalogue) Tied() bool { return c.Head.Name == c.Embedding.Name }
 // layout finds the first one with an expert in the checkpoint, or else with a
 // router, which is all that an attention node needs of a sparse block.
 func (s *Spec) layout(has func(string) bool) (layout, error) {
-	layouts := families[s.Family].names.layouts
+	layouts, sparse := families[s.Family].names.layouts, s.SparseLayers()
+	for _, l := range layouts {
+		if slices.ContainsFunc(sparse, func(i int) bool { return s.hasExpert(l, i, has) }) {
+			return l, nil
+		}
+	}
+	for _, l := range layouts {
+		if slices.ContainsFunc(sparse, func(i int) bool { return has(layerPrefix(i) + l.block + ".gate.weight") }) {
+			return l, nil
+		}
+	}
 	var tried []string
 	for _, l := range layouts {
-		for _, i := range s.SparseLayers() {
-			for e := range s.Router.Experts {
-				t := l.expert(layerPrefix(i), e, s.Router.Experts, s.ExpertIntermediate, s.Hidden)
-				if has(t.Down.Name) {
-					return l, nil
-				}
-				if i == s.SparseLayers()[0] && e == 0 {
-					tried = append(tried, t.Down.Name)
-				}
-			}
-		}
-	}
-	for _, l := range layouts {
-		for _, i := range s.SparseLayers() {
-			if has(layerPrefix(i) + l.block + ".gate.weight") {
-				return l, nil
-			}
-		}
+		tried = append(tried, s.downName(l, sparse[0], 0))
 	}
 	return layout{}, fmt.Errorf("the checkpoint has no experts and no router under a name known for %s: none like %q is there", s.Family, tried)
+}
+
+// hasExpert says whether the checkpoint has any of a layer's experts in a layout.
+func (s *Spec) hasExpert(l layout, i int, has func(string) bool) bool {
+	for e := range s.Router.Experts {
+		if has(s.downName(l, i, e)) {
+			return true
+		}
+		if l.gateUp != "" {
+			return false // all experts are in one tensor
+		}
+	}
+	return false
+}
+
+// downName is the tensor of an expert's down projection.
+func (s *Spec) downName(l layout, i, e int) string {
+	return l.expert(layerPrefix(i), e, s.Router.Experts, s.ExpertIntermediate, s.Hidden).Down.Name
 }
 
 func layerPrefix(i int) string { return fmt.Sprintf("model.layers.%d.", i) }

@@ -21,8 +21,8 @@ func (e *ReportError) Error() string {
 
 // progress is what a request's node has reported so far.
 type progress struct {
-	output  []int32        // those of the request itself among them
-	prompt  []TokenLogprob // pieces of an event that is not complete
+	output  []int32        // tokens, with those that came with the request
+	prompt  []TokenLogprob // of the first event, as far as its pieces are here
 	started bool           // its first event is complete
 }
 
@@ -34,7 +34,7 @@ func (p *progress) add(r Request, e Event, more bool, vocabulary int) (whole Eve
 	}
 	p.prompt = append(p.prompt, e.Prompt...)
 	if more {
-		return e, false, alone(e)
+		return e, false, checkPiece(e)
 	}
 	if err := p.checkEvent(r, e, vocabulary); err != nil {
 		return e, false, err
@@ -53,9 +53,9 @@ func (p *progress) add(r Request, e Event, more bool, vocabulary int) (whole Eve
 	return e, true, nil
 }
 
-// alone checks that a piece of an event has nothing but log-probabilities of the
-// prompt, some at least.
-func alone(e Event) error {
+// checkPiece checks a piece of an event that is not its last: it has log-probabilities
+// of the prompt, one at least, and nothing else.
+func checkPiece(e Event) error {
 	if len(e.Prompt) == 0 || e.HasToken || e.Logprob != nil || e.CachedTokens != 0 || e.Finish != "" {
 		return errors.New("a piece of an event that is not of the prompt")
 	}

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/tandem-moe/tandem/model/chat/jinja"
@@ -82,16 +81,6 @@ func (t *Template) Unusable() error {
 		return nil
 	}
 	return &UnusableError{t.unusable}
-}
-
-// Load reads the template in a model's folder. The error is ErrNoTemplate where
-// there is none.
-func Load(dir string) (*Template, error) {
-	t, err := LoadFS(os.DirFS(dir))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
-	return t, nil
 }
 
 // LoadFS reads the template in a model's folder. The error is ErrNoTemplate where

@@ -26,7 +26,7 @@ func newVariant(source string) (*variant, error) {
 	// transformers gives a template the string that it is sent; vLLM makes a part of
 	// it wherever parts are taken. They differ only for templates that know both, and
 	// these tell them apart by a test.
-	v.strings = !v.parts || t.Asks("string")
+	v.strings = !v.parts || t.HasTest("string")
 	return v, nil
 }
 

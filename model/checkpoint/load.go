@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -46,9 +47,20 @@ func (l Loaded) Digests(refs []model.Ref) Digests {
 	return list
 }
 
-// inFlight bounds the bytes that a load holds beside what it makes of them; a
-// larger job runs alone.
-const inFlight = 256 << 20
+// A load holds so many bytes beside what it makes of them: little, but two of the
+// largest jobs, so that one is read while another is packed, unless these are more
+// than there should be. (Of Mixtral 8x22B an expert's first two matrices, which are
+// one job, have 400 MB.) A job that is larger than the room runs alone.
+const leastRoom, mostRoom = 256 << 20, 1 << 30
+
+// roomFor is how many bytes may be in flight.
+func roomFor(tasks []task) int64 {
+	largest := int64(0)
+	for _, t := range tasks {
+		largest = max(largest, t.bytes)
+	}
+	return min(max(leastRoom, 2*largest), mostRoom)
+}
 
 // Load does all jobs, up to workers at a time, starting them in the order of
 // the files' bytes so that a disk reads forward, and returns the digests of all
@@ -61,7 +73,11 @@ func (c *Checkpoint) Load(ctx context.Context, jobs []Job, workers int, progress
 	if err != nil {
 		return nil, err
 	}
-	l := loading{count: counter{total: total, report: progress}, room: semaphore.NewWeighted(inFlight), loaded: Loaded{}}
+	size := roomFor(tasks)
+	l := loading{
+		count: counter{total: total, report: progress}, size: size, room: semaphore.NewWeighted(size),
+		buffers: buffers{most: size}, loaded: Loaded{},
+	}
 	g, running := errgroup.WithContext(ctx)
 	g.SetLimit(max(workers, 1))
 	for _, t := range tasks {
@@ -73,7 +89,8 @@ func (c *Checkpoint) Load(ctx context.Context, jobs []Job, workers int, progress
 // loading is a Load that runs.
 type loading struct {
 	count   counter
-	room    *semaphore.Weighted // of inFlight
+	size    int64               // of the room
+	room    *semaphore.Weighted // for bytes in flight
 	buffers buffers
 
 	mu     sync.Mutex
@@ -85,7 +102,7 @@ func (l *loading) run(ctx context.Context, t task) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	room := min(t.bytes, inFlight)
+	room := min(t.bytes, l.size)
 	if err := l.room.Acquire(ctx, room); err != nil {
 		return err
 	}
@@ -127,30 +144,39 @@ func (l *loading) read(weights []weight, buffer []byte) ([]Tensor, error) {
 
 // buffers lends memory of jobs to later ones.
 type buffers struct {
-	mu   sync.Mutex
-	free [][]byte
+	mu    sync.Mutex
+	free  [][]byte // from the smallest to the largest
+	bytes int64    // of all, those that are lent included
+	most  int64    // from so many on free ones make room for new ones
 }
 
-// take lends at least n bytes.
+// take lends at least n bytes: the smallest buffer that is free and has them.
 func (b *buffers) take(n int64) []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, f := range b.free {
-		if int64(len(f)) >= n {
-			b.free = slices.Delete(b.free, i, i+1)
-			return f
-		}
+	if i := b.place(n); i < len(b.free) {
+		f := b.free[i]
+		b.free = slices.Delete(b.free, i, i+1)
+		return f
 	}
-	if len(b.free) > 0 { // too small, so that it would be of use to few
-		b.free = b.free[:len(b.free)-1]
+	for len(b.free) > 0 && b.bytes+n > b.most {
+		b.bytes -= int64(len(b.free[0]))
+		b.free = slices.Delete(b.free, 0, 1)
 	}
+	b.bytes += n
 	return make([]byte, n)
+}
+
+// place is where the first free buffer of n bytes or more is, or would be.
+func (b *buffers) place(n int64) int {
+	i, _ := slices.BinarySearchFunc(b.free, n, func(f []byte, n int64) int { return cmp.Compare(int64(len(f)), n) })
+	return i
 }
 
 func (b *buffers) put(buffer []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.free = append(b.free, buffer)
+	b.free = slices.Insert(b.free, b.place(int64(len(buffer))), buffer)
 }
 
 // task is a job whose weights were found.
@@ -196,48 +222,41 @@ func (c *Checkpoint) BytesOf(refs []model.Ref) (total int64) {
 }
 
 // Digests reads the given weights, up to workers at a time, and returns their
-// digests. It holds no more than a few pieces of memory, and stops at ctx's end.
+// digests. It holds one piece of memory for each worker. ctx's end, or an error,
+// stops what has not started.
 func (c *Checkpoint) Digests(ctx context.Context, refs []model.Ref, workers int) (Digests, error) {
-	list := make(Digests, len(refs))
-	var found []weight
-	for _, ref := range refs {
-		w, err := c.find(ref)
-		if err != nil {
+	found := make([]weight, len(refs))
+	for i, ref := range refs {
+		var err error
+		if found[i], err = c.find(ref); err != nil {
 			return nil, err
 		}
-		found = append(found, w)
 	}
-	order := make([]int, len(refs))
-	for i := range order {
-		order[i] = i
-	}
-	sort.SliceStable(order, func(i, j int) bool { return found[order[i]].precedes(found[order[j]]) })
-	next := make(chan int)
+	list, lent := make(Digests, len(refs)), buffers{}
 	g, running := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(next)
-		for _, i := range order {
-			select {
-			case next <- i:
-			case <-running.Done():
-				return running.Err()
+	g.SetLimit(max(workers, 1))
+	for _, i := range inOrder(found) {
+		g.Go(func() (err error) {
+			if err := running.Err(); err != nil {
+				return err
 			}
-		}
-		return nil
-	})
-	for range max(workers, 1) {
-		g.Go(func() error {
-			buffer := make([]byte, digestPiece)
-			for i := range next {
-				var err error
-				if list[i], err = found[i].pieces(buffer, false); err != nil {
-					return err
-				}
-			}
-			return nil
+			buffer := lent.take(digestPiece)
+			defer lent.put(buffer)
+			list[i], err = found[i].pieces(buffer, false)
+			return err
 		})
 	}
 	return list, g.Wait()
+}
+
+// inOrder returns the places of weights in the list, in the order of the files' bytes.
+func inOrder(weights []weight) []int {
+	order := make([]int, len(weights))
+	for i := range order {
+		order[i] = i
+	}
+	sort.SliceStable(order, func(i, j int) bool { return weights[order[i]].precedes(weights[order[j]]) })
+	return order
 }
 
 // precedes orders weights by file and offset.

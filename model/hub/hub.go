@@ -35,7 +35,7 @@ func Find(name string, getenv func(string) string) (Folder, error) {
 	case err == nil && info.IsDir():
 		return find(name)
 	case err == nil:
-		return Folder{}, isFile(name)
+		return Folder{}, fileError(name)
 	case !errors.Is(err, fs.ErrNotExist):
 		return Folder{}, err
 	}
@@ -84,8 +84,8 @@ func Cache(getenv func(string) string) string {
 	return ""
 }
 
-// isFile says what to do where a model's name is a file.
-func isFile(path string) error {
+// fileError says what to do where a model's name is a file's.
+func fileError(path string) error {
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".gguf":
 		return fmt.Errorf("%s is a GGUF file, which is not read: use the folder of the model that it was made from, with config.json and .safetensors files", path)
@@ -95,11 +95,12 @@ func isFile(path string) error {
 	return fmt.Errorf("%s is a file: want a model's folder, with config.json and .safetensors files", path)
 }
 
-// find looks at a folder.
+// find returns the model in a folder, which is one with config.json, or a repository
+// of a cache.
 func find(dir string) (Folder, error) {
 	_, err := os.Lstat(filepath.Join(dir, model.ConfigFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return without(dir)
+		return withoutConfig(dir)
 	}
 	if err != nil {
 		return Folder{}, err
@@ -107,7 +108,7 @@ func find(dir string) (Folder, error) {
 	if _, err := os.Stat(filepath.Join(dir, model.ConfigFile)); errors.Is(err, fs.ErrNotExist) {
 		return Folder{}, fmt.Errorf("%s: %s is a link to a file that is not there: the download is not complete, or the link was copied without its blobs", dir, model.ConfigFile)
 	}
-	if err := weights(dir); err != nil {
+	if err := checkWeights(dir); err != nil {
 		return Folder{}, err
 	}
 	abs, err := filepath.Abs(dir)
@@ -127,8 +128,9 @@ func nameOf(abs string) string {
 	return filepath.Base(abs)
 }
 
-// without looks at a folder that has no config.json.
-func without(dir string) (Folder, error) {
+// withoutConfig looks for a model in a folder that has no config.json: a repository of
+// a cache has snapshots. Of any other folder it says what to name instead.
+func withoutConfig(dir string) (Folder, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return Folder{}, err
@@ -145,7 +147,7 @@ func without(dir string) (Folder, error) {
 		case ok:
 			repositories = append(repositories, strings.Replace(name, separator, "/", 1))
 		case strings.EqualFold(filepath.Ext(e.Name()), ".gguf"):
-			return Folder{}, isFile(filepath.Join(dir, e.Name()))
+			return Folder{}, fileError(filepath.Join(dir, e.Name()))
 		default:
 			if _, err := os.Stat(filepath.Join(dir, e.Name(), model.ConfigFile)); err == nil {
 				below = append(below, filepath.Join(dir, e.Name()))
@@ -194,9 +196,9 @@ func plain(commit string) bool {
 	return commit != "" && filepath.IsLocal(commit) && filepath.Base(commit) == commit && commit != "."
 }
 
-// weights says what to do where a folder has a configuration and weights of a kind
-// that is not read.
-func weights(dir string) error {
+// checkWeights refuses a folder whose weights are all of a kind that is not read, and
+// says what to do.
+func checkWeights(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err

@@ -59,6 +59,9 @@ var roles = []string{"bos_token", "eos_token", "unk_token", "sep_token", "pad_to
 // 4's, and 5's.
 var manyRoles = []string{"additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"}
 
+// allRoles are in transformers' order.
+var allRoles = slices.Concat(roles, manyRoles)
+
 // passed are the fields that change no ids here: names and versions; how texts
 // are padded, cut or returned by a caller who asks for it; how slow tokenizers
 // and conversions work; what other packages read. clean_up_tokenization_spaces
@@ -230,13 +233,13 @@ func (s *settings) readDecoder(decoder map[string]addedFields) error {
 
 // readAdded reads added_tokens.json: tokens and their ids.
 func (s *settings) readAdded(fields map[string]json.RawMessage) error {
+	special := s.specialTexts()
 	for content, raw := range fields {
 		var id int32
 		if err := json.Unmarshal(raw, &id); err != nil || id < 0 {
-			return fmt.Errorf("%q: %s is no id", content, raw)
+			return fmt.Errorf("%.40q: %.40s is no id", content, raw)
 		}
-		special := slices.ContainsFunc(s.special, func(x special) bool { return x.token.Content == content })
-		t := addedFields{Content: content}.token(special)
+		t := addedFields{Content: content}.token(special[content])
 		t.ID = id
 		s.tokens = append(s.tokens, t)
 	}
@@ -285,13 +288,25 @@ func (s *settings) replace(role string, tokens []AddedToken) {
 			s.special = append(s.special, special{role, t})
 		}
 	}
-	place := func(role string) int { return slices.Index(slices.Concat(roles, manyRoles), role) }
+	place := func(role string) int { return slices.Index(allRoles, role) }
 	slices.SortStableFunc(s.special, func(a, b special) int { return place(a.role) - place(b.role) })
+}
+
+// specialTexts are the texts of all tokens with a role.
+func (s *settings) specialTexts() map[string]bool {
+	texts := make(map[string]bool, len(s.special))
+	for _, x := range s.special {
+		texts[x.token.Content] = true
+	}
+	return texts
 }
 
 // specialTokens reads a token, which is a string or an object; a list of them; or
 // an object of them by their names.
 func specialTokens(raw json.RawMessage) ([]AddedToken, error) {
+	if err := atMost(raw, ",", maxAdded, 1); err != nil {
+		return nil, err
+	}
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
 		return []AddedToken{addedFields{Content: text}.token(true)}, nil

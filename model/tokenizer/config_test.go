@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -119,6 +120,7 @@ func TestConfigsRefused(t *testing.T) {
 		{plain, ConfigFile, `{"eos_token": 1}`, "eos_token"},
 		{plain, ConfigFile, `{"eos_token": ["a", "b"]}`, "eos_token: want a token"},
 		{plain, ConfigFile, `{"additional_special_tokens": 1}`, "additional_special_tokens"},
+		{plain, ConfigFile, `{"additional_special_tokens": ["a"` + strings.Repeat(`, "b"`, maxAdded+1) + `]}`, "additional_special_tokens: more than 131072 entries"},
 		{plain, ConfigFile, `{"split_special_tokens": "yes"}`, "split_special_tokens"},
 		{plain, ConfigFile, `{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true}`, "add_bos_token is true, and there is no bos_token"},
 		{metaspace, ConfigFile, `{"add_prefix_space": false}`, "add_prefix_space is false"},
@@ -126,7 +128,7 @@ func TestConfigsRefused(t *testing.T) {
 		{plain, AddedFile, `{"x": "y"}`, AddedFile},
 	} {
 		_, err := load(c.tokenizer, c.name, c.data)
-		require.ErrorContains(t, err, c.want, c.data)
+		require.ErrorContains(t, err, c.want, "%.80s", c.data)
 	}
 	tok, err := load(plain, ConfigFile, `{"nobody_knows": 1, "neither": "x", "empty": null}`)
 	require.NoError(t, err)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -15,31 +14,10 @@ func cmpIDs(a, b int32, x, y string) int {
 // addTokens puts the tokens of the settings behind tokenizer.json's own. One that
 // is there already keeps its place; added_tokens_decoder changes its flags.
 func (t *Tokenizer) addTokens(s *settings) error {
-	at := map[string]int{}
-	next := int32(len(t.tokens))
-	for i := range t.file.AddedTokens {
-		content := t.file.AddedTokens[i].Content
-		if _, known := t.model.ids[content]; !known && content != "" {
-			if _, twice := at[content]; !twice {
-				next++
-			}
-		}
-		at[content] = i
-	}
-	add := func(a AddedToken) int32 {
-		id, known := t.model.ids[a.Content]
-		if !known {
-			id = next
-			next++
-		}
-		a.ID = id
-		at[a.Content] = len(t.file.AddedTokens)
-		t.file.AddedTokens = append(t.file.AddedTokens, a)
-		return id
-	}
+	list, special := t.addedTokens(), s.specialTexts()
 	for _, a := range s.tokens {
-		a.Special = a.Special || slices.ContainsFunc(s.special, func(x special) bool { return x.token.Content == a.Content })
-		if i, ok := at[a.Content]; ok {
+		a.Special = a.Special || special[a.Content]
+		if i, ok := list.at[a.Content]; ok {
 			if s.numbered && t.file.AddedTokens[i].ID == a.ID {
 				t.file.AddedTokens[i] = a
 			}
@@ -48,16 +26,50 @@ func (t *Tokenizer) addTokens(s *settings) error {
 		if a.Content == "" {
 			continue
 		}
-		if id := add(a); s.numbered && id != a.ID {
+		if id := list.add(a); s.numbered && id != a.ID {
 			return fmt.Errorf("%s: added_tokens_decoder: the id of %q is %d, but its place in the vocabulary is %d", ConfigFile, a.Content, a.ID, id)
 		}
 	}
 	for _, x := range s.special {
-		if _, ok := at[x.token.Content]; !ok {
-			add(x.token)
+		if _, ok := list.at[x.token.Content]; !ok {
+			list.add(x.token)
 		}
 	}
 	return nil
+}
+
+// addedTokens are a tokenizer's added tokens while others are put behind them.
+type addedTokens struct {
+	*Tokenizer
+	at   map[string]int // places in file.AddedTokens, by the tokens' text
+	next int32          // id of the next token that the vocabulary does not have
+}
+
+func (t *Tokenizer) addedTokens() *addedTokens {
+	l := &addedTokens{t, map[string]int{}, int32(len(t.tokens))}
+	for i := range t.file.AddedTokens {
+		content := t.file.AddedTokens[i].Content
+		_, known := t.model.ids[content]
+		_, twice := l.at[content]
+		if !known && !twice && content != "" {
+			l.next++
+		}
+		l.at[content] = i
+	}
+	return l
+}
+
+// add puts a token behind the others and returns the id that it gets there.
+func (l *addedTokens) add(a AddedToken) int32 {
+	id, known := l.model.ids[a.Content]
+	if !known {
+		id = l.next
+		l.next++
+	}
+	a.ID = id
+	l.at[a.Content] = len(l.file.AddedTokens)
+	l.file.AddedTokens = append(l.file.AddedTokens, a)
+	return id
 }
 
 // Special returns the token of a role (eos_token, bos_token, …), where the files

@@ -82,7 +82,7 @@ func StartLocal(ctx context.Context, m *Model, o Options, w *Weights) (*Local, e
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
 	}
-	toLoad := bytesOf(m.Checkpoint)
+	toLoad := m.Checkpoint.Bytes()
 	if w != nil {
 		toLoad = 0
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/tandem-moe/tandem/internal/headroom"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/model"
-	"github.com/tandem-moe/tandem/model/checkpoint"
 )
 
 // fallbackMemory stands in where the system does not tell.
@@ -91,32 +90,17 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }
 
-// bytesOf is the size of a checkpoint's tensors.
-func bytesOf(c *checkpoint.Checkpoint) (total int64) {
-	for _, name := range c.Names() {
-		if t, err := c.Tensor(name); err == nil {
-			total += int64(len(t.Data))
-		}
-	}
-	return total
-}
-
 // attentionBytes is the size of what an attention node loads: all but the experts.
-// Packed weights keep their type, so that they take what they take in the files.
+// Packed weights keep their type, so that they take what they take in the files. It
+// reads headers alone.
 func attentionBytes(m *Model) (int64, error) {
 	c, err := m.Spec.Catalogue(m.Checkpoint.Has)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", m.Source, err)
 	}
-	total := bytesOf(m.Checkpoint)
-	for _, l := range c.Layers {
-		for _, e := range l.Experts {
-			for _, ref := range []model.Ref{e.Gate, e.Up, e.Down} {
-				if t, err := m.Checkpoint.Weight(ref); err == nil {
-					total -= int64(len(t.Data))
-				}
-			}
-		}
+	experts, err := c.Refs(m.Spec.AllExperts())
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", m.Source, err)
 	}
-	return max(total, 0), nil
+	return max(m.Checkpoint.Bytes()-m.Checkpoint.BytesOf(experts), 0), nil
 }

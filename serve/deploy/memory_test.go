@@ -1,6 +1,8 @@
 package deploy
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -8,6 +10,7 @@ import (
 	"github.com/tandem-moe/tandem/internal/headroom"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/model/checkpoint"
 )
 
 // TestWeightsComeFirst: the KV cache gets a third of what is free once the weights
@@ -54,7 +57,7 @@ func TestBytesOfTheParts(t *testing.T) {
 	l, err := StartLocal(t.Context(), m, o, nil)
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
-	require.Equal(t, bytesOf(m.Checkpoint), total[0], "all tensors of this model are loaded")
+	require.Equal(t, m.Checkpoint.Bytes(), total[0], "all tensors of this model are loaded")
 	n := &Node{model: m}
 	n.Progress = func(_, all int64) { total[1] = all }
 	pool := kernel.NewPool(1)
@@ -64,4 +67,26 @@ func TestBytesOfTheParts(t *testing.T) {
 	defer n.dev.Close()
 	require.NoError(t, n.loadAttention(t.Context(), 16))
 	require.Equal(t, attention, total[1])
+}
+
+// TestSizesAreKnownWithoutReading: how much there is to load is told by the headers.
+// The tensors of a large model take minutes to read.
+func TestSizesAreKnownWithoutReading(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tiny")
+	require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "tiny"))))
+	m, err := OpenModel(dir)
+	require.NoError(t, err)
+	defer m.Checkpoint.Close()
+	want, err := attentionBytes(m)
+	require.NoError(t, err)
+	require.Positive(t, want)
+	path := filepath.Join(dir, checkpoint.SingleFile)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(path, info.Size()-m.Checkpoint.Bytes()))
+	_, err = m.Checkpoint.Tensor("model.norm.weight")
+	require.ErrorContains(t, err, "cut short", "nothing can be read any more")
+	got, err := attentionBytes(m)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
 }

@@ -109,7 +109,7 @@ func TestHostileSourcesEnd(t *testing.T) {
 			tmpl, err := Parse(s)
 			if err == nil {
 				tmpl.LoopsOver("messages", "content")
-				tmpl.Asks("string")
+				tmpl.HasTest("string")
 			}
 		}
 	}

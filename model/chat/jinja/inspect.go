@@ -24,8 +24,9 @@ func (t *Template) LoopsOver(list, field string) bool {
 	return found
 }
 
-// Asks reports whether the template has a test of this name.
-func (t *Template) Asks(test string) bool {
+// HasTest reports whether the template has a test of this name, as in
+// {% if content is string %}.
+func (t *Template) HasTest(test string) bool {
 	found := false
 	walk(t.body, func(n any) {
 		if e, ok := n.(testExpr); ok && e.name == test {
