@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -61,18 +62,56 @@ func (s *sniffed) Read(b []byte) (int, error) {
 	}
 	s.seen = true
 	if text, why := s.refusal(b[:n]); why != nil {
-		s.refuse(text)
+		s.refuse(b[:n], text)
 		return 0, why
 	}
 	return n, err
 }
 
 // refuse says why, and gives the peer time to read it and to close: closing with
-// unread bytes could take it away again. Whom it does not reach sees the end.
-func (s *sniffed) refuse(text []byte) {
+// unread bytes could take it away again. A peer that it does not reach sees the end.
+func (s *sniffed) refuse(start, text []byte) {
 	_ = s.Conn.SetDeadline(time.Now().Add(refusalTime)) // it fails where the connection has
+	if bytes.HasPrefix([]byte(http2Preface), start[:min(len(start), len(http2Preface))]) {
+		awaitStream(io.MultiReader(bytes.NewReader(start), io.LimitReader(s.Conn, refusalBytes)))
+	}
 	if _, err := s.Conn.Write(text); err == nil {
+		closeWrite(s.Conn)
 		_, _ = io.CopyN(io.Discard, s.Conn, refusalBytes)
+	}
+}
+
+// awaitStream reads what a client of HTTP/2 sends until a stream begins. A client
+// that is told to go away before it has one tries again by another connection, and in
+// the end reports that it cannot, instead of what it was told.
+func awaitStream(r io.Reader) {
+	if _, err := io.CopyN(io.Discard, r, int64(len(http2Preface))); err != nil {
+		return
+	}
+	for {
+		var header [frameHeaderBytes]byte
+		if _, err := io.ReadFull(r, header[:]); err != nil || header[3] == frameHeaders {
+			return
+		}
+		length := int64(header[0])<<16 | int64(header[1])<<8 | int64(header[2])
+		if _, err := io.CopyN(io.Discard, r, length); err != nil {
+			return
+		}
+	}
+}
+
+// closeWrite tells the peer that nothing follows, where the connection can.
+func closeWrite(c net.Conn) {
+	for {
+		if half, ok := c.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite() // it fails where the connection has
+			return
+		}
+		below, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return
+		}
+		c = below.NetConn()
 	}
 }
 
@@ -94,18 +133,23 @@ func otherwiseSecured(err error) error {
 	return err
 }
 
-// HTTP/2's frame types and the error code for an end that needs TLS: RFC 9113,
-// sections 6 and 7.
+// How a connection of HTTP/2 begins, its frame types, and the error code for an end
+// that needs TLS: RFC 9113, sections 3.4, 6 and 7.
 const (
+	http2Preface       = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	frameHeaderBytes   = 9
+	frameHeaders       = 1
 	frameSettings      = 4
 	frameGoAway        = 7
 	inadequateSecurity = 12
+	lastStream         = 1<<31 - 1
 )
 
 // goAway is all that a server says on a connection that it does not want: its
-// settings, as it must, and why.
+// settings, as it must, and why. It counts every stream as looked at: a client tries
+// again those that are not.
 func goAway(reason string) []byte {
-	payload := binary.BigEndian.AppendUint32(make([]byte, 4), inadequateSecurity) // after the last stream's id, 0
+	payload := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, lastStream), inadequateSecurity)
 	return slices.Concat(frameHeader(frameSettings, 0), frameHeader(frameGoAway, len(payload)+len(reason)), payload, []byte(reason))
 }
 

@@ -103,6 +103,7 @@ func TestFaults(t *testing.T) {
 		for _, f := range faults {
 			for _, phase := range []string{"prefill", "decode"} {
 				t.Run(fmt.Sprintf("%s/%s/%s", role, f.name, phase), func(t *testing.T) {
+					t.Parallel() // most of it is waiting
 					testFault(startCluster(t, "", 2, 2), role, f, phase)
 				})
 			}
