@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,22 +15,43 @@ import (
 )
 
 // changing is a source whose snapshot a test sets.
-type changing struct{ now Snapshot }
+type changing struct{ now atomic.Pointer[Snapshot] }
 
-func (c *changing) Snapshot() Snapshot { return c.now }
+func (c *changing) Snapshot() Snapshot { return *c.now.Load() }
+
+// lockedBuffer is written by one goroutine and read by another: the bubble's time
+// does not order them for the race detector.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// take returns what has been written since it was called before.
+func (l *lockedBuffer) take() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]byte(nil), l.b.Next(l.b.Len())...)
+}
 
 // TestThroughput: a line for each interval in which there is something to do.
 func TestThroughput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source := &changing{Snapshot{Requests: &Requests{}, Cache: &Cache{Tokens: 1000}}}
+		source := &changing{}
+		source.now.Store(&Snapshot{Requests: &Requests{}, Cache: &Cache{Tokens: 1000}})
 		m := New("m", source)
-		var log bytes.Buffer
+		var log lockedBuffer
 		ctx, cancel := context.WithCancel(t.Context())
 		go m.LogThroughput(ctx, slog.New(slog.NewJSONHandler(&log, nil)), 10*time.Second)
 		lines := func() (all []map[string]any) {
 			t.Helper()
 			synctest.Wait()
-			d := json.NewDecoder(&log)
+			d := json.NewDecoder(bytes.NewReader(log.take()))
 			for d.More() {
 				var line map[string]any
 				require.NoError(t, d.Decode(&line))
@@ -44,7 +67,7 @@ func TestThroughput(t *testing.T) {
 		for range 21 {
 			s.Token(0)
 		}
-		source.now = Snapshot{Requests: &Requests{Running: 1, Waiting: 2}, Cache: &Cache{Tokens: 1000, Used: 91, PrefixQueries: 70, PrefixHits: 35}}
+		source.now.Store(&Snapshot{Requests: &Requests{Running: 1, Waiting: 2}, Cache: &Cache{Tokens: 1000, Used: 91, PrefixQueries: 70, PrefixHits: 35}})
 		time.Sleep(10 * time.Second)
 		require.Equal(t, []map[string]any{{
 			"level": "INFO", "msg": "throughput", "prompt_tokens_per_s": 7.0, "output_tokens_per_s": 2.1,
