@@ -65,7 +65,7 @@ func (t *text) ends(s *model.Spec) []int32 {
 // tell logs what an operator should know of the model's files.
 func (t *text) tell(log *slog.Logger) {
 	for _, note := range t.notes {
-		log.Warn("the model's tokenizer and template: something to know", "note", note)
+		log.Warn("the tokenizer or chat template differs from what the model asks for", "note", note)
 	}
 }
 
