@@ -104,7 +104,9 @@ func (a *answer) WriteHeader(status int) {
 }
 
 func (a *answer) Write(b []byte) (int, error) {
-	a.begun = true
+	if !a.begun {
+		a.WriteHeader(http.StatusOK) // as net/http does
+	}
 	written := 0
 	for {
 		a.expect(a.patience)
