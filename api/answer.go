@@ -14,10 +14,10 @@ import (
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := &answer{
 		ResponseWriter: w, control: http.NewResponseController(w), patience: s.cfg.Limits.Write,
-		body: r.ContentLength != 0, visit: visit{began: time.Now()},
+		body: r.ContentLength != 0, access: access{began: time.Now()},
 	}
 	if !a.body {
-		connectionOf(r.Context()).works(math.MaxInt)
+		connectionOf(r.Context()).startWork(math.MaxInt)
 	}
 	// Both deadlines hold for what net/http does by itself as well: it reads on
 	// where a handler has not read the whole body.
@@ -33,25 +33,25 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.preflight(a, r) {
 		s.mux.ServeHTTP(a, r)
 	}
-	s.leave(a, r)
+	s.drainBody(a, r)
 }
 
-// leave gives a client that still sends its body a moment to read the answer: one
+// drainBody gives a client that still sends its body a moment to read the answer: one
 // that sends all before it reads anything would see a connection that breaks.
 // net/http by itself would wait for the body for as long as bodies may take.
-func (s *Server) leave(a *answer, r *http.Request) {
+func (s *Server) drainBody(a *answer, r *http.Request) {
 	if !a.body {
 		return
 	}
-	_ = a.control.Flush()                                   // the answer to a client that has gone
-	_ = a.control.SetReadDeadline(time.Now().Add(lastWord)) // not every writer has one: tests' do not
+	_ = a.control.Flush()                                           // the answer to a client that has gone
+	_ = a.control.SetReadDeadline(time.Now().Add(unwantedBodyTime)) // not every writer has one: tests' do not
 	if !strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
 		_, _ = io.CopyN(io.Discard, r.Body, s.cfg.Limits.Body)
 	}
 }
 
-// lastWord is how long a body that nobody wants is read on.
-const lastWord = time.Second
+// unwantedBodyTime is how long a body that nobody wants is read on.
+const unwantedBodyTime = time.Second
 
 // panicked answers a request that broke an invariant of ours; where its answer
 // has begun, the connection closes.
@@ -76,7 +76,7 @@ type answer struct {
 	begun    bool
 	// body says that the request has a body, which has not been read to its end.
 	body bool
-	visit
+	access
 }
 
 // called names the request, for its client and the log.
@@ -104,7 +104,9 @@ func (a *answer) WriteHeader(status int) {
 }
 
 func (a *answer) Write(b []byte) (int, error) {
-	a.begun = true
+	if !a.begun {
+		a.WriteHeader(http.StatusOK) // as net/http does
+	}
 	written := 0
 	for {
 		a.expect(a.patience)

@@ -28,7 +28,7 @@ func (s *Server) warn(w http.ResponseWriter, r *http.Request, warnings []string)
 	for _, text := range warnings {
 		w.Header().Add("Warnings", text)
 	}
-	s.log.Limited(slog.LevelWarn, "a request has fields that change nothing", "path", r.URL.Path, "id", visitOf(w).id, "warnings", warnings)
+	s.log.Limited(slog.LevelWarn, "a request has fields that change nothing", "path", r.URL.Path, "id", accessOf(w).id, "warnings", warnings)
 }
 
 // body reads a request's JSON, as fast as a client has to send it. It never holds
@@ -61,7 +61,7 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, lease *lease) ([]b
 func (s *Server) working(w http.ResponseWriter, r *http.Request) error {
 	w.(*answer).body = false
 	conn := connectionOf(r.Context())
-	if limit := conn.ordinary(len(s.cfg.APIKeys) > 0); !conn.works(limit) {
+	if limit := conn.workLimit(len(s.cfg.APIKeys) > 0); !conn.startWork(limit) {
 		return &Error{
 			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "rate_limit_exceeded",
 			Message:    fmt.Sprintf("the server answers %d requests, as many as it may at once", limit),

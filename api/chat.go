@@ -47,6 +47,22 @@ func (s *Server) render(ctx context.Context, c *Conversation) (string, error) {
 			Message: "the model " + s.cfg.Models[0] + " has no chat template: use /v1/completions",
 		}
 	}
+	text, err := s.cfg.Template.Render(ctx, s.templateInput(c))
+	if ctx.Err() != nil {
+		return "", why(ctx, err)
+	}
+	var answer *Error
+	if errors.As(err, &answer) {
+		return "", answer
+	}
+	if err != nil {
+		return "", invalid("messages", "the model's chat template refuses the conversation: %v", err)
+	}
+	return text, nil
+}
+
+// templateInput are the template's variables for a conversation.
+func (s *Server) templateInput(c *Conversation) TemplateInput {
 	messages := make([]Raw, len(c.Messages))
 	for i, m := range c.Messages {
 		if m.Role == "developer" && s.cfg.MapDeveloper {
@@ -61,18 +77,7 @@ func (s *Server) render(ctx context.Context, c *Conversation) (string, error) {
 	if len(c.Tools) > 0 {
 		in.Tools = array(c.Tools)
 	}
-	text, err := s.cfg.Template.Render(ctx, in)
-	if ctx.Err() != nil {
-		return "", why(ctx, err)
-	}
-	var answer *Error
-	if errors.As(err, &answer) {
-		return "", answer
-	}
-	if err != nil {
-		return "", invalid("messages", "the model's chat template refuses the conversation: %v", err)
-	}
-	return text, nil
+	return in
 }
 
 // as changes the message's role.

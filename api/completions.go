@@ -39,11 +39,11 @@ func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completio
 		return why(ctx, err)
 	}
 	defer run.Close()
-	defer visitOf(w).count(run)
+	defer accessOf(w).count(run)
 	if r.Stream {
 		events := newEventStream(w, s.cfg.Limits.Silence, cancel)
 		defer events.close()
-		return s.stream(events, visitOf(w), ctx, run, r, j)
+		return s.stream(events, accessOf(w), ctx, run, r, j)
 	}
 	choices, err := completion.Collect(run)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completio
 // that it is valid and has a place in the queue, is known by now: an error is an
 // event, after which the connection closes without [DONE]. A client that has gone
 // ends the stream.
-func (s *Server) stream(events *eventStream, v *visit, ctx context.Context, run *completion.Run, r *Sampling, j job) error {
+func (s *Server) stream(events *eventStream, v *access, ctx context.Context, run *completion.Run, r *Sampling, j job) error {
 	for {
 		d, err := run.Next()
 		switch {
@@ -81,7 +81,7 @@ func (s *Server) stream(events *eventStream, v *visit, ctx context.Context, run 
 }
 
 // breakOff ends a stream with an error.
-func (s *Server) breakOff(events *eventStream, v *visit, err error) {
+func (s *Server) breakOff(events *eventStream, v *access, err error) {
 	e := asError(err)
 	v.failed = e.Message
 	if e.Status != clientClosed {

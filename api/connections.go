@@ -26,8 +26,8 @@ const (
 type connection struct {
 	net.Conn
 	table *connections
-	// share is whose it is: an IPv4 address, or the /64 network of an IPv6 one.
-	share netip.Prefix
+	// client is whose it is: an IPv4 address, or the /64 network of an IPv6 one.
+	client netip.Prefix
 
 	phase phase
 	place int // in the table; −1: it has left
@@ -70,7 +70,7 @@ func newConnections(most int, dropped func(*connection)) *connections {
 // add takes a connection on, and drops the idlest where there are too many. It
 // returns nil where all others are at work.
 func (t *connections) add(conn net.Conn) *connection {
-	c := &connection{Conn: conn, table: t, share: shareOf(conn.RemoteAddr()), since: t.now()}
+	c := &connection{Conn: conn, table: t, client: clientOf(conn.RemoteAddr()), since: t.now()}
 	victim, ok := t.admit(c)
 	if !ok {
 		return nil
@@ -90,7 +90,7 @@ func (t *connections) admit(c *connection) (victim *connection, ok bool) {
 	}
 	c.place = len(t.all)
 	t.all = append(t.all, c)
-	t.held[c.share]++
+	t.held[c.client]++
 	return victim, true
 }
 
@@ -135,8 +135,8 @@ func (t *connections) remove(c *connection) {
 	t.all[len(t.all)-1] = nil
 	t.all = t.all[:len(t.all)-1]
 	c.place = -1
-	if t.held[c.share]--; t.held[c.share] == 0 {
-		delete(t.held, c.share)
+	if t.held[c.client]--; t.held[c.client] == 0 {
+		delete(t.held, c.client)
 	}
 }
 
@@ -168,10 +168,10 @@ func (t *connections) observe(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// works says that a connection's request has come in whole, and is being answered.
+// startWork says that a connection's request has come in whole, and is being answered.
 // It is not where as many are as may be: limited requests do not take the places
 // that are kept for others. A request without a connection of ours always works.
-func (c *connection) works(limit int) bool {
+func (c *connection) startWork(limit int) bool {
 	if c == nil {
 		return true
 	}
@@ -187,8 +187,8 @@ func (c *connection) works(limit int) bool {
 	return true
 }
 
-// ordinary is how many requests that do work may be answered at once.
-func (c *connection) ordinary(hasKey bool) int {
+// workLimit is how many requests that do work may be answered at once.
+func (c *connection) workLimit(hasKey bool) int {
 	switch {
 	case c == nil:
 		return 0
@@ -208,16 +208,16 @@ func idlest(all []*connection, held map[netip.Prefix]int) *connection {
 		if c.phase == working {
 			continue
 		}
-		if found == nil || held[c.share] > held[found.share] ||
-			held[c.share] == held[found.share] && c.since.Before(found.since) {
+		if found == nil || held[c.client] > held[found.client] ||
+			held[c.client] == held[found.client] && c.since.Before(found.since) {
 			found = c
 		}
 	}
 	return found
 }
 
-// shareOf is whose connections count together.
-func shareOf(address net.Addr) netip.Prefix {
+// clientOf is whose connections count together: an address, or a network of IPv6.
+func clientOf(address net.Addr) netip.Prefix {
 	tcp, ok := address.(*net.TCPAddr)
 	if !ok {
 		return netip.Prefix{}
@@ -227,8 +227,8 @@ func shareOf(address net.Addr) netip.Prefix {
 	if ip.Is6() {
 		bits = 64
 	}
-	share, _ := ip.WithZone("").Prefix(bits) // an address that is not valid has none
-	return share
+	client, _ := ip.WithZone("").Prefix(bits) // an address that is not valid has none
+	return client
 }
 
 // connectionKey is where a request's context has its connection.

@@ -21,10 +21,10 @@ func TestIdlest(t *testing.T) {
 	many, few := netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.2/32")
 	held := map[netip.Prefix]int{many: 3, few: 1}
 	at := func(seconds int64) time.Time { return time.Unix(seconds, 0) }
-	oldest := &connection{share: few, since: at(1)}
-	middle := &connection{share: many, phase: receiving, since: at(2)}
-	latest := &connection{share: many, since: at(3)}
-	busy := &connection{share: many, phase: working, since: at(0)}
+	oldest := &connection{client: few, since: at(1)}
+	middle := &connection{client: many, phase: receiving, since: at(2)}
+	latest := &connection{client: many, since: at(3)}
+	busy := &connection{client: many, phase: working, since: at(0)}
 	for _, c := range []struct {
 		name string
 		all  []*connection
@@ -45,10 +45,10 @@ func TestShares(t *testing.T) {
 		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32", "2001:db8:1:2:3::4": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
 	} {
 		ip := netip.MustParseAddr(address)
-		got := shareOf(&net.TCPAddr{IP: ip.AsSlice(), Zone: ip.Zone(), Port: 80})
+		got := clientOf(&net.TCPAddr{IP: ip.AsSlice(), Zone: ip.Zone(), Port: 80})
 		require.Equal(t, want, got.String())
 	}
-	require.Equal(t, netip.Prefix{}, shareOf(&net.UnixAddr{}))
+	require.Equal(t, netip.Prefix{}, clientOf(&net.UnixAddr{}))
 }
 
 // pipes is a listener that gives out what it is told to.
@@ -129,15 +129,15 @@ func TestFull(t *testing.T) {
 	require.NotNil(t, next())
 	require.Equal(t, []*connection{all[0]}, dropped)
 
-	limit := all[1].ordinary(false)
+	limit := all[1].workLimit(false)
 	for _, c := range table.all[:limit] {
-		require.True(t, c.works(limit))
+		require.True(t, c.startWork(limit))
 	}
 	rest := table.all[limit:]
-	require.False(t, rest[0].works(limit), "more requests than may be are at work")
-	require.True(t, rest[0].works(rest[0].ordinary(true)), "a client with a key has no place")
+	require.False(t, rest[0].startWork(limit), "more requests than may be are at work")
+	require.True(t, rest[0].startWork(rest[0].workLimit(true)), "a client with a key has no place")
 	for _, c := range rest {
-		c.works(1 << 30) // as /health does
+		c.startWork(1 << 30) // as /health does
 	}
 	require.Nil(t, next())
 	require.NoError(t, rest[0].Close())

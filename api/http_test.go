@@ -122,12 +122,13 @@ func TestAccessLog(t *testing.T) {
 		FirstToken                                  *float64 `json:"first_token_ms"`
 		Duration                                    *float64 `json:"duration_ms"`
 	}
+	var level slog.LevelVar
 	logged := func(t *testing.T, change func(*api.Config, *enginetest.Engine), method, path, body string) *line {
 		t.Helper()
 		var log bytes.Buffer
 		e := enginetest.New()
 		cfg := config(e)
-		cfg.Log = slog.New(slog.NewJSONHandler(&log, nil))
+		cfg.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: &level}))
 		if change != nil {
 			change(&cfg, e)
 		}
@@ -162,6 +163,11 @@ func TestAccessLog(t *testing.T) {
 	require.Equal(t, 404, l.Status)
 	require.Less(t, len(l.Path), 100)
 	require.Nil(t, logged(t, nil, "GET", "/health", ""), "a probe is logged")
+	l = logged(t, func(c *api.Config, _ *enginetest.Engine) {
+		level.Set(slog.LevelDebug)
+		c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x 1\n") })
+	}, "GET", "/metrics", "")
+	require.Equal(t, []any{"DEBUG", 200}, []any{l.Level, l.Status}, "a handler that does not say so")
 	require.Nil(t, logged(t, func(c *api.Config, _ *enginetest.Engine) { c.NoAccessLog = true }, "POST", "/v1/completions", prompt))
 }
 

@@ -147,12 +147,12 @@ func (l *Limits) fill() {
 
 // Server answers HTTP requests. It is an http.Handler.
 type Server struct {
-	cfg    Config
-	mux    *http.ServeMux
-	gate   *gate
-	bodies *budget
-	log    *ratelog.Logger // cfg.Log
-	desk   *desk
+	cfg       Config
+	mux       *http.ServeMux
+	gate      *gate
+	bodies    *budget
+	log       *ratelog.Logger // cfg.Log
+	preparing *limiter
 	// origins are those whose pages may use the server.
 	origins []string
 	keys    [][sha256.Size]byte // digests of cfg.APIKeys
@@ -174,7 +174,7 @@ func NewServer(cfg Config) *Server {
 		cfg.Ready = func() error { return nil }
 	}
 	s := &Server{
-		cfg: cfg, mux: http.NewServeMux(), gate: newGate(), log: ratelog.New(cfg.Log), bodies: &budget{limit: cfg.Limits.Bodies}, desk: newDesk(cfg.Limits.Body),
+		cfg: cfg, mux: http.NewServeMux(), gate: newGate(), log: ratelog.New(cfg.Log), bodies: &budget{limit: cfg.Limits.Bodies}, preparing: newLimiter(cfg.Limits.Body),
 		keys: digests(cfg.APIKeys), origins: cfg.origins(),
 	}
 	s.routes()
@@ -235,9 +235,9 @@ func (s *Server) handle(method, path string, h handler) {
 // fail answers with an error.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(err)
-	visitOf(w).failed = e.Message
+	accessOf(w).failed = e.Message
 	if e.Status >= 500 {
-		s.cfg.Log.Warn("request failed", "path", r.URL.Path, "id", visitOf(w).id, "status", e.Status, "error", err)
+		s.cfg.Log.Warn("request failed", "path", r.URL.Path, "id", accessOf(w).id, "status", e.Status, "error", err)
 	}
 	writeError(w, e)
 }

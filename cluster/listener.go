@@ -13,13 +13,12 @@ import (
 	"time"
 )
 
-// MaxStrangers is how many connections of processes that have not joined are open
-// at once. Members have theirs beside them.
+// MaxStrangers is how many connections of strangers are open at once: of processes
+// that have not joined the cluster. Members have theirs beside them.
 const MaxStrangers = 64
 
-// listener bounds the connections of those that have not joined: of too many, the
-// one that has been idle for longest is closed. So nobody is shut out by
-// connections that say nothing.
+// listener bounds the connections of strangers: of too many, the one that has been
+// idle for longest is closed. So nobody is shut out by connections that say nothing.
 type listener struct {
 	net.Listener
 	limit   int

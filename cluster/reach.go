@@ -77,9 +77,9 @@ func (r *Registry) forgetPairs(id string) {
 	r.setUnreached(slices.DeleteFunc(slices.Clone(r.view.Unreached), func(u Unreached) bool { return u.Attention == id || u.Expert == id }))
 }
 
-// strangers makes the attention nodes say anew that they reach every expert node:
-// there is another one.
-func (r *Registry) strangers() {
+// forgetReached makes the attention nodes say anew that they reach every expert
+// node: there is another one.
+func (r *Registry) forgetReached() {
 	for i := range r.view.Members {
 		r.view.Members[i].Reached = false
 	}
@@ -100,17 +100,14 @@ func (v View) UnreachedBy(id string) []Unreached {
 // maxDescribed bounds the pairs that a sentence tells of.
 const maxDescribed = 3
 
-// describe says which of the pairs fail, after a colon, or nothing.
-func (v View) describe() string {
-	if len(v.Unreached) == 0 {
-		return ""
-	}
+// DescribeAll says in a sentence that pairs fail.
+func (v View) DescribeAll(pairs []Unreached) string {
 	var words []string
-	for _, u := range v.Unreached[:min(len(v.Unreached), maxDescribed)] {
+	for _, u := range pairs[:min(len(pairs), maxDescribed)] {
 		words = append(words, v.Describe(u))
 	}
-	if more := len(v.Unreached) - maxDescribed; more > 0 {
+	if more := len(pairs) - maxDescribed; more > 0 {
 		words = append(words, fmt.Sprintf("and %d pairs more", more))
 	}
-	return ": " + strings.Join(words, "; ")
+	return strings.Join(words, "; ")
 }

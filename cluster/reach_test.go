@@ -89,7 +89,7 @@ func TestNodesSayOfPeersWhatIsBounded(t *testing.T) {
 	for range 10 {
 		many.Unreached = append(many.Unreached, Unreached{Attention: "a", Expert: "b", Reason: "c"})
 	}
-	require.Contains(t, many.describe(), "and 7 pairs more")
+	require.Contains(t, many.DescribeAll(many.Unreached), "and 7 pairs more")
 }
 
 // TestHalfOpenConnectionIsLeft: the network forgets a connection without a word, and

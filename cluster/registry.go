@@ -86,7 +86,7 @@ func (r *Registry) Join(h Hello, now time.Time) (Member, error) {
 	r.named[h.Role]++
 	r.heard[m.ID], r.moves[m.ID] = now, Moved{At: now}
 	if m.Role == Expert {
-		r.strangers()
+		r.forgetReached()
 	}
 	r.view.Members = append(r.view.Members, m)
 	slices.SortFunc(r.view.Members, func(a, b Member) int {

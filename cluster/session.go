@@ -89,7 +89,10 @@ func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, t
 		return nil, fmt.Errorf("joining %s: %w", url, Quoted(otherwiseSecured(err)))
 	}
 	s.owned.Go(func() { s.beat(ctx) })
-	s.owned.Go(func() { s.listen(ctx, messages) })
+	s.owned.Go(func() {
+		defer cancel() // whoever waits to send something to a front end that is lost waits no more
+		s.listen(ctx, messages)
+	})
 	return s, nil
 }
 
@@ -99,9 +102,7 @@ func (s *Session) join(ctx context.Context, client connect.HTTPClient, url strin
 	if err != nil {
 		return nil, err
 	}
-	// Without this, HTTP/2 notices the end of ctx only when there is something to
-	// send.
-	context.AfterFunc(ctx, func() { _ = s.stream.CloseRequest() })
+	CloseWith(ctx, s.stream)
 	err = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Hello{Hello: helloToProto(h)}})
 	// A refusal shows as io.EOF here: the reason is in what the stream receives.
 	messages := read(ctx, s.stream.Receive)
@@ -123,6 +124,19 @@ func (s *Session) join(ctx context.Context, client connect.HTTPClient, url strin
 	s.client = &memberClient{client, welcome.GetToken()}
 	s.set(viewFromProto(welcome.GetView()), nil)
 	return messages, nil
+}
+
+// CloseWith closes a client's stream when ctx ends, unless stop has been called.
+// HTTP/2 by itself notices that end only when there is something to send, and not at
+// all while a message waits for a peer that does not read.
+func CloseWith(ctx context.Context, stream interface {
+	CloseRequest() error
+	CloseResponse() error
+}) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		_ = stream.CloseRequest()
+		_ = stream.CloseResponse()
+	})
 }
 
 // checkWelcome checks what the table of limits cannot say.
@@ -245,13 +259,9 @@ func (s *Session) Close() {
 	if s.over() {
 		return
 	}
+	defer time.AfterFunc(farewell, s.cancel).Stop() // of sending it, too
 	_ = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Leave{Leave: &tandemv1.Leave{}}})
-	heard := time.NewTimer(farewell)
-	defer heard.Stop()
-	select {
-	case <-s.ended: // an end that overtakes the goodbye would be a loss
-	case <-heard.C:
-	}
+	<-s.ended // an end that overtakes the goodbye would be a loss
 }
 
 // set keeps the newest view or the end for Next.

@@ -24,15 +24,15 @@ func Stranger(api string) http.Handler {
 }
 
 // ListenPlain is for a control port without TLS: whoever speaks TLS to it hears, in
-// HTTP as such clients expect it of a port without TLS, that it has none. told is
-// told of it.
-func ListenPlain(l net.Listener, told func(from net.Addr, why error)) net.Listener {
-	return &plainListener{l, told}
+// HTTP as such clients expect it of a port without TLS, that it has none. failed is
+// called with who it was and why.
+func ListenPlain(l net.Listener, failed func(from net.Addr, why error)) net.Listener {
+	return &plainListener{l, failed}
 }
 
 type plainListener struct {
 	net.Listener
-	told func(net.Addr, error)
+	failed func(from net.Addr, why error)
 }
 
 func (l *plainListener) Accept() (net.Conn, error) {
@@ -43,7 +43,7 @@ func (l *plainListener) Accept() (net.Conn, error) {
 	return &sniffed{Conn: conn, refusal: func(start []byte) ([]byte, error) {
 		text, why := refuseTLS(start)
 		if why != nil {
-			l.told(conn.RemoteAddr(), why)
+			l.failed(conn.RemoteAddr(), why)
 		}
 		return text, why
 	}}, nil

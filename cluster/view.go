@@ -5,7 +5,6 @@
 package cluster
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 )
@@ -200,7 +199,11 @@ func (v View) Missing() string {
 		missing = append(missing, fmt.Sprintf("%d of %d expert nodes are ready", n, v.ExpertNodes))
 	}
 	if len(missing) == 0 && !reached {
-		missing = append(missing, "no attention node has reached all expert nodes"+cmp.Or(v.describe(), " yet"))
+		why := " yet"
+		if len(v.Unreached) > 0 {
+			why = ": " + v.DescribeAll(v.Unreached)
+		}
+		missing = append(missing, "no attention node has reached all expert nodes"+why)
 	}
 	text := strings.Join(missing, ", ")
 	if text != "" && len(draining) > 0 {

@@ -1,18 +1,15 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"time"
 
 	"github.com/tandem-moe/tandem/api"
-	"github.com/tandem-moe/tandem/internal/connlog"
 )
 
 // httpFlags say how the API treats its clients.
@@ -50,43 +47,21 @@ func (f *httpFlags) origins() []string {
 	return f.AllowOrigin
 }
 
-// metricsTimeout bounds each phase of a scrape.
-const metricsTimeout = 10 * time.Second
-
 // metrics serves metrics at an address of their own where the flags name one. It
 // returns what is left for the API to serve, and how to end.
 func (f *httpFlags) metrics(log *slog.Logger, handler http.Handler) (left http.Handler, end func(), err error) {
 	if f.MetricsListen == "" {
 		return handler, func() {}, nil
 	}
-	listener, err := net.Listen("tcp", f.MetricsListen)
-	if err != nil {
-		return nil, nil, fmt.Errorf("listening for metrics (--metrics-listen): %w", err)
-	}
-	log.Info("serving /metrics", "url", urlOf("http", listener.Addr())+"/metrics")
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", handler)
-	server := &http.Server{
-		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: time.Minute,
-		ErrorLog: connlog.New(log, slog.LevelDebug).Server(),
+	bound, end, err := serveStatus(log, "--metrics-listen", f.MetricsListen, mux)
+	if err != nil {
+		return nil, nil, err
 	}
-	go func() { _ = server.Serve(listener) }() // until Close
-	return nil, func() { _ = server.Close() }, nil
+	log.Info("serving /metrics", "url", urlOf("http", bound)+"/metrics")
+	return nil, end, nil
 }
 
 // throughputEvery is how often a busy server tells what it does, as vLLM.
 const throughputEvery = 10 * time.Second
-
-// beside runs a function until the returned one is called, which waits for it.
-func beside(ctx context.Context, f func(context.Context)) (end func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		f(ctx)
-	}()
-	return func() {
-		cancel()
-		<-ended
-	}
-}

@@ -52,7 +52,7 @@ func readHistory(file string) (*history, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return &history{}, fmt.Errorf("the history's folder: %w", err)
 	}
-	text, err := tail(file, maxHistoryBytes)
+	text, whole, err := tail(file, maxHistoryBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &history{file: file}, nil
 	}
@@ -65,7 +65,7 @@ func readHistory(file string) (*history, error) {
 			h.lines = append(h.lines, line)
 		}
 	}
-	if len(h.lines) > maxHistory || len(text) == maxHistoryBytes {
+	if len(h.lines) > maxHistory || !whole {
 		h.lines = h.lines[max(0, len(h.lines)-maxHistory/2):]
 		err = h.rewrite()
 	}
@@ -73,33 +73,35 @@ func readHistory(file string) (*history, error) {
 }
 
 // tail reads the last bytes of a file that is readable to its owner alone from now
-// on, from the beginning of a line.
-func tail(file string, most int64) ([]byte, error) {
+// on, from the beginning of a line, and says whether they are the whole file.
+func tail(file string, most int64) (text []byte, whole bool, err error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no file", file)
+		return nil, false, fmt.Errorf("%s is no file", file)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		if err := f.Chmod(0o600); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	from := max(0, info.Size()-most)
-	text := make([]byte, min(info.Size(), most))
-	if n, err := f.ReadAt(text, from); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	} else if text = text[:n]; from > 0 {
+	text = make([]byte, min(info.Size(), most))
+	n, err := f.ReadAt(text, from)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, false, err
+	}
+	if text = text[:n]; from > 0 {
 		text = text[slices.Index(text, '\n')+1:]
 	}
-	return text, nil
+	return text, from == 0, nil
 }
 
 // rewrite replaces the file by the lines.

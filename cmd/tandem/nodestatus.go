@@ -3,35 +3,25 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"time"
 
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
 	"github.com/tandem-moe/tandem/telemetry"
 )
 
-// statusTimeout bounds each phase of a request for a node's status.
-const statusTimeout = 5 * time.Second
-
 // work runs the node, and tells of it over HTTP meanwhile where that is wanted.
 func (c *NodeCmd) work(ctx context.Context, log *slog.Logger, m *deploy.Model, n *deploy.Node) error {
 	if c.Metrics == "" {
 		return n.Run(ctx)
 	}
-	listener, err := net.Listen("tcp", c.Metrics)
+	bound, end, err := serveStatus(log, "--metrics", c.Metrics, nodeStatus(m.Name, n))
 	if err != nil {
-		return fmt.Errorf("listening for --metrics: %w", err)
+		return err
 	}
-	log.Info("serving /metrics, /debug/m2n and /health", "address", listener.Addr().String())
-	server := &http.Server{
-		Handler: nodeStatus(m.Name, n), ReadTimeout: statusTimeout, WriteTimeout: statusTimeout, IdleTimeout: time.Minute,
-	}
-	go func() { _ = server.Serve(listener) }() // until Close
-	defer server.Close()
+	defer end()
+	log.Info("serving /metrics, /debug/m2n and /health", "address", bound.String())
 	return n.Run(ctx)
 }
 

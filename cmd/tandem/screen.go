@@ -56,7 +56,7 @@ func (s *screen) fail(err error, try string) {
 		slog.New(slog.NewJSONHandler(s.w, nil)).Error("the program failed", more...)
 		return
 	}
-	fmt.Fprintf(s.w, "tandem: %v\n", err)
+	fmt.Fprintf(printable{s.w}, "tandem: %v\n", err) // it may repeat what a server said
 	if try != "" {
 		fmt.Fprintf(s.w, "Try: %s\n", try)
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +27,18 @@ func requireJSON(t *testing.T, text string) {
 		require.NotEmpty(t, object.Level, line)
 		require.NotEmpty(t, object.Msg, line)
 	}
+}
+
+// TestFailShowsNoControls: an error may repeat what a server said, and a terminal
+// gets nothing of it that would control it.
+func TestFailShowsNoControls(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "err"))
+	require.NoError(t, err)
+	defer file.Close()
+	newScreen(file, slog.LevelInfo, false).fail(errors.New("the server says: \x1b]0;mine\a\u009b2Jno"), "")
+	text, err := os.ReadFile(file.Name())
+	require.NoError(t, err)
+	require.Equal(t, "tandem: the server says: ]0;mine2Jno\n", string(text))
 }
 
 // TestLogJSON: with --log-json nothing but JSON is on standard error: tables, the

@@ -72,8 +72,8 @@ SIGTERM drains: running requests finish, new ones get 503. A second signal ends
 the process at once.`
 }
 
-// Validate refuses flags that would change nothing, and a door that was to be
-// locked and has no key.
+// Validate refuses flags that would change nothing, and an API that was to need
+// a key and has none.
 func (c *ServeCmd) Validate(command *kong.Context) error {
 	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.httpFlags.check(), c.pick(command), c.checkControl()); err != nil {
 		return err
@@ -215,7 +215,7 @@ func (c *ServeCmd) front(ctx context.Context, s *screen, m *deploy.Model, text *
 		ended <- err
 	}()
 	s.log.Info("admitting nodes", "control", nodes.Addr().String(), "experts", o.Experts, "tls", o.TLS != nil)
-	go watchNodes(inner, s, control.Members)
+	defer inBackground(inner, func(ctx context.Context) { watchNodes(ctx, s, control.Members) })()
 	err = c.api(ctx, s.log, m, text, l, control.Engine, control.Missing, nil)
 	cancel()
 	if served := <-ended; err == nil {
@@ -239,7 +239,7 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 		return err
 	}
 	defer end()
-	defer beside(ctx, func(ctx context.Context) { metrics.LogThroughput(ctx, log, throughputEvery) })()
+	defer inBackground(ctx, func(ctx context.Context) { metrics.LogThroughput(ctx, log, throughputEvery) })()
 	server := api.NewServer(api.Config{
 		Models: names, Created: time.Now(), Fingerprint: func() string { return m.Fingerprint(numerics) }, Version: version,
 		Service: t.service(engine, metrics), Template: t.template(), MapDeveloper: true, Defaults: t.defaults,
@@ -253,16 +253,9 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 		Strict: c.Strict, AllowOrigins: c.origins(), NoAccessLog: c.NoAccessLog,
 		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1), Stops: int(c.MaxStopStrings)},
 	})
-	announced := make(chan struct{})
-	announcing, stop := context.WithCancel(ctx)
-	go func() {
-		defer close(announced)
-		announce(announcing, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(), "numerics", numerics)
-	}()
-	defer func() {
-		stop()
-		<-announced
-	}()
+	defer inBackground(ctx, func(ctx context.Context) {
+		announce(ctx, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(), "numerics", numerics)
+	})()
 	defer context.AfterFunc(ctx, func() {
 		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace.String())
 	})()

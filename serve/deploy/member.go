@@ -29,20 +29,20 @@ type membership struct {
 	session  *cluster.Session
 	view     cluster.View
 	listener net.Listener
-	// told ends when the node is told to stop, and the membership with it, until
+	// stopped ends when the node is told to stop, and the membership with it, until
 	// outlive has been called: then there may be requests to finish.
-	told    context.Context
+	stopped context.Context
 	outlive func() bool
 }
 
 // member is one membership, which ends with an error. Its connection with the front
 // end is its own.
-func (n *Node) member(told context.Context, peers *peerSocket) error {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
+func (n *Node) member(stopped context.Context, peers *peerSocket) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(stopped))
 	defer cancel()
 	m := &membership{
 		Node: n, client: cluster.NewHTTPClient(n.PeerTimeout, n.TLS.TLS()),
-		told: told, outlive: context.AfterFunc(told, cancel),
+		stopped: stopped, outlive: context.AfterFunc(stopped, cancel),
 	}
 	defer m.outlive()
 	defer m.client.CloseIdleConnections()
@@ -239,7 +239,7 @@ func (m *membership) drain(ctx context.Context, stats func() serve.NodeStats) er
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-m.told.Done():
+	case <-m.stopped.Done():
 	}
 	self := m.session.Self
 	m.setStatus(Status{State: Draining, ID: self.ID}, stats)
@@ -400,7 +400,7 @@ func (m *membership) reach(ctx context.Context, ep *m2n.Endpoint, experts []clus
 		for i := range failing {
 			failing[i].Attention = self
 		}
-		m.setStatus(Status{State: Joined, ID: self, Reason: describe(m.view, failing)}, stats)
+		m.setStatus(Status{State: Joined, ID: self, Reason: m.view.DescribeAll(failing)}, stats)
 		return m.session.Reach(failing)
 	})
 	if err := r.run(ctx); err != nil {

@@ -3,7 +3,6 @@ package deploy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -32,9 +31,9 @@ type reach struct {
 	experts  []cluster.Member
 	hello    m2n.Message // that nothing is in flight
 	log      *slog.Logger
-	// told is called with the expert nodes that cannot be reached, whenever there are
-	// some and they or the reasons have changed.
-	told func([]cluster.Unreached) error
+	// report passes on the expert nodes that cannot be reached, whenever there are some
+	// and they or the reasons have changed.
+	report func([]cluster.Unreached) error
 
 	reached  map[string]bool
 	failing  map[string]error
@@ -42,9 +41,9 @@ type reach struct {
 	refusals map[string]int
 }
 
-func newReach(ep *m2n.Endpoint, experts []cluster.Member, hello m2n.Message, log *slog.Logger, told func([]cluster.Unreached) error) *reach {
+func newReach(ep *m2n.Endpoint, experts []cluster.Member, hello m2n.Message, log *slog.Logger, report func([]cluster.Unreached) error) *reach {
 	return &reach{
-		endpoint: ep, experts: experts, hello: hello, log: log, told: told,
+		endpoint: ep, experts: experts, hello: hello, log: log, report: report,
 		reached: map[string]bool{}, failing: map[string]error{}, due: map[string]time.Time{}, refusals: map[string]int{},
 	}
 }
@@ -179,7 +178,7 @@ func (r *reach) tell() error {
 			failing = append(failing, cluster.Unreached{Expert: e.ID, Reason: reasonOf(cause)})
 		}
 	}
-	return r.told(failing)
+	return r.report(failing)
 }
 
 // reasonOf says in a line why a pair failed. The addresses are known, and a port of
@@ -211,19 +210,10 @@ func reasonOf(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }
 
-// describe says of pairs in a view why they fail.
-func describe(v cluster.View, pairs []cluster.Unreached) string {
-	var words []string
-	for _, u := range pairs {
-		words = append(words, v.Describe(u))
-	}
-	return strings.Join(words, "; ")
-}
-
 // isolated is an expert node's error where an attention node does not reach it.
 func isolated(v cluster.View, id string) error {
 	if pairs := v.UnreachedBy(id); len(pairs) > 0 {
-		return fmt.Errorf("%s", describe(v, pairs))
+		return errors.New(v.DescribeAll(pairs))
 	}
 	return nil
 }

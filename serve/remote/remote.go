@@ -84,7 +84,7 @@ func (o *outbox[T]) flush(send func([]T) error) error {
 // cluster with the epoch that it tells, and proves to be that member.
 func Handler(front FrontEnd, members *cluster.Server) (string, http.Handler) {
 	path, handler := tandemv1.NewWorkHandler(&work{front, members}, cluster.Options()...)
-	return path, cluster.Door(handler)
+	return path, cluster.Gate(handler)
 }
 
 type work struct {
@@ -142,9 +142,8 @@ func (s *work) Serve(whole context.Context, stream *workStream) error {
 	// At once, where sending is stuck too.
 	context.AfterFunc(ctx, func() { detach(&serve.UnavailableError{Reason: s.gone(whole, offer.Node, context.Cause(ctx))}) })
 	cancel(w.send(ctx, func(items []*tandemv1.ServeResponse) error {
-		defer cluster.SendWithin(ctx, sendTimeout)()
 		for _, m := range items {
-			if err := stream.Send(m); err != nil {
+			if err := sendWithin(ctx, stream, m); err != nil {
 				return err
 			}
 		}
@@ -154,6 +153,12 @@ func (s *work) Serve(whole context.Context, stream *workStream) error {
 		return connect.NewError(connect.CodeUnavailable, cluster.ErrStopping)
 	}
 	return connect.NewError(connect.CodeAborted, context.Cause(ctx))
+}
+
+// sendWithin sends one message. The bound is for each: a long prompt is many of them.
+func sendWithin(ctx context.Context, stream *workStream, m *tandemv1.ServeResponse) error {
+	defer cluster.SendWithin(ctx, sendTimeout)()
+	return stream.Send(m)
 }
 
 // gone says why a node's requests end: what the cluster knows of its departure, or
@@ -285,9 +290,7 @@ func (c *Client) Run(ctx context.Context, client connect.HTTPClient, url string,
 	if err != nil {
 		return fmt.Errorf("offering to work for %s: %w", url, err)
 	}
-	// Without this, HTTP/2 notices the end of the context only when there is
-	// something to send.
-	defer context.AfterFunc(streaming, func() { _ = stream.CloseRequest() })()
+	defer cluster.CloseWith(streaming, stream)()
 	err = stream.Send(&tandemv1.ServeRequest{Message: &tandemv1.ServeRequest_Offer{Offer: offerToProto(o)}})
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("offering to work for %s: %w", url, err)

@@ -11,8 +11,8 @@ import (
 	"github.com/tandem-moe/tandem/serve/completion"
 )
 
-// visit is what the access log says of a request.
-type visit struct {
+// access is what the access log says of a request.
+type access struct {
 	id     string
 	began  time.Time
 	status int
@@ -23,10 +23,10 @@ type visit struct {
 	first   time.Time
 }
 
-// visitOf is the visit of an answer that ServeHTTP made.
-func visitOf(w http.ResponseWriter) *visit { return &w.(*answer).visit }
+// accessOf is what is logged of an answer that ServeHTTP made.
+func accessOf(w http.ResponseWriter) *access { return &w.(*answer).access }
 
-func (v *visit) count(run *completion.Run) {
+func (v *access) count(run *completion.Run) {
 	v.counted, v.usage, v.first = true, run.Usage(), run.First()
 }
 

@@ -63,9 +63,9 @@ func TestStrangersMessagesAreSmall(t *testing.T) {
 	}
 }
 
-// TestHelloIsCheckedAtTheDoor: each hello that no node sends is refused by the
+// TestHelloIsChecked: each hello that no node sends is refused by the
 // field's name, and the next one is served.
-func TestHelloIsCheckedAtTheDoor(t *testing.T) {
+func TestHelloIsChecked(t *testing.T) {
 	server, url := front(t, time.Second)
 	good := func() *tandemv1.Hello {
 		return helloToProto(Hello{Role: Expert, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: 0})
@@ -74,8 +74,8 @@ func TestHelloIsCheckedAtTheDoor(t *testing.T) {
 		"Hello.addr is 0":            func(h *tandemv1.Hello) { h.Addr = "" },
 		"Hello.addr is 5000":         func(h *tandemv1.Hello) { h.Addr = strings.Repeat("x", 5000) },
 		"want TRANSPORT:HOST:PORT":   func(h *tandemv1.Hello) { h.Addr = "garbage" },
-		"is no number from 1":       func(h *tandemv1.Hello) { h.Addr = "tcp:host:70000" },
-		`want an IP address or a`:    func(h *tandemv1.Hello) { h.Addr = "tcp:a\x1bc:1" },
+		"is no number from 1":        func(h *tandemv1.Hello) { h.Addr = "tcp:host:70000" },
+		"is neither an IP address":   func(h *tandemv1.Hello) { h.Addr = "tcp:a\x1bc:1" },
 		"cannot be printed":          func(h *tandemv1.Hello) { h.Identity.Version = "\x1b]0;title\a" },
 		"Hello.place is -5":          func(h *tandemv1.Hello) { h.Place = proto.Int64(-5) },
 		"Identity.layers is -1":      func(h *tandemv1.Hello) { h.Identity.Layers = -1 },
