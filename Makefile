@@ -21,7 +21,7 @@ lint: ## format, vet, and run golangci-lint and the house's own tests
 	.ci/run format vet lint
 	go test ./internal/lint
 
-fuzz: ## run each fuzz target for ten seconds
+fuzz: ## run each fuzz target for some seconds
 	.ci/run fuzz
 
 SOAK ?= 5m
