@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -210,9 +211,21 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{
 			Status: http.StatusNotFound, Type: "invalid_request_error", Code: "not_found",
-			Message: "there is no " + clipped(r.URL.Path) + " here: / says what there is",
+			Message: "there is no " + clipped(r.URL.Path) + " here: " + s.instead(r.URL.Path),
 		})
 	})
+}
+
+// instead is where to look in place of a path that is not there: a base URL without
+// /v1, or a slash at its end, is the commonest mistake.
+func (s *Server) instead(path string) string {
+	path = strings.TrimRight(path, "/")
+	for _, known := range []string{path, "/v1" + path, path + "s"} {
+		if _, pattern := s.mux.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: known}}); pattern == known {
+			return "did you mean " + known + "? Clients want a base URL that ends in /v1"
+		}
+	}
+	return "/ says what there is"
 }
 
 // handle answers a path, and other methods than its own with 405.
@@ -301,7 +314,9 @@ func (s *Server) checkModel(name string) error {
 	if name == "" || slices.Contains(s.cfg.Models, name) {
 		return nil
 	}
-	return noModel(name)
+	e := noModel(name)
+	e.Message += "; served: " + strings.Join(s.cfg.Models, ", ")
+	return e
 }
 
 func noModel(name string) *Error {

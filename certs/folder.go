@@ -1,7 +1,9 @@
 package certs
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 )
@@ -50,6 +52,9 @@ func (f Folder) Init(now time.Time, replace bool) (*Authority, error) {
 // Authority reads the folder's authority, for issuing.
 func (f Folder) Authority(now time.Time) (*Authority, error) {
 	known, err := readAuthorities(f.CertFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no authority yet; \"tandem certs init\" makes one", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -126,6 +126,11 @@ func (s *Server) update(change func(*Registry) error) error {
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
+	for _, m := range s.registry.view.Members {
+		if _, ok := before.Find(m.ID); !ok {
+			s.log().Info("member joined", "node", m.ID, "place", m.Place, "address", m.Addr)
+		}
+	}
 	for _, m := range before.Members {
 		if _, ok := s.registry.view.Find(m.ID); !ok {
 			s.log().Info("member gone", "node", m.ID, "reason", s.registry.Gone(m.ID))

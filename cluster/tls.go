@@ -74,6 +74,7 @@ func (s *sniffed) refuse(start, text []byte) {
 	_ = s.Conn.SetDeadline(time.Now().Add(refusalTime)) // it fails where the connection has
 	if bytes.HasPrefix([]byte(http2Preface), start[:min(len(start), len(http2Preface))]) {
 		awaitStream(io.MultiReader(bytes.NewReader(start), io.LimitReader(s.Conn, refusalBytes)))
+		_ = s.Conn.SetDeadline(time.Now().Add(refusalTime))
 	}
 	if _, err := s.Conn.Write(text); err == nil {
 		closeWrite(s.Conn)

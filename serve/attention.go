@@ -236,8 +236,12 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 	n.turn.end()
 	n.patience.end()
 	reason := &UnavailableError{Reason: err.Error()}
-	if ctx.Err() != nil {
+	var lost *PeerLostError
+	switch {
+	case ctx.Err() != nil:
 		err, reason.Reason = nil, stopping(ctx)
+	case errors.As(err, &lost): // which step it was is for the log
+		reason.Reason = lost.Error() + "; the request may be sent again"
 	}
 	n.accept()
 	for id := range n.sequences {

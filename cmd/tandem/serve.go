@@ -100,6 +100,11 @@ func (c *ServeCmd) checkControl() error {
 		return errors.New("--insecure: it admits nodes in other processes without TLS: it needs --control")
 	case c.Control == "":
 		return nil
+	}
+	if _, _, err := hostport.Split(c.Control); err != nil {
+		return fmt.Errorf("--control %q: %w; want HOST:PORT, as 127.0.0.1:7000", c.Control, err)
+	}
+	switch {
 	case c.Insecure && secure:
 		return errors.New("--insecure: the cluster is secured by --tls: leave one of them out")
 	case !c.Insecure && !secure && !loopback(c.Control):
@@ -166,6 +171,9 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 	defer listener.Close()
 	if listener, err = c.secure(listener, log); err != nil {
 		return err
+	}
+	if len(c.APIKey) == 0 && !loopback(listener.Addr().String()) {
+		log.Warn("whoever reaches this address may use the API: --api-key makes it ask for a key", "listens", listener.Addr().String())
 	}
 	options := c.options(log)
 	options.TLS, options.API = identity, urlOf(c.scheme(), listener.Addr())
