@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -40,7 +41,11 @@ func serveStatus(log *slog.Logger, flag, address string, handler http.Handler) (
 		Handler: handler, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: time.Minute,
 		ErrorLog: connlog.New(log, slog.LevelDebug).Server(),
 	}
-	endServing := inBackground(context.Background(), func(context.Context) { _ = server.Serve(listener) }) // until Close
+	endServing := inBackground(context.Background(), func(context.Context) { // until Close
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Warn("a status port serves no more", "flag", flag, "error", err)
+		}
+	})
 	return listener.Addr(), func() {
 		_ = server.Close()
 		endServing()

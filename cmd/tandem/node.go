@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/tandem-moe/tandem/certs"
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/route"
@@ -40,6 +41,22 @@ signal ends it at once. What all nodes share, such as --max-model-len and --wire
 the front end tells them. See "tandem serve --help" for an example.`
 }
 
+// options are the flags of a node.
+func (c *NodeCmd) options(role cluster.Role, identity *certs.Identity) deploy.NodeOptions {
+	o := deploy.NodeOptions{
+		Options: deploy.Options{TLS: identity, Transport: c.Transport}, Role: role, Control: scheme(identity) + c.Join,
+		Listen: c.Listen, Advertise: c.Advertise, Version: version, Grace: time.Duration(c.Grace),
+	}
+	c.addTo(&o.Options)
+	if c.Wire != nil {
+		o.WantWire = c.Wire.String()
+	}
+	if c.Combine != nil {
+		o.WantCombine = c.Combine.String()
+	}
+	return o
+}
+
 // Run works for the cluster until ctx ends, and then drains.
 func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 	outliveLogReaders()
@@ -64,17 +81,8 @@ func (c *NodeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 	defer m.Checkpoint.Close()
 	bar := s.progress("loading " + m.Name)
 	defer bar.done()
-	o := deploy.NodeOptions{
-		Options: deploy.Options{Log: log, Progress: bar.report, TLS: identity, Transport: c.Transport}, Role: role, Control: scheme(identity) + c.Join,
-		Listen: c.Listen, Advertise: c.Advertise, Version: version, Grace: time.Duration(c.Grace),
-	}
-	c.addTo(&o.Options)
-	if c.Wire != nil {
-		o.WantWire = c.Wire.String()
-	}
-	if c.Combine != nil {
-		o.WantCombine = c.Combine.String()
-	}
+	o := c.options(role, identity)
+	o.Log, o.Progress = log, bar.report
 	node, err := deploy.NewNode(m, o)
 	if err != nil {
 		return err

@@ -248,24 +248,30 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 	}
 	defer end()
 	defer inBackground(ctx, func(ctx context.Context) { metrics.LogThroughput(ctx, log, throughputEvery) })()
-	server := api.NewServer(api.Config{
-		Models: names, Created: time.Now(), Fingerprint: func() string { return m.Fingerprint(numerics) }, Version: version,
-		Service: t.service(engine, metrics), Template: t.template(), MapDeveloper: true, Defaults: t.defaults,
-		Ready: func() error {
-			if reason := missing(); reason != "" {
-				return &serve.UnavailableError{Reason: reason}
-			}
-			return nil
-		},
-		Metrics: exported, APIKeys: c.APIKey, Log: log,
-		Strict: c.Strict, AllowOrigins: c.origins(), NoAccessLog: c.NoAccessLog,
-		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1), Stops: int(c.MaxStopStrings)},
-	})
+	config := c.apiConfig()
+	config.Models, config.Log, config.Metrics = names, log, exported
+	config.Fingerprint = func() string { return m.Fingerprint(numerics) }
+	config.Service, config.Template, config.Defaults = t.service(engine, metrics), t.template(), t.defaults
+	config.Ready = func() error {
+		if reason := missing(); reason != "" {
+			return &serve.UnavailableError{Reason: reason}
+		}
+		return nil
+	}
 	defer inBackground(ctx, func(ctx context.Context) {
 		announce(ctx, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(), "numerics", numerics)
 	})()
 	defer context.AfterFunc(ctx, func() {
 		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace.String())
 	})()
-	return server.Serve(ctx, l)
+	return api.NewServer(config).Serve(ctx, l)
+}
+
+// apiConfig is what the flags say of the API.
+func (c *ServeCmd) apiConfig() api.Config {
+	return api.Config{
+		Created: time.Now(), Version: version, MapDeveloper: true, APIKeys: c.APIKey,
+		Strict: c.Strict, AllowOrigins: c.origins(), NoAccessLog: c.NoAccessLog,
+		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1), Stops: int(c.MaxStopStrings)},
+	}
 }

@@ -71,9 +71,10 @@ type bucket struct {
 
 // take says whether a line may be logged, and how many were left out before it.
 func (b *bucket) take(now time.Time) (omitted int, ok bool) {
-	if more := now.Sub(b.filled) / pause; more > 0 {
-		b.lines = int(min(time.Duration(b.lines)+more, burst))
-		b.filled = b.filled.Add(more * pause)
+	since := now.Sub(b.filled).Truncate(pause)
+	if since > 0 {
+		b.lines = min(b.lines+int(since/pause), burst)
+		b.filled = b.filled.Add(since)
 	}
 	if b.lines == 0 {
 		b.omitted++
