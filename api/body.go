@@ -154,8 +154,16 @@ type lease struct {
 	held   int64
 }
 
+// reserved is the part of a budget that is kept for small bodies, so that large ones
+// that are slow, or that wait, do not shut everybody out.
+const reserved = 8
+
 func (l *lease) take(n int64) error {
-	if l.budget.used.Add(n) > l.budget.limit {
+	limit := l.budget.limit
+	if l.held+n > smallBody {
+		limit -= limit / reserved
+	}
+	if l.budget.used.Add(n) > limit {
 		l.budget.used.Add(-n)
 		return &Error{
 			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "rate_limit_exceeded",

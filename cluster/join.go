@@ -252,6 +252,8 @@ func reasonOf(err error) string {
 func (s membership) heard(ctx context.Context, weights *judging, m *tandemv1.JoinRequest) error {
 	var err error
 	switch {
+	case m.GetHello() != nil:
+		err = errBroken(errors.New("a hello comes once"))
 	case m.GetWeights() != nil:
 		err = weights.add(m.GetWeights().GetDigests())
 	case m.GetReady() != nil:

@@ -42,6 +42,9 @@ func (r *Registry) Reach(id string, failing []Unreached, now time.Time) error {
 	if i >= 0 && r.view.Members[i].Role != Attention {
 		return fmt.Errorf("node %s is no attention node, and tells which expert nodes it reaches", id)
 	}
+	if i >= 0 && !r.view.Members[i].Ready {
+		return fmt.Errorf("node %s is not ready, and tells which expert nodes it reaches", id)
+	}
 	if n := r.view.ExpertNodes; len(failing) > n {
 		return fmt.Errorf("node %s cannot reach %d expert nodes, the cluster has %d", id, len(failing), n)
 	}

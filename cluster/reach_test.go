@@ -83,6 +83,9 @@ func TestNodesSayOfPeersWhatIsBounded(t *testing.T) {
 	require.ErrorContains(t, r.Reach("attention-0", make([]Unreached, 3), now), "3 expert nodes, the cluster has 2")
 	require.ErrorContains(t, r.Reach("expert-0", nil, now), "no attention node")
 	require.ErrorContains(t, r.Reach("attention-9", nil, now), "not a member")
+	loads, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, now)
+	require.NoError(t, err)
+	require.ErrorContains(t, r.Reach(loads.ID, nil, now), "is not ready")
 	said := unreachedToProto([]Unreached{{Expert: "expert-0", Reason: strings.Repeat("x", 1<<20)}})
 	require.LessOrEqual(t, len(said[0].GetReason()), maxReason, "a front end would refuse the message, and the node with it")
 	many := View{}

@@ -38,19 +38,20 @@ type judging struct {
 	judge   Judge // nil: nobody judges
 	member  Member
 	digests []uint64
+	limit   int // how many weights the member holds; 0 until that is known
 	// verdict is where Compare's result comes, once it has been asked.
 	verdict chan error
 }
 
 // add takes digests, no more than the member has weights.
 func (j *judging) add(digests []uint64) error {
-	if len(digests) > digestsPerMessage {
-		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a message has %d digests, the limit is %d", len(digests), digestsPerMessage))
+	if len(digests) == 0 || len(digests) > digestsPerMessage {
+		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a message has %d digests, want 1 to %d", len(digests), digestsPerMessage))
 	}
-	limit := 0
-	if j.judge != nil {
-		limit = j.judge.Weights(j.member)
+	if j.limit == 0 && j.judge != nil {
+		j.limit = j.judge.Weights(j.member)
 	}
+	limit := j.limit
 	if j.verdict != nil || len(j.digests)+len(digests) > limit {
 		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("node %s tells of %d weights or more, its part has %d", j.member.ID, len(j.digests)+len(digests), limit))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/internal/ratelog"
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
@@ -57,11 +58,11 @@ func (p *progress) done() {
 // to serve, whenever that changes, until ctx ends. It warns of nodes that cannot
 // reach each other.
 func watchNodes(ctx context.Context, s *screen, members *cluster.Server) {
-	last := ""
+	last, limited := "", ratelog.New(s.log)
 	var failing []string
 	for {
 		view, changed := members.View()
-		failing = warnOfPairs(s.log, view, failing)
+		failing = warnOfPairs(limited, view, failing)
 		missing := view.Missing()
 		now := missing
 		if missing == "" {
@@ -85,13 +86,13 @@ func watchNodes(ctx context.Context, s *screen, members *cluster.Server) {
 
 // warnOfPairs warns of nodes that cannot reach each other and of whom it has not been
 // said before, and returns what has been said of those that still cannot.
-func warnOfPairs(log *slog.Logger, v cluster.View, said []string) []string {
+func warnOfPairs(log *ratelog.Logger, v cluster.View, said []string) []string {
 	var failing []string
 	for _, u := range v.Unreached {
 		text := v.Describe(u)
 		failing = append(failing, text)
 		if !slices.Contains(said, text) {
-			log.Warn("nodes cannot reach each other", "reason", text)
+			log.Limited(slog.LevelWarn, "nodes cannot reach each other", "reason", text)
 		}
 	}
 	return failing

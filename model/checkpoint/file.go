@@ -21,7 +21,7 @@ type file struct {
 
 // openFile opens a file on disk and validates its header.
 func openFile(path string) (*file, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return nil, fmt.Errorf("open the checkpoint: %w", err)
 	}
@@ -30,6 +30,14 @@ func openFile(path string) (*file, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &file{name: path, header: h, from: f}, nil
+}
+
+// openRegular opens a file. To open a pipe would wait for somebody to write to it.
+func openRegular(path string) (*os.File, error) {
+	if info, err := os.Stat(path); err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file (%v)", path, info.Mode().Type())
+	}
+	return os.Open(path)
 }
 
 // newFile takes a file that is in memory.

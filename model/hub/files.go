@@ -24,6 +24,10 @@ const longestPointer = 1024
 
 // Open implements fs.FS.
 func (f files) Open(name string) (fs.File, error) {
+	// To open a pipe would wait for somebody to write to it.
+	if info, err := fs.Stat(f.FS, name); err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s in %s is no regular file (%v)", name, f.dir, info.Mode().Type())
+	}
 	file, err := f.FS.Open(name)
 	if err != nil {
 		return nil, err

@@ -103,23 +103,23 @@ func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *
 	return serve.NewAttentionNode(cfg)
 }
 
-// awaitExperts waits for a view in which every expert place is ready, and returns
-// who is there.
+// awaitExperts waits for a view in which the node itself and every expert place is
+// ready, and returns the expert nodes.
 func (m *membership) awaitExperts(ctx context.Context) ([]cluster.Member, error) {
 	for {
 		view, err := m.session.Next(ctx)
 		if err != nil {
 			return nil, err
 		}
-		experts := readyExperts(view)
-		if len(experts) == view.ExpertNodes {
-			m.view = view
-			return experts, nil
+		experts, reason := readyExperts(view), "its weights are being compared with the cluster's"
+		if self, _ := view.Find(m.session.Self.ID); self.Ready {
+			if len(experts) == view.ExpertNodes {
+				m.view = view
+				return experts, nil
+			}
+			reason = fmt.Sprintf("%d of %d expert nodes are ready", len(experts), view.ExpertNodes)
 		}
-		m.setStatus(Status{
-			State: Joined, ID: m.session.Self.ID,
-			Reason: fmt.Sprintf("%d of %d expert nodes are ready", len(experts), view.ExpertNodes),
-		}, nil)
+		m.setStatus(Status{State: Joined, ID: m.session.Self.ID, Reason: reason}, nil)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"runtime"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/internal/ratelog"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n/ucx"
@@ -51,6 +53,8 @@ type Node struct {
 	pool  *kernel.Pool
 	dev   kernel.Device
 	at    addresses
+	// limited is for lines that other nodes cause.
+	limited *ratelog.Logger
 
 	// What has been loaded: for sequences of so many tokens, or of one place.
 	attention *layer.AttentionWeights
@@ -116,7 +120,7 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 		}
 	}
 	n := &Node{
-		NodeOptions: o, model: m, pool: kernel.NewNodePool(filled.Threads), at: at,
+		NodeOptions: o, limited: ratelog.New(o.Log), model: m, pool: kernel.NewNodePool(filled.Threads), at: at,
 		status: Status{State: Joining},
 	}
 	if err := n.fillCache(&filled); err != nil {
@@ -181,11 +185,11 @@ func (n *Node) setIsolated(err error) {
 	}
 	n.status.State, n.status.Reason = Ready, reason
 	if reason == "" {
-		n.Log.Info("all attention nodes reach this node again", "node", n.status.ID)
+		n.limited.Limited(slog.LevelInfo, "all attention nodes reach this node again", "node", n.status.ID)
 		return
 	}
 	n.status.State = Joined
-	n.Log.Warn("this node cannot be reached: --advertise, or --listen, must be an address that attention nodes reach", "node", n.status.ID, "reason", reason)
+	n.limited.Limited(slog.LevelWarn, "this node cannot be reached: --advertise, or --listen, must be an address that attention nodes reach", "node", n.status.ID, "reason", reason)
 }
 
 // progress is how far the node is, for its signs of life.

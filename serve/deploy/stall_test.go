@@ -118,6 +118,12 @@ func (s *stage) joinAt(role cluster.Role, moves bool, addr string) *puppet {
 		client.CloseIdleConnections()
 	})
 	if role == cluster.Attention {
+		for ready := false; !ready; {
+			view, err := p.session.Next(bounded(s.t))
+			require.NoError(s.t, err)
+			self, _ := view.Find(p.session.Self.ID)
+			ready = self.Ready
+		}
 		require.NoError(s.t, p.session.Reach(nil))
 		self, o := p.session.Self, nodeOptions()
 		offer := serve.Offer{

@@ -132,6 +132,9 @@ func (s *work) Serve(whole context.Context, stream *workStream) error {
 	if err != nil {
 		return err
 	}
+	if err := s.ready(ctx, member.ID); err != nil {
+		return err
+	}
 	w := worker{newOutbox[*tandemv1.ServeResponse]()}
 	detach, err := s.front.Attach(offer, w)
 	if err != nil {
@@ -206,6 +209,30 @@ func (s *work) offer(ctx context.Context, stream *workStream, m cluster.Member) 
 		return acceptable(f.m, m)
 	case <-ctx.Done():
 		return serve.Offer{}, connect.NewError(connect.CodeDeadlineExceeded, fmt.Errorf("no offer within %v", offerTimeout))
+	}
+}
+
+// ready waits until a member is ready: until its weights have been found to be the
+// cluster's, it gets no requests.
+func (s *work) ready(ctx context.Context, id string) error {
+	late := time.NewTimer(offerTimeout)
+	defer late.Stop()
+	for {
+		view, changed := s.members.View()
+		m, ok := view.Find(id)
+		if ok && m.Ready {
+			return nil
+		}
+		if !ok {
+			return connect.NewError(connect.CodeAborted, fmt.Errorf("node %s is not a member any more: %s", id, s.members.Gone(id)))
+		}
+		select {
+		case <-changed:
+		case <-late.C:
+			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("node %s offers to work and is not ready", id))
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -127,6 +127,12 @@ func newPairFor(t *testing.T, keep bool, tokens int) *pair {
 // newFront is a front end with a member that has not offered to work.
 func newFront(t *testing.T, tokens int) *pair {
 	t.Helper()
+	return newFrontOf(t, tokens, true)
+}
+
+// newFrontOf is newFront with a member that is ready, or not yet.
+func newFrontOf(t *testing.T, tokens int, ready bool) *pair {
+	t.Helper()
 	id := cluster.Identity{Version: "v"}
 	p := &pair{tokens: tokens, members: cluster.NewServer(id, cluster.Settings{ExpertNodes: 1, MicroBatches: 1}, timeout), ended: make(chan error, 1)}
 	p.front = serve.NewFrontEnd(serve.FrontEndConfig{
@@ -144,6 +150,9 @@ func newFront(t *testing.T, tokens int) *pair {
 	var err error
 	p.session, err = cluster.Join(t.Context(), p.http, web.URL, cluster.Hello{Role: cluster.Attention, Addr: "tcp:127.0.0.1:7001", Identity: id, Place: cluster.AnyPlace}, timeout)
 	require.NoError(t, err)
+	if ready {
+		require.NoError(t, p.session.Ready())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.working, p.stop = ctx, cancel
 	t.Cleanup(func() {

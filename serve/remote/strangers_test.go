@@ -29,6 +29,17 @@ func (p *pair) offers(t *testing.T, change func(*serve.Offer)) error {
 	}
 }
 
+// TestWhoIsNotReadyGetsNoWork: a member whose weights nobody has compared could answer
+// anything. Its offer counts from when it is ready.
+func TestWhoIsNotReadyGetsNoWork(t *testing.T) {
+	p := newFrontOf(t, 64, false)
+	p.worker = &echo{client: remote.NewClient()}
+	p.work(t, func(*serve.Offer) {})
+	require.Never(t, func() bool { return p.front.Counts().Capacity > 0 }, 300*time.Millisecond, 10*time.Millisecond)
+	require.NoError(t, p.session.Ready())
+	require.Eventually(t, func() bool { return p.front.Counts().Capacity == 2 }, 5*time.Second, time.Millisecond)
+}
+
 // TestStrangersGetNoWork: an offer must be of a member that proves it, and fit the
 // settings. Afterwards a good one is taken.
 func TestStrangersGetNoWork(t *testing.T) {
