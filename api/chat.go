@@ -47,9 +47,14 @@ func (s *Server) render(ctx context.Context, c *Conversation) (string, error) {
 			Message: "the model " + s.cfg.Models[0] + " has no chat template: use /v1/completions",
 		}
 	}
-	text, err := s.cfg.Template.Render(ctx, s.templateInput(c))
-	if ctx.Err() != nil {
+	limited, cancel := context.WithTimeout(ctx, s.cfg.Limits.Render)
+	defer cancel()
+	text, err := s.cfg.Template.Render(limited, s.templateInput(c))
+	switch {
+	case ctx.Err() != nil:
 		return "", why(ctx, err)
+	case err != nil && limited.Err() != nil:
+		return "", invalid("messages", "the model's chat template takes longer than %v for the conversation", s.cfg.Limits.Render)
 	}
 	var answer *Error
 	if errors.As(err, &answer) {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -133,4 +135,22 @@ func TestSpecialTokens(t *testing.T) {
 		require.Equal(t, 200, ask(t, api.NewServer(config(e)), "POST", path, body).Code)
 		require.Equal(t, special, e.Requests()[0].Prompt[0] == enginetest.BOS, body)
 	}
+}
+
+// endless is a template that goes on until it is told to stop.
+type endless struct{}
+
+func (endless) Render(ctx context.Context, _ api.TemplateInput) (string, error) {
+	<-ctx.Done()
+	return "", ctx.Err()
+}
+
+// TestRenderingHasATime: a template that takes too long is the conversation's fault,
+// or the template's, and costs no more than its time.
+func TestRenderingHasATime(t *testing.T) {
+	c := config(enginetest.New())
+	c.Template, c.Limits.Render = endless{}, 10*time.Millisecond
+	w := ask(t, api.NewServer(c), "POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}]}`)
+	require.Equal(t, http.StatusBadRequest, w.Code)
+	require.Contains(t, w.Body.String(), "the model's chat template takes longer than 10ms for the conversation")
 }

@@ -104,6 +104,8 @@ type Limits struct {
 	// Header is how long a client may take to send a request's header: 10 s.
 	// ReadBody is how long it may take for each 64 KiB of the body: 20 s.
 	Header, ReadBody time.Duration
+	// Render is how long a chat template may take for a conversation: 10 s.
+	Render time.Duration
 	// Write is how long a client may take to read 64 KiB of an answer: 30 s.
 	Write time.Duration
 	// Silence is how long a stream says nothing before it says that the client is to
@@ -129,7 +131,7 @@ func (l *Limits) fill() {
 		standard time.Duration
 	}{
 		{&l.Request, 10 * time.Minute}, {&l.Header, 10 * time.Second}, {&l.ReadBody, 20 * time.Second},
-		{&l.Write, 30 * time.Second}, {&l.Silence, 15 * time.Second}, {&l.Idle, 2 * time.Minute}, {&l.Grace, 30 * time.Second},
+		{&l.Render, 10 * time.Second}, {&l.Write, 30 * time.Second}, {&l.Silence, 15 * time.Second}, {&l.Idle, 2 * time.Minute}, {&l.Grace, 30 * time.Second},
 	} {
 		if *d.into == 0 {
 			*d.into = d.standard
