@@ -181,3 +181,12 @@ func TestEveryAnswerHasAnID(t *testing.T) {
 	w := exchange(t, s, "POST", "/v1/completions", strings.NewReader(`{"prompt":"x","request_id":"theirs"}`), "X-Request-Id", "mine")
 	require.Equal(t, "theirs", w.Header().Get("X-Request-Id"))
 }
+
+// TestHealthTellsWhatFails where requests are served all the same.
+func TestHealthTellsWhatFails(t *testing.T) {
+	c := config(enginetest.New())
+	c.Failing = func() string { return "attention-1 cannot reach expert-0" }
+	w := ask(t, api.NewServer(c), "GET", "/health", "")
+	require.Equal(t, http.StatusOK, w.Code)
+	require.JSONEq(t, `{"status":"ok","failing":"attention-1 cannot reach expert-0"}`, w.Body.String())
+}

@@ -55,7 +55,11 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
 	case err != nil:
 		writeError(w, notReady(err.Error()))
 	default:
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+		answer := map[string]string{"status": "ok"}
+		if failing := s.cfg.Failing(); failing != "" {
+			answer["failing"] = failing
+		}
+		writeJSON(w, http.StatusOK, answer)
 	}
 	return nil
 }

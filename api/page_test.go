@@ -324,7 +324,7 @@ var whatFor = map[string]string{
 	"/detokenize":          "the text of token ids",
 	"/v1/models":           "the names under which the model is served, and `max_model_len`",
 	"/v1/models/{id...}":   "one of them",
-	"/health":              "200 while requests are served, else 503 with the reason",
+	"/health":              "200 while requests are served, with what fails all the same; else 503 with the reason",
 	"/version":             "Tandem's version",
 	"/metrics":             "see [metrics.md](metrics.md)",
 	"/{$}":                 "what is here",

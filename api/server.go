@@ -65,6 +65,9 @@ type Config struct {
 	// Ready returns why requests cannot be served now, nil where they can. Nil:
 	// always.
 	Ready func() error
+	// Failing says what does not work although requests are served, or nothing: /health
+	// tells it. Nil: nothing.
+	Failing func() string
 	// Metrics serves /metrics. Nil: there is none.
 	Metrics http.Handler
 	// APIKeys are accepted as bearer tokens; none: no key is needed.
@@ -172,6 +175,9 @@ func NewServer(cfg Config) *Server {
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = newID
+	}
+	if cfg.Failing == nil {
+		cfg.Failing = func() string { return "" }
 	}
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }

@@ -18,6 +18,7 @@ type Registry struct {
 	life     string // follows the number in ids
 	heard    map[string]time.Time
 	moves    map[string]Moved
+	joined   map[string]time.Time
 	named    map[Role]int
 	gone     []departure
 }
@@ -38,6 +39,10 @@ const rememberedDepartures = 256
 // tensor may come from a slow disk.
 const loadPatience = 2 * time.Minute
 
+// loadLimit is how long a member may load in all, whatever it says of its progress:
+// a terabyte takes 20 minutes at 1 GB/s.
+const loadLimit = time.Hour
+
 // maxMembers bounds the members of a role.
 const maxMembers = 1 << 10
 
@@ -50,6 +55,7 @@ func NewRegistry(id Identity, s Settings, timeout time.Duration) *Registry {
 		view:     View{Settings: s},
 		heard:    map[string]time.Time{},
 		moves:    map[string]Moved{},
+		joined:   map[string]time.Time{},
 		named:    map[Role]int{},
 	}
 }
@@ -84,7 +90,7 @@ func (r *Registry) Join(h Hello, now time.Time) (Member, error) {
 	r.epoch++
 	m := Member{ID: fmt.Sprintf("%s-%d%s", h.Role, r.named[h.Role], r.life), Role: h.Role, Addr: h.Addr, Epoch: r.epoch, Place: place}
 	r.named[h.Role]++
-	r.heard[m.ID], r.moves[m.ID] = now, Moved{At: now}
+	r.heard[m.ID], r.joined[m.ID], r.moves[m.ID] = now, now, Moved{At: now}
 	if m.Role == Expert {
 		r.forgetReached()
 	}
@@ -181,6 +187,7 @@ func (r *Registry) Remove(id, reason string) bool {
 	r.view.Members = slices.Delete(r.view.Members, i, i+1)
 	delete(r.heard, id)
 	delete(r.moves, id)
+	delete(r.joined, id)
 	r.gone = append(r.gone, departure{id, reason})
 	if len(r.gone) > rememberedDepartures {
 		r.gone = r.gone[1:]
@@ -220,6 +227,8 @@ func (r *Registry) expired(m Member, now time.Time) string {
 		return fmt.Sprintf("nothing was heard of it for %v", r.timeout)
 	case !m.Ready && now.Sub(r.moves[m.ID].At) > loadPatience:
 		return fmt.Sprintf("it is not ready, and has loaded nothing for %v", loadPatience)
+	case !m.Ready && now.Sub(r.joined[m.ID]) > loadLimit:
+		return fmt.Sprintf("it is not ready %v after it joined", loadLimit)
 	}
 	return ""
 }

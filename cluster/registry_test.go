@@ -57,6 +57,23 @@ func TestWhoLoadsNothingLosesItsPlace(t *testing.T) {
 	require.Equal(t, time.Unix(0, 0).Add(56*loadPatience/10), m.At, "when it last moved")
 }
 
+// TestLoadingEnds: a member that says for ever that it loads holds its place no longer
+// than the limit.
+func TestLoadingEnds(t *testing.T) {
+	r := NewRegistry(identity, settings, time.Hour)
+	now := time.Unix(0, 0)
+	liar, err := r.Join(Hello{Role: Expert, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, now)
+	require.NoError(t, err)
+	var loaded uint64
+	for r.Gone(liar.ID) == "" {
+		require.LessOrEqual(t, now.Sub(time.Unix(0, 0)), loadLimit)
+		now, loaded = now.Add(loadPatience/2), loaded+1
+		require.NoError(t, r.Progress(liar.ID, Progress{Loaded: loaded}, now))
+		r.Expire(now)
+	}
+	require.Equal(t, "it is not ready 1h0m0s after it joined", r.Gone(liar.ID))
+}
+
 // TestDeparturesAreBounded: who is gone is remembered, and not for ever.
 func TestDeparturesAreBounded(t *testing.T) {
 	r := NewRegistry(identity, settings, time.Second)

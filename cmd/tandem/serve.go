@@ -199,7 +199,7 @@ func (c *ServeCmd) local(ctx context.Context, s *screen, m *deploy.Model, text *
 	}
 	s.nodes(table.Row{"node", "part", "device", "holds"}, rows)
 	s.cache(local.CacheTokens(), local.CacheFrom())
-	return c.api(ctx, s.log, m, text, l, local.Engine, local.Missing, func() []serve.NodeStats { return local.Stats() })
+	return c.api(ctx, s.log, m, text, l, local.Engine, local.Missing, nil, func() []serve.NodeStats { return local.Stats() })
 }
 
 // front serves with nodes in other processes.
@@ -224,7 +224,7 @@ func (c *ServeCmd) front(ctx context.Context, s *screen, m *deploy.Model, text *
 	}()
 	s.log.Info("admitting nodes", "control", nodes.Addr().String(), "experts", o.Experts, "tls", o.TLS != nil)
 	defer inBackground(inner, func(ctx context.Context) { watchNodes(ctx, s, control.Members) })()
-	err = c.api(ctx, s.log, m, text, l, control.Engine, control.Missing, nil)
+	err = c.api(ctx, s.log, m, text, l, control.Engine, control.Missing, control.Failing, nil)
 	cancel()
 	if served := <-ended; err == nil {
 		err = served
@@ -234,7 +234,7 @@ func (c *ServeCmd) front(ctx context.Context, s *screen, m *deploy.Model, text *
 
 // api answers HTTP until ctx ends.
 func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t *text, l net.Listener,
-	engine *serve.FrontEnd, missing func() string, stats func() []serve.NodeStats) error {
+	engine *serve.FrontEnd, missing, failing func() string, stats func() []serve.NodeStats) error {
 	names := c.ServedModelName
 	if len(names) == 0 {
 		names = []string{m.Name}
@@ -252,6 +252,7 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 	config.Models, config.Log, config.Metrics = names, log, exported
 	config.Fingerprint = func() string { return m.Fingerprint(numerics) }
 	config.Service, config.Template, config.Defaults = t.service(engine, metrics), t.template(), t.defaults
+	config.Failing = failing
 	config.Ready = func() error {
 		if reason := missing(); reason != "" {
 			return &serve.UnavailableError{Reason: reason}

@@ -58,6 +58,16 @@ func (c *Control) members() string {
 	return view.Missing()
 }
 
+// Failing says which nodes cannot reach each other, whether others serve or not, or
+// nothing.
+func (c *Control) Failing() string {
+	view, _ := c.Members.View()
+	if len(view.Unreached) == 0 {
+		return ""
+	}
+	return view.DescribeAll(view.Unreached)
+}
+
 // Missing says what the cluster lacks to serve, or nothing.
 func (c *Control) Missing() string {
 	if missing := c.members(); missing != "" {
