@@ -2,7 +2,7 @@ package bench
 
 import (
 	"github.com/tandem-moe/tandem/cluster"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/node"
 	"github.com/tandem-moe/tandem/telemetry/histogram"
 )
 
@@ -29,7 +29,7 @@ type pool struct {
 	compute    mean
 }
 
-func (p *pool) add(before, after *serve.NodeStats) {
+func (p *pool) add(before, after *node.Stats) {
 	p.busy += (after.Busy - before.Busy).Seconds()
 	p.wall += (after.Wall - before.Wall).Seconds()
 	p.compute.add(before.Compute, after.Compute)
@@ -56,7 +56,7 @@ func ratio(a, b float64) float64 {
 }
 
 // newPhase compares the statistics of the same nodes at two times.
-func newPhase(before, after []serve.NodeStats) phase {
+func newPhase(before, after []node.Stats) phase {
 	var attention, expert pool
 	var transfer, rows mean
 	var runs, messages float64

@@ -7,15 +7,15 @@ import (
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
-	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/direct"
 	"github.com/tandem-moe/tandem/serve/sample"
 )
 
 // direct is the baseline: attention and experts called one after the other, with
 // the batches that the engine would make and nothing between them.
-type direct struct {
-	*serve.Direct
+type plain struct {
+	*direct.Model
 	dev         kernel.Device
 	cache       *layer.Cache
 	vocabulary  int
@@ -26,13 +26,13 @@ type direct struct {
 }
 
 // newDirect makes the baseline for so many sequences of so many tokens.
-func newDirect(m *deploy.Model, w *deploy.Weights, dev kernel.Device, sequences, tokens, rows int) (*direct, error) {
-	d := &direct{dev: dev, vocabulary: m.Spec.Vocabulary, rows: rows, pages: pagesOf(tokens)}
+func newPlain(m *deploy.Model, w *deploy.Weights, dev kernel.Device, sequences, tokens, rows int) (*plain, error) {
+	d := &plain{dev: dev, vocabulary: m.Spec.Vocabulary, rows: rows, pages: pagesOf(tokens)}
 	var err error
 	if d.cache, err = layer.NewCache(dev, m.Spec, sequences*d.pages, pageTokens); err != nil {
 		return nil, err
 	}
-	if d.Direct, err = deploy.NewDirect(m, w, dev, d.cache, rows); err != nil {
+	if d.Model, err = deploy.NewDirect(m, w, dev, d.cache, rows); err != nil {
 		return nil, err
 	}
 	if d.logits, err = dev.Alloc(kernel.F32, sequences*d.vocabulary); err != nil {
@@ -43,7 +43,7 @@ func newDirect(m *deploy.Model, w *deploy.Weights, dev kernel.Device, sequences,
 }
 
 // free gives the memory back.
-func (d *direct) free() {
+func (d *plain) free() {
 	d.Free()
 	d.cache.Free(d.dev)
 	d.dev.Free(d.logits)
@@ -68,7 +68,7 @@ type plainStep struct {
 }
 
 // run continues all prompts by the same number of tokens, greedily.
-func (d *direct) run(ctx context.Context, prompts [][]int32, output int) (trace, error) {
+func (d *plain) run(ctx context.Context, prompts [][]int32, output int) (trace, error) {
 	t := newTrace(len(prompts))
 	seqs := d.sequences(prompts)
 	start := time.Now()
@@ -88,7 +88,7 @@ func (d *direct) run(ctx context.Context, prompts [][]int32, output int) (trace,
 }
 
 // engineRun is run, as the engine's runs are.
-func (d *direct) engineRun(ctx context.Context, prompts [][]int32, output int) (*engineRun, error) {
+func (d *plain) engineRun(ctx context.Context, prompts [][]int32, output int) (*engineRun, error) {
 	r := &engineRun{}
 	err := labelled(ctx, "direct", func(ctx context.Context) (err error) {
 		r.trace, err = d.run(ctx, prompts, output)
@@ -98,7 +98,7 @@ func (d *direct) engineRun(ctx context.Context, prompts [][]int32, output int) (
 }
 
 // sequences gives each prompt its own pages.
-func (d *direct) sequences(prompts [][]int32) []plainSequence {
+func (d *plain) sequences(prompts [][]int32) []plainSequence {
 	seqs := make([]plainSequence, len(prompts))
 	for i, p := range prompts {
 		s := &seqs[i]
@@ -113,7 +113,7 @@ func (d *direct) sequences(prompts [][]int32) []plainSequence {
 
 // step takes a row of everyone who decodes and fills up with prompts, in order:
 // what the engine's batcher does.
-func (d *direct) step(seqs []plainSequence) *plainStep {
+func (d *plain) step(seqs []plainSequence) *plainStep {
 	s := &plainStep{}
 	for _, decoding := range []bool{true, false} {
 		for i := range seqs {
@@ -142,7 +142,7 @@ func (s *plainStep) add(q *plainSequence, i, n int) {
 	}
 }
 
-func (d *direct) compute(ctx context.Context, s *plainStep) error {
+func (d *plain) compute(ctx context.Context, s *plainStep) error {
 	if err := d.Forward(ctx, s.ids, s.pos, s.seqs); err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (d *direct) compute(ctx context.Context, s *plainStep) error {
 
 // choose takes the best logit of each wanted row. All tokens of a step appear when
 // the last one is chosen, as those of the engine do.
-func (d *direct) choose(t *trace, seqs []plainSequence, s *plainStep, output int, start time.Time) error {
+func (d *plain) choose(t *trace, seqs []plainSequence, s *plainStep, output int, start time.Time) error {
 	chain := sample.Params{}.Chain()
 	logits := kernel.Float32s(d.logits)
 	for row, i := range s.of {

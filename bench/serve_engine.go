@@ -11,11 +11,13 @@ import (
 
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/frontend"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // engine runs sequences through a deployment.
 type engine struct {
-	front *serve.FrontEnd
+	front *frontend.FrontEnd
 	nodes
 }
 
@@ -116,7 +118,7 @@ func drain(ctx context.Context, streams []serve.Stream) error {
 type localNodes struct {
 	*observed
 	local  *deploy.Local
-	before []serve.NodeStats // the run
+	before []node.Stats // the run
 }
 
 func (n *localNodes) attention() int { return len(n.gates) }

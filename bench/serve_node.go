@@ -12,8 +12,8 @@ import (
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/kernel"
-	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // nodeSpec says which node a process is.
@@ -50,7 +50,7 @@ func ServeNode(ctx context.Context, spec string, in io.Reader, out io.Writer, lo
 	}
 	defer m.Checkpoint.Close()
 	service := &nodeService{}
-	service.stats = func() []serve.NodeStats { return []serve.NodeStats{service.node.Stats()} }
+	service.stats = func() []node.Stats { return []node.Stats{service.node.Stats()} }
 	o, err := s.options(&service.observed)
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ type Observation struct {
 
 // NodeReport is a node's statistics, and the processor time of its process.
 type NodeReport struct {
-	Stats serve.NodeStats
+	Stats node.Stats
 	CPU   time.Duration
 }
 

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
-	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // processNodes are nodes in processes of their own; the front end is in this
@@ -175,13 +175,13 @@ func (n *processNodes) ready(ctx context.Context) error {
 }
 
 // stats asks all nodes for their statistics.
-func (n *processNodes) stats() ([]serve.NodeStats, error) {
+func (n *processNodes) stats() ([]node.Stats, error) {
 	all, _, err := n.reports(n.all)
 	return all, err
 }
 
 // reports asks nodes for their statistics and the sum of their processor time.
-func (n *processNodes) reports(nodes []*nodeProcess) (all []serve.NodeStats, cpu time.Duration, err error) {
+func (n *processNodes) reports(nodes []*nodeProcess) (all []node.Stats, cpu time.Duration, err error) {
 	for _, p := range nodes {
 		r, err := p.stats()
 		if err != nil {
@@ -220,7 +220,7 @@ func (n *processNodes) note() error {
 		if err != nil {
 			return err
 		}
-		n.run.at[m] = append([]serve.NodeStats{first.Stats}, experts...)
+		n.run.at[m] = append([]node.Stats{first.Stats}, experts...)
 		n.run.cpu[m] = first.CPU + cpu + cpuTime()
 	}
 	return nil

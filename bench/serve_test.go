@@ -173,7 +173,7 @@ func TestEngineAndDirectGiveTheTokensAsked(t *testing.T) {
 		require.NoError(t, err)
 		e, err := o.start(t.Context(), w, o.Attention, 5)
 		require.NoError(t, err)
-		d, err := newDirect(m, w, dev, 5, o.longest(), maxRows)
+		d, err := newPlain(m, w, dev, 5, o.longest(), maxRows)
 		require.NoError(t, err)
 		run, err := e.run(t.Context(), o.prompts(1, 5), o.Output)
 		require.NoError(t, err)

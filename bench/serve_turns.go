@@ -97,7 +97,7 @@ func (o *ServeOptions) startHere(ctx context.Context, w *deploy.Weights, dev ker
 		return nil, err
 	}
 	all = append(all, contestant{"one process", cmp.Or(o.Transport, "inproc"), e.run, e.close})
-	d, err := newDirect(o.Model, w, dev, most, o.longest(), maxRows)
+	d, err := newPlain(o.Model, w, dev, most, o.longest(), maxRows)
 	if err != nil {
 		return all, err
 	}

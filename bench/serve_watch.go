@@ -9,6 +9,7 @@ import (
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // moment is one of a run's at which statistics of nodes are taken.
@@ -24,7 +25,7 @@ const (
 // observed are the attention nodes of a process, so far as a run needs to hold
 // and to watch them.
 type observed struct {
-	stats func() []serve.NodeStats
+	stats func() []node.Stats
 	gates []*gate
 
 	mu    sync.Mutex
@@ -85,12 +86,12 @@ func (o *observed) release() {
 // moments. Clients hear of tokens when the scheduler lets them; the nodes' own
 // time is what can be compared.
 type watch struct {
-	stats   func() []serve.NodeStats
+	stats   func() []node.Stats
 	reached [runMoments]chan struct{} // closed once at has it
 
 	mu         sync.Mutex
 	start      time.Time
-	at         [runMoments][]serve.NodeStats
+	at         [runMoments][]node.Stats
 	cpu        [runMoments]time.Duration // of the process
 	prefilling int                       // sequences without a token
 	reported   map[uint64]*sequence      // by request
@@ -102,7 +103,7 @@ type sequence struct {
 	at     []time.Duration
 }
 
-func newWatch(sequences int, stats func() []serve.NodeStats) *watch {
+func newWatch(sequences int, stats func() []node.Stats) *watch {
 	w := &watch{stats: stats, prefilling: sequences, reported: map[uint64]*sequence{}}
 	for m := range w.reached {
 		w.reached[m] = make(chan struct{})
@@ -165,8 +166,8 @@ func (w *watch) trace() (t trace) {
 
 // statistics are those of all nodes before a run, at its moments, and after it.
 type statistics struct {
-	before, after []serve.NodeStats
-	at            [runMoments][]serve.NodeStats
+	before, after []node.Stats
+	at            [runMoments][]node.Stats
 	cpu           [runMoments]time.Duration // of all processes
 }
 

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-moe/tandem/cluster"
-	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/gather"
+	"github.com/tandem-moe/tandem/serve/node"
 	"github.com/tandem-moe/tandem/telemetry/histogram"
 )
 
@@ -57,16 +57,16 @@ func observe(values ...float64) histogram.Snapshot {
 // TestPhaseIsADifference: what was counted before the phase is in none of its
 // figures.
 func TestPhaseIsADifference(t *testing.T) {
-	before := []serve.NodeStats{
-		{Role: cluster.Attention, Busy: 9 * time.Second, Wall: 9 * time.Second, Compute: observe(8), Transfer: observe(), Attention: serve.Attention{Rows: 5}},
+	before := []node.Stats{
+		{Role: cluster.Attention, Busy: 9 * time.Second, Wall: 9 * time.Second, Compute: observe(8), Transfer: observe(), Attention: node.Attention{Rows: 5}},
 		{Role: cluster.Attention, Compute: observe(), Transfer: observe()},
-		{Role: cluster.Expert, Compute: observe(8), Transfer: observe(8), Expert: serve.Expert{RowsPerExpert: observe(8), Gather: gather.Counters{Runs: 7, Messages: 7}}},
+		{Role: cluster.Expert, Compute: observe(8), Transfer: observe(8), Expert: node.Expert{RowsPerExpert: observe(8), Gather: gather.Counters{Runs: 7, Messages: 7}}},
 	}
-	after := []serve.NodeStats{
-		{Role: cluster.Attention, Busy: 10 * time.Second, Wall: 11 * time.Second, Compute: observe(8, 1), Transfer: observe(1), Attention: serve.Attention{Rows: 8}},
-		{Role: cluster.Attention, Busy: 2 * time.Second, Wall: 2 * time.Second, Compute: observe(2, 3), Transfer: observe(2), Attention: serve.Attention{Rows: 4}},
+	after := []node.Stats{
+		{Role: cluster.Attention, Busy: 10 * time.Second, Wall: 11 * time.Second, Compute: observe(8, 1), Transfer: observe(1), Attention: node.Attention{Rows: 8}},
+		{Role: cluster.Attention, Busy: 2 * time.Second, Wall: 2 * time.Second, Compute: observe(2, 3), Transfer: observe(2), Attention: node.Attention{Rows: 4}},
 		{Role: cluster.Expert, Busy: 1 * time.Second, Wall: 4 * time.Second, Compute: observe(8, 4), Transfer: observe(8, 6),
-			Expert: serve.Expert{RowsPerExpert: observe(8, 2, 4), Gather: gather.Counters{Runs: 9, Messages: 10}}},
+			Expert: node.Expert{RowsPerExpert: observe(8, 2, 4), Gather: gather.Counters{Runs: 9, Messages: 10}}},
 	}
 	require.Equal(t, phase{
 		attention: 2, expert: 4, transfer: 3,

@@ -3,53 +3,36 @@ package serve_test
 import (
 	"context"
 	"log/slog"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tandem-moe/tandem/internal/oracle"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/kernel/kerneltest"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/model"
-	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/attention"
+	"github.com/tandem-moe/tandem/serve/direct"
+	"github.com/tandem-moe/tandem/serve/expert"
+	"github.com/tandem-moe/tandem/serve/node/nodetest"
 )
 
 // scarce is a small model on a device that can run out of memory.
 type scarce struct {
+	*nodetest.Model
 	t         *testing.T
-	dev       *kerneltest.Ledger
-	spec      *model.Spec
-	ckpt      *checkpoint.Checkpoint
-	attention *layer.AttentionWeights
-	experts   *layer.ExpertWeights
-	cache     *layer.Cache
+	ledger    *kerneltest.Ledger
 	placement route.Placement
 }
 
 func newScarce(t *testing.T) *scarce {
 	t.Helper()
-	dir := oracle.Models(t)[0]
-	s := &scarce{t: t, dev: kerneltest.NewLedger(cpu(t, kernel.CPUOptions{Threads: 1}))}
-	var err error
-	s.spec, err = model.ReadSpec(os.DirFS(dir))
-	require.NoError(t, err)
-	s.ckpt, err = checkpoint.Open(dir)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.ckpt.Close()) })
-	s.placement = route.Even(s.spec.Router.Experts, 1)
-	s.attention, err = layer.LoadAttention(t.Context(), s.dev, s.ckpt, s.spec, 64, nil)
-	require.NoError(t, err)
-	s.experts, err = layer.LoadExperts(t.Context(), s.dev, s.ckpt, s.spec, s.placement.Experts(0), nil)
-	require.NoError(t, err)
-	s.cache, err = layer.NewCache(s.dev, s.spec, 4, kernel.KVBlock)
-	require.NoError(t, err)
-	return s
+	ledger := kerneltest.NewLedger(nodetest.CPU(t, kernel.CPUOptions{Threads: 1}))
+	m := nodetest.Load(t, ledger)
+	return &scarce{Model: m, t: t, ledger: ledger, placement: route.Even(m.Spec.Router.Experts, 1)}
 }
 
 func (s *scarce) endpoint(id string) *m2n.Endpoint {
@@ -62,21 +45,21 @@ func (s *scarce) endpoint(id string) *m2n.Endpoint {
 
 // loads loads the attention part, and gives it back.
 func (s *scarce) loads() error {
-	w, err := layer.LoadAttention(s.t.Context(), s.dev, s.ckpt, s.spec, 64, nil)
+	w, err := layer.LoadAttention(s.t.Context(), s.Device, s.Checkpoint, s.Spec, 64, nil)
 	if err == nil {
-		w.Free(s.dev)
+		w.Free(s.Device)
 	}
 	return err
 }
 
 // caches makes a cache and activations.
 func (s *scarce) caches() error {
-	c, err := layer.NewCache(s.dev, s.spec, 4, kernel.KVBlock)
+	c, err := layer.NewCache(s.Device, s.Spec, 4, kernel.KVBlock)
 	if err != nil {
 		return err
 	}
-	defer c.Free(s.dev)
-	a := layer.NewAttention(s.dev, s.spec, s.attention, c)
+	defer c.Free(s.Device)
+	a := layer.NewAttention(s.Device, s.Spec, s.Attention, c)
 	rows, err := a.NewRows(8)
 	if err != nil {
 		return err
@@ -87,8 +70,8 @@ func (s *scarce) caches() error {
 
 // attends makes an attention node of two micro-batches.
 func (s *scarce) attends() error {
-	n, err := serve.NewAttentionNode(serve.AttentionConfig{
-		Spec: s.spec, Device: s.dev, Weights: s.attention, Cache: s.cache, ModelHash: "m", Numerics: "n", Placement: s.placement,
+	n, err := attention.New(attention.Config{
+		Spec: s.Spec, Device: s.Device, Weights: s.Attention, Cache: s.Cache, ModelHash: "m", Numerics: "n", Placement: s.placement,
 		Endpoint: s.endpoint("attention"), MicroBatches: 2, MaxNumSeqs: 2, MaxBatchedTokens: 8, MaxModelLen: 32, MaxWaiting: 8,
 		Reports: func([]serve.Report) {}, Log: slog.New(slog.DiscardHandler),
 	})
@@ -100,7 +83,7 @@ func (s *scarce) attends() error {
 
 // calls makes the plain version, and computes two tokens by a narrow wire.
 func (s *scarce) calls() error {
-	d, err := serve.NewDirect(s.dev, s.spec, s.attention, s.experts, s.cache, 8)
+	d, err := direct.New(s.Device, s.Spec, s.Attention, s.Experts, s.Cache, 8)
 	if err != nil {
 		return err
 	}
@@ -122,22 +105,22 @@ func (s *scarce) serves() error {
 		require.NoError(s.t, ep.SetPeer(peer, "inproc:"+peer, 0))
 		return ep
 	}
-	expert, attention := endpoint("expert", "attention"), endpoint("attention", "expert")
-	n, err := serve.NewExpertNode(serve.ExpertConfig{
-		Spec: s.spec, Device: s.dev, Weights: s.experts, Placement: s.placement, Wire: wire, Endpoint: expert, Log: slog.New(slog.DiscardHandler),
+	ep, sender := endpoint("expert", "attention"), endpoint("attention", "expert")
+	n, err := expert.New(expert.Config{
+		Spec: s.Spec, Device: s.Device, Weights: s.Experts, Placement: s.placement, Wire: wire, Endpoint: ep, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(s.t, err)
-	plain := cpu(s.t, kernel.CPUOptions{Threads: 1})
-	body := oneRow(s.t, plain, attention, s.spec.Hidden)
-	body[0].Len = wire.RowBytes(s.spec.Hidden)
+	plain := nodetest.CPU(s.t, kernel.CPUOptions{Threads: 1})
+	body := nodetest.OneRow(s.t, plain, sender, s.Spec.Hidden)
+	body[0].Len = wire.RowBytes(s.Spec.Hidden)
 	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
 	for step := range 3 {
-		h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: uint64(step), Layer: s.spec.SparseLayers()[0], Rows: 1, Pairs: 1, Wire: wire}
-		_, err = attention.Post("expert", m2n.Message{Header: h.Append(nil), Body: body})
+		h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: uint64(step), Layer: s.Spec.SparseLayers()[0], Rows: 1, Pairs: 1, Wire: wire}
+		_, err = sender.Post("expert", m2n.Message{Header: h.Append(nil), Body: body})
 		require.NoError(s.t, err)
-		if err = answered(ctx, attention, ended); err != nil {
+		if err = answered(ctx, sender, ended); err != nil {
 			break
 		}
 	}
@@ -147,8 +130,8 @@ func (s *scarce) serves() error {
 	}
 	soon, stop := context.WithTimeout(context.Background(), time.Second)
 	defer stop()
-	_ = attention.Close(soon) // what is not answered is still with the node
-	_ = expert.Close(soon)
+	_ = sender.Close(soon) // what is not answered is still with the node
+	_ = ep.Close(soon)
 	n.Free()
 	return err
 }
@@ -182,13 +165,13 @@ func TestEveryAllocationMayFail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScarce(t)
-			before := s.dev.Live()
+			before := s.ledger.Live()
 			tried := 0
 			for n := 1; ; n++ {
-				s.dev.FailAt(n)
+				s.ledger.FailAt(n)
 				err := work(s)
-				require.Equal(t, before, s.dev.Live(), "buffers after allocation %d has failed: %v", n, err)
-				if !s.dev.Failed() {
+				require.Equal(t, before, s.ledger.Live(), "buffers after allocation %d has failed: %v", n, err)
+				if !s.ledger.Failed() {
 					require.NoError(t, err)
 					break
 				}

@@ -1,3 +1,5 @@
-// Package serve owns serving: batching, the KV cache, attention and expert
-// nodes, sampling. It may not know HTTP or text.
+// Package serve owns the nouns of serving, which its sub-packages share: a request,
+// its events and its stream, the engine that serves it, the worker that an engine
+// gives it to, and the errors that may end it. It may not know HTTP or text, nor how
+// anything is computed.
 package serve

@@ -92,7 +92,7 @@ func TestClusterWithTLS(t *testing.T) {
 			[]string{"certificate signed by unknown authority", filepath.Join(other, "node-1", "ca.crt"), `"front"`}, "bad certificate"},
 		{nil, []string{"TLS is needed, and the node speaks without it"}, "the node speaks without it"},
 	} {
-		n := node(t, "expert", control, stranger.flags...)
+		n := startNode(t, "expert", control, stranger.flags...)
 		require.Equal(t, failed, n.ended().ExitCode())
 		for _, s := range stranger.node {
 			require.Contains(t, n.text(), s)
@@ -100,8 +100,8 @@ func TestClusterWithTLS(t *testing.T) {
 		front.says(`authority=` + filepath.Join(dir, "front", "ca.crt") + `.*` + stranger.front)
 	}
 	nodes := []*process{
-		node(t, "expert", control, "--tls", filepath.Join(dir, "node-1")),
-		node(t, "attention", control, "--tls-ca", filepath.Join(dir, "ca.crt"),
+		startNode(t, "expert", control, "--tls", filepath.Join(dir, "node-1")),
+		startNode(t, "attention", control, "--tls-ca", filepath.Join(dir, "ca.crt"),
 			"--tls-cert", filepath.Join(dir, "node-2", "tls.crt"), "--tls-key", filepath.Join(dir, "node-2", "tls.key")),
 	}
 	c.healthy()
@@ -178,7 +178,7 @@ func TestTLSNeedsTLS(t *testing.T) {
 	dir, control := authority(t, "node-1"), freeAddr(t)
 	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
 	front.url()
-	n := node(t, "expert", control, "--tls", filepath.Join(dir, "node-1"))
+	n := startNode(t, "expert", control, "--tls", filepath.Join(dir, "node-1"))
 	require.Equal(t, failed, n.ended().ExitCode())
 	require.Contains(t, n.text(), "the front end speaks without TLS, and the node with it")
 	front.stopped()

@@ -23,8 +23,8 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// node starts a node of the embedded model.
-func node(t *testing.T, role, join string, more ...string) *process {
+// startNode starts a node of the embedded model.
+func startNode(t *testing.T, role, join string, more ...string) *process {
 	t.Helper()
 	return start(t, append([]string{"node", "--role", role, "--join", join, small, "--threads", "1"}, more...)...)
 }
@@ -34,14 +34,14 @@ func node(t *testing.T, role, join string, more ...string) *process {
 // does, outlives its front end, and ends in good order.
 func TestCluster(t *testing.T) {
 	control, listen, status := freeAddr(t), freeAddr(t), freeAddr(t)
-	nodes := []*process{node(t, "expert", control, "--metrics", status), node(t, "attention", control)}
+	nodes := []*process{startNode(t, "expert", control, "--metrics", status), startNode(t, "attention", control)}
 	nodes[0].says("trying to join")
 	front := start(t, "serve", "--control", control, "--listen", listen, "--experts", "2")
 	c := client{t: t, url: front.url()}
 	refused, text := c.post("/v1/completions", object{"model": "gopher", "prompt": "x", "max_tokens": 1})
 	require.Equal(t, http.StatusServiceUnavailable, refused)
 	require.Contains(t, text, "2 expert nodes are ready")
-	nodes = append(nodes, node(t, "attention", control, "--metrics", "127.0.0.1:0"), node(t, "expert", control))
+	nodes = append(nodes, startNode(t, "attention", control, "--metrics", "127.0.0.1:0"), startNode(t, "expert", control))
 	c.healthy()
 	nodes[1].says("msg=ready")
 	nodes[2].says("msg=ready")
@@ -119,8 +119,8 @@ func drains(t *testing.T, c client, nodes []*process, first client) {
 func TestUnreachableExpertIsSaid(t *testing.T) {
 	control, wrong := freeAddr(t), freeAddr(t)
 	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
-	attention := node(t, "attention", control, "--transport", "tcp", "--metrics", "127.0.0.1:0")
-	expert := node(t, "expert", control, "--transport", "tcp", "--advertise", wrong, "--metrics", "127.0.0.1:0")
+	attention := startNode(t, "attention", control, "--transport", "tcp", "--metrics", "127.0.0.1:0")
+	expert := startNode(t, "expert", control, "--transport", "tcp", "--advertise", wrong, "--metrics", "127.0.0.1:0")
 	c := client{t: t, url: front.url()}
 	// Ids tell the front end's life behind their number.
 	why := regexp.MustCompile(`attention-0\.\w+ cannot reach expert-0\.\w+ at ` + regexp.QuoteMeta(wrong) + ": connection refused")
@@ -149,11 +149,11 @@ func TestUnreachableExpertIsSaid(t *testing.T) {
 // TestNodeStopsWhereverItIs: nobody admits it, and then it waits for others.
 func TestNodeStopsWhereverItIs(t *testing.T) {
 	control := freeAddr(t)
-	alone := node(t, "attention", control)
+	alone := startNode(t, "attention", control)
 	alone.says("trying to join")
 	alone.stopped()
 	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
-	waits := node(t, "attention", control, "--metrics", "127.0.0.1:0")
+	waits := startNode(t, "attention", control, "--metrics", "127.0.0.1:0")
 	c := client{t: t, url: "http://" + waits.says(`/health" address=(\S+)`)}
 	waits.says("msg=joined")
 	status, text := c.get("/health")

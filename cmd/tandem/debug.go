@@ -6,12 +6,12 @@ import (
 	"net/http"
 
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // pairsHandler serves what m2n counts of each pair of nodes, as a table for
 // people; as JSON where format=json is asked for.
-func pairsHandler(stats func() []serve.NodeStats) http.Handler {
+func pairsHandler(stats func() []node.Stats) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		pairs := pairsOf(stats())
 		switch format := r.URL.Query().Get("format"); format {
@@ -28,7 +28,7 @@ func pairsHandler(stats func() []serve.NodeStats) http.Handler {
 }
 
 // pairsOf lists the pairs of all nodes.
-func pairsOf(nodes []serve.NodeStats) []m2n.PeerStats {
+func pairsOf(nodes []node.Stats) []m2n.PeerStats {
 	pairs := []m2n.PeerStats{} // in JSON a list, if an empty one
 	for _, n := range nodes {
 		for _, p := range n.Peers {

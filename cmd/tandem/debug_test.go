@@ -10,13 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // nodesWithPairs are two nodes as m2n counts them.
-func nodesWithPairs() []serve.NodeStats {
+func nodesWithPairs() []node.Stats {
 	sent := map[string]m2n.Traffic{"tcp": {Messages: 3, Bytes: 2048}}
-	return []serve.NodeStats{
+	return []node.Stats{
 		{Node: "attention-0", Peers: []m2n.PeerStats{{Peer: "expert-1", State: "up", Transport: "tcp", Sent: sent, Retries: 2}}},
 		{Node: "expert-1", Peers: []m2n.PeerStats{{Peer: "attention-0", State: "lost", Sent: sent}}},
 	}
@@ -24,9 +24,9 @@ func nodesWithPairs() []serve.NodeStats {
 
 // TestPairsHandler tells the same as a table and as JSON.
 func TestPairsHandler(t *testing.T) {
-	get := func(query string, nodes []serve.NodeStats) *httptest.ResponseRecorder {
+	get := func(query string, nodes []node.Stats) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		handler := pairsHandler(func() []serve.NodeStats { return nodes })
+		handler := pairsHandler(func() []node.Stats { return nodes })
 		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/debug/m2n"+query, nil))
 		return w
 	}

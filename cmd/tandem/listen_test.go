@@ -72,7 +72,7 @@ func TestServingIsSaid(t *testing.T) {
 	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
 	url := front.url()
 	require.NotContains(t, front.text(), "msg=serving")
-	nodes := []*process{node(t, "expert", control), node(t, "attention", control)}
+	nodes := []*process{startNode(t, "expert", control), startNode(t, "attention", control)}
 	require.Equal(t, url, front.says(`msg=serving url=(\S+)`))
 	status, _ := client{t: t, url: url}.get("/health")
 	require.Equal(t, 200, status)

@@ -6,8 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/node"
 	"github.com/tandem-moe/tandem/telemetry"
 )
 
@@ -29,7 +29,7 @@ func (c *NodeCmd) work(ctx context.Context, log *slog.Logger, m *deploy.Model, n
 // health: 200 while it is ready, else what it waits for.
 func nodeStatus(model string, n *deploy.Node) http.Handler {
 	mux := http.NewServeMux()
-	stats := func() []serve.NodeStats { return []serve.NodeStats{n.Stats()} }
+	stats := func() []node.Stats { return []node.Stats{n.Stats()} }
 	mux.Handle("GET /metrics", telemetry.NodeHandler(model, &source{stats: stats}))
 	mux.Handle("GET /debug/m2n", pairsHandler(stats))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {

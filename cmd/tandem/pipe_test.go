@@ -34,7 +34,7 @@ func TestClusterOutlivesItsLogs(t *testing.T) {
 	alone := start(t, "node", "--role", "expert", "--join", freeAddr(t), small, "--threads", "1", "--metrics", status)
 	alone.says("trying to join")
 	alone.deafen()
-	nodes := []*process{node(t, "expert", control), node(t, "attention", control)}
+	nodes := []*process{startNode(t, "expert", control), startNode(t, "attention", control)}
 	c.healthy()
 	continuesGo(t, c)
 	code, _ := client{t: t, url: "http://" + status}.get("/health")

@@ -55,7 +55,7 @@ func TestLogJSON(t *testing.T) {
 	control := freeAddr(t)
 	front := start(t, "--log-json", "serve", "--listen", "127.0.0.1:0", "--control", control)
 	front.says(`"url":"([^"]+)"`)
-	nodes := []*process{node(t, "expert", control, "--log-json"), node(t, "attention", control, "--log-json")}
+	nodes := []*process{startNode(t, "expert", control, "--log-json"), startNode(t, "attention", control, "--log-json")}
 	front.says(`"msg":"serving"`)
 	front.says(`"msg":"node","node":"attention-[^"]+","part":"attention"`)
 	front.stopped()

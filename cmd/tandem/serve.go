@@ -15,6 +15,8 @@ import (
 	"github.com/tandem-moe/tandem/internal/hostport"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/frontend"
+	"github.com/tandem-moe/tandem/serve/node"
 	"github.com/tandem-moe/tandem/telemetry"
 )
 
@@ -199,7 +201,7 @@ func (c *ServeCmd) local(ctx context.Context, s *screen, m *deploy.Model, text *
 	}
 	s.nodes(table.Row{"node", "part", "device", "holds"}, rows)
 	s.cache(local.CacheTokens(), local.CacheFrom())
-	return c.api(ctx, s.log, m, text, l, local.Engine, local.Missing, nil, func() []serve.NodeStats { return local.Stats() })
+	return c.api(ctx, s.log, m, text, l, local.Engine, local.Missing, nil, func() []node.Stats { return local.Stats() })
 }
 
 // front serves with nodes in other processes.
@@ -234,7 +236,7 @@ func (c *ServeCmd) front(ctx context.Context, s *screen, m *deploy.Model, text *
 
 // api answers HTTP until ctx ends.
 func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t *text, l net.Listener,
-	engine *serve.FrontEnd, missing, failing func() string, stats func() []serve.NodeStats) error {
+	engine *frontend.FrontEnd, missing, failing func() string, stats func() []node.Stats) error {
 	names := c.ServedModelName
 	if len(names) == 0 {
 		names = []string{m.Name}

@@ -3,15 +3,16 @@ package main
 import (
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/frontend"
+	"github.com/tandem-moe/tandem/serve/node"
 	"github.com/tandem-moe/tandem/telemetry"
 	"github.com/tandem-moe/tandem/telemetry/histogram"
 )
 
 // source turns what front end and nodes count into metrics.
 type source struct {
-	engine *serve.FrontEnd          // asked where stats is nil
-	stats  func() []serve.NodeStats // nil where the nodes are elsewhere
+	engine *frontend.FrontEnd  // asked where stats is nil
+	stats  func() []node.Stats // nil where the nodes are elsewhere
 }
 
 // Snapshot implements telemetry.Source.
@@ -56,13 +57,13 @@ func known[T any](p **T) *T {
 	return *p
 }
 
-func addPool(p *telemetry.Pool, n serve.NodeStats) {
+func addPool(p *telemetry.Pool, n node.Stats) {
 	p.Nodes++
 	p.Busy += n.Busy.Seconds()
 	p.Wall += n.Wall.Seconds()
 }
 
-func addAttention(snap *telemetry.Snapshot, p *telemetry.Pool, n serve.NodeStats) {
+func addAttention(snap *telemetry.Snapshot, p *telemetry.Pool, n node.Stats) {
 	addPool(p, n)
 	add(&snap.Attention, n.Compute)
 	requests, cache := known(&snap.Requests), known(&snap.Cache)
@@ -75,7 +76,7 @@ func addAttention(snap *telemetry.Snapshot, p *telemetry.Pool, n serve.NodeStats
 	cache.Preemptions += n.Preemptions
 }
 
-func addExpert(snap *telemetry.Snapshot, p *telemetry.Pool, n serve.NodeStats) {
+func addExpert(snap *telemetry.Snapshot, p *telemetry.Pool, n node.Stats) {
 	addPool(p, n)
 	experts := known(&snap.Experts)
 	experts.Seconds = experts.Seconds.Add(n.Compute)

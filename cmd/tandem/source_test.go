@@ -7,17 +7,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-moe/tandem/cluster"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // TestSourceTellsWhatItKnows: a node tells nothing of the other part.
 func TestSourceTellsWhatItKnows(t *testing.T) {
 	of := func(roles ...cluster.Role) *source {
-		var nodes []serve.NodeStats
+		var nodes []node.Stats
 		for _, r := range roles {
-			nodes = append(nodes, serve.NodeStats{Role: r})
+			nodes = append(nodes, node.Stats{Role: r})
 		}
-		return &source{stats: func() []serve.NodeStats { return nodes }}
+		return &source{stats: func() []node.Stats { return nodes }}
 	}
 	attention, expert, both := of(cluster.Attention).Snapshot(), of(cluster.Expert).Snapshot(), of(cluster.Attention, cluster.Expert).Snapshot()
 	require.Nil(t, attention.Experts)

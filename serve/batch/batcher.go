@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/kvcache"
 )
 
@@ -70,17 +71,17 @@ func (b *Batcher) Waiting() int { return len(b.waiting) }
 // Running counts the sequences that hold pages.
 func (b *Batcher) Running() int { return len(b.seqs) - len(b.waiting) }
 
-// Submit queues a request. Errors: *[InvalidError], *[BusyError].
+// Submit queues a request. Errors: *[serve.InvalidError], *[serve.BusyError].
 func (b *Batcher) Submit(r Request) error {
 	if b.seqs[r.ID] != nil {
-		return &InvalidError{"ID", fmt.Sprintf("request %d is here already", r.ID)}
+		return &serve.InvalidError{Field: "ID", Reason: fmt.Sprintf("request %d is here already", r.ID)}
 	}
 	if err := b.config.admissible(r, b.cache); err != nil {
 		return err
 	}
 	places := b.config.MaxNumSeqs - b.Running()
 	if len(b.waiting) >= b.config.MaxWaiting+places {
-		return &BusyError{len(b.waiting), b.config.MaxWaiting}
+		return &serve.BusyError{Waiting: len(b.waiting), Limit: b.config.MaxWaiting}
 	}
 	s := newSequence(r, b.arrivals)
 	b.arrivals++

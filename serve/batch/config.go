@@ -3,6 +3,7 @@ package batch
 import (
 	"fmt"
 
+	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/kvcache"
 )
 
@@ -80,34 +81,21 @@ type Request struct {
 	PromptLogprobs bool
 }
 
-// InvalidError is a request that can never be served. Field is a field of
-// [Request].
-type InvalidError struct{ Field, Reason string }
-
-func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
-
-// BusyError is a full queue.
-type BusyError struct{ Waiting, Limit int }
-
-func (e *BusyError) Error() string {
-	return fmt.Sprintf("the queue is full: %d requests wait, the limit is %d", e.Waiting, e.Limit)
-}
-
 // admissible says whether a request can be served by itself.
 func (c Config) admissible(r Request, cache *kvcache.Cache) error {
 	total := len(r.Prompt) + r.MaxTokens
 	switch {
 	case len(r.Prompt) == 0:
-		return &InvalidError{"Prompt", "it has no tokens"}
+		return &serve.InvalidError{Field: "Prompt", Reason: "it has no tokens"}
 	case r.MaxTokens < 0:
-		return &InvalidError{"MaxTokens", fmt.Sprintf("%d is negative", r.MaxTokens)}
+		return &serve.InvalidError{Field: "MaxTokens", Reason: fmt.Sprintf("%d is negative", r.MaxTokens)}
 	case len(r.Output) > r.MaxTokens:
-		return &InvalidError{"Output", fmt.Sprintf("it has %d tokens, MaxTokens is %d", len(r.Output), r.MaxTokens)}
+		return &serve.InvalidError{Field: "Output", Reason: fmt.Sprintf("it has %d tokens, MaxTokens is %d", len(r.Output), r.MaxTokens)}
 	case total > c.MaxModelLen:
-		return &InvalidError{"MaxTokens", fmt.Sprintf("%d prompt tokens and %d output tokens are %d, the model's length is %d",
+		return &serve.InvalidError{Field: "MaxTokens", Reason: fmt.Sprintf("%d prompt tokens and %d output tokens are %d, the model's length is %d",
 			len(r.Prompt), r.MaxTokens, total, c.MaxModelLen)}
 	case total > cache.Tokens():
-		return &InvalidError{"MaxTokens", fmt.Sprintf("%d prompt tokens and %d output tokens are %d, the KV cache holds %d",
+		return &serve.InvalidError{Field: "MaxTokens", Reason: fmt.Sprintf("%d prompt tokens and %d output tokens are %d, the KV cache holds %d",
 			len(r.Prompt), r.MaxTokens, total, cache.Tokens())}
 	}
 	return nil

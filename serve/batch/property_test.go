@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/kvcache"
 )
 
@@ -75,8 +76,8 @@ func (w *world) submit(t *rapid.T) {
 	r.Output = someTokens(t, 0, min(2, r.MaxTokens), "output")
 	err := w.b.Submit(r)
 	total := len(r.Prompt) + r.MaxTokens
-	var invalid *InvalidError
-	var busy *BusyError
+	var invalid *serve.InvalidError
+	var busy *serve.BusyError
 	switch {
 	case total > w.config.MaxModelLen || total > w.cache.Tokens():
 		require.ErrorAs(t, err, &invalid)

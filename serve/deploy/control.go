@@ -13,14 +13,14 @@ import (
 	"github.com/tandem-moe/tandem/certs"
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/internal/connlog"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/frontend"
 	"github.com/tandem-moe/tandem/serve/remote"
 )
 
 // Control is a front end whose nodes are other processes: it admits them, tells
 // them of each other, and gives them requests.
 type Control struct {
-	Engine  *serve.FrontEnd
+	Engine  *frontend.FrontEnd
 	Members *cluster.Server
 
 	judge   *judge
@@ -45,7 +45,7 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	}, o.PeerTimeout)}
 	c.judge = newJudge(m, o.Experts, o.Log)
 	c.Members.Judge, c.Members.Log = c.judge, o.Log
-	c.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
+	c.Engine = frontend.New(frontend.Config{
 		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
 		MaxWaiting: o.MaxWaiting, Missing: c.members,
 	})

@@ -28,6 +28,7 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/batch"
 	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/node"
 	"github.com/tandem-moe/tandem/serve/sample"
 )
 
@@ -214,13 +215,13 @@ func ask(ctx context.Context, e serve.Engine, r serve.Request) (answer, error) {
 // run serves all requests in a layout and returns their answers and what the
 // nodes counted. The first of the order is answered before the others come, so
 // that there is a prefix to reuse.
-func (l layout) run(t *testing.T, m *deploy.Model) ([]answer, []serve.NodeStats) {
+func (l layout) run(t *testing.T, m *deploy.Model) ([]answer, []node.Stats) {
 	t.Helper()
 	return l.serve(t, m, requests(m.Spec.Vocabulary))
 }
 
 // serve is run for other requests.
-func (l layout) serve(t *testing.T, m *deploy.Model, list []serve.Request) ([]answer, []serve.NodeStats) {
+func (l layout) serve(t *testing.T, m *deploy.Model, list []serve.Request) ([]answer, []node.Stats) {
 	t.Helper()
 	local, err := deploy.StartLocal(t.Context(), m, l.options(m), nil)
 	require.NoError(t, err)
@@ -246,7 +247,7 @@ type total struct {
 	wires                                         map[route.Wire]int
 }
 
-func (c *total) add(stats []serve.NodeStats) {
+func (c *total) add(stats []node.Stats) {
 	c.layouts++
 	for _, s := range stats {
 		c.preemptions += s.Preemptions
@@ -262,7 +263,7 @@ func (c *total) add(stats []serve.NodeStats) {
 }
 
 // check asserts that what a layout drew did happen.
-func (l layout) check(t *testing.T, stats []serve.NodeStats) {
+func (l layout) check(t *testing.T, stats []node.Stats) {
 	t.Helper()
 	c := total{bytes: map[string]uint64{}}
 	c.add(stats)

@@ -13,6 +13,10 @@ import (
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/attention"
+	"github.com/tandem-moe/tandem/serve/expert"
+	"github.com/tandem-moe/tandem/serve/frontend"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // Weights are a model's weights as loaded for a process: deployments of one
@@ -25,7 +29,7 @@ type Weights struct {
 
 // Local is a whole deployment in one process: its Engine serves until Close.
 type Local struct {
-	Engine *serve.FrontEnd
+	Engine *frontend.FrontEnd
 
 	options   Options
 	model     *Model
@@ -59,7 +63,7 @@ func (p *loops) stop() {
 // attentionNode is an attention node with what it stands on.
 type attentionNode struct {
 	name string
-	*serve.AttentionNode
+	*attention.Node
 	dev   kernel.Device
 	cache *layer.Cache
 	ep    *m2n.Endpoint
@@ -69,7 +73,7 @@ type attentionNode struct {
 // expertNode is an expert node with what it stands on.
 type expertNode struct {
 	name string
-	*serve.ExpertNode
+	*expert.Node
 	dev  kernel.Device
 	ep   *m2n.Endpoint
 	addr string
@@ -113,7 +117,7 @@ func (l *Local) start(ctx context.Context, w *Weights) error {
 			return fmt.Errorf("node expert-%d: %w", i, err)
 		}
 	}
-	l.Engine = serve.NewFrontEnd(serve.FrontEndConfig{
+	l.Engine = frontend.New(frontend.Config{
 		Vocabulary: l.model.Spec.Vocabulary, MaxModelLen: l.options.MaxModelLen,
 		MaxWaiting: l.options.MaxWaiting, Missing: l.missing,
 	})
@@ -204,7 +208,7 @@ func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Pla
 	if n.ep, n.addr, err = l.listen(ctx, network, n.name, n.dev, slot); err != nil {
 		return err
 	}
-	n.ExpertNode, err = serve.NewExpertNode(serve.ExpertConfig{
+	n.Node, err = expert.New(expert.Config{
 		Spec: l.model.Spec, Device: n.dev, Weights: w, Placement: p, Place: place, Wire: l.options.Wire,
 		Endpoint: n.ep, Linger: l.options.Linger, Busy: l.pool, Log: l.options.Log.With("node", n.name),
 	})
@@ -235,14 +239,14 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.
 	cfg.Device, cfg.Cache, cfg.Placement, cfg.Endpoint = n.dev, n.cache, p, n.ep
 	cfg.Busy = l.pool
 	cfg.Reports = l.options.reports(n.name, func(r []serve.Report) { l.fail(l.Engine.Deliver(n.name, r)) })
-	n.AttentionNode, err = serve.NewAttentionNode(cfg)
+	n.Node, err = attention.New(cfg)
 	return err
 }
 
 // attentionConfig is what follows from model and options.
-func (o *Options) attentionConfig(m *Model, w *layer.AttentionWeights, name string) (serve.AttentionConfig, error) {
+func (o *Options) attentionConfig(m *Model, w *layer.AttentionWeights, name string) (attention.Config, error) {
 	hash, err := m.pagesHash(w)
-	return serve.AttentionConfig{
+	return attention.Config{
 		Spec: m.Spec, Weights: w, ModelHash: hash, Numerics: o.Numerics(), Wire: o.Wire,
 		MicroBatches: o.MicroBatches, MaxNumSeqs: o.MaxNumSeqs, MaxBatchedTokens: o.MaxBatchedTokens,
 		MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, ChunkTokens: o.ChunkTokens, NoPrefixReuse: o.NoPrefixReuse, Preempt: o.Preempt,
@@ -373,10 +377,10 @@ func (l *Local) missing() string {
 }
 
 // AttentionNodes are the attention nodes, by place.
-func (l *Local) AttentionNodes() []*serve.AttentionNode {
-	var all []*serve.AttentionNode
+func (l *Local) AttentionNodes() []*attention.Node {
+	var all []*attention.Node
 	for _, a := range l.attention {
-		all = append(all, a.AttentionNode)
+		all = append(all, a.Node)
 	}
 	return all
 }
@@ -421,8 +425,8 @@ func holdsExperts(p route.Placement, place int) string {
 }
 
 // Stats tells what each node has done.
-func (l *Local) Stats() []serve.NodeStats {
-	var all []serve.NodeStats
+func (l *Local) Stats() []node.Stats {
+	var all []node.Stats
 	for _, a := range l.attention {
 		s := a.Stats()
 		s.Node = a.name
@@ -474,7 +478,7 @@ func leave(ctx context.Context, ep *m2n.Endpoint) error {
 
 // free gives back what the node has.
 func (n *attentionNode) free() error {
-	if n.AttentionNode != nil {
+	if n.Node != nil {
 		n.Free()
 	}
 	if n.cache != nil {
@@ -488,7 +492,7 @@ func (n *attentionNode) free() error {
 
 // free gives back what the node has.
 func (n *expertNode) free() error {
-	if n.ExpertNode != nil {
+	if n.Node != nil {
 		n.Free()
 	}
 	if n.dev == nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/m2n/ucx"
 	"github.com/tandem-moe/tandem/route"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // membership is a node from joining to the loss of a side.
@@ -184,14 +184,14 @@ func closeEndpoint(ep *m2n.Endpoint) error {
 }
 
 // ready notes that the node does its part.
-func (m *membership) ready(holds string, stats func() serve.NodeStats) {
+func (m *membership) ready(holds string, stats func() node.Stats) {
 	m.setStatus(Status{State: Ready, ID: m.session.Self.ID}, stats)
 	m.Log.Info("ready", "node", m.session.Self.ID, "holds", holds)
 }
 
 // work lets the parts run until one of them ends, or the node is told to stop and is
 // needed no more.
-func (m *membership) work(ctx context.Context, stats func() serve.NodeStats, parts ...func(context.Context) error) error {
+func (m *membership) work(ctx context.Context, stats func() node.Stats, parts ...func(context.Context) error) error {
 	g := newGroup(ctx)
 	for _, part := range parts {
 		g.run(part)
@@ -202,7 +202,7 @@ func (m *membership) work(ctx context.Context, stats func() serve.NodeStats, par
 
 // drain waits until the node is told to stop, says so, and waits until the front
 // end ends the session, or for the grace.
-func (m *membership) drain(ctx context.Context, stats func() serve.NodeStats) error {
+func (m *membership) drain(ctx context.Context, stats func() node.Stats) error {
 	m.outlive()
 	select {
 	case <-ctx.Done():

@@ -11,7 +11,8 @@ import (
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/attention"
+	"github.com/tandem-moe/tandem/serve/node"
 	"github.com/tandem-moe/tandem/serve/remote"
 )
 
@@ -59,7 +60,7 @@ func (m *membership) attend(ctx context.Context) error {
 
 // reach connects with the expert nodes, and tells the front end, and who asks this
 // node, which it cannot reach meanwhile.
-func (m *membership) reach(ctx context.Context, ep *m2n.Endpoint, experts []cluster.Member, stats func() serve.NodeStats) error {
+func (m *membership) reach(ctx context.Context, ep *m2n.Endpoint, experts []cluster.Member, stats func() node.Stats) error {
 	self := m.session.Self.ID
 	idle := route.Header{Kind: route.Status, Placement: route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes).Version}
 	r := newReach(ep, experts, m2n.Message{Header: idle.Append(nil)}, m.Log, func(failing []cluster.Unreached) error {
@@ -76,7 +77,7 @@ func (m *membership) reach(ctx context.Context, ep *m2n.Endpoint, experts []clus
 }
 
 // serve works for the front end until one of them ends.
-func (m *membership) serve(ctx context.Context, attention *serve.AttentionNode, client *remote.Client) error {
+func (m *membership) serve(ctx context.Context, attention *attention.Node, client *remote.Client) error {
 	self := m.session.Self
 	// The stream outlives the loop, whose last reports say why requests end.
 	streaming, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -92,7 +93,7 @@ func (m *membership) serve(ctx context.Context, attention *serve.AttentionNode, 
 	return g.wait()
 }
 
-func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *remote.Client) (*serve.AttentionNode, error) {
+func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *remote.Client) (*attention.Node, error) {
 	cfg, err := m.options.attentionConfig(m.model, m.attention, m.session.Self.ID)
 	if err != nil {
 		return nil, err
@@ -100,7 +101,7 @@ func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *
 	cfg.Device, cfg.Cache, cfg.Endpoint = m.dev, cache, ep
 	cfg.Placement = route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
 	cfg.Busy, cfg.Reports = m.pool, m.options.reports(m.session.Self.ID, client.Report)
-	return serve.NewAttentionNode(cfg)
+	return attention.New(cfg)
 }
 
 // awaitExperts waits for a view in which the node itself and every expert place is

@@ -7,7 +7,7 @@ import (
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/expert"
 )
 
 // expert loads the place's experts and serves them.
@@ -21,7 +21,7 @@ func (m *membership) expert(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	expert, err := serve.NewExpertNode(serve.ExpertConfig{
+	expert, err := expert.New(expert.Config{
 		Spec: m.model.Spec, Device: m.dev, Weights: m.experts, Placement: placement, Place: self.Place, Wire: m.options.Wire,
 		Endpoint: ep, Linger: m.options.Linger, Busy: m.pool, Log: m.Log,
 		Reached: func(peer string) { m.Log.Info("an attention node is connected", "peer", peer) },

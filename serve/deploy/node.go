@@ -19,7 +19,7 @@ import (
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n/ucx"
 	"github.com/tandem-moe/tandem/route"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // NodeOptions say how one node joins a cluster. What all nodes share, the front
@@ -68,7 +68,7 @@ type Node struct {
 
 	mu     sync.Mutex
 	status Status
-	stats  func() serve.NodeStats // nil where nothing is counted
+	stats  func() node.Stats // nil where nothing is counted
 }
 
 // place is one of so many.
@@ -149,10 +149,10 @@ func (n *Node) Status() Status {
 }
 
 // Stats tells what the node has done since it became ready, nothing before.
-func (n *Node) Stats() serve.NodeStats {
+func (n *Node) Stats() node.Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := serve.NodeStats{Role: n.Role}
+	s := node.Stats{Role: n.Role}
 	if n.stats != nil {
 		s = n.stats()
 	}
@@ -162,7 +162,7 @@ func (n *Node) Stats() serve.NodeStats {
 
 // setStatus notes how far the node is. One that drains does so until its membership
 // ends, whatever else happens to it.
-func (n *Node) setStatus(s Status, stats func() serve.NodeStats) {
+func (n *Node) setStatus(s Status, stats func() node.Stats) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.status.State == Draining && (s.State == Joined || s.State == Ready) {

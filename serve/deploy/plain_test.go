@@ -11,6 +11,7 @@ import (
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
+	"github.com/tandem-moe/tandem/serve/direct"
 	"github.com/tandem-moe/tandem/serve/sample"
 )
 
@@ -21,7 +22,7 @@ type plainEngine struct {
 	t      testing.TB
 	m      *deploy.Model
 	dev    kernel.Device
-	direct *serve.Direct
+	direct *direct.Model
 	pages  []int32
 	logits kernel.Buffer
 	lse    kernel.Buffer
@@ -52,7 +53,7 @@ func plain(t *testing.T, m *deploy.Model, n numerics) []answer {
 	require.NoError(t, err)
 	defer cache.Free(dev)
 	p := &plainEngine{t: t, m: m, dev: dev}
-	p.direct, err = serve.NewDirect(dev, m.Spec, a, e, cache, longest)
+	p.direct, err = direct.New(dev, m.Spec, a, e, cache, longest)
 	require.NoError(t, err)
 	defer p.direct.Free()
 	p.direct.Wire, p.direct.ExpertNodes = n.wire, n.experts

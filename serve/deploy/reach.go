@@ -13,7 +13,7 @@ import (
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/attention"
 )
 
 // retryPause is how long an attention node waits before it tries again to connect
@@ -129,7 +129,7 @@ func (r *reach) take(c m2n.Completion) error {
 	switch {
 	case c.Kind == m2n.Received:
 		r.endpoint.Release(c)
-		return &serve.PeerLostError{Peer: c.Peer, Cause: errors.New("it answers, and was not asked")}
+		return &attention.PeerLostError{Peer: c.Peer, Cause: errors.New("it answers, and was not asked")}
 	case i < 0:
 		return nil
 	case c.Kind == m2n.Sent && c.Err == nil:
@@ -158,7 +158,7 @@ func (r *reach) failed(e cluster.Member, cause error) error {
 		r.refusals[e.ID] = 0
 	}
 	if r.reached[e.ID] || r.refusals[e.ID] >= maxRefusals {
-		return &serve.PeerLostError{Peer: e.ID, Cause: cause}
+		return &attention.PeerLostError{Peer: e.ID, Cause: cause}
 	}
 	r.due[e.ID] = time.Now().Add(retryPause)
 	before, known := r.failing[e.ID]

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/frontend"
 )
 
 func numbers(n int) []int32 {
@@ -171,7 +172,7 @@ func FuzzOffers(f *testing.F) {
 		if proto.Unmarshal(bytes, m) != nil {
 			return
 		}
-		front := serve.NewFrontEnd(serve.FrontEndConfig{Vocabulary: 100, MaxModelLen: 64, MaxBatchedTokens: 8, Missing: func() string { return "" }})
+		front := frontend.New(frontend.Config{Vocabulary: 100, MaxModelLen: 64, MaxBatchedTokens: 8, Missing: func() string { return "" }})
 		o, err := acceptable(m, member)
 		if err != nil {
 			return
@@ -210,7 +211,7 @@ func FuzzEvents(f *testing.F) {
 		if err != nil {
 			return
 		}
-		front := serve.NewFrontEnd(serve.FrontEndConfig{Vocabulary: 100, MaxModelLen: 64, MaxWaiting: 1, Missing: func() string { return "" }})
+		front := frontend.New(frontend.Config{Vocabulary: 100, MaxModelLen: 64, MaxWaiting: 1, Missing: func() string { return "" }})
 		worker := &obedient{}
 		_, err = front.Attach(serve.Offer{
 			Node: "a", PageTokens: 16, MaxNumSeqs: 2, MaxBatchedTokens: 8, Limits: serve.Limits{Vocabulary: 100, MaxModelLen: 64, CacheTokens: 64},

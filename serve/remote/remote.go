@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/frontend"
 )
 
 // FrontEnd is who gives work to nodes.
@@ -171,7 +173,7 @@ func (s *work) gone(whole context.Context, node string, cause error) string {
 	if reason == "" {
 		reason = cluster.LostBecause(whole)
 	}
-	var report *serve.ReportError
+	var report *frontend.ReportError
 	switch {
 	case errors.As(cause, &report):
 		return fmt.Sprintf("attention node %s is refused: %s", node, report.Reason)
@@ -265,7 +267,7 @@ func (s *work) receive(stream *workStream, node string, end context.CancelCauseF
 		if err == nil {
 			err = s.front.Deliver(node, reports)
 		} else {
-			err = &serve.ReportError{Node: node, Reason: err.Error()}
+			err = &frontend.ReportError{Node: node, Reason: err.Error()}
 		}
 		if err != nil {
 			end(err)

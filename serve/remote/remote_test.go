@@ -18,6 +18,7 @@ import (
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/frontend"
 	"github.com/tandem-moe/tandem/serve/remote"
 	"github.com/tandem-moe/tandem/serve/sample"
 )
@@ -84,7 +85,7 @@ func (w *echo) Cancel(id uint64) {
 
 // pair is a front end and one attention node that is joined to it.
 type pair struct {
-	front   *serve.FrontEnd
+	front   *frontend.FrontEnd
 	members *cluster.Server
 	session *cluster.Session
 	worker  *echo
@@ -135,7 +136,7 @@ func newFrontOf(t *testing.T, tokens int, ready bool) *pair {
 	t.Helper()
 	id := cluster.Identity{Version: "v"}
 	p := &pair{tokens: tokens, members: cluster.NewServer(id, cluster.Settings{ExpertNodes: 1, MicroBatches: 1}, timeout), ended: make(chan error, 1)}
-	p.front = serve.NewFrontEnd(serve.FrontEndConfig{
+	p.front = frontend.New(frontend.Config{
 		Vocabulary: vocabulary, MaxModelLen: tokens, MaxBatchedTokens: 8, MaxWaiting: 4, Missing: func() string { return "" },
 	})
 	mux := http.NewServeMux()
@@ -312,7 +313,7 @@ func TestDrainingWorkerGetsNoRequests(t *testing.T) {
 	require.NoError(t, err)
 	id := submitted(t, p, 0)
 	require.Equal(t, 1, p.front.Drain(p.session.Self.ID))
-	require.Equal(t, serve.Counts{Requests: 1, Capacity: 1}, p.front.Counts())
+	require.Equal(t, frontend.Counts{Requests: 1, Capacity: 1}, p.front.Counts())
 	_, err = p.front.Submit(t.Context(), ask())
 	var unavailable *serve.UnavailableError
 	require.ErrorAs(t, err, &unavailable)

@@ -1,4 +1,4 @@
-package serve
+package attention
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // exchange is a micro-batch's traffic with the expert nodes: the rows of one
@@ -24,8 +25,8 @@ type exchange struct {
 	wire     route.Wire
 	splitter *route.Splitter
 
-	rows  sendBuffer // [rows of all packets, hidden], in the wire's format
-	gates sendBuffer // [pairs of all packets, 1]
+	rows  node.SendBuffer // [rows of all packets, hidden], in the wire's format
+	gates node.SendBuffer // [pairs of all packets, 1]
 	pairs *m2n.Region
 	// parts are the results, [n, hidden]: by choice, or, where nodes return sums,
 	// packet after packet; sums says who adds which.
@@ -36,27 +37,12 @@ type exchange struct {
 	packets []route.Packet
 	first   []int // by packet: the rows of the packets before it
 	sent    route.Header
-	unsent  map[sent]bool // posted messages that the transport still reads
-	waiting int           // packets without results
+	unsent  map[node.Posted]bool // posted messages that the transport still reads
+	waiting int                  // packets without results
 	// awaits says by node that its results are not here yet. Other goroutines, which
 	// watch over progress, read it too.
 	awaits  []atomic.Bool
 	pending bool // results that have not been combined
-}
-
-// sendBuffer is device memory that the transport reads.
-type sendBuffer struct {
-	buffer kernel.Buffer
-	region *m2n.Region
-}
-
-// newSendBuffer allocates a multiple of 4 bytes.
-func newSendBuffer(dev kernel.Device, ep *m2n.Endpoint, bytes int) (sendBuffer, error) {
-	b, err := dev.Alloc(kernel.F32, bytes/4)
-	if err != nil {
-		return sendBuffer{}, err
-	}
-	return sendBuffer{buffer: b, region: ep.Register(b.Bytes(), b)}, nil
 }
 
 // newExchange makes the traffic of micro-batches of at most capacity rows.
@@ -68,7 +54,7 @@ func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire ro
 		sums:     route.ByChoice(capacity, topK),
 		first:    make([]int, p.Nodes),
 		awaits:   make([]atomic.Bool, p.Nodes),
-		unsent:   map[sent]bool{},
+		unsent:   map[node.Posted]bool{},
 	}
 	x.order = slices.Clone(x.sums.Results)
 	rows, pairs := capacity*min(topK, p.Nodes), capacity*topK // of all packets
@@ -82,10 +68,10 @@ func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire ro
 // allocate makes room for the rows and pairs of all packets. What it has made when
 // it fails, free gives back.
 func (x *exchange) allocate(rows, pairs int) (err error) {
-	if x.rows, err = newSendBuffer(x.dev, x.ep, rows*x.wire.RowBytes(x.hidden)); err != nil {
+	if x.rows, err = node.NewSendBuffer(x.dev, x.ep, rows*x.wire.RowBytes(x.hidden)); err != nil {
 		return err
 	}
-	if x.gates, err = newSendBuffer(x.dev, x.ep, 4*pairs); err != nil {
+	if x.gates, err = node.NewSendBuffer(x.dev, x.ep, 4*pairs); err != nil {
 		return err
 	}
 	x.parts, err = x.dev.Alloc(kernel.F32, x.wire.Results(rows, pairs)*x.hidden)
@@ -93,16 +79,7 @@ func (x *exchange) allocate(rows, pairs int) (err error) {
 }
 
 // free gives the memory back.
-func (x *exchange) free() { freeAll(x.dev, x.rows.buffer, x.gates.buffer, x.parts) }
-
-// freeAll gives buffers back, those that are there.
-func freeAll(dev kernel.Device, buffers ...kernel.Buffer) {
-	for _, b := range buffers {
-		if b != nil {
-			dev.Free(b)
-		}
-	}
-}
+func (x *exchange) free() { node.FreeAll(x.dev, x.rows.Buffer, x.gates.Buffer, x.parts) }
 
 // pack splits a layer's rows by expert node, and returns the bodies of the
 // messages: one to every node, zero rows included.
@@ -135,7 +112,7 @@ func (x *exchange) post(nodes []string, bodies [][]m2n.Span) error {
 		if err != nil {
 			return lost(nodes[i], err)
 		}
-		x.unsent[sent{nodes[i], token}] = true
+		x.unsent[node.Posted{Peer: nodes[i], Token: token}] = true
 	}
 	return nil
 }
@@ -145,8 +122,8 @@ func (x *exchange) post(nodes []string, bodies [][]m2n.Span) error {
 func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 	bodies := make([][]m2n.Span, len(x.packets))
 	width := x.wire.RowBytes(x.hidden)
-	rows := kernel.CodedMatOf(x.rows.buffer, x.wire.Rows, 4*x.rows.buffer.Len()/width, x.hidden)
-	gates := kernel.MatOf(x.gates.buffer, len(x.order), 1)
+	rows := kernel.CodedMatOf(x.rows.Buffer, x.wire.Rows, 4*x.rows.Buffer.Len()/width, x.hidden)
+	gates := kernel.MatOf(x.gates.Buffer, len(x.order), 1)
 	row, pair := 0, 0
 	for i, p := range x.packets {
 		nr, np := len(p.Rows), len(p.Row)
@@ -155,8 +132,8 @@ func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 		lo, hi := route.PairsSize(pair), route.PairsSize(pair+np)
 		route.PutPairs(x.pairs.Bytes[lo:hi], p)
 		bodies[i] = []m2n.Span{
-			{Region: x.rows.region, Off: row * width, Len: nr * width},
-			{Region: x.gates.region, Off: 4 * pair, Len: 4 * np},
+			{Region: x.rows.Region, Off: row * width, Len: nr * width},
+			{Region: x.gates.Region, Off: 4 * pair, Len: 4 * np},
 			{Region: x.pairs, Off: lo, Len: hi - lo},
 		}
 		x.first[i] = row
@@ -167,8 +144,8 @@ func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 
 // expects says whether a node's return belongs to the dispatch under way, and is the
 // first; an older one is of a step that was given up.
-func (x *exchange) expects(h route.Header, node int) bool {
-	return x.waiting > 0 && x.awaits[node].Load() && h.Step == x.sent.Step && h.Layer == x.sent.Layer
+func (x *exchange) expects(h route.Header, place int) bool {
+	return x.waiting > 0 && x.awaits[place].Load() && h.Step == x.sent.Step && h.Layer == x.sent.Layer
 }
 
 // awaited says what a micro-batch waits for.
@@ -181,15 +158,15 @@ func (x *exchange) awaited() string {
 
 // collect takes one expert node's results: rows in the order of its packet's
 // pairs, or of its rows.
-func (x *exchange) collect(ctx context.Context, node int, h route.Header, body []m2n.Span) error {
+func (x *exchange) collect(ctx context.Context, place int, h route.Header, body []m2n.Span) error {
 	if h.Wire != x.wire {
 		return fmt.Errorf("results come by %v, this node takes %v", h.Wire, x.wire)
 	}
-	places := x.places(node)
+	places := x.places(place)
 	asked := len(places)
 	parts := kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden)
 	for _, span := range body {
-		results, err := codedOfSpan(span, x.wire.Rows, x.hidden)
+		results, err := node.CodedOfSpan(span, x.wire.Rows, x.hidden)
 		if err != nil {
 			return err
 		}
@@ -203,16 +180,16 @@ func (x *exchange) collect(ctx context.Context, node int, h route.Header, body [
 		return fmt.Errorf("%d results are missing of %d", len(places), asked)
 	}
 	x.waiting--
-	x.awaits[node].Store(false)
+	x.awaits[place].Store(false)
 	// The spans are given back next: what reads them must be done.
 	return x.dev.Record().Wait(ctx)
 }
 
 // places is where in parts a node's results go.
-func (x *exchange) places(node int) []int32 {
-	p := &x.packets[node]
+func (x *exchange) places(place int) []int32 {
+	p := &x.packets[place]
 	if x.wire.Combine == route.Partial {
-		return x.order[x.first[node]:][:len(p.Rows)]
+		return x.order[x.first[place]:][:len(p.Rows)]
 	}
 	return p.Choice
 }
@@ -222,23 +199,4 @@ func (x *exchange) combine(a *layer.Attention, r *layer.Rows) {
 	x.pending = false
 	results, offsets := x.sums.First(r.Residual.Rows)
 	a.Combine(r, kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden), results, offsets)
-}
-
-// codedOfSpan views a received span as rows of cols elements in a format.
-func codedOfSpan(s m2n.Span, f kernel.RowFormat, cols int) (kernel.CodedMat, error) {
-	buffer, ok := s.Region.User.(kernel.Buffer)
-	if !ok {
-		return kernel.CodedMat{}, fmt.Errorf("%d bytes of a message do not lie in a device's memory", s.Len)
-	}
-	size := f.Bytes(cols)
-	if s.Off%4 != 0 || s.Len%size != 0 {
-		return kernel.CodedMat{}, fmt.Errorf("%d bytes at %d of a message are not rows of %d in %v", s.Len, s.Off, cols, f)
-	}
-	return kernel.CodedMat{Buf: buffer, Off: s.Off, Rows: s.Len / size, Cols: cols, Format: f}, nil
-}
-
-// matOfSpan views a received span as rows of cols F32 elements.
-func matOfSpan(s m2n.Span, cols int) (kernel.Mat, error) {
-	m, err := codedOfSpan(s, kernel.RowF32, cols)
-	return kernel.Mat{Buf: m.Buf, Off: m.Off / 4, Rows: m.Rows, Cols: cols, Stride: cols}, err
 }

@@ -1,4 +1,7 @@
-package serve
+// Package expert owns an expert node: it gathers rows from attention nodes, computes
+// the experts that it holds, and returns the results. It may not know sequences or
+// tokens.
+package expert
 
 import (
 	"context"
@@ -16,10 +19,11 @@ import (
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/gather"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// ExpertConfig is what an expert node is made of.
-type ExpertConfig struct {
+// Config is what an expert node is made of.
+type Config struct {
 	Spec    *model.Spec
 	Device  kernel.Device
 	Weights *layer.ExpertWeights
@@ -33,17 +37,17 @@ type ExpertConfig struct {
 	// adaptive: see gather.Config.
 	Linger time.Duration
 	// Busy is told when the node begins and ends work; nil means nobody is.
-	Busy Turn
+	Busy node.Pool
 	// Reached, where it is set, is told of each attention node that is heard of for
 	// the first time, on the node's loop.
 	Reached func(peer string)
 	Log     *slog.Logger
 }
 
-// ExpertNode gathers rows from attention nodes, computes their experts and
+// Node gathers rows from attention nodes, computes their experts and
 // returns the results. Run is its loop; nothing else of it runs.
-type ExpertNode struct {
-	cfg     ExpertConfig
+type Node struct {
+	cfg     Config
 	experts *layer.Experts
 	gather  *gather.Gather
 	grouper *route.Grouper
@@ -57,18 +61,12 @@ type ExpertNode struct {
 	// it and summed what is made of that, where it is not what travels.
 	in, gate, results, summed kernel.Buffer
 
-	outputs []*output        // free
-	sending map[sent]*output // by the message that carries a part of it
-	timer   time.Duration    // when the gather wants to be called, 0: not
-	turn    turn
-	stats   *recorder
+	outputs []*output               // free
+	sending map[node.Posted]*output // by the message that carries a part of it
+	timer   time.Duration           // when the gather wants to be called, 0: not
+	turn    node.Turn
+	stats   *node.Recorder
 	moves   atomic.Uint64 // rises with whatever the loop does
-}
-
-// sent names a posted message.
-type sent struct {
-	peer  string
-	token uint64
 }
 
 // dispatched is a message that waits for its run.
@@ -80,28 +78,28 @@ type dispatched struct {
 	completion m2n.Completion
 }
 
-// NewExpertNode makes a node over loaded weights.
-func NewExpertNode(cfg ExpertConfig) (*ExpertNode, error) {
+// New makes a node over loaded weights.
+func New(cfg Config) (*Node, error) {
 	g, err := gather.New(gather.Config{Layers: cfg.Spec.SparseLayers(), Linger: cfg.Linger})
 	if err != nil {
 		return nil, err
 	}
-	return &ExpertNode{
+	return &Node{
 		cfg:     cfg,
 		experts: layer.NewExperts(cfg.Device, cfg.Spec, cfg.Weights),
 		gather:  g,
 		grouper: route.NewGrouper(cfg.Placement.Experts(cfg.Place)),
 		origin:  time.Now(),
 		joined:  map[string]uint64{},
-		sending: map[sent]*output{},
-		turn:    turn{pool: cfg.Busy},
-		stats:   newRecorder(),
+		sending: map[node.Posted]*output{},
+		turn:    node.Turn{Pool: cfg.Busy},
+		stats:   node.NewRecorder(),
 	}, nil
 }
 
 // Run serves until ctx ends or the device fails. The endpoint is the caller's to
 // close; no message of it is held then.
-func (n *ExpertNode) Run(ctx context.Context) error {
+func (n *Node) Run(ctx context.Context) error {
 	defer n.letGo()
 	for {
 		c, err := n.poll(ctx)
@@ -112,7 +110,7 @@ func (n *ExpertNode) Run(ctx context.Context) error {
 			err = n.act(ctx, n.gather.Timer(n.now()))
 		case err == nil:
 			if c.Kind == m2n.Received {
-				n.turn.begin() // helpers wake while it is read
+				n.turn.Begin() // helpers wake while it is read
 			}
 			if actions, decided := n.handle(c); decided {
 				err = n.act(ctx, actions)
@@ -128,7 +126,7 @@ func (n *ExpertNode) Run(ctx context.Context) error {
 
 // letGo releases the messages that the node still holds: their memory could not be
 // given back, nor would a sender in this process get its own.
-func (n *ExpertNode) letGo() {
+func (n *Node) letGo() {
 	for _, d := range n.pending { // those of a run that failed are among them
 		n.cfg.Endpoint.Release(d.completion)
 	}
@@ -145,11 +143,11 @@ func (n *ExpertNode) letGo() {
 var errTimer = errors.New("timer")
 
 // poll waits for a completion, or until the gather wants to be called.
-func (n *ExpertNode) poll(ctx context.Context) (m2n.Completion, error) {
+func (n *Node) poll(ctx context.Context) (m2n.Completion, error) {
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
 	}
-	n.turn.end()
+	n.turn.End()
 	if n.timer == 0 {
 		return n.cfg.Endpoint.Poll(ctx)
 	}
@@ -166,12 +164,12 @@ func (n *ExpertNode) poll(ctx context.Context) (m2n.Completion, error) {
 	return c, err
 }
 
-func (n *ExpertNode) now() time.Duration { return time.Since(n.origin) }
+func (n *Node) now() time.Duration { return time.Since(n.origin) }
 
 // handle takes one completion, and says whether the gather has decided anew:
 // what it wanted before holds otherwise, its timer above all. What a peer does
 // wrong is that peer's loss.
-func (n *ExpertNode) handle(c m2n.Completion) (a gather.Actions, decided bool) {
+func (n *Node) handle(c m2n.Completion) (a gather.Actions, decided bool) {
 	switch c.Kind {
 	case m2n.Sent:
 		n.sent(c)
@@ -199,18 +197,18 @@ func (n *ExpertNode) handle(c m2n.Completion) (a gather.Actions, decided bool) {
 	return a, false
 }
 
-func (n *ExpertNode) lost(peer string) (a gather.Actions, decided bool) {
+func (n *Node) lost(peer string) (a gather.Actions, decided bool) {
 	if _, ok := n.joined[peer]; !ok {
 		return a, false
 	}
 	delete(n.joined, peer)
-	n.stats.working(n.anyInFlight())
+	n.stats.Working(n.anyInFlight())
 	return n.gather.Lost(peer, n.now()), true
 }
 
 // receive takes an attention node's message to the gather. Where it fails, what
 // the gather has decided before counts all the same.
-func (n *ExpertNode) receive(c m2n.Completion) (a gather.Actions, decided bool, err error) {
+func (n *Node) receive(c m2n.Completion) (a gather.Actions, decided bool, err error) {
 	h, err := route.ParseHeader(c.Header)
 	if err != nil {
 		return a, false, err
@@ -228,7 +226,7 @@ func (n *ExpertNode) receive(c m2n.Completion) (a gather.Actions, decided bool, 
 	if err != nil {
 		return a, false, fmt.Errorf("step %d, layer %d, micro-batch %d: %w", h.Step, h.Layer, h.MicroBatch, err)
 	}
-	n.stats.arrived(c)
+	n.stats.Arrived(c)
 	if a, decided, err = n.inFlight(c.Peer, h.InFlight); err != nil {
 		return a, decided, err
 	}
@@ -252,7 +250,7 @@ func join(a, b gather.Actions) gather.Actions {
 
 // inFlight tells the gather of a node that is new, or whose micro-batches in
 // flight have changed.
-func (n *ExpertNode) inFlight(peer string, batches uint64) (a gather.Actions, decided bool, err error) {
+func (n *Node) inFlight(peer string, batches uint64) (a gather.Actions, decided bool, err error) {
 	was, known := n.joined[peer]
 	if !known {
 		if err := n.gather.Joined(peer); err != nil {
@@ -266,13 +264,13 @@ func (n *ExpertNode) inFlight(peer string, batches uint64) (a gather.Actions, de
 	if known && was == batches {
 		return a, false, nil
 	}
-	n.stats.working(n.anyInFlight())
+	n.stats.Working(n.anyInFlight())
 	a, err = n.gather.Busy(peer, batches, n.now())
 	return a, true, err
 }
 
 // anyInFlight says whether any attention node has micro-batches in flight.
-func (n *ExpertNode) anyInFlight() bool {
+func (n *Node) anyInFlight() bool {
 	for _, batches := range n.joined {
 		if batches != 0 {
 			return true
@@ -282,7 +280,7 @@ func (n *ExpertNode) anyInFlight() bool {
 }
 
 // read views a dispatch's body: rows, gate weights and pairs.
-func (n *ExpertNode) read(h route.Header, c m2n.Completion) (*dispatched, error) {
+func (n *Node) read(h route.Header, c m2n.Completion) (*dispatched, error) {
 	if h.Placement != n.cfg.Placement.Version {
 		return nil, fmt.Errorf("split by placement %d, this node has %d", h.Placement, n.cfg.Placement.Version)
 	}
@@ -294,10 +292,10 @@ func (n *ExpertNode) read(h route.Header, c m2n.Completion) (*dispatched, error)
 	}
 	d := &dispatched{header: h, completion: c}
 	var err error
-	if d.rows, err = codedOfSpan(c.Body[0], n.cfg.Wire.Rows, n.cfg.Spec.Hidden); err != nil {
+	if d.rows, err = node.CodedOfSpan(c.Body[0], n.cfg.Wire.Rows, n.cfg.Spec.Hidden); err != nil {
 		return nil, err
 	}
-	if d.gates, err = matOfSpan(c.Body[1], 1); err != nil {
+	if d.gates, err = node.MatOfSpan(c.Body[1], 1); err != nil {
 		return nil, err
 	}
 	if d.rows.Rows != h.Rows || d.gates.Rows != h.Pairs {
@@ -310,7 +308,7 @@ func (n *ExpertNode) read(h route.Header, c m2n.Completion) (*dispatched, error)
 }
 
 // act does what the gather decides, until it decides to wait.
-func (n *ExpertNode) act(ctx context.Context, a gather.Actions) error {
+func (n *Node) act(ctx context.Context, a gather.Actions) error {
 	for {
 		n.drop(a)
 		n.timer = a.Timer
@@ -328,7 +326,7 @@ func (n *ExpertNode) act(ctx context.Context, a gather.Actions) error {
 // that is here. That is before the run is answered, since an answer may bring
 // its micro-batch's next message, which the gather takes only after Done. While
 // a run is not done, the gather starts none.
-func (n *ExpertNode) drain() {
+func (n *Node) drain() {
 	for {
 		c, ok := n.cfg.Endpoint.TryPoll()
 		if !ok {
@@ -340,7 +338,7 @@ func (n *ExpertNode) drain() {
 }
 
 // drop releases messages that will never run.
-func (n *ExpertNode) drop(a gather.Actions) {
+func (n *Node) drop(a gather.Actions) {
 	for _, m := range a.Drop {
 		n.cfg.Endpoint.Release(m.Tag.(*dispatched).completion)
 	}
@@ -348,11 +346,11 @@ func (n *ExpertNode) drop(a gather.Actions) {
 
 // Progress tells how far the loop is: a counter that rises with whatever it does. It
 // waits for nobody in particular.
-func (n *ExpertNode) Progress() (steps uint64, awaited []string) { return n.moves.Load(), nil }
+func (n *Node) Progress() (steps uint64, awaited []string) { return n.moves.Load(), nil }
 
 // Stats tells what the node has done.
-func (n *ExpertNode) Stats() NodeStats {
-	s := n.stats.snapshot()
+func (n *Node) Stats() node.Stats {
+	s := n.stats.Snapshot()
 	s.Role = cluster.Expert
 	s.Peers = n.cfg.Endpoint.Stats()
 	return s
@@ -360,15 +358,15 @@ func (n *ExpertNode) Stats() NodeStats {
 
 // Free gives the memory back. The loop has ended, and no endpoint reads the
 // memory any more.
-func (n *ExpertNode) Free() {
+func (n *Node) Free() {
 	n.experts.Free()
-	freeAll(n.cfg.Device, n.in, n.gate, n.results, n.summed)
+	node.FreeAll(n.cfg.Device, n.in, n.gate, n.results, n.summed)
 	for _, out := range n.sending {
 		if out.parts--; out.parts == 0 {
 			n.outputs = append(n.outputs, out)
 		}
 	}
 	for _, out := range n.outputs {
-		n.cfg.Device.Free(out.buffer)
+		n.cfg.Device.Free(out.Buffer)
 	}
 }

@@ -1,43 +1,31 @@
-package serve
+package frontend
 
 import (
 	"context"
 	"io"
 	"sync"
+
+	"github.com/tandem-moe/tandem/serve"
 )
-
-// Report is what an attention node says of a request: an event, or the error
-// that ended it.
-type Report struct {
-	ID    uint64
-	Event Event
-	// More: Event is a piece of one, with log-probabilities of the prompt alone; the
-	// rest follows.
-	More bool
-	Err  error
-}
-
-// Last says that nothing more comes of the request.
-func (r Report) Last() bool { return r.Err != nil || r.Event.Finish != "" }
 
 // stream holds a request's events until its client takes them: at most as many
 // as its output has tokens.
 type stream struct {
-	request Request
+	request serve.Request
 	cancel  func()
 
 	mu     sync.Mutex
-	events []Event
+	events []serve.Event
 	end    error // io.EOF, or what ended the request
 	news   chan struct{}
 }
 
-func newStream(r Request, cancel func()) *stream {
+func newStream(r serve.Request, cancel func()) *stream {
 	return &stream{request: r, cancel: cancel, news: make(chan struct{}, 1)}
 }
 
 // Next waits for the next event.
-func (s *stream) Next(ctx context.Context) (Event, error) {
+func (s *stream) Next(ctx context.Context) (serve.Event, error) {
 	for {
 		if e, ok, err := s.take(); ok || err != nil {
 			return e, err
@@ -45,12 +33,12 @@ func (s *stream) Next(ctx context.Context) (Event, error) {
 		select {
 		case <-s.news:
 		case <-ctx.Done():
-			return Event{}, ctx.Err()
+			return serve.Event{}, ctx.Err()
 		}
 	}
 }
 
-func (s *stream) take() (Event, bool, error) {
+func (s *stream) take() (serve.Event, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.events) > 0 {
@@ -58,7 +46,7 @@ func (s *stream) take() (Event, bool, error) {
 		s.events = s.events[1:]
 		return e, true, nil
 	}
-	return Event{}, false, s.end
+	return serve.Event{}, false, s.end
 }
 
 // Close cancels the request where it still runs.
@@ -66,7 +54,7 @@ func (s *stream) Close() { s.cancel() }
 
 // deliver appends what a report brings. Events after the end are dropped: a node
 // may report a request that was cancelled meanwhile.
-func (s *stream) deliver(r Report) {
+func (s *stream) deliver(r serve.Report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

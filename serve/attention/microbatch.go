@@ -1,4 +1,4 @@
-package serve
+package attention
 
 import (
 	"context"
@@ -8,7 +8,9 @@ import (
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
+	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/batch"
+	"github.com/tandem-moe/tandem/serve/node"
 	"github.com/tandem-moe/tandem/serve/sample"
 )
 
@@ -30,14 +32,14 @@ type microBatch struct {
 // picked is a sequence's next token.
 type picked struct {
 	token   int32
-	logprob *TokenLogprob
+	logprob *serve.TokenLogprob
 	err     error
 }
 
 // start begins a micro-batch's next step: the batcher says which rows, and their
 // embeddings become the residual stream. It says whether there is anything to
 // do.
-func (n *AttentionNode) start(ctx context.Context, index int) (bool, error) {
+func (n *Node) start(ctx context.Context, index int) (bool, error) {
 	n.accept()
 	b := n.batches[index]
 	b.work = n.batcher.Next(index)
@@ -51,10 +53,10 @@ func (n *AttentionNode) start(ctx context.Context, index int) (bool, error) {
 	n.step++
 	b.active, b.step = true, n.step
 	b.fill()
-	n.turn.begin()
+	n.turn.Begin()
 	begin := time.Now()
 	n.attention.Embed(b.rows, b.ids)
-	n.stats.busy(time.Since(begin))
+	n.stats.Busy(time.Since(begin))
 	return true, ctx.Err()
 }
 
@@ -72,7 +74,7 @@ func (b *microBatch) fill() {
 
 // finish ends a micro-batch's step: head, sampling, and what came of it to the
 // batcher and to the front end.
-func (n *AttentionNode) finish(ctx context.Context, index int) error {
+func (n *Node) finish(ctx context.Context, index int) error {
 	b := n.batches[index]
 	if err := n.collect(ctx, b); err != nil {
 		return err
@@ -86,9 +88,9 @@ func (n *AttentionNode) finish(ctx context.Context, index int) error {
 
 // conclude picks the step's tokens, tells the batcher, and collects what there is
 // to report. The node's counts are right before anybody hears of it.
-func (n *AttentionNode) conclude(ctx context.Context, index int, b *microBatch) error {
-	n.turn.begin()
-	defer n.turn.end()
+func (n *Node) conclude(ctx context.Context, index int, b *microBatch) error {
+	n.turn.Begin()
+	defer n.turn.End()
 	begin := time.Now()
 	if err := n.pick(ctx, b); err != nil {
 		return err
@@ -107,12 +109,12 @@ func (n *AttentionNode) conclude(ctx context.Context, index int, b *microBatch) 
 		n.report(rows, b.picked[i], outcomes[i])
 	}
 	n.count()
-	n.stats.busy(time.Since(begin))
+	n.stats.Busy(time.Since(begin))
 	return nil
 }
 
 // report says what a step meant for a sequence, unless it is gone.
-func (n *AttentionNode) report(rows batch.Rows, p picked, o batch.Outcome) {
+func (n *Node) report(rows batch.Rows, p picked, o batch.Outcome) {
 	s := n.sequences[rows.ID]
 	if s == nil || o == batch.Cancelled {
 		return
@@ -122,16 +124,16 @@ func (n *AttentionNode) report(rows batch.Rows, p picked, o batch.Outcome) {
 			n.batcher.Cancel(rows.ID)
 		}
 		delete(n.sequences, rows.ID)
-		n.reports = append(n.reports, Report{ID: rows.ID, Err: p.err})
+		n.reports = append(n.reports, serve.Report{ID: rows.ID, Err: p.err})
 		return
 	}
 	if !rows.Sample && o == batch.Running {
 		return
 	}
 	if !s.started {
-		n.stats.update(func(a *NodeStats) { a.PrefixQueries += uint64(len(s.request.Prompt)) })
+		n.stats.Update(func(a *node.Stats) { a.PrefixQueries += uint64(len(s.request.Prompt)) })
 	}
-	n.reports = append(n.reports, Report{ID: rows.ID, Event: s.event(rows, p, o)})
+	n.reports = append(n.reports, serve.Report{ID: rows.ID, Event: s.event(rows, p, o)})
 	if o != batch.Running {
 		delete(n.sequences, rows.ID)
 	}
@@ -183,7 +185,7 @@ func (h *head) free(dev kernel.Device) {
 
 // pick computes the logits that the step's sequences want, and chooses their
 // next tokens.
-func (n *AttentionNode) pick(ctx context.Context, b *microBatch) error {
+func (n *Node) pick(ctx context.Context, b *microBatch) error {
 	n.head.want(b, func(id uint64) bool { return n.sequences[id] != nil })
 	b.picked = append(b.picked[:0], make([]picked, len(b.work.Seqs))...)
 	for left := n.head.wanted; len(left) > 0; {
@@ -218,7 +220,7 @@ func (h *head) want(b *microBatch, alive func(id uint64) bool) {
 }
 
 // logits computes those of a block of rows.
-func (n *AttentionNode) logits(ctx context.Context, b *microBatch, block []wanted) error {
+func (n *Node) logits(ctx context.Context, b *microBatch, block []wanted) error {
 	rows := make([]int32, len(block))
 	for i, w := range block {
 		rows[i] = w.row
@@ -232,19 +234,19 @@ func (h *head) row(i int) []float32 {
 }
 
 // choose takes a row's logits to who wanted them.
-func (n *AttentionNode) choose(b *microBatch, w wanted, logits []float32, lse float32) {
+func (n *Node) choose(b *microBatch, w wanted, logits []float32, lse float32) {
 	p, s := &b.picked[w.sequence], n.sequences[b.work.Seqs[w.sequence].ID]
 	switch {
 	case p.err != nil:
 	case !finite(lse):
-		p.err = ErrNotFinite
+		p.err = serve.ErrNotFinite
 	case w.prompt >= 0:
 		token := s.request.Prompt[w.prompt]
 		s.prompt = append(s.prompt, n.head.logprob(logits, lse, token, s.request.PromptLogprobs))
 	default:
 		p.token, p.err = n.head.sampler.Sample(logits, &s.chain, &s.counter)
 		if p.err != nil {
-			p.err = fmt.Errorf("%w: %w", ErrNotFinite, p.err)
+			p.err = fmt.Errorf("%w: %w", serve.ErrNotFinite, p.err)
 			return
 		}
 		if s.request.Logprobs >= 0 {
@@ -258,20 +260,20 @@ func (n *AttentionNode) choose(b *microBatch, w wanted, logits []float32, lse fl
 func finite(x float32) bool { return x-x == 0 }
 
 // logprob is the log-probability of a token and of the best candidates.
-func (h *head) logprob(logits []float32, lse float32, token int32, top int) TokenLogprob {
-	l := TokenLogprob{Logprob: Logprob{token, sample.Logprob(logits[token], lse)}}
+func (h *head) logprob(logits []float32, lse float32, token int32, top int) serve.TokenLogprob {
+	l := serve.TokenLogprob{Logprob: serve.Logprob{Token: token, Logprob: sample.Logprob(logits[token], lse)}}
 	h.top = h.sampler.Top(h.top[:0], logits, top)
 	for _, c := range h.top {
-		l.Top = append(l.Top, Logprob{c.Token, sample.Logprob(c.Logit, lse)})
+		l.Top = append(l.Top, serve.Logprob{Token: c.Token, Logprob: sample.Logprob(c.Logit, lse)})
 	}
 	return l
 }
 
 // count notes the node's load.
-func (n *AttentionNode) count() {
+func (n *Node) count() {
 	usage, counters := n.pages.Usage(), n.batcher.Counters()
 	running, waiting := n.batcher.Running(), n.batcher.Waiting()
-	n.stats.update(func(s *NodeStats) {
+	n.stats.Update(func(s *node.Stats) {
 		s.Steps, s.Rows, s.Preemptions = counters.Steps, counters.Rows, counters.Preemptions
 		s.Running, s.Waiting = running, waiting
 		s.CacheTokens = n.pages.Tokens()

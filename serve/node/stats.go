@@ -1,4 +1,7 @@
-package serve
+// Package node owns what attention and expert nodes have in common: statistics, the
+// turn in which a node computes, and the memory that it exchanges with other nodes.
+// It may not know what a node computes.
+package node
 
 import (
 	"sync"
@@ -10,18 +13,18 @@ import (
 	"github.com/tandem-moe/tandem/telemetry/histogram"
 )
 
-// NodeStats is what a node has done since it started.
-type NodeStats struct {
+// Stats is what a node has done since it started.
+type Stats struct {
 	Node string
 	Role cluster.Role
 	// Wall is how long the node had work in flight, Busy how much of that it
-	// computed.
+	// Computed.
 	Wall, Busy time.Duration
 	// Compute is the seconds of one part of one layer: T_a of a micro-batch, T_e
 	// of a gather.
 	Compute histogram.Snapshot
 	// Transfer is the seconds of a message from post to arrival: T_c. The time
-	// that an arrived message waits for its turn is not in it.
+	// that an Arrived message waits for its turn is not in it.
 	Transfer histogram.Snapshot
 	Attention
 	Expert
@@ -50,32 +53,32 @@ type Expert struct {
 	RowsPerExpert histogram.Snapshot
 }
 
-// recorder is a node's statistics: its loop writes, anybody reads.
-type recorder struct {
-	compute, transfer, rows *histogram.Histogram
+// Recorder is a node's statistics: its loop writes, anybody reads.
+type Recorder struct {
+	compute, transfer, Rows *histogram.Histogram
 
 	mu    sync.Mutex
-	stats NodeStats
+	stats Stats
 	since time.Time // when work began; zero while there is none
 }
 
-func newRecorder() *recorder {
-	return &recorder{
+func NewRecorder() *Recorder {
+	return &Recorder{
 		compute:  histogram.New(histogram.Seconds()...),
 		transfer: histogram.New(histogram.Seconds()...),
-		rows:     histogram.New(histogram.Powers(16)...),
+		Rows:     histogram.New(histogram.Powers(16)...),
 	}
 }
 
-// update changes the statistics.
-func (r *recorder) update(change func(*NodeStats)) {
+// Update changes the statistics.
+func (r *Recorder) Update(change func(*Stats)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(&r.stats)
 }
 
-// working notes whether there is work in flight.
-func (r *recorder) working(has bool) {
+// Working notes whether there is work in flight.
+func (r *Recorder) Working(has bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch now := time.Now(); {
@@ -87,28 +90,28 @@ func (r *recorder) working(has bool) {
 	}
 }
 
-// computed notes one part of one layer.
-func (r *recorder) computed(t time.Duration) {
+// Computed notes one part of one layer.
+func (r *Recorder) Computed(t time.Duration) {
 	r.compute.Observe(t.Seconds())
-	r.update(func(s *NodeStats) { s.Busy += t })
+	r.Update(func(s *Stats) { s.Busy += t })
 }
 
 // busy notes computing that is no part of a layer.
-func (r *recorder) busy(t time.Duration) {
-	r.update(func(s *NodeStats) { s.Busy += t })
+func (r *Recorder) Busy(t time.Duration) {
+	r.Update(func(s *Stats) { s.Busy += t })
 }
 
-// arrived notes a message's transfer.
-func (r *recorder) arrived(c m2n.Completion) {
+// Arrived notes a message's transfer.
+func (r *Recorder) Arrived(c m2n.Completion) {
 	r.transfer.Observe(c.Arrived.Sub(c.Posted).Seconds())
 }
 
-// snapshot returns the statistics as of now.
-func (r *recorder) snapshot() NodeStats {
+// Snapshot returns the statistics as of now.
+func (r *Recorder) Snapshot() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.stats
-	s.Compute, s.Transfer, s.RowsPerExpert = r.compute.Snapshot(), r.transfer.Snapshot(), r.rows.Snapshot()
+	s.Compute, s.Transfer, s.RowsPerExpert = r.compute.Snapshot(), r.transfer.Snapshot(), r.Rows.Snapshot()
 	if !r.since.IsZero() {
 		s.Wall += time.Since(r.since)
 	}

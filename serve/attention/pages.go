@@ -1,4 +1,4 @@
-package serve
+package attention
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ func (m pageMemory) WritePage(page int32, src []byte) error {
 
 // Export returns the cached full pages of a prefix as bytes, from page from on,
 // and how many they are, for another node of the same model and numerics.
-func (n *AttentionNode) Export(ctx context.Context, tokens []int32, from int) ([]byte, int, error) {
+func (n *Node) Export(ctx context.Context, tokens []int32, from int) ([]byte, int, error) {
 	var b bytes.Buffer
 	var pages int
 	err := n.between(ctx, func() error {
@@ -51,7 +51,7 @@ func (n *AttentionNode) Export(ctx context.Context, tokens []int32, from int) ([
 
 // Import takes what Export gave into the cache, where sequences with that prefix
 // find it, and returns how many of its pages are there now.
-func (n *AttentionNode) Import(ctx context.Context, data []byte) (int, error) {
+func (n *Node) Import(ctx context.Context, data []byte) (int, error) {
 	var pages int
 	err := n.between(ctx, func() error {
 		var err error
@@ -65,7 +65,7 @@ func (n *AttentionNode) Import(ctx context.Context, data []byte) (int, error) {
 }
 
 // between runs f on the node's loop, between two steps.
-func (n *AttentionNode) between(ctx context.Context, f func() error) error {
+func (n *Node) between(ctx context.Context, f func() error) error {
 	done := make(chan error, 1)
 	n.tell(command{do: func() { done <- f() }})
 	select {

@@ -1,6 +1,9 @@
-package serve
+package frontend
 
-import "github.com/tandem-moe/tandem/serve/kvcache"
+import (
+	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/kvcache"
+)
 
 // prefixes is what the front end knows of a worker's prefix cache: the pages of
 // the prompts that it has been given, as many as the cache holds, oldest
@@ -17,7 +20,7 @@ type prefixes struct {
 // as much again for the map, some 100 MB.
 const maxPrefixes = 1 << 20
 
-func newPrefixes(o Offer) *prefixes {
+func newPrefixes(o serve.Offer) *prefixes {
 	return &prefixes{
 		identity: kvcache.Identity{PageTokens: o.PageTokens},
 		known:    map[kvcache.Key]int{},

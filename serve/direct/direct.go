@@ -1,4 +1,7 @@
-package serve
+// Package direct owns the plain version of a model: attention and experts called one
+// after the other on one device. It may not know m2n, schedules or batches: it is
+// what disaggregated serving is compared with.
+package direct
 
 import (
 	"context"
@@ -8,13 +11,14 @@ import (
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// Direct calls attention and experts one after the other on one device, without
+// Model calls attention and experts one after the other on one device, without
 // m2n, schedule or batching. It is the plain version that disaggregated serving
 // is held against: the same bits, and what the disaggregation costs. Wire may be
 // changed between batches.
-type Direct struct {
+type Model struct {
 	// Wire is how rows would travel: they are rounded as they would be. ExpertNodes
 	// is the number of nodes whose sums there would be where Wire says so.
 	Wire        route.Wire
@@ -35,11 +39,11 @@ type Direct struct {
 	AfterLayer func(layer int, r *layer.Rows)
 }
 
-// NewDirect makes the direct version for batches of at most capacity rows. The
+// New makes the direct version for batches of at most capacity rows. The
 // weights are of all experts.
-func NewDirect(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e *layer.ExpertWeights, cache *layer.Cache, capacity int) (*Direct, error) {
+func New(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e *layer.ExpertWeights, cache *layer.Cache, capacity int) (*Model, error) {
 	placement := route.Even(spec.Router.Experts, 1)
-	d := &Direct{
+	d := &Model{
 		spec: spec, dev: dev,
 		attention: layer.NewAttention(dev, spec, a, cache),
 		experts:   layer.NewExperts(dev, spec, e),
@@ -66,15 +70,15 @@ func NewDirect(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e
 }
 
 // Free gives the memory back.
-func (d *Direct) Free() {
+func (d *Model) Free() {
 	d.attention.FreeRows(d.rows)
 	d.experts.Free()
-	freeAll(d.dev, d.scratch.in, d.scratch.gate, d.scratch.out)
+	node.FreeAll(d.dev, d.scratch.in, d.scratch.gate, d.scratch.out)
 }
 
 // Forward computes all layers for a batch: ids and pos are by row, seqs say
 // whose rows they are.
-func (d *Direct) Forward(ctx context.Context, ids, pos []int32, seqs []kernel.Sequence) error {
+func (d *Model) Forward(ctx context.Context, ids, pos []int32, seqs []kernel.Sequence) error {
 	d.attention.Embed(d.rows, ids)
 	for l := range d.spec.Layers {
 		d.attention.Forward(l, d.rows, seqs, pos)
@@ -91,7 +95,7 @@ func (d *Direct) Forward(ctx context.Context, ids, pos []int32, seqs []kernel.Se
 }
 
 // sparse computes layer l's experts where its rows are.
-func (d *Direct) sparse(ctx context.Context, l int) error {
+func (d *Model) sparse(ctx context.Context, l int) error {
 	if err := d.dev.Record().Wait(ctx); err != nil {
 		return err
 	}
@@ -128,7 +132,7 @@ func (d *Direct) sparse(ctx context.Context, l int) error {
 }
 
 // travel rounds rows as the wire does.
-func (d *Direct) travel(m kernel.Mat) error {
+func (d *Model) travel(m kernel.Mat) error {
 	if d.Wire.Rows == kernel.RowF32 {
 		return nil
 	}
@@ -146,7 +150,7 @@ func (d *Direct) travel(m kernel.Mat) error {
 // combinePartial adds the results of a packet with all pairs to the residual
 // stream: for each row those of one node, best expert first, and then the nodes'
 // sums.
-func (d *Direct) combinePartial(p route.Packet, out kernel.Mat) error {
+func (d *Model) combinePartial(p route.Packet, out kernel.Mat) error {
 	placement, k := route.Even(d.spec.Router.Experts, d.ExpertNodes), d.spec.Router.TopK
 	node := make([]int, len(p.Choice)) // by choice
 	for i, choice := range p.Choice {
@@ -182,6 +186,6 @@ func (d *Direct) combinePartial(p route.Packet, out kernel.Mat) error {
 }
 
 // Head writes the logits and their log-sum-exp of the given rows.
-func (d *Direct) Head(logits, lse kernel.Mat, rows []int32) {
+func (d *Model) Head(logits, lse kernel.Mat, rows []int32) {
 	d.attention.Head(logits, lse, d.rows, rows)
 }

@@ -1,4 +1,4 @@
-package serve_test
+package direct_test
 
 import (
 	"context"
@@ -20,16 +20,17 @@ import (
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/route"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/direct"
+	"github.com/tandem-moe/tandem/serve/node/nodetest"
 )
 
 // tolerance is how far logits and hidden states may be from Hugging Face's,
 // which sums in another order.
 const tolerance = 1e-4
 
-// direct is the plain version of a model, with a cache of its own.
-type direct struct {
-	*serve.Direct
+// fixture is the plain version of a model, with a cache of its own.
+type fixture struct {
+	*direct.Model
 	spec  *model.Spec
 	dev   kernel.Device
 	cache *layer.Cache
@@ -38,7 +39,7 @@ type direct struct {
 }
 
 // newDirect loads a model's folder to a device.
-func newDirect(t testing.TB, dev kernel.Device, dir string, pageTokens int) *direct {
+func newFixture(t testing.TB, dev kernel.Device, dir string, pageTokens int) *fixture {
 	t.Helper()
 	spec, err := model.ReadSpec(os.DirFS(dir))
 	require.NoError(t, err)
@@ -56,8 +57,8 @@ func newDirect(t testing.TB, dev kernel.Device, dir string, pageTokens int) *dir
 	require.NoError(t, err)
 	cache, err := layer.NewCache(dev, spec, positions/pageTokens, pageTokens)
 	require.NoError(t, err)
-	d := &direct{spec: spec, dev: dev, cache: cache, rows: positions}
-	d.Direct, err = serve.NewDirect(dev, spec, a, e, cache, positions)
+	d := &fixture{spec: spec, dev: dev, cache: cache, rows: positions}
+	d.Model, err = direct.New(dev, spec, a, e, cache, positions)
 	require.NoError(t, err)
 	for p := range rand.New(rand.NewPCG(1, uint64(pageTokens))).Perm(cache.Pages) {
 		d.pages = append(d.pages, int32(p))
@@ -70,7 +71,7 @@ func newDirect(t testing.TB, dev kernel.Device, dir string, pageTokens int) *dir
 }
 
 // logits feeds ids from position pos on, and returns the logits of all of them.
-func (d *direct) logits(t testing.TB, ids []int32, pos int) []float32 {
+func (d *fixture) logits(t testing.TB, ids []int32, pos int) []float32 {
 	t.Helper()
 	rows, positions := make([]int32, len(ids)), make([]int32, len(ids))
 	for i := range ids {
@@ -105,14 +106,6 @@ func near(t testing.TB, want, got []float32, format string, args ...any) {
 	}
 }
 
-func cpu(t testing.TB, o kernel.CPUOptions) kernel.Device {
-	t.Helper()
-	dev, err := kernel.NewCPU(o)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, dev.Close()) })
-	return dev
-}
-
 var families = []model.Family{model.Mixtral, model.Qwen3MoE, model.OLMoE}
 
 // TestAgreesWithHuggingFace compares logits and hidden states with the
@@ -122,10 +115,10 @@ func TestAgreesWithHuggingFace(t *testing.T) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			ref := oracle.Load(t, dir)
 			for name, dev := range map[string]kernel.Device{
-				"cpu":   cpu(t, kernel.CPUOptions{Threads: 1}),
-				"async": kerneltest.NewAsync(cpu(t, kernel.CPUOptions{Threads: 1})),
+				"cpu":   nodetest.CPU(t, kernel.CPUOptions{Threads: 1}),
+				"async": kerneltest.NewAsync(nodetest.CPU(t, kernel.CPUOptions{Threads: 1})),
 			} {
-				d := newDirect(t, dev, dir, 16)
+				d := newFixture(t, dev, dir, 16)
 				for p, prompt := range ref.Prompts {
 					if p == oracle.HiddenPrompt {
 						d.AfterLayer = compareHidden(t, d, ref)
@@ -140,7 +133,7 @@ func TestAgreesWithHuggingFace(t *testing.T) {
 
 // compareHidden compares each layer's output; the last one is compared through
 // the logits, since the reference has it after the final norm.
-func compareHidden(t *testing.T, d *direct, ref *oracle.Reference) func(int, *layer.Rows) {
+func compareHidden(t *testing.T, d *fixture, ref *oracle.Reference) func(int, *layer.Rows) {
 	return func(l int, r *layer.Rows) {
 		if l+1 == len(d.spec.Layers) {
 			return
@@ -157,7 +150,7 @@ func TestGreedyAgreesWithHuggingFace(t *testing.T) {
 	for _, dir := range oracle.Models(t, families...) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			ref := oracle.Load(t, dir)
-			d := newDirect(t, cpu(t, kernel.CPUOptions{Threads: 1}), dir, 32)
+			d := newFixture(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}), dir, 32)
 			for _, g := range ref.Greedy {
 				require.Equal(t, g.Tokens, d.greedy(t, ref.Prompts[g.Prompt], len(g.Tokens)), "prompt %d", g.Prompt)
 			}
@@ -166,7 +159,7 @@ func TestGreedyAgreesWithHuggingFace(t *testing.T) {
 }
 
 // greedy continues a prompt by n tokens.
-func (d *direct) greedy(t testing.TB, prompt []int32, n int) []int32 {
+func (d *fixture) greedy(t testing.TB, prompt []int32, n int) []int32 {
 	t.Helper()
 	var output, feed []int32 = nil, prompt
 	pos := 0
@@ -197,7 +190,7 @@ func TestPartialSumsAgreeWithHuggingFace(t *testing.T) {
 	differ := 0
 	for _, dir := range oracle.Models(t, families...) {
 		ref := oracle.Load(t, dir)
-		d := newDirect(t, cpu(t, kernel.CPUOptions{Threads: 1}), dir, 16)
+		d := newFixture(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}), dir, 16)
 		for p, prompt := range ref.Prompts {
 			d.Wire, d.ExpertNodes = route.Wire{}, 0
 			exact := d.logits(t, prompt, 0)
@@ -219,12 +212,12 @@ func TestPartialSumsAgreeWithHuggingFace(t *testing.T) {
 func TestWiresOnAnAsynchronousDevice(t *testing.T) {
 	dir := oracle.Models(t, families...)[0]
 	prompt := oracle.Load(t, dir).Prompts[0]
-	plain := newDirect(t, cpu(t, kernel.CPUOptions{Threads: 1}), dir, 16)
-	async := newDirect(t, kerneltest.NewAsync(cpu(t, kernel.CPUOptions{Threads: 1})), dir, 16)
+	plain := newFixture(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}), dir, 16)
+	async := newFixture(t, kerneltest.NewAsync(nodetest.CPU(t, kernel.CPUOptions{Threads: 1})), dir, 16)
 	for _, rows := range []kernel.RowFormat{kernel.RowF32, kernel.RowBF16, kernel.RowInt8} {
 		for _, combine := range []route.Combine{route.ByExpert, route.Partial} {
 			w := route.Wire{Rows: rows, Combine: combine}
-			for _, d := range []*direct{plain, async} {
+			for _, d := range []*fixture{plain, async} {
 				d.Wire, d.ExpertNodes = w, 2
 			}
 			require.Equal(t, plain.logits(t, prompt, 0), async.logits(t, prompt, 0), "%v", w)
@@ -267,7 +260,7 @@ func TestNarrowWiresStayNear(t *testing.T) {
 				agree, tokens := 0, 0
 				for _, dir := range oracle.Models(t, families...) {
 					ref := oracle.Load(t, dir)
-					d := newDirect(t, cpu(t, kernel.CPUOptions{Threads: 1}), dir, 16)
+					d := newFixture(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}), dir, 16)
 					d.Wire, d.ExpertNodes = w, 3
 					got, tolerance := d.medianError(t, ref), wireTolerance(d.spec, wire.error)
 					t.Logf("%s: median error %.5f of the logits, tolerance %.5f", filepath.Base(dir), got, tolerance)
@@ -285,7 +278,7 @@ func TestNarrowWiresStayNear(t *testing.T) {
 
 // medianError is the median over all rows of the error of a row's logits, as a
 // share of their root mean square.
-func (d *direct) medianError(t testing.TB, ref *oracle.Reference) float64 {
+func (d *fixture) medianError(t testing.TB, ref *oracle.Reference) float64 {
 	var errors []float64
 	for p, prompt := range ref.Prompts {
 		got, want := d.logits(t, prompt, 0), ref.Logits(t, p).Data
@@ -303,7 +296,7 @@ func (d *direct) medianError(t testing.TB, ref *oracle.Reference) float64 {
 }
 
 // agreement counts the greedy tokens that are the reference's, of how many.
-func (d *direct) agreement(t testing.TB, ref *oracle.Reference) (same, tokens int) {
+func (d *fixture) agreement(t testing.TB, ref *oracle.Reference) (same, tokens int) {
 	for _, g := range ref.Greedy {
 		for i, token := range d.greedy(t, ref.Prompts[g.Prompt], len(g.Tokens)) {
 			tokens++

@@ -1,4 +1,4 @@
-package serve
+package expert
 
 import (
 	"context"
@@ -9,17 +9,18 @@ import (
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/gather"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // output is a run's results, in the transport's hands until each message that
 // carries a part of them is sent.
 type output struct {
-	sendBuffer
+	node.SendBuffer
 	parts int
 }
 
 // run computes a layer's experts over the rows of several messages.
-func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
+func (n *Node) run(ctx context.Context, run *gather.Run) error {
 	grouping, out, err := n.resultsOf(ctx, run)
 	if err != nil {
 		return fmt.Errorf("layer %d: %w", run.Layer, err)
@@ -31,8 +32,8 @@ func (n *ExpertNode) run(ctx context.Context, run *gather.Run) error {
 }
 
 // resultsOf computes a run's results.
-func (n *ExpertNode) resultsOf(ctx context.Context, run *gather.Run) (*route.Grouping, *output, error) {
-	n.turn.begin()
+func (n *Node) resultsOf(ctx context.Context, run *gather.Run) (*route.Grouping, *output, error) {
+	n.turn.Begin()
 	begin := time.Now()
 	n.pending, n.pairs = n.pending[:0], n.pairs[:0]
 	rows := 0 // of the messages
@@ -43,13 +44,13 @@ func (n *ExpertNode) resultsOf(ctx context.Context, run *gather.Run) (*route.Gro
 	}
 	grouping := n.grouper.Group(n.pairs)
 	out, err := n.compute(ctx, run.Layer, rows, grouping)
-	n.stats.computed(time.Since(begin))
+	n.stats.Computed(time.Since(begin))
 	return grouping, out, err
 }
 
 // compute makes the results of a layer's experts, as they travel, for messages
 // of so many rows.
-func (n *ExpertNode) compute(ctx context.Context, l, rows int, g *route.Grouping) (*output, error) {
+func (n *Node) compute(ctx context.Context, l, rows int, g *route.Grouping) (*output, error) {
 	pairs := int(g.Offsets[len(g.Offsets)-1])
 	if err := n.fill(ctx, g, pairs); err != nil {
 		return nil, err
@@ -67,7 +68,7 @@ func (n *ExpertNode) compute(ctx context.Context, l, rows int, g *route.Grouping
 
 // forward computes a layer's experts. Each step writes to where the next one reads,
 // the last one to the output.
-func (n *ExpertNode) forward(out *output, l, rows, pairs int, g *route.Grouping) error {
+func (n *Node) forward(out *output, l, rows, pairs int, g *route.Grouping) error {
 	hidden, wire := n.cfg.Spec.Hidden, n.cfg.Wire
 	results, err := n.room(&n.results, out, pairs, wire == route.Wire{})
 	if err != nil {
@@ -87,17 +88,17 @@ func (n *ExpertNode) forward(out *output, l, rows, pairs int, g *route.Grouping)
 		results = summed
 	}
 	if wire.Rows != kernel.RowF32 {
-		n.cfg.Device.EncodeRows(kernel.CodedMatOf(out.buffer, wire.Rows, wire.Results(rows, pairs), hidden), results, nil)
+		n.cfg.Device.EncodeRows(kernel.CodedMatOf(out.Buffer, wire.Rows, wire.Results(rows, pairs), hidden), results, nil)
 	}
 	return nil
 }
 
 // room is where rows are computed: in the output where it is the last step, else
 // in a buffer of the node.
-func (n *ExpertNode) room(b *kernel.Buffer, out *output, rows int, last bool) (kernel.Mat, error) {
+func (n *Node) room(b *kernel.Buffer, out *output, rows int, last bool) (kernel.Mat, error) {
 	hidden := n.cfg.Spec.Hidden
 	if last {
-		return kernel.MatOf(out.buffer, rows, hidden), nil
+		return kernel.MatOf(out.Buffer, rows, hidden), nil
 	}
 	var err error
 	*b, err = reserve(n.cfg.Device, *b, rows*hidden)
@@ -106,7 +107,7 @@ func (n *ExpertNode) room(b *kernel.Buffer, out *output, rows int, last bool) (k
 
 // fill gathers the messages' rows and gate weights, expert by expert, and
 // releases the messages: their senders may use the memory again.
-func (n *ExpertNode) fill(ctx context.Context, g *route.Grouping, rows int) error {
+func (n *Node) fill(ctx context.Context, g *route.Grouping, rows int) error {
 	dev, hidden := n.cfg.Device, n.cfg.Spec.Hidden
 	var err error
 	if n.in, err = reserve(dev, n.in, rows*hidden); err != nil {
@@ -146,36 +147,36 @@ func reserve(dev kernel.Device, b kernel.Buffer, n int) (kernel.Buffer, error) {
 }
 
 // output takes a free buffer for results of so many bytes, a multiple of 4.
-func (n *ExpertNode) output(bytes int) (*output, error) {
+func (n *Node) output(bytes int) (*output, error) {
 	var out *output
 	if last := len(n.outputs) - 1; last >= 0 {
 		out, n.outputs = n.outputs[last], n.outputs[:last]
-		if 4*out.buffer.Len() >= bytes {
+		if 4*out.Buffer.Len() >= bytes {
 			return out, nil
 		}
-		n.cfg.Device.Free(out.buffer)
+		n.cfg.Device.Free(out.Buffer)
 	}
-	b, err := newSendBuffer(n.cfg.Device, n.cfg.Endpoint, bytes+bytes/16*4)
+	b, err := node.NewSendBuffer(n.cfg.Device, n.cfg.Endpoint, bytes+bytes/16*4)
 	if err != nil {
 		return nil, fmt.Errorf("results of %d bytes: %w", bytes, err)
 	}
-	return &output{sendBuffer: b}, nil
+	return &output{SendBuffer: b}, nil
 }
 
 // count notes a run's rows.
-func (n *ExpertNode) count(offsets []int32) {
+func (n *Node) count(offsets []int32) {
 	for i := 1; i < len(offsets); i++ {
 		if rows := offsets[i] - offsets[i-1]; rows > 0 {
-			n.stats.rows.Observe(float64(rows))
+			n.stats.Rows.Observe(float64(rows))
 		}
 	}
 	counters := n.gather.Counters()
-	n.stats.update(func(s *NodeStats) { s.Gather = counters })
+	n.stats.Update(func(s *node.Stats) { s.Gather = counters })
 }
 
 // answer returns each message its results. A peer that cannot be reached is
 // reported by its Lost completion.
-func (n *ExpertNode) answer(run *gather.Run, g *route.Grouping, out *output) {
+func (n *Node) answer(run *gather.Run, g *route.Grouping, out *output) {
 	ready := n.cfg.Device.Record()
 	width := n.cfg.Wire.RowBytes(n.cfg.Spec.Hidden)
 	row := 0
@@ -189,7 +190,7 @@ func (n *ExpertNode) answer(run *gather.Run, g *route.Grouping, out *output) {
 		}
 		var body []m2n.Span
 		for _, r := range runs {
-			body = append(body, m2n.Span{Region: out.region, Off: r.From * width, Len: r.Rows * width})
+			body = append(body, m2n.Span{Region: out.Region, Off: r.From * width, Len: r.Rows * width})
 		}
 		token, err := n.cfg.Endpoint.Post(m.Node, m2n.Message{Header: h.Append(nil), Body: body, Ready: ready})
 		if err != nil {
@@ -197,7 +198,7 @@ func (n *ExpertNode) answer(run *gather.Run, g *route.Grouping, out *output) {
 			continue
 		}
 		out.parts++
-		n.sending[sent{m.Node, token}] = out
+		n.sending[node.Posted{Peer: m.Node, Token: token}] = out
 	}
 	if out.parts == 0 {
 		n.outputs = append(n.outputs, out)
@@ -205,8 +206,8 @@ func (n *ExpertNode) answer(run *gather.Run, g *route.Grouping, out *output) {
 }
 
 // sent frees a run's results once all messages that carry them are through.
-func (n *ExpertNode) sent(c m2n.Completion) {
-	key := sent{c.Peer, c.Token}
+func (n *Node) sent(c m2n.Completion) {
+	key := node.Posted{Peer: c.Peer, Token: c.Token}
 	out, ok := n.sending[key]
 	if !ok {
 		return

@@ -1,4 +1,7 @@
-package serve
+// Package frontend owns the requests of a cluster: their admission, the choice of an
+// attention node for each, the output so far, and their move to another node. It
+// may not know how a node computes: it imports neither kernel nor m2n.
+package frontend
 
 import (
 	"cmp"
@@ -10,12 +13,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/batch"
-	"github.com/tandem-moe/tandem/serve/sample"
 )
 
-// FrontEndConfig is what a front end needs to know.
-type FrontEndConfig struct {
+// Config is what a front end needs to know.
+type Config struct {
 	// Vocabulary and MaxModelLen are the model's and the deployment's.
 	Vocabulary  int
 	MaxModelLen int
@@ -32,7 +35,7 @@ type FrontEndConfig struct {
 // the node that will be done with it first, and holds all that is needed to
 // resume it elsewhere.
 type FrontEnd struct {
-	cfg FrontEndConfig
+	cfg Config
 
 	mu      sync.Mutex
 	firstID uint64
@@ -43,8 +46,8 @@ type FrontEnd struct {
 
 // attached is a worker, and what it has been given.
 type attached struct {
-	Offer
-	worker   Worker
+	serve.Offer
+	worker   serve.Worker
 	prefixes *prefixes
 	running  map[uint64]*admitted
 	busy     time.Time // since when it has requests; old where it has none
@@ -59,18 +62,18 @@ type admitted struct {
 	moved  bool // from another worker
 }
 
-// NewFrontEnd returns a front end without workers. Its requests have ids that those
+// New returns a front end without workers. Its requests have ids that those
 // of earlier lives had not.
-func NewFrontEnd(cfg FrontEndConfig) *FrontEnd {
+func New(cfg Config) *FrontEnd {
 	first := uint64(time.Now().UnixMicro())
 	return &FrontEnd{cfg: cfg, firstID: first, nextID: first, streams: map[uint64]*admitted{}}
 }
 
 // Attach takes a worker on. detach lets it go: its requests end with the reason.
-func (f *FrontEnd) Attach(o Offer, w Worker) (detach func(reason error), err error) {
+func (f *FrontEnd) Attach(o serve.Offer, w serve.Worker) (detach func(reason error), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := o.check(f.cfg); err != nil {
+	if err := f.cfg.check(o); err != nil {
 		return nil, err
 	}
 	if slices.ContainsFunc(f.workers, func(w *attached) bool { return w.Node == o.Node }) {
@@ -88,7 +91,7 @@ func (f *FrontEnd) detach(a *attached, reason error) {
 	f.workers = slices.DeleteFunc(f.workers, func(w *attached) bool { return w == a })
 	for id, r := range a.running {
 		delete(f.streams, id)
-		r.deliver(Report{ID: id, Err: reason})
+		r.deliver(serve.Report{ID: id, Err: reason})
 	}
 	clear(a.running)
 }
@@ -112,14 +115,14 @@ func (f *FrontEnd) open() []*attached {
 }
 
 // Limits are what the front end accepts now.
-func (f *FrontEnd) Limits() Limits {
+func (f *FrontEnd) Limits() serve.Limits {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.limits()
 }
 
-func (f *FrontEnd) limits() Limits {
-	l := Limits{Vocabulary: f.cfg.Vocabulary, MaxModelLen: f.cfg.MaxModelLen}
+func (f *FrontEnd) limits() serve.Limits {
+	l := serve.Limits{Vocabulary: f.cfg.Vocabulary, MaxModelLen: f.cfg.MaxModelLen}
 	for _, w := range f.open() {
 		l.CacheTokens = max(l.CacheTokens, w.CacheTokens)
 	}
@@ -153,23 +156,23 @@ func (f *FrontEnd) counts() Counts {
 }
 
 // Submit validates a request and gives it to a worker.
-func (f *FrontEnd) Submit(_ context.Context, r Request) (Stream, error) {
+func (f *FrontEnd) Submit(_ context.Context, r serve.Request) (serve.Stream, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// Under the lock: a node that has been seen to drain while the front end had no
 	// requests is needed by none.
 	if missing := f.cfg.Missing(); missing != "" {
-		return nil, &UnavailableError{Reason: "the cluster cannot serve: " + missing}
+		return nil, &serve.UnavailableError{Reason: "the cluster cannot serve: " + missing}
 	}
 	if len(f.open()) == 0 {
-		return nil, &UnavailableError{Reason: "the cluster cannot serve: no attention node has offered to work"}
+		return nil, &serve.UnavailableError{Reason: "the cluster cannot serve: no attention node has offered to work"}
 	}
 	if err := r.Validate(f.limits()); err != nil {
 		return nil, err
 	}
 	c := f.counts()
 	if waiting := c.Requests - c.Capacity; waiting >= f.cfg.MaxWaiting {
-		return nil, &BusyError{Waiting: waiting, Limit: f.cfg.MaxWaiting}
+		return nil, &serve.BusyError{Waiting: waiting, Limit: f.cfg.MaxWaiting}
 	}
 	if len(r.Output) > 0 {
 		r.PromptLogprobs = -1 // they came before the output
@@ -194,7 +197,7 @@ func (f *FrontEnd) give(a *admitted, w *attached) {
 
 // place picks the worker that will be done with the request first, by what the
 // front end knows of them.
-func (f *FrontEnd) place(r Request, open []*attached) *attached {
+func (f *FrontEnd) place(r serve.Request, open []*attached) *attached {
 	tokens := len(r.Prompt) + len(r.Output)
 	loads := make([]batch.NodeLoad, len(open))
 	for i, w := range open {
@@ -204,7 +207,7 @@ func (f *FrontEnd) place(r Request, open []*attached) *attached {
 }
 
 // load is what a worker has to do.
-func (w *attached) load(r Request) batch.NodeLoad {
+func (w *attached) load(r serve.Request) batch.NodeLoad {
 	l := batch.NodeLoad{
 		Down:      len(r.Prompt)+r.MaxTokens > w.CacheTokens,
 		Sequences: len(w.running), FreeTokens: w.CacheTokens, StepTokens: w.MaxBatchedTokens,
@@ -230,7 +233,7 @@ func (f *FrontEnd) cancel(a *admitted) {
 		return
 	}
 	f.forget(a)
-	a.deliver(Report{Err: context.Canceled})
+	a.deliver(serve.Report{Err: context.Canceled})
 	a.worker.worker.Cancel(a.request.ID)
 }
 
@@ -241,7 +244,7 @@ func (f *FrontEnd) forget(a *admitted) {
 
 // Deliver takes what a worker reports. Of requests that have ended, nothing is
 // taken. What no worker reports is a *ReportError: the caller lets the worker go.
-func (f *FrontEnd) Deliver(node string, reports []Report) error {
+func (f *FrontEnd) Deliver(node string, reports []serve.Report) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, r := range reports {
@@ -254,7 +257,7 @@ func (f *FrontEnd) Deliver(node string, reports []Report) error {
 
 // take takes one report. A request that was cancelled, or moved to another worker,
 // has lost its id: what was under way meanwhile is dropped.
-func (f *FrontEnd) take(node string, r Report) error {
+func (f *FrontEnd) take(node string, r serve.Report) error {
 	a := f.streams[r.ID]
 	switch {
 	case a == nil && (r.ID < f.firstID || r.ID >= f.nextID):
@@ -320,47 +323,9 @@ func (f *FrontEnd) move(a *admitted, reason error) {
 		return len(a.request.Prompt)+a.request.MaxTokens > w.CacheTokens
 	})
 	if a.moved || len(able) == 0 {
-		a.deliver(Report{Err: reason})
+		a.deliver(serve.Report{Err: reason})
 		return
 	}
 	a.moved = true
 	f.give(a, f.place(a.request, able))
-}
-
-// Validate refuses what can never be served. Errors: *InvalidError.
-func (r *Request) Validate(l Limits) error {
-	invalid := func(field, format string, args ...any) error {
-		return &InvalidError{Field: field, Reason: fmt.Sprintf(format, args...)}
-	}
-	if len(r.Prompt) == 0 {
-		return invalid("Prompt", "it has no tokens")
-	}
-	for i, id := range slices.Concat(r.Prompt, r.Output) {
-		if id < 0 || int(id) >= l.Vocabulary {
-			return invalid("Prompt", "token %d at place %d is not in the vocabulary of %d", id, i, l.Vocabulary)
-		}
-	}
-	if len(r.StopIDs) > MaxStopIDs {
-		return invalid("StopIDs", "%d ids, there can be %d", len(r.StopIDs), MaxStopIDs)
-	}
-	if len(r.Sampling.LogitBias) > MaxBiases {
-		return invalid("Sampling.LogitBias", "%d tokens, there can be %d", len(r.Sampling.LogitBias), MaxBiases)
-	}
-	if r.MaxTokens < 0 {
-		return invalid("MaxTokens", "%d is negative", r.MaxTokens)
-	}
-	if n := len(r.Prompt) + r.MaxTokens; n > l.MaxModelLen {
-		return invalid("Prompt", "%d tokens and %d of output are more than the model's %d", len(r.Prompt), r.MaxTokens, l.MaxModelLen)
-	}
-	if n := len(r.Prompt) + r.MaxTokens; n > l.CacheTokens {
-		return invalid("Prompt", "%d tokens and %d of output are more than the KV cache of %d tokens holds", len(r.Prompt), r.MaxTokens, l.CacheTokens)
-	}
-	if r.Logprobs > l.Vocabulary || r.PromptLogprobs > l.Vocabulary {
-		return invalid("Logprobs", "%d candidates of a vocabulary of %d", max(r.Logprobs, r.PromptLogprobs), l.Vocabulary)
-	}
-	var param *sample.ParamError
-	if err := r.Sampling.Validate(l.Vocabulary); errors.As(err, &param) {
-		return &InvalidError{Field: "Sampling." + param.Field, Reason: param.Reason}
-	}
-	return nil
 }

@@ -1,23 +1,19 @@
-package serve_test
+package expert_test
 
 import (
 	"context"
 	"log/slog"
-	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tandem-moe/tandem/internal/oracle"
 	"github.com/tandem-moe/tandem/kernel"
-	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/model"
-	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/route"
-	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/expert"
+	"github.com/tandem-moe/tandem/serve/node/nodetest"
 )
 
 // peer is an attention node that a test plays: it asks expert 0 for one row of
@@ -56,17 +52,8 @@ func (p *peer) answer() m2n.Completion {
 }
 
 // startExpert runs an expert node of a fixture, and returns two peers of it.
-func startExpert(t *testing.T, linger time.Duration) (*serve.ExpertNode, []*peer) {
-	dir := oracle.Models(t)[0]
-	spec, err := model.ReadSpec(os.DirFS(dir))
-	require.NoError(t, err)
-	ckpt, err := checkpoint.Open(dir)
-	require.NoError(t, err)
-	defer ckpt.Close()
-	dev := cpu(t, kernel.CPUOptions{Threads: 1})
-	placement := route.Even(spec.Router.Experts, 1)
-	weights, err := layer.LoadExperts(t.Context(), dev, ckpt, spec, placement.Experts(0), nil)
-	require.NoError(t, err)
+func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
+	m := nodetest.Load(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}))
 	network := m2n.NewNetwork()
 	endpoint := func(id string) *m2n.Endpoint {
 		ep, err := m2n.NewEndpoint(m2n.Config{ID: id, Epoch: 1, Network: network})
@@ -75,23 +62,23 @@ func startExpert(t *testing.T, linger time.Duration) (*serve.ExpertNode, []*peer
 		require.NoError(t, err)
 		return ep
 	}
-	expert := endpoint("expert")
-	node, err := serve.NewExpertNode(serve.ExpertConfig{
-		Spec: spec, Device: dev, Weights: weights, Placement: placement, Endpoint: expert,
+	ep := endpoint("expert")
+	n, err := expert.New(expert.Config{
+		Spec: m.Spec, Device: m.Device, Weights: m.Experts, Placement: route.Even(m.Spec.Router.Experts, 1), Endpoint: ep,
 		Linger: linger, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
 	var peers []*peer
 	for _, id := range []string{"a0", "a1"} {
-		ep := endpoint(id)
-		require.NoError(t, ep.SetPeer("expert", "inproc:expert", 1))
-		require.NoError(t, expert.SetPeer(id, "inproc:"+id, 1))
-		peers = append(peers, &peer{t: t, ep: ep, body: oneRow(t, dev, ep, spec.Hidden)})
+		other := endpoint(id)
+		require.NoError(t, other.SetPeer("expert", "inproc:expert", 1))
+		require.NoError(t, ep.SetPeer(id, "inproc:"+id, 1))
+		peers = append(peers, &peer{t: t, ep: other, body: nodetest.OneRow(t, m.Device, other, m.Spec.Hidden)})
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := node.Run(ctx); err != nil {
+		if err := n.Run(ctx); err != nil {
 			t.Errorf("the node ended: %v", err)
 		}
 	})
@@ -100,25 +87,12 @@ func startExpert(t *testing.T, linger time.Duration) (*serve.ExpertNode, []*peer
 		running.Wait()
 		soon, stop := context.WithTimeout(context.Background(), time.Second)
 		defer stop()
-		for _, ep := range []*m2n.Endpoint{peers[0].ep, peers[1].ep, expert} {
+		for _, ep := range []*m2n.Endpoint{peers[0].ep, peers[1].ep, ep} {
 			_ = ep.Close(soon)
 		}
-		node.Free()
+		n.Free()
 	})
-	return node, peers
-}
-
-// oneRow is a dispatch's body: one row, its gate weight, and its pair.
-func oneRow(t *testing.T, dev kernel.Device, ep *m2n.Endpoint, hidden int) []m2n.Span {
-	var body []m2n.Span
-	for _, n := range []int{hidden, 1} {
-		b, err := dev.Alloc(kernel.F32, n)
-		require.NoError(t, err)
-		body = append(body, m2n.Span{Region: ep.Register(b.Bytes(), b), Len: 4 * n})
-	}
-	pairs := make([]byte, route.PairsSize(1))
-	route.PutPairs(pairs, route.Packet{Row: []int32{0}, Expert: []int32{0}, Rank: []int32{0}})
-	return append(body, m2n.Span{Region: ep.Register(pairs, nil), Len: len(pairs)})
+	return n, peers
 }
 
 // TestHeldMessageOutlivesOtherCompletions holds one node's message back for
@@ -145,7 +119,7 @@ func TestHeldMessageOutlivesOtherCompletions(t *testing.T) {
 }
 
 // held says whether the node has received a message that it has not run.
-func held(n *serve.ExpertNode) bool {
+func held(n *expert.Node) bool {
 	s := n.Stats()
 	return s.Transfer.Count() == 3 && s.Gather.Messages == 2
 }

@@ -1,4 +1,8 @@
-package serve
+// Package attention owns an attention node: the sequences with their KV cache, the
+// attention part of every layer for their micro-batches, the exchange of rows with
+// the expert nodes, the head and the choice of tokens. It may not know the other
+// attention nodes, nor where a request comes from.
+package attention
 
 import (
 	"context"
@@ -18,12 +22,14 @@ import (
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/schedule"
+	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/batch"
 	"github.com/tandem-moe/tandem/serve/kvcache"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// AttentionConfig is what an attention node is made of.
-type AttentionConfig struct {
+// Config is what an attention node is made of.
+type Config struct {
 	Spec    *model.Spec
 	Device  kernel.Device
 	Weights *layer.AttentionWeights
@@ -44,17 +50,17 @@ type AttentionConfig struct {
 	// Preempt forces preemptions, in tests.
 	Preempt []batch.Forced
 	// Reports takes what the node has to say of its requests. It must not block.
-	Reports func([]Report)
+	Reports func([]serve.Report)
 	// Busy is told when the node begins and ends work; nil means nobody is.
-	Busy Turn
+	Busy node.Pool
 	Log  *slog.Logger
 }
 
-// AttentionNode holds sequences and their KV cache, and computes the attention
+// Node holds sequences and their KV cache, and computes the attention
 // part of every layer for their micro-batches. It is a Worker. Run is its loop,
 // and all that computes runs there.
-type AttentionNode struct {
-	cfg       AttentionConfig
+type Node struct {
+	cfg       Config
 	attention *layer.Attention
 	batcher   *batch.Batcher
 	pages     *kvcache.Cache
@@ -63,12 +69,12 @@ type AttentionNode struct {
 	sequences map[uint64]*sequence
 	head      head
 	step      uint64
-	reports   []Report
+	reports   []serve.Report
 	experts   []string // ids of the expert nodes, by place
 	announced uint64   // micro-batches in flight, as the expert nodes know it
 	patience  patience
-	turn      turn
-	stats     *recorder
+	turn      node.Turn
+	stats     *node.Recorder
 	moves     atomic.Uint64 // rises with whatever the loop does
 	blocked   atomic.Int32  // the micro-batch that the loop waits for and 1, or 0
 
@@ -80,24 +86,24 @@ type AttentionNode struct {
 // command is what the loop is asked to do between two steps: to begin a
 // sequence, to cancel one, or something else.
 type command struct {
-	submit *Request
+	submit *serve.Request
 	cancel uint64
 	do     func()
 }
 
-// NewAttentionNode makes a node over loaded weights and an empty cache.
-func NewAttentionNode(cfg AttentionConfig) (*AttentionNode, error) {
+// New makes a node over loaded weights and an empty cache.
+func New(cfg Config) (*Node, error) {
 	cycle, err := attentionCycle(cfg.Spec, cfg.MicroBatches)
 	if err != nil {
 		return nil, err
 	}
-	n := &AttentionNode{
+	n := &Node{
 		cfg:       cfg,
 		attention: layer.NewAttention(cfg.Device, cfg.Spec, cfg.Weights, cfg.Cache),
 		cycle:     cycle,
 		sequences: map[uint64]*sequence{},
-		stats:     newRecorder(),
-		turn:      turn{pool: cfg.Busy},
+		stats:     node.NewRecorder(),
+		turn:      node.Turn{Pool: cfg.Busy},
 		news:      make(chan struct{}, 1),
 	}
 	n.pages, err = kvcache.New(kvcache.Identity{Model: cfg.ModelHash, Numerics: cfg.Numerics, PageTokens: cfg.Cache.PageTokens}, cfg.Cache.Pages)
@@ -136,7 +142,7 @@ func attentionCycle(spec *model.Spec, microBatches int) ([]schedule.Action, erro
 }
 
 // allocate makes room for the micro-batches and the head.
-func (n *AttentionNode) allocate() error {
+func (n *Node) allocate() error {
 	spec := n.cfg.Spec
 	for range n.cfg.MicroBatches {
 		b := &microBatch{}
@@ -155,7 +161,7 @@ func (n *AttentionNode) allocate() error {
 
 // Free gives the memory back. The loop has ended, and no endpoint reads the
 // memory any more.
-func (n *AttentionNode) Free() {
+func (n *Node) Free() {
 	for _, b := range n.batches {
 		if b.rows != nil {
 			n.attention.FreeRows(b.rows)
@@ -168,14 +174,14 @@ func (n *AttentionNode) Free() {
 }
 
 // SetExperts names the expert nodes, by place. It is called before Run.
-func (n *AttentionNode) SetExperts(ids []string) { n.experts = ids }
+func (n *Node) SetExperts(ids []string) { n.experts = ids }
 
 // Offer describes the node to a front end.
-func (n *AttentionNode) Offer(id string, epoch uint64) Offer {
-	return Offer{
+func (n *Node) Offer(id string, epoch uint64) serve.Offer {
+	return serve.Offer{
 		Node: id, Epoch: epoch, PageTokens: n.cfg.Cache.PageTokens,
 		MaxNumSeqs: n.cfg.MaxNumSeqs, MaxBatchedTokens: n.cfg.MaxBatchedTokens,
-		Limits: Limits{
+		Limits: serve.Limits{
 			Vocabulary: n.cfg.Spec.Vocabulary, MaxModelLen: n.cfg.MaxModelLen,
 			CacheTokens: n.cfg.Cache.Pages * n.cfg.Cache.PageTokens,
 		},
@@ -183,12 +189,12 @@ func (n *AttentionNode) Offer(id string, epoch uint64) Offer {
 }
 
 // Submit hands over a request.
-func (n *AttentionNode) Submit(r Request) { n.tell(command{submit: &r}) }
+func (n *Node) Submit(r serve.Request) { n.tell(command{submit: &r}) }
 
 // Cancel ends a request where it still runs.
-func (n *AttentionNode) Cancel(id uint64) { n.tell(command{cancel: id}) }
+func (n *Node) Cancel(id uint64) { n.tell(command{cancel: id}) }
 
-func (n *AttentionNode) tell(c command) {
+func (n *Node) tell(c command) {
 	n.mu.Lock()
 	n.inbox = append(n.inbox, c)
 	n.mu.Unlock()
@@ -199,7 +205,7 @@ func (n *AttentionNode) tell(c command) {
 }
 
 // submitted is the number of requests that the loop has not taken yet.
-func (n *AttentionNode) submitted() int {
+func (n *Node) submitted() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	count := 0
@@ -231,11 +237,11 @@ func (e *PeerLostError) Unwrap() error { return e.Cause }
 
 // Run serves until ctx ends (nil), an expert node is lost (*PeerLostError), or
 // the device fails. Whatever ends it, no request is left without a last report.
-func (n *AttentionNode) Run(ctx context.Context) error {
+func (n *Node) Run(ctx context.Context) error {
 	err := n.serve(ctx)
-	n.turn.end()
+	n.turn.End()
 	n.patience.end()
-	reason := &UnavailableError{Reason: err.Error()}
+	reason := &serve.UnavailableError{Reason: err.Error()}
 	var lost *PeerLostError
 	switch {
 	case ctx.Err() != nil:
@@ -245,7 +251,7 @@ func (n *AttentionNode) Run(ctx context.Context) error {
 	}
 	n.accept()
 	for id := range n.sequences {
-		n.reports = append(n.reports, Report{ID: id, Err: reason})
+		n.reports = append(n.reports, serve.Report{ID: id, Err: reason})
 	}
 	clear(n.sequences)
 	n.flush()
@@ -262,7 +268,7 @@ func stopping(ctx context.Context) string {
 
 // serve goes round the cycle while there is work, and waits while there is none.
 // It ends with an error.
-func (n *AttentionNode) serve(ctx context.Context) error {
+func (n *Node) serve(ctx context.Context) error {
 	for {
 		if err := n.rest(ctx); err != nil {
 			return err
@@ -276,17 +282,17 @@ func (n *AttentionNode) serve(ctx context.Context) error {
 }
 
 // rest waits until there is a micro-batch in flight or a sequence to begin.
-func (n *AttentionNode) rest(ctx context.Context) error {
+func (n *Node) rest(ctx context.Context) error {
 	n.accept()
 	for n.inFlight() == 0 && n.batcher.Waiting()+n.batcher.Running() == 0 {
-		n.stats.working(false)
-		n.turn.end()
+		n.stats.Working(false)
+		n.turn.End()
 		if err := n.idle(ctx); err != nil {
 			return err
 		}
 		n.accept()
 	}
-	n.stats.working(true)
+	n.stats.Working(true)
 	return nil
 }
 
@@ -295,7 +301,7 @@ const idleLook = 250 * time.Millisecond
 
 // idle waits for a command, and meanwhile notices an expert node that is lost: the
 // next request would have to find out otherwise.
-func (n *AttentionNode) idle(ctx context.Context) error {
+func (n *Node) idle(ctx context.Context) error {
 	look := time.NewTicker(idleLook)
 	defer look.Stop()
 	for {
@@ -313,7 +319,7 @@ func (n *AttentionNode) idle(ctx context.Context) error {
 }
 
 // handleAll takes the completions that are there.
-func (n *AttentionNode) handleAll(ctx context.Context) error {
+func (n *Node) handleAll(ctx context.Context) error {
 	for {
 		c, ok := n.cfg.Endpoint.TryPoll()
 		if !ok {
@@ -326,7 +332,7 @@ func (n *AttentionNode) handleAll(ctx context.Context) error {
 }
 
 // accept takes what has been submitted and cancelled.
-func (n *AttentionNode) accept() {
+func (n *Node) accept() {
 	n.mu.Lock()
 	commands := n.inbox
 	n.inbox = nil
@@ -339,7 +345,7 @@ func (n *AttentionNode) accept() {
 			n.cancelled(c.cancel)
 		default:
 			if err := n.begin(*c.submit); err != nil {
-				n.reports = append(n.reports, Report{ID: c.submit.ID, Err: err})
+				n.reports = append(n.reports, serve.Report{ID: c.submit.ID, Err: err})
 			}
 		}
 	}
@@ -349,7 +355,7 @@ func (n *AttentionNode) accept() {
 // flush hands the collected reports over, and the processor to those who wait for
 // them: where nodes and their helpers keep all processors busy, a client would
 // otherwise see its token at the end of a time slice, ten milliseconds later.
-func (n *AttentionNode) flush() {
+func (n *Node) flush() {
 	if len(n.reports) == 0 {
 		return
 	}
@@ -359,7 +365,7 @@ func (n *AttentionNode) flush() {
 }
 
 // inFlight is the set of micro-batches in a step.
-func (n *AttentionNode) inFlight() uint64 {
+func (n *Node) inFlight() uint64 {
 	var set uint64
 	for i, b := range n.batches {
 		if b.active {
@@ -370,7 +376,7 @@ func (n *AttentionNode) inFlight() uint64 {
 }
 
 // perform does one action of the schedule, for a micro-batch that is in a step.
-func (n *AttentionNode) perform(ctx context.Context, a schedule.Action) error {
+func (n *Node) perform(ctx context.Context, a schedule.Action) error {
 	n.moves.Add(1)
 	b := n.batches[a.MicroBatch]
 	switch {
@@ -395,7 +401,7 @@ func (n *AttentionNode) perform(ctx context.Context, a schedule.Action) error {
 
 // forward computes the attention part of a layer and sends its rows to the
 // experts.
-func (n *AttentionNode) forward(ctx context.Context, a schedule.Action) error {
+func (n *Node) forward(ctx context.Context, a schedule.Action) error {
 	b := n.batches[a.MicroBatch]
 	if err := n.await(ctx, b, func() bool { return len(b.exchange.unsent) == 0 }); err != nil {
 		return err
@@ -409,10 +415,10 @@ func (n *AttentionNode) forward(ctx context.Context, a schedule.Action) error {
 
 // compute computes the attention part of a layer, and packs what the experts are
 // to have of it: nothing where the layer has none.
-func (n *AttentionNode) compute(ctx context.Context, b *microBatch, a schedule.Action) ([][]m2n.Span, error) {
-	n.turn.begin()
+func (n *Node) compute(ctx context.Context, b *microBatch, a schedule.Action) ([][]m2n.Span, error) {
+	n.turn.Begin()
 	begin := time.Now()
-	defer func() { n.stats.computed(time.Since(begin)) }()
+	defer func() { n.stats.Computed(time.Since(begin)) }()
 	n.attention.Forward(a.Layer, b.rows, b.seqs, b.positions)
 	if !n.cfg.Spec.Layers[a.Layer].Sparse {
 		return nil, nil
@@ -454,29 +460,29 @@ func (p *patience) end() {
 
 // collect waits for a micro-batch's results of the last layer and adds them to
 // its residual stream.
-func (n *AttentionNode) collect(ctx context.Context, b *microBatch) error {
+func (n *Node) collect(ctx context.Context, b *microBatch) error {
 	if !b.exchange.pending {
 		return nil
 	}
 	if err := n.await(ctx, b, func() bool { return b.exchange.waiting == 0 }); err != nil {
 		return err
 	}
-	n.turn.begin()
+	n.turn.Begin()
 	begin := time.Now()
 	b.exchange.combine(n.attention, b.rows)
-	n.stats.busy(time.Since(begin))
+	n.stats.Busy(time.Since(begin))
 	return nil
 }
 
 // await takes completions until micro-batch b need not wait for them any more.
-func (n *AttentionNode) await(ctx context.Context, b *microBatch, done func() bool) error {
+func (n *Node) await(ctx context.Context, b *microBatch, done func() bool) error {
 	for !done() {
 		c, err := n.poll(ctx, b)
 		if err != nil {
 			return err
 		}
 		if c.Kind == m2n.Received {
-			n.turn.begin() // helpers wake while it is read
+			n.turn.Begin() // helpers wake while it is read
 		}
 		if err := n.handle(ctx, c); err != nil {
 			return err
@@ -486,11 +492,11 @@ func (n *AttentionNode) await(ctx context.Context, b *microBatch, done func() bo
 }
 
 // poll waits for a completion while micro-batch b waits for one of its own.
-func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion, error) {
+func (n *Node) poll(ctx context.Context, b *microBatch) (m2n.Completion, error) {
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
 	}
-	n.turn.end()
+	n.turn.End()
 	wait := n.patience.context(ctx)
 	n.blocked.Store(int32(slices.Index(n.batches, b)) + 1)
 	defer n.blocked.Store(0)
@@ -502,12 +508,12 @@ func (n *AttentionNode) poll(ctx context.Context, b *microBatch) (m2n.Completion
 }
 
 // handle takes a completion of any micro-batch.
-func (n *AttentionNode) handle(ctx context.Context, c m2n.Completion) error {
+func (n *Node) handle(ctx context.Context, c m2n.Completion) error {
 	n.moves.Add(1)
 	switch c.Kind {
 	case m2n.Sent:
 		for _, b := range n.batches {
-			delete(b.exchange.unsent, sent{c.Peer, c.Token})
+			delete(b.exchange.unsent, node.Posted{Peer: c.Peer, Token: c.Token})
 		}
 	case m2n.Lost:
 		if slices.Contains(n.experts, c.Peer) {
@@ -523,7 +529,7 @@ func (n *AttentionNode) handle(ctx context.Context, c m2n.Completion) error {
 }
 
 // receive takes an expert node's results to their micro-batch.
-func (n *AttentionNode) receive(ctx context.Context, c m2n.Completion) error {
+func (n *Node) receive(ctx context.Context, c m2n.Completion) error {
 	h, err := route.ParseHeader(c.Header)
 	if err != nil {
 		return err
@@ -532,7 +538,7 @@ func (n *AttentionNode) receive(ctx context.Context, c m2n.Completion) error {
 	if h.Kind != route.Return || place < 0 || h.MicroBatch >= len(n.batches) || !n.batches[h.MicroBatch].exchange.expects(h, place) {
 		return fmt.Errorf("an unexpected message: kind %d, step %d, layer %d, micro-batch %d", h.Kind, h.Step, h.Layer, h.MicroBatch)
 	}
-	n.stats.arrived(c)
+	n.stats.Arrived(c)
 	if err := n.batches[h.MicroBatch].exchange.collect(ctx, place, h, c.Body); err != nil {
 		return fmt.Errorf("results of step %d, layer %d, micro-batch %d: %w", h.Step, h.Layer, h.MicroBatch, err)
 	}
@@ -541,7 +547,7 @@ func (n *AttentionNode) receive(ctx context.Context, c m2n.Completion) error {
 
 // announce tells the expert nodes that fewer micro-batches are in flight, so
 // that nobody waits for this node.
-func (n *AttentionNode) announce() error {
+func (n *Node) announce() error {
 	n.announced = n.inFlight()
 	h := route.Header{Kind: route.Status, Placement: n.cfg.Placement.Version, InFlight: n.announced}
 	for _, id := range n.experts {
@@ -563,7 +569,7 @@ func lost(peer string, err error) error {
 
 // Progress tells how far the loop is: a counter that rises with whatever it does,
 // and the expert nodes whose results it waits for.
-func (n *AttentionNode) Progress() (steps uint64, awaited []string) {
+func (n *Node) Progress() (steps uint64, awaited []string) {
 	if b := n.blocked.Load(); b > 0 {
 		x := n.batches[b-1].exchange
 		for place, id := range n.experts {
@@ -576,8 +582,8 @@ func (n *AttentionNode) Progress() (steps uint64, awaited []string) {
 }
 
 // Stats tells what the node has done. Requests that came during a step wait.
-func (n *AttentionNode) Stats() NodeStats {
-	s := n.stats.snapshot()
+func (n *Node) Stats() node.Stats {
+	s := n.stats.Snapshot()
 	s.Role = cluster.Attention
 	s.Waiting += n.submitted()
 	s.Peers = n.cfg.Endpoint.Stats()
