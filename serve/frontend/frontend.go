@@ -58,6 +58,7 @@ type attached struct {
 type admitted struct {
 	*stream
 	progress
+	keys   promptKeys
 	worker *attached
 	moved  bool // from another worker
 }
@@ -155,32 +156,70 @@ func (f *FrontEnd) counts() Counts {
 	return c
 }
 
-// Submit validates a request and gives it to a worker.
+// Submit validates a request and gives it to a worker. What takes time in proportion
+// to the prompt is done before the lock is taken for good: while it is held, no token
+// of any request is delivered.
 func (f *FrontEnd) Submit(_ context.Context, r serve.Request) (serve.Stream, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	// Under the lock: a node that has been seen to drain while the front end had no
-	// requests is needed by none.
-	if missing := f.cfg.Missing(); missing != "" {
-		return nil, &serve.UnavailableError{Reason: "the cluster cannot serve: " + missing}
-	}
-	if len(f.open()) == 0 {
-		return nil, &serve.UnavailableError{Reason: "the cluster cannot serve: no attention node has offered to work"}
-	}
-	if err := r.Validate(f.limits()); err != nil {
+	limits, pageTokens, err := f.opening()
+	if err != nil {
 		return nil, err
 	}
-	c := f.counts()
-	if waiting := c.Requests - c.Capacity; waiting >= f.cfg.MaxWaiting {
-		return nil, &serve.BusyError{Waiting: waiting, Limit: f.cfg.MaxWaiting}
+	if err := r.Validate(limits); err != nil {
+		return nil, err
 	}
 	if len(r.Output) > 0 {
 		r.PromptLogprobs = -1 // they came before the output
 	}
-	a := &admitted{progress: progress{output: slices.Clone(r.Output)}}
+	a := &admitted{keys: keysOf(r.Prompt, pageTokens), progress: progress{output: slices.Clone(r.Output)}}
 	a.stream = newStream(r, func() { f.cancel(a) })
-	f.give(a, f.place(r, f.open()))
+	if err := f.admit(a, limits); err != nil {
+		return nil, err
+	}
 	return a.stream, nil
+}
+
+// opening is what the front end accepts, and the sizes of its workers' pages.
+// Error: *serve.UnavailableError.
+func (f *FrontEnd) opening() (l serve.Limits, pageTokens []int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.workers {
+		pageTokens = append(pageTokens, w.PageTokens)
+	}
+	return f.limits(), pageTokens, f.available()
+}
+
+// available refuses requests that nobody would serve. The caller holds the lock until
+// the request is with a worker: a node that drains while the front end has no requests
+// is let go.
+func (f *FrontEnd) available() error {
+	if missing := f.cfg.Missing(); missing != "" {
+		return &serve.UnavailableError{Reason: "the cluster cannot serve: " + missing}
+	}
+	if len(f.open()) == 0 {
+		return &serve.UnavailableError{Reason: "the cluster cannot serve: no attention node has offered to work"}
+	}
+	return nil
+}
+
+// admit gives a request that is valid within the limits to a worker.
+func (f *FrontEnd) admit(a *admitted, within serve.Limits) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.available(); err != nil {
+		return err
+	}
+	if now := f.limits(); now != within { // workers have come or gone meanwhile
+		if err := a.request.Validate(now); err != nil {
+			return err
+		}
+	}
+	c := f.counts()
+	if waiting := c.Requests - c.Capacity; waiting >= f.cfg.MaxWaiting {
+		return &serve.BusyError{Waiting: waiting, Limit: f.cfg.MaxWaiting}
+	}
+	f.give(a, f.place(a, f.open()))
+	return nil
 }
 
 // give hands a request to a worker, under an id of its own.
@@ -191,34 +230,35 @@ func (f *FrontEnd) give(a *admitted, w *attached) {
 		w.busy = time.Now()
 	}
 	f.streams[a.request.ID], w.running[a.request.ID] = a, a
-	w.prefixes.add(a.request.Prompt)
+	w.prefixes.add(a.keys)
 	w.worker.Submit(a.request)
 }
 
 // place picks the worker that will be done with the request first, by what the
 // front end knows of them.
-func (f *FrontEnd) place(r serve.Request, open []*attached) *attached {
-	tokens := len(r.Prompt) + len(r.Output)
+func (f *FrontEnd) place(a *admitted, open []*attached) *attached {
+	tokens := len(a.request.Prompt) + len(a.request.Output)
 	loads := make([]batch.NodeLoad, len(open))
 	for i, w := range open {
-		loads[i] = w.load(r)
+		loads[i] = w.load(a)
 	}
 	return open[batch.Place(loads, tokens)]
 }
 
 // load is what a worker has to do.
-func (w *attached) load(r serve.Request) batch.NodeLoad {
+func (w *attached) load(a *admitted) batch.NodeLoad {
+	r := a.request
 	l := batch.NodeLoad{
 		Down:      len(r.Prompt)+r.MaxTokens > w.CacheTokens,
 		Sequences: len(w.running), FreeTokens: w.CacheTokens, StepTokens: w.MaxBatchedTokens,
 	}
 	if r.PromptLogprobs < 0 {
-		l.Cached = w.prefixes.match(r.Prompt)
+		l.Cached = w.prefixes.match(a.keys, len(r.Prompt))
 	}
-	for _, a := range w.running {
-		tokens := len(a.request.Prompt) + len(a.output)
+	for _, other := range w.running {
+		tokens := len(other.request.Prompt) + len(other.output)
 		l.FreeTokens -= tokens
-		if len(a.output) == 0 {
+		if len(other.output) == 0 {
 			l.Queued += tokens
 		}
 	}
@@ -327,5 +367,5 @@ func (f *FrontEnd) move(a *admitted, reason error) {
 		return
 	}
 	a.moved = true
-	f.give(a, f.place(a.request, able))
+	f.give(a, f.place(a, able))
 }

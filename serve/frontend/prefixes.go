@@ -9,11 +9,11 @@ import (
 // the prompts that it has been given, as many as the cache holds, oldest
 // forgotten first. It is a guess: the worker evicts as it must.
 type prefixes struct {
-	identity kvcache.Identity
-	known    map[kvcache.Key]int // how often the ring has it
-	ring     []kvcache.Key       // grows up to size
-	size     int
-	next     int
+	pageTokens int
+	known      map[kvcache.Key]int // how often the ring has it
+	ring       []kvcache.Key       // grows up to size
+	size       int
+	next       int
 }
 
 // maxPrefixes bounds what the front end remembers of a worker: at 24 bytes a page, and
@@ -22,27 +22,27 @@ const maxPrefixes = 1 << 20
 
 func newPrefixes(o serve.Offer) *prefixes {
 	return &prefixes{
-		identity: kvcache.Identity{PageTokens: o.PageTokens},
-		known:    map[kvcache.Key]int{},
-		size:     min(o.CacheTokens/o.PageTokens, maxPrefixes),
+		pageTokens: o.PageTokens,
+		known:      map[kvcache.Key]int{},
+		size:       min(o.CacheTokens/o.PageTokens, maxPrefixes),
 	}
 }
 
-// match is how many tokens of a prompt are in pages that the worker has seen.
-func (p *prefixes) match(prompt []int32) int {
+// match is how many of a prompt's tokens are in pages that the worker has seen.
+func (p *prefixes) match(keys promptKeys, tokens int) int {
 	n := 0
-	for _, k := range p.identity.Keys(nil, prompt) {
+	for _, k := range keys[p.pageTokens] {
 		if p.known[k] == 0 {
 			break
 		}
-		n += p.identity.PageTokens
+		n += p.pageTokens
 	}
-	return min(n, len(prompt)-1)
+	return min(n, tokens-1)
 }
 
 // add notes a prompt's pages.
-func (p *prefixes) add(prompt []int32) {
-	for _, k := range p.identity.Keys(nil, prompt) {
+func (p *prefixes) add(keys promptKeys) {
+	for _, k := range keys[p.pageTokens] {
 		p.put(k)
 	}
 }
@@ -59,4 +59,21 @@ func (p *prefixes) put(k kvcache.Key) {
 	}
 	p.ring[p.next] = k
 	p.next = (p.next + 1) % len(p.ring)
+}
+
+// promptKeys are the keys of a prompt's full pages, by the tokens of a page. They
+// stay with the request, so that a prompt is hashed once, however many workers are
+// asked about it and however often it moves; and that is before the front end's lock
+// is taken, which every token of every request passes: 128 Ki tokens take 20 ms.
+type promptKeys map[int][]kvcache.Key
+
+// keysOf hashes a prompt for each size of page.
+func keysOf(prompt []int32, pageTokens []int) promptKeys {
+	keys := promptKeys{}
+	for _, n := range pageTokens {
+		if keys[n] == nil {
+			keys[n] = kvcache.Identity{PageTokens: n}.Keys([]kvcache.Key{}, prompt)
+		}
+	}
+	return keys
 }
