@@ -35,8 +35,7 @@ type Identity struct {
 	Model string
 	// Layers, Experts and TopK are the model's.
 	Layers, Experts, TopK int
-	// Numerics names the arithmetic that no setting changes: DESIGN.md,
-	// "Determinism is a feature".
+	// Numerics names the arithmetic that no setting changes: docs/design.md, "Numerics".
 	Numerics string
 }
 

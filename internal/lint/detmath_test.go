@@ -29,7 +29,7 @@ var exactMath = []string{
 	"Float64frombits", "Signbit", "Copysign", "Inf", "NaN", "IsInf", "IsNaN",
 }
 
-// TestResultsAreTheSameEverywhere holds DESIGN.md's rule about package math and
+// TestResultsAreTheSameEverywhere holds docs/design.md's rule about package math and
 // about products.
 func TestResultsAreTheSameEverywhere(t *testing.T) {
 	compiled := compile(t)
