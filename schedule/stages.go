@@ -39,9 +39,12 @@ func Layers(part Part, first, last int) Stages {
 // heads is the head, as a rank owns it.
 var heads = Stages{Part: Head, Stride: 1}
 
-func (o Stages) has(st stage) bool {
-	return st.part == o.Part && st.layer >= o.First && st.layer <= o.Last &&
-		(st.layer-o.First)%o.Stride == 0
+// count is the number of the stages; 0 where check refuses them.
+func (o Stages) count() int {
+	if o.Stride < 1 || o.Last < o.First {
+		return 0
+	}
+	return (o.Last-o.First)/o.Stride + 1
 }
 
 func (o Stages) String() string {
@@ -59,6 +62,8 @@ func (o Stages) String() string {
 // check refuses what does not print and parse back to itself.
 func (o Stages) check() error {
 	switch {
+	case find(parts, byte(o.Part)) < 0:
+		return fmt.Errorf("part %v, want one of %s", o.Part, letters(parts))
 	case o.Part == Head && o != heads:
 		return fmt.Errorf("the head has no layers, got %d to %d", o.First, o.Last)
 	case o.Stride < 1 || o.First == o.Last && o.Stride != 1:
@@ -88,7 +93,7 @@ func parseStages(word string) (Stages, error) {
 }
 
 func (p *scanner) stages() (Stages, error) {
-	part, err := p.letter("part", "AEH")
+	part, err := p.letter("part", parts)
 	if err != nil || Part(part) == Head {
 		return heads, err
 	}
