@@ -66,22 +66,18 @@ func (c Serving) sparse(layer int) bool { return c.Sparse == nil || c.Sparse(lay
 // check bounds the numbers.
 func (c Serving) check() error {
 	for _, f := range []struct {
-		name  string
-		n     int
-		least int
+		name           string
+		n, least, most int
 	}{
-		{"attention ranks", c.Attention, 1}, {"expert ranks", c.Experts, 0}, {"layers", c.Layers, 1},
-		{"micro-batches", c.MicroBatches, 1}, {"steps", c.Steps, 1},
+		{"attention ranks", c.Attention, 1, MaxActions}, {"expert ranks", c.Experts, 0, MaxActions},
+		{"layers", c.Layers, 1, MaxLayers}, {"micro-batches", c.MicroBatches, 1, MaxActions}, {"steps", c.Steps, 1, MaxActions},
 	} {
 		if f.n < f.least {
 			return fmt.Errorf("%d %s, want at least %d", f.n, f.name, f.least)
 		}
-		if f.n > MaxActions {
-			return fmt.Errorf("%d %s, at most %d", f.n, f.name, MaxActions)
+		if f.n > f.most {
+			return fmt.Errorf("%d %s, at most %d", f.n, f.name, f.most)
 		}
-	}
-	if c.Layers > MaxLayers {
-		return fmt.Errorf("%d layers, at most %d", c.Layers, MaxLayers)
 	}
 	return c.checkActions()
 }

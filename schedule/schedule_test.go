@@ -89,6 +89,38 @@ func TestPingPongIsValid(t *testing.T) {
 	})
 }
 
+// TestPoolSizesDoNotMatter: where all ranks of a pool have the same list, in
+// whatever order, a schedule of many ranks runs if and only if that of one
+// attention rank and one expert rank does. Nodes prove the smaller one by it.
+func TestPoolSizesDoNotMatter(t *testing.T) {
+	ran := 0
+	rapid.Check(t, func(t *rapid.T) {
+		c := anyServing(t)
+		many, err := PingPong(c)
+		require.NoError(t, err)
+		c.Attention, c.Experts = 1, min(c.Experts, 1)
+		one, err := PingPong(c)
+		require.NoError(t, err)
+		for pool := range one.Ranks {
+			list := one.Ranks[pool].Actions
+			i := rapid.IntRange(0, len(list)-1).Draw(t, "i")
+			j := min(i+rapid.IntRange(0, 3).Draw(t, "distance"), len(list)-1)
+			list[i], list[j] = list[j], list[i]
+			for r := range many.Ranks {
+				if many.Ranks[r].Name[0] == one.Ranks[pool].Name[0] {
+					many.Ranks[r].Actions = slices.Clone(list)
+				}
+			}
+		}
+		small, large := one.Validate(), many.Validate()
+		require.Equal(t, small == nil, large == nil, "%v; %v", small, large)
+		if small == nil {
+			ran++
+		}
+	})
+	require.NotZero(t, ran)
+}
+
 func TestPingPongRefuses(t *testing.T) {
 	for want, c := range map[string]Serving{
 		"0 attention ranks, want at least 1":              {Experts: 1, Layers: 1, MicroBatches: 1, Steps: 1},
@@ -98,6 +130,24 @@ func TestPingPongRefuses(t *testing.T) {
 		"0 expert ranks, and the model has sparse layers": {Attention: 1, Layers: 1, MicroBatches: 1, Steps: 1},
 		"2 expert ranks, and the model has no sparse layer": {Attention: 1, Experts: 2, Layers: 1, MicroBatches: 1, Steps: 1,
 			Sparse: func(int) bool { return false }},
+	} {
+		_, err := PingPong(c)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// TestPingPongIsBounded: absurd numbers are refused before anything is allocated
+// by them, each by its name.
+func TestPingPongIsBounded(t *testing.T) {
+	const absurd = 1 << 62
+	for want, c := range map[string]Serving{
+		"attention ranks, at most 1048576": {Attention: absurd, Experts: 1, Layers: 1, MicroBatches: 1, Steps: 1},
+		"expert ranks, at most 1048576":    {Attention: 1, Experts: absurd, Layers: 1, MicroBatches: 1, Steps: 1},
+		"layers, at most 65536":            {Attention: 1, Experts: 1, Layers: absurd, MicroBatches: 1, Steps: 1},
+		"micro-batches, at most 1048576":   {Attention: 1, Experts: 1, Layers: 1, MicroBatches: absurd, Steps: 1},
+		"steps, at most 1048576":           {Attention: 1, Experts: 1, Layers: 1, MicroBatches: 1, Steps: absurd},
+		"1048576 attention and 1048576 expert ranks, 65536 layers, 1048576 micro-batches and 1048576 steps make more than 1048576 actions": {Attention: 1 << 20, Experts: 1 << 20, Layers: 1 << 16, MicroBatches: 1 << 20, Steps: 1 << 20},
+		"make more than 1048576 actions": {Attention: 1, Experts: 1, Layers: 100, MicroBatches: 100, Steps: 100},
 	} {
 		_, err := PingPong(c)
 		require.ErrorContains(t, err, want)

@@ -18,11 +18,8 @@ import (
 	"github.com/tandem-moe/tandem/schedule"
 )
 
-// Performer does the actions of one rank.
-type Performer interface {
-	// Perform does one action to its end. An error ends the walk.
-	Perform(ctx context.Context, a schedule.Action) error
-}
+// Performer does one action of a rank to its end. An error ends the walk.
+type Performer func(ctx context.Context, a schedule.Action) error
 
 // Walk is the way of one worker through its actions. One goroutine calls Pass;
 // any may call At and Performed.
@@ -53,7 +50,7 @@ func New(s *schedule.Schedule, rank int) (*Walk, error) {
 // else the cycle once. It ends early with an error of the performer, or of ctx,
 // and then begins with the word of the action: "17:A3F2: …". After an error the
 // walk is over: Pass returns the same error again.
-func (w *Walk) Pass(ctx context.Context, p Performer) error {
+func (w *Walk) Pass(ctx context.Context, perform Performer) error {
 	list := w.cycle
 	if w.performed.Load() < uint64(len(w.prologue)) {
 		list = w.prologue
@@ -65,7 +62,7 @@ func (w *Walk) Pass(ctx context.Context, p Performer) error {
 		a := w.At()
 		err := ctx.Err()
 		if err == nil {
-			err = p.Perform(ctx, a)
+			err = perform(ctx, a)
 		}
 		if err != nil {
 			w.failed = fmt.Errorf("%v: %w", a, err)

@@ -24,7 +24,7 @@ type notes struct {
 
 var errDevice = errors.New("the device is gone")
 
-func (n *notes) Perform(_ context.Context, a schedule.Action) error {
+func (n *notes) perform(_ context.Context, a schedule.Action) error {
 	if a.String() == n.fails {
 		if n.cancel == nil {
 			return errDevice
@@ -69,12 +69,12 @@ func TestOrder(t *testing.T) {
 			require.NoError(t, err)
 			var got []schedule.Action
 			for len(got) == 0 || got[len(got)-1].Step <= c.Steps {
-				require.NoError(t, w.Pass(t.Context(), performer(func(_ context.Context, a schedule.Action) error {
+				require.NoError(t, w.Pass(t.Context(), func(_ context.Context, a schedule.Action) error {
 					require.Equal(t, a, w.At())
 					require.EqualValues(t, len(got), w.Performed())
 					got = append(got, a)
 					return nil
-				})))
+				}))
 			}
 			kept := got[:0]
 			for _, a := range got {
@@ -87,10 +87,6 @@ func TestOrder(t *testing.T) {
 	})
 }
 
-type performer func(context.Context, schedule.Action) error
-
-func (f performer) Perform(ctx context.Context, a schedule.Action) error { return f(ctx, a) }
-
 // TestPasses: a pass is the prologue or one turn of the cycle; that of a
 // schedule with one step, as in training, is the list, each time.
 func TestPasses(t *testing.T) {
@@ -100,7 +96,7 @@ func TestPasses(t *testing.T) {
 	require.NoError(t, err)
 	for _, want := range []string{"[1:A0F0 1:A0F1]", "[1:HF0 2:A0F0 1:HF1 2:A0F1]", "[2:HF0 3:A0F0 2:HF1 3:A0F1]", "[3:HF0 4:A0F0 3:HF1 4:A0F1]"} {
 		var n notes
-		require.NoError(t, w.Pass(t.Context(), &n))
+		require.NoError(t, w.Pass(t.Context(), n.perform))
 		require.Equal(t, want, fmt.Sprint(n.words))
 	}
 	require.Equal(t, "4:HF0", w.At().String(), "between two passes it is at the next action")
@@ -110,7 +106,7 @@ func TestPasses(t *testing.T) {
 	require.NoError(t, err)
 	for range 3 {
 		var n notes
-		require.NoError(t, w.Pass(t.Context(), &n))
+		require.NoError(t, w.Pass(t.Context(), n.perform))
 		require.Equal(t, words(s.Ranks[1].Actions), n.words)
 	}
 }
@@ -137,14 +133,14 @@ func TestErrors(t *testing.T) {
 		require.NoError(t, err)
 		n := &notes{fails: list[i].String()}
 		for err == nil {
-			err = w.Pass(t.Context(), n)
+			err = w.Pass(t.Context(), n.perform)
 		}
 		require.EqualError(t, err, n.fails+": the device is gone")
 		require.ErrorIs(t, err, errDevice)
 		require.Equal(t, n.fails, w.At().String())
 		n.fails = ""
 		before := len(n.words)
-		require.ErrorIs(t, w.Pass(t.Context(), n), errDevice)
+		require.ErrorIs(t, w.Pass(t.Context(), n.perform), errDevice)
 		require.Len(t, n.words, before)
 	})
 }
@@ -162,7 +158,7 @@ func TestCancel(t *testing.T) {
 		defer cancel()
 		n := &notes{fails: list[i].String(), cancel: cancel}
 		for err == nil {
-			err = w.Pass(ctx, n)
+			err = w.Pass(ctx, n.perform)
 		}
 		require.ErrorIs(t, err, context.Canceled)
 		require.ErrorContains(t, err, w.At().String()+": ")
@@ -192,7 +188,7 @@ func TestAtFromElsewhere(t *testing.T) {
 		seen <- most
 	})
 	for w.At().Step < 1000 {
-		require.NoError(t, w.Pass(ctx, &notes{}))
+		require.NoError(t, w.Pass(ctx, new(notes).perform))
 	}
 	cancel()
 	readers.Wait()
