@@ -302,9 +302,9 @@ func TestDrawGolden(t *testing.T) {
 	line, err := DryRun(s, serving(10, 8, 2), 1)
 	require.NoError(t, err)
 	var b bytes.Buffer
-	b.WriteString(s.Grid())
-	for _, width := range []int{220, 60, 1} {
-		require.NoError(t, line.Draw(&b, width))
+	require.NoError(t, s.WriteGrid(&b))
+	for _, columns := range []int{220, 80, 1} {
+		require.NoError(t, line.Draw(&b, columns))
 	}
 	golden(t, "pingpong-2-3.drawing", b.String())
 }
@@ -324,6 +324,15 @@ func TestDrawPrintsWriteErrors(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorContains(t, line.Draw(full{}, 10), "drawing timeline pingpong: disk full")
 	require.ErrorContains(t, line.WriteChromeTrace(full{}), "writing the trace of pingpong: disk full")
+	require.ErrorContains(t, read(t, "pingpong-1-1.txt").WriteGrid(full{}), "writing the grid of pingpong: disk full")
+}
+
+// TestGridIsBounded: a grid has a cell for each rank and index, however short the
+// other lists are.
+func TestGridIsBounded(t *testing.T) {
+	s := &Schedule{Name: "x", Ranks: make([]Rank, 5000)}
+	s.Ranks[7].Actions = make([]Action, 1000)
+	require.ErrorContains(t, s.WriteGrid(full{}), "a grid of 1000 rows and 5000 ranks has 5000000 cells, at most 4194304")
 }
 
 type full struct{}
