@@ -19,7 +19,7 @@ const widest = 1 << 16
 // Draw writes the timeline as text: a line for each rank, time to the right. The
 // lines fit the given number of columns, unless that leaves a bar less than
 // `narrowest`. An action is as wide as it is long; one that is too narrow for its
-// word shows as much of it as fits.
+// word leaves out the step, and then shows as much as fits.
 //
 //	A0 |A0F0|A0F1|A1F0|A1F1|      bubble  20 %
 //	E0      |E0F0|E0F1|E1F0|E1F1| bubble  20 %
@@ -50,10 +50,18 @@ func (t *Timeline) bar(spans []Span, width int) string {
 		from, to := t.column(s.Start, width), t.column(s.End, width)
 		line[from], line[to] = '|', '|'
 		if from+1 < to {
-			copy(line[from+1:to], s.Action.String())
+			copy(line[from+1:to], label(s.Action, to-from-1))
 		}
 	}
 	return string(line)
+}
+
+// label is the word of an action, without its step where that would not fit.
+func label(a Action, room int) string {
+	if word := a.String(); len(word) <= room {
+		return word
+	}
+	return a.At(0).String()
 }
 
 // column is where a time of the timeline lies on a line: at · width / makespan,

@@ -19,8 +19,7 @@ type RankTimeline struct {
 	Spans []Span
 	// Busy is the time spent in actions.
 	Busy time.Duration
-	// Bubble is the share of the makespan in which the rank waits:
-	// 1 − Busy/Makespan.
+	// Bubble is the share of the makespan in which the rank does nothing.
 	Bubble float64
 }
 
@@ -286,7 +285,7 @@ func (t *Timeline) sum() {
 	}
 	for i := range t.Ranks {
 		if r := &t.Ranks[i]; t.Makespan > 0 {
-			r.Bubble = 1 - float64(r.Busy)/float64(t.Makespan)
+			r.Bubble = float64(t.Makespan-r.Busy) / float64(t.Makespan)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -338,3 +339,42 @@ func TestGridIsBounded(t *testing.T) {
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, fmt.Errorf("disk full") }
+
+// FuzzProve: whatever a text says, it is proved or refused in time that its
+// length bounds, and what is proved can be timed, drawn, traced and split.
+func FuzzProve(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.txt")
+	require.NoError(f, err)
+	invalid, err := filepath.Glob("testdata/invalid/*.txt")
+	require.NoError(f, err)
+	for _, file := range append(files, invalid...) {
+		text, err := os.ReadFile(file)
+		require.NoError(f, err)
+		f.Add(string(text))
+	}
+	f.Add("schedule x\nlayers 65536\nmicro-batches 1073741823\nsteps 1073741823\nrank r owns A0-65535 H\n1:A0F0\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := Parse(text)
+		if err != nil {
+			return
+		}
+		if s.Validate() != nil {
+			return
+		}
+		line, err := DryRun(s, s.Durations(Times{3, 5, 7}), 2)
+		require.NoError(t, err)
+		require.NoError(t, line.Draw(io.Discard, 80))
+		require.NoError(t, line.WriteChromeTrace(io.Discard))
+		require.NoError(t, s.WriteGrid(io.Discard))
+		transfers, err := s.Transfers()
+		require.NoError(t, err)
+		count := 0
+		for range transfers {
+			count++
+		}
+		require.Equal(t, line.Transfers, count)
+		for r := range s.Ranks {
+			_, _, _ = s.Cycle(r) // an order that does not repeat is refused
+		}
+	})
+}
