@@ -6,53 +6,21 @@ import (
 	"strings"
 )
 
-// Part is what of a layer an action computes.
-type Part byte
-
-// Parts. Their values are the letters that they print as.
-const (
-	Attention Part = 'A'
-	Experts   Part = 'E'
-	// Head is the final norm, the head and what is done with the logits. It
-	// comes after the last layer and has no layer of its own.
-	Head Part = 'H'
-)
-
-func (p Part) String() string { return letter(byte(p), "AEH") }
-
-// Direction is the pass that an action belongs to.
-type Direction byte
-
-// Directions. Their values are the letters that they print as.
-const (
-	Forward  Direction = 'F'
-	Backward Direction = 'B'
-	// Weight is the gradient of the weights, where it is split off Backward.
-	Weight Direction = 'W'
-)
-
-func (d Direction) String() string { return letter(byte(d), "FBW") }
-
-// letter prints b where it is one of the known letters.
-func letter(b byte, known string) string {
-	if strings.IndexByte(known, b) < 0 {
-		return fmt.Sprintf("?%d?", b)
-	}
-	return string(rune(b))
-}
-
-// Action is one piece of work of one rank.
+// Action is one piece of work of one rank: a part of a layer, in one direction,
+// for one micro-batch.
 type Action struct {
 	Part Part
-	// Layer is 0 for the head.
-	Layer      int
-	Direction  Direction
+	// Layer counts from 0; it is 0 for the head, which has none.
+	Layer     int
+	Direction Direction
+	// MicroBatch counts from 0.
 	MicroBatch int
-	// Step counts from 1; 0 is an action without a step.
+	// Step counts from 1; 0 is an action without a step, in a schedule that runs
+	// the model once.
 	Step int
 }
 
-// At returns the action in another step; 0 takes the step away.
+// At returns the same action in another step; step 0 takes the step away.
 func (a Action) At(step int) Action {
 	a.Step = step
 	return a
@@ -72,12 +40,12 @@ func (a Action) String() string {
 	return string(strconv.AppendInt(b, int64(a.MicroBatch), 10))
 }
 
-// MaxNumber bounds every number in a text, so that sums of them fit an int on
-// every machine.
+// MaxNumber bounds every number in a schedule's text, so that the sum of two of
+// them fits an int on every machine.
 const MaxNumber = 1<<30 - 1
 
-// ParseAction reads what [Action.String] prints, and nothing else. The errors
-// name the word and what was wrong with it.
+// ParseAction reads what [Action.String] prints, and nothing else. An error
+// names the word and the fault in it.
 func ParseAction(word string) (Action, error) {
 	p := scanner{rest: word}
 	a, err := p.action()
@@ -90,7 +58,7 @@ func ParseAction(word string) (Action, error) {
 	return a, nil
 }
 
-// scanner eats a word from the left.
+// scanner reads a word from left to right; rest is what it has not read.
 type scanner struct{ rest string }
 
 func (p *scanner) action() (Action, error) {
@@ -101,7 +69,7 @@ func (p *scanner) action() (Action, error) {
 			return a, err
 		}
 	}
-	part, err := p.letter("part", "AEH")
+	part, err := p.letter("part", parts)
 	if err != nil {
 		return a, err
 	}
@@ -110,7 +78,7 @@ func (p *scanner) action() (Action, error) {
 			return a, err
 		}
 	}
-	dir, err := p.letter("direction", "FBW")
+	dir, err := p.letter("direction", directions)
 	if err != nil {
 		return a, err
 	}
@@ -141,36 +109,37 @@ func (p *scanner) eat(c byte) bool {
 	return true
 }
 
-// letter eats one of the letters; what names it in errors.
-func (p *scanner) letter(what, letters string) (byte, error) {
+// letter eats one letter of a table; kind names the table in errors.
+func (p *scanner) letter(kind string, table []Letter) (byte, error) {
 	if p.rest == "" {
-		return 0, fmt.Errorf("the %s is missing, want one of %s", what, letters)
+		return 0, fmt.Errorf("the %s is missing, want one of %s", kind, letters(table))
 	}
 	c := p.rest[0]
-	if strings.IndexByte(letters, c) < 0 {
-		return 0, fmt.Errorf("%s %q, want one of %s", what, c, letters)
+	if find(table, c) < 0 {
+		return 0, fmt.Errorf("%s %q, want one of %s", kind, c, letters(table))
 	}
 	p.rest = p.rest[1:]
 	return c, nil
 }
 
-// number eats decimal digits without a leading zero: the one spelling of a
-// number, so that words and actions are in one-to-one correspondence.
-func (p *scanner) number(what string) (int, error) {
+// number eats decimal digits without a leading zero. A number has this one
+// spelling, so that words and actions are in one-to-one correspondence. field
+// names the number in errors.
+func (p *scanner) number(field string) (int, error) {
 	n := 0
 	for n < len(p.rest) && p.rest[n] >= '0' && p.rest[n] <= '9' {
 		n++
 	}
 	digits := p.rest[:n]
 	if digits == "" {
-		return 0, fmt.Errorf("the %s is missing, want a number before %q", what, p.rest)
+		return 0, fmt.Errorf("the %s is missing, want a number before %q", field, p.rest)
 	}
 	if len(digits) > 1 && digits[0] == '0' {
-		return 0, fmt.Errorf("%s %q begins with a zero", what, digits)
+		return 0, fmt.Errorf("%s %q begins with a zero", field, digits)
 	}
 	v, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || v > MaxNumber {
-		return 0, fmt.Errorf("%s %s is above %d", what, digits, MaxNumber)
+		return 0, fmt.Errorf("%s %s is above %d", field, digits, MaxNumber)
 	}
 	p.rest = p.rest[n:]
 	return int(v), nil

@@ -2,12 +2,12 @@ package schedule
 
 import (
 	"fmt"
-	"slices"
+	"iter"
 )
 
-// Transfer is rows that travel: what Producer made on rank From is needed by
-// Consumer on rank To. Ranks are indices into [Schedule.Ranks]. A rank that
-// feeds itself makes no transfer.
+// Transfer is rows that travel: Consumer on rank To needs what Producer made on
+// rank From. Ranks are indices into [Schedule.Ranks]. A rank that feeds itself
+// makes no transfer.
 type Transfer struct {
 	Producer, Consumer Action
 	From, To           int
@@ -18,142 +18,109 @@ func (t Transfer) String() string {
 	return fmt.Sprintf("%v@%d -> %v@%d", t.Producer, t.From, t.Consumer, t.To)
 }
 
-// Transfers derives what is sent and received, in the order in which the
-// consumers list it.
-func (s *Schedule) Transfers() ([]Transfer, error) {
-	x, err := newIndex(s)
+// Transfers derives what is sent and received from a schedule, which it
+// validates first. They come in the order in which the consumers list them.
+func (s *Schedule) Transfers() (iter.Seq[Transfer], error) {
+	x, err := s.validate()
 	if err != nil {
 		return nil, err
 	}
-	var list []Transfer
-	for r := range s.Ranks {
-		for _, a := range s.Ranks[r].Actions {
-			for _, n := range x.needs(r, a) {
-				if n.rank != r {
-					list = append(list, Transfer{n.action, a, n.rank, r})
+	return func(yield func(Transfer) bool) {
+		for r := range s.Ranks {
+			for _, a := range s.Ranks[r].Actions {
+				for t := range x.transfersTo(r, a) {
+					if !yield(t) {
+						return
+					}
+				}
+			}
+		}
+	}, nil
+}
+
+// transfersTo are the transfers that action a of rank r needs.
+func (x *index) transfersTo(r int, a Action) iter.Seq[Transfer] {
+	return func(yield func(Transfer) bool) {
+		for _, n := range x.appendNeeds(nil, r, a) {
+			for _, from := range x.ranks(n) {
+				if from != r && !yield(Transfer{n.action, a, from, r}) {
+					return
 				}
 			}
 		}
 	}
-	return list, nil
 }
 
-// place is an action on a rank.
-type place struct {
-	rank   int
-	action Action
-}
-
-// index is what follows from a schedule's shape: the way of a row, and who owns
-// each stop.
-type index struct {
-	s *Schedule
-	// chain is A0 E0 A1 … H without the experts of dense layers.
-	chain    []stage
-	position map[stage]int
-	// owners lists, for each stage of the chain, ranks in rising order.
-	owners   [][]int
-	backward bool
-}
-
-// newIndex checks the schedule's shape on the way.
-func newIndex(s *Schedule) (*index, error) {
-	if err := s.checkShape(); err != nil {
-		return nil, err
-	}
-	x := &index{s: s, chain: chain(s.Sparse), position: map[stage]int{}}
-	for k, st := range x.chain {
-		x.position[st] = k
-		var owners []int
-		for r := range s.Ranks {
-			if s.Ranks[r].owns(st) {
-				owners = append(owners, r)
+// countTransfers is the number of transfers, without walking them: M senders and
+// N receivers have M·N for each action.
+func (x *index) countTransfers() int {
+	count := 0
+	var needs []need
+	for r := range x.s.Ranks {
+		for _, a := range x.s.Ranks[r].Actions {
+			needs = x.appendNeeds(needs[:0], r, a)
+			for _, n := range needs {
+				from := x.ranks(n)
+				count += len(from)
+				if own, owns := x.owner(n.position, r); owns && (n.owner < 0 || n.owner == own) {
+					count--
+				}
 			}
 		}
-		if len(owners) == 0 {
-			return nil, fmt.Errorf("schedule %s: no rank owns %v", s.Name, st)
-		}
-		x.owners = append(x.owners, owners)
 	}
-	x.backward = s.any(func(a Action) bool { return a.Direction != Forward })
-	return x, x.checkPeers()
+	return count
 }
 
-// chain is the way of a row through the model.
-func chain(sparse []bool) []stage {
-	var way []stage
-	for l, experts := range sparse {
-		way = append(way, stage{Attention, l})
-		if experts {
-			way = append(way, stage{Experts, l})
-		}
+// need is an action that must have ended, on one rank or on several.
+type need struct {
+	position int
+	action   Action
+	// owner is the index of one owner of the stage; −1: all of them.
+	owner int
+}
+
+// ranks are those on which a need must have ended.
+func (x *index) ranks(n need) []int {
+	owners := x.owners[n.position]
+	if n.owner < 0 {
+		return owners
 	}
-	return append(way, stage{part: Head})
+	return owners[n.owner : n.owner+1]
 }
 
-// any reports whether some action of some rank satisfies f.
-func (s *Schedule) any(f func(Action) bool) bool {
-	return slices.ContainsFunc(s.Ranks, func(r Rank) bool { return slices.ContainsFunc(r.Actions, f) })
-}
-
-// manyToMany reports whether rows are routed between two stages, so that every
-// owner of the one feeds every owner of the other. Otherwise they stay with
-// their data-parallel index.
-func manyToMany(a, b stage) bool { return a.part == Experts || b.part == Experts }
-
-// checkPeers makes sure that where rows stay with their index, there is one. In
-// training nothing goes from the head to the next step's first layer.
-func (x *index) checkPeers() error {
-	for k := range x.chain {
-		next := (k + 1) % len(x.chain)
-		if next == 0 && x.backward {
-			break
-		}
-		a, b := x.chain[k], x.chain[next]
-		if !manyToMany(a, b) && len(x.owners[k]) != len(x.owners[next]) {
-			return fmt.Errorf("schedule %s: %d ranks own %v and %d own %v, and rows stay with their index between them",
-				x.s.Name, len(x.owners[k]), a, len(x.owners[next]), b)
-		}
-	}
-	return nil
-}
-
-// needs lists what must have ended before rank r may begin a, which it owns.
-func (x *index) needs(r int, a Action) []place {
-	k := x.position[a.stage()]
+// appendNeeds appends to a list what must have ended before rank r may begin a,
+// whose stage it owns.
+func (x *index) appendNeeds(list []need, r int, a Action) []need {
+	k := x.position(a.stage())
+	i, _ := x.owner(k, r)
 	switch a.Direction {
 	case Backward:
 		forward := a
 		forward.Direction = Forward
-		list := []place{{r, forward}}
+		list = append(list, need{k, forward, i})
 		if k+1 < len(x.chain) {
-			list = x.feeders(list, r, k, k+1, a)
+			list = append(list, x.feed(k, i, k+1, a))
 		}
 		return list
 	case Weight:
 		a.Direction = Backward
-		return []place{{r, a}}
+		return append(list, need{k, a, i})
 	}
 	switch {
 	case k > 0:
-		return x.feeders(nil, r, k, k-1, a)
-	case a.Step > 1 && !x.backward: // the token that the last step chose
-		return x.feeders(nil, r, k, len(x.chain)-1, a.At(a.Step-1))
-	}
-	return nil
-}
-
-// feeders appends the owners of stage `from` that feed rank r's stage k, doing
-// what a does there.
-func (x *index) feeders(list []place, r, k, from int, a Action) []place {
-	a.Part, a.Layer = x.chain[from].part, x.chain[from].layer
-	owners := x.owners[from]
-	if !manyToMany(x.chain[k], x.chain[from]) {
-		i, _ := slices.BinarySearch(x.owners[k], r)
-		owners = owners[i : i+1]
-	}
-	for _, o := range owners {
-		list = append(list, place{o, a})
+		return append(list, x.feed(k, i, k-1, a))
+	case a.Step > 1 && !x.trains(): // the token that the last step chose
+		return append(list, x.feed(k, i, len(x.chain)-1, a.At(a.Step-1)))
 	}
 	return list
+}
+
+// feed is what the stage at position `from` must have done for the i-th owner of
+// the stage at position k: the same as a, at that stage.
+func (x *index) feed(k, i, from int, a Action) need {
+	a.Part, a.Layer = x.chain[from].part, x.chain[from].layer
+	if manyToMany(x.chain[k], x.chain[from]) {
+		i = -1
+	}
+	return need{from, a, i}
 }

@@ -2,23 +2,24 @@ package schedule
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
 
-// Span is an action and when it ran, from the schedule's begin.
+// Span is an action and when it ran. Times count from the schedule's begin.
 type Span struct {
 	Action     Action
 	Start, End time.Duration
 }
 
-// RankTimeline is what a rank did.
+// RankTimeline is what one rank did, and when.
 type RankTimeline struct {
 	Name  string
 	Spans []Span
 	// Busy is the time spent in actions.
 	Busy time.Duration
-	// Bubble is the share of the makespan that was not: 1 − Busy/Makespan.
+	// Bubble is the share of the makespan in which the rank does nothing.
 	Bubble float64
 }
 
@@ -27,61 +28,97 @@ type Timeline struct {
 	Name     string
 	Ranks    []RankTimeline
 	Makespan time.Duration
+	// Transfers is the number of messages between ranks.
+	Transfers int
 }
 
-// Find returns when a rank ran an action.
-func (t *Timeline) Find(rank int, a Action) (Span, bool) {
-	spans := t.Ranks[rank].Spans
-	i := slices.IndexFunc(spans, func(s Span) bool { return s.Action == a })
-	if i < 0 {
-		return Span{}, false
+// Times are the durations of a schedule's forward actions, by their parts.
+type Times struct{ Attention, Experts, Head time.Duration }
+
+// Durations returns the duration of each action of the schedule. A backward
+// action takes twice as long as its forward one, as it has twice the products;
+// where the schedule splits the gradient of the weights off, each takes as long
+// as the forward one.
+func (s *Schedule) Durations(t Times) func(Action) time.Duration {
+	both := !slices.Contains(s.passes(), Weight)
+	return func(a Action) time.Duration {
+		d := map[Part]time.Duration{Attention: t.Attention, Experts: t.Experts, Head: t.Head}[a.Part]
+		if a.Direction == Backward && both {
+			d *= 2
+		}
+		return d
 	}
-	return spans[i], true
 }
 
 // DryRun times a schedule: every rank runs its list in order, and each action
-// begins as soon as the rank is free and what it needs has arrived, transfer
-// after it was made (at once on the same rank). Transfers do not queue: that is
-// the paper's T_c < T_f, and the simulator's to relax. A schedule that stops on
-// the way is an [*Error].
+// begins as soon as the rank is free and what it needs has arrived, which is
+// `transfer` after it was made (at once on the same rank). Transfers do not queue
+// for a link: that is the paper's condition T_c < T_f. A schedule that is not
+// valid is an [*Error]; max-live is not looked at.
 func DryRun(s *Schedule, durations func(Action) time.Duration, transfer time.Duration) (*Timeline, error) {
-	x, err := newIndex(s)
+	x, err := s.prove()
 	if err != nil {
 		return nil, err
 	}
 	if transfer < 0 {
 		return nil, fmt.Errorf("schedule %s: a transfer takes %v", s.Name, transfer)
 	}
-	for r := range s.Ranks {
-		if err := x.checkList(r); err != nil {
-			return nil, err
-		}
+	line, err := x.play(durations, transfer)
+	if err != nil {
+		return nil, err
 	}
-	return x.play(durations, transfer)
+	line.Transfers = x.countTransfers()
+	return line, nil
 }
 
-// play runs every list as far as it goes, over and over, until all have ended
-// or none moves. Ranks run in order and wait for all they need, so the outcome
-// does not depend on the order in which they are visited.
+// player runs all lists at once, each as far as it goes. Ranks run their actions
+// in order and wait for all they need, so the outcome does not depend on which
+// rank is looked at first.
+type player struct {
+	*index
+	durations func(Action) time.Duration
+	transfer  time.Duration
+	line      Timeline
+	// ends holds when each action ended, by id; −1: it has not.
+	ends []time.Duration
+	// made holds, by slot, how far the owners of a stage are with an action.
+	made []progress
+	// ready are ranks that may have something to do.
+	ready []int
+	// waits heads the lists of ranks that wait for one thing (see key); links
+	// has each rank's successor in its list. Both hold a rank + 1; 0 ends a list.
+	waits, links []int32
+	needed       []need
+}
+
+// progress is how many owners of a stage have ended an action: the latest end,
+// its rank, and the latest end on another rank.
+type progress struct {
+	owners        int
+	rank          int
+	latest, other time.Duration
+}
+
+// play runs every list to its end, or returns what keeps it from there.
 func (x *index) play(durations func(Action) time.Duration, transfer time.Duration) (*Timeline, error) {
-	p := player{index: x, transfer: transfer}
-	for _, r := range x.s.Ranks {
-		p.ends = append(p.ends, make(map[Action]time.Duration, len(r.Actions)))
-		p.line.Ranks = append(p.line.Ranks, RankTimeline{Name: r.Name})
+	p := player{
+		index: x, durations: durations, transfer: transfer,
+		ends: make([]time.Duration, x.count()), made: make([]progress, x.slots()),
+		waits: make([]int32, x.slots()+x.count()), links: make([]int32, len(x.s.Ranks)),
 	}
-	for moved := true; moved; {
-		moved = false
-		for r := range x.s.Ranks {
-			for {
-				more, err := p.advance(r, durations)
-				if err != nil {
-					return nil, err
-				}
-				if !more {
-					break
-				}
-				moved = true
-			}
+	for i := range p.ends {
+		p.ends[i] = -1
+	}
+	for r := range x.s.Ranks {
+		rank := &x.s.Ranks[r]
+		p.line.Ranks = append(p.line.Ranks, RankTimeline{Name: rank.Name, Spans: make([]Span, 0, len(rank.Actions))})
+		p.ready = append(p.ready, r)
+	}
+	for len(p.ready) > 0 {
+		r := p.ready[0]
+		p.ready = p.ready[1:]
+		if err := p.advance(r); err != nil {
+			return nil, err
 		}
 	}
 	if err := p.stuck(); err != nil {
@@ -92,46 +129,43 @@ func (x *index) play(durations func(Action) time.Duration, transfer time.Duratio
 	return &p.line, nil
 }
 
-type player struct {
-	*index
-	transfer time.Duration
-	// ends holds when each rank ended each action.
-	ends []map[Action]time.Duration
-	line Timeline
+// advance runs rank r's actions until one has to wait.
+func (p *player) advance(r int) error {
+	for {
+		a, start, ok := p.begin(r)
+		if !ok {
+			return nil
+		}
+		d := p.durations(a)
+		if d < 0 {
+			return fmt.Errorf("schedule %s: %v takes %v", p.s.Name, a, d)
+		}
+		if d > math.MaxInt64-p.transfer || start > math.MaxInt64-p.transfer-d {
+			return fmt.Errorf("schedule %s: %v begins at %v, takes %v, and its rows travel for %v: no clock counts that far",
+				p.s.Name, a, start, d, p.transfer)
+		}
+		t := &p.line.Ranks[r]
+		t.Spans = append(t.Spans, Span{a, start, start + d})
+		t.Busy += d
+		p.end(r, a, start+d)
+	}
 }
 
-// advance runs rank r's next action where it may begin.
-func (p *player) advance(r int, durations func(Action) time.Duration) (bool, error) {
-	a, start, ok := p.begin(r)
-	if !ok {
-		return false, nil
-	}
-	d := durations(a)
-	if d < 0 {
-		return false, fmt.Errorf("schedule %s: %v takes %v", p.s.Name, a, d)
-	}
-	p.ends[r][a] = start + d
-	t := &p.line.Ranks[r]
-	t.Spans = append(t.Spans, Span{a, start, start + d})
-	t.Busy += d
-	return true, nil
-}
-
-// begin returns rank r's next action and when it begins, where all that it
-// needs has ended.
+// begin returns rank r's next action and when it begins. Where something that
+// the action needs has not ended, the rank is listed among those that wait for it.
 func (p *player) begin(r int) (a Action, start time.Duration, ok bool) {
 	if a, start, ok = p.next(r); !ok {
 		return a, 0, false
 	}
-	for _, n := range p.needs(r, a) {
-		end, ended := p.ends[n.rank][n.action]
+	p.needed = p.appendNeeds(p.needed[:0], r, a)
+	for _, n := range p.needed {
+		at, ended := p.arrival(n, r)
 		if !ended {
+			key := p.key(n)
+			p.links[r], p.waits[key] = p.waits[key], int32(r+1)
 			return a, 0, false
 		}
-		if n.rank != r {
-			end += p.transfer
-		}
-		start = max(start, end)
+		start = max(start, at)
 	}
 	return a, start, true
 }
@@ -146,6 +180,64 @@ func (p *player) next(r int) (a Action, free time.Duration, ok bool) {
 		free = spans[n-1].End
 	}
 	return list[len(spans)], free, true
+}
+
+// key numbers a need: slots for those of all owners, ids behind them for those
+// of one.
+func (p *player) key(n need) int {
+	if n.owner < 0 {
+		return p.slot(n.position, n.action)
+	}
+	return p.slots() + p.id(n.position, n.owner, n.action)
+}
+
+// arrival returns when rank r has all of a need, if that is known.
+func (p *player) arrival(n need, r int) (time.Duration, bool) {
+	owners := p.owners[n.position]
+	if n.owner >= 0 {
+		end := p.ends[p.id(n.position, n.owner, n.action)]
+		if end >= 0 && owners[n.owner] != r {
+			end += p.transfer
+		}
+		return end, end >= 0
+	}
+	m := p.made[p.slot(n.position, n.action)]
+	switch {
+	case m.owners < len(owners):
+		return 0, false
+	case m.rank != r:
+		return m.latest + p.transfer, true
+	case m.owners == 1:
+		return m.latest, true
+	}
+	return max(m.latest, m.other+p.transfer), true
+}
+
+// end notes the end of an action, and makes the ranks ready that wait for it.
+func (p *player) end(r int, a Action, at time.Duration) {
+	k := p.position(a.stage())
+	i, _ := p.owner(k, r)
+	id, slot := p.id(k, i, a), p.slot(k, a)
+	p.ends[id] = at
+	p.wake(p.slots() + id)
+	m := &p.made[slot]
+	switch {
+	case m.owners == 0 || at > m.latest:
+		m.other, m.latest, m.rank = m.latest, at, r
+	case at > m.other:
+		m.other = at
+	}
+	if m.owners++; m.owners == len(p.owners[k]) {
+		p.wake(slot)
+	}
+}
+
+// wake makes the ranks ready that wait for one thing.
+func (p *player) wake(key int) {
+	for next := p.waits[key]; next != 0; next = p.links[next-1] {
+		p.ready = append(p.ready, int(next-1))
+	}
+	p.waits[key] = 0
 }
 
 // stuck reports the ranks that did not reach their end, and what the first of
@@ -170,14 +262,16 @@ func (p *player) stuck() error {
 }
 
 func (p *player) waitsFor(r int, a Action) string {
-	for _, n := range p.needs(r, a) {
-		if _, ended := p.ends[n.rank][n.action]; ended {
-			continue
+	for _, n := range p.appendNeeds(nil, r, a) {
+		for i, rank := range p.ranks(n) {
+			switch {
+			case p.ends[p.id(n.position, max(n.owner, i), n.action)] >= 0:
+				continue
+			case rank == r:
+				return fmt.Sprintf("it waits for %v, which comes later on the same rank", n.action)
+			}
+			return fmt.Sprintf("it waits for %v of rank %s", n.action, p.s.Ranks[rank].Name)
 		}
-		if n.rank == r {
-			return fmt.Sprintf("it waits for %v, which comes later on the same rank", n.action)
-		}
-		return fmt.Sprintf("it waits for %v of rank %s", n.action, p.s.Ranks[n.rank].Name)
 	}
 	panic(fmt.Sprintf("schedule: %v on rank %s waits for nothing and did not run", a, p.s.Ranks[r].Name))
 }
@@ -191,7 +285,7 @@ func (t *Timeline) sum() {
 	}
 	for i := range t.Ranks {
 		if r := &t.Ranks[i]; t.Makespan > 0 {
-			r.Bubble = 1 - float64(r.Busy)/float64(t.Makespan)
+			r.Bubble = float64(t.Makespan-r.Busy) / float64(t.Makespan)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -14,6 +15,16 @@ func serving(attention, experts, head int) func(Action) time.Duration {
 		n := map[Part]int{Attention: attention, Experts: experts, Head: head}[a.Part]
 		return time.Duration(n) * time.Millisecond
 	}
+}
+
+// find returns when a rank ran an action.
+func (t *Timeline) find(rank int, a Action) (Span, bool) {
+	spans := t.Ranks[rank].Spans
+	i := slices.IndexFunc(spans, func(s Span) bool { return s.Action == a })
+	if i < 0 {
+		return Span{}, false
+	}
+	return spans[i], true
 }
 
 // times are those of MegaScale-Infer, section 4.1, for one micro-batch.
@@ -93,7 +104,7 @@ func TestEquation4(t *testing.T) {
 		for i := range x.m {
 			at := func(step int, p Part, layer int) Span {
 				rank := map[Part]int{Attention: 0, Head: 0, Experts: 1}[p]
-				span, ok := line.Find(rank, Action{p, layer, Forward, i, step})
+				span, ok := line.find(rank, Action{p, layer, Forward, i, step})
 				require.True(t, ok)
 				return span
 			}
@@ -153,9 +164,9 @@ func TestDryRunOrder(t *testing.T) {
 		}
 		transfers, err := s.Transfers()
 		require.NoError(t, err)
-		for _, tr := range transfers {
-			made, _ := line.Find(tr.From, tr.Producer)
-			used, _ := line.Find(tr.To, tr.Consumer)
+		for tr := range transfers {
+			made, _ := line.find(tr.From, tr.Producer)
+			used, _ := line.find(tr.To, tr.Consumer)
 			require.GreaterOrEqual(t, used.Start, made.End+transfer)
 		}
 	})

@@ -6,14 +6,16 @@ import "fmt"
 type Serving struct {
 	// Attention and Experts count the ranks of the two pools.
 	Attention, Experts int
-	// Layers counts the model's layers; Sparse tells which of them have experts
-	// (nil: all).
+	// Layers counts the model's layers. Sparse tells which of them have experts;
+	// nil means all.
 	Layers int
 	Sparse func(layer int) bool
 	// MicroBatches is m. Two hide the experts' time behind attention's; three
-	// or four hide the network as well: m ≥ 2(1 + T_c/T_f).
+	// or four hide the network as well: m ≥ 2(1 + T_c/T_f), where T_f is the time
+	// of a layer's slower part and T_c that of a transfer.
 	MicroBatches int
-	// Steps is how many tokens each sequence advances by.
+	// Steps is how often the model is run: how many tokens each sequence
+	// advances by.
 	Steps int
 }
 
@@ -25,13 +27,20 @@ type Serving struct {
 //	E0       E0F0 E0F1 E0F2 E1F0 E1F1 …  E1F2          E0F0 …
 //
 // A micro-batch begins its next step as soon as its head is done: between steps
-// the pipeline does not drain.
+// the pipeline does not drain. A schedule of more than [MaxActions] is refused
+// before anything is allocated.
 func PingPong(c Serving) (*Schedule, error) {
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("ping-pong: %w", err)
+	}
 	s := &Schedule{
-		Name: "pingpong", Layers: c.Layers, Sparse: sparseLayers(c),
+		Name: "pingpong", Layers: c.Layers, Sparse: make([]bool, c.Layers),
 		MicroBatches: c.MicroBatches, Steps: c.Steps, MaxLive: c.MicroBatches,
 	}
-	if err := c.check(s.Sparse); err != nil {
+	for l := range s.Sparse {
+		s.Sparse[l] = c.sparse(l)
+	}
+	if err := c.checkExperts(s.Sparse); err != nil {
 		return nil, fmt.Errorf("ping-pong: %w", err)
 	}
 	for i := range c.Attention {
@@ -51,26 +60,48 @@ func PingPong(c Serving) (*Schedule, error) {
 	return s, nil
 }
 
-func sparseLayers(c Serving) []bool {
-	sparse := make([]bool, max(c.Layers, 0))
-	for l := range sparse {
-		sparse[l] = c.Sparse == nil || c.Sparse(l)
-	}
-	return sparse
-}
+// sparse reports whether a layer has experts.
+func (c Serving) sparse(layer int) bool { return c.Sparse == nil || c.Sparse(layer) }
 
-func (c Serving) check(sparse []bool) error {
+// check bounds the numbers.
+func (c Serving) check() error {
 	for _, f := range []struct {
-		name string
-		n    int
+		name           string
+		n, least, most int
 	}{
-		{"attention ranks", c.Attention}, {"layers", c.Layers},
-		{"micro-batches", c.MicroBatches}, {"steps", c.Steps},
+		{"attention ranks", c.Attention, 1, MaxActions}, {"expert ranks", c.Experts, 0, MaxActions},
+		{"layers", c.Layers, 1, MaxLayers}, {"micro-batches", c.MicroBatches, 1, MaxActions}, {"steps", c.Steps, 1, MaxActions},
 	} {
-		if f.n < 1 {
-			return fmt.Errorf("%d %s, want at least 1", f.n, f.name)
+		if f.n < f.least {
+			return fmt.Errorf("%d %s, want at least %d", f.n, f.name, f.least)
+		}
+		if f.n > f.most {
+			return fmt.Errorf("%d %s, at most %d", f.n, f.name, f.most)
 		}
 	}
+	return c.checkActions()
+}
+
+// checkActions bounds the number of actions, before those of dense layers are
+// taken off. Its factors are bounded by check, so that the product of
+// two of them fits 64 bits.
+func (c Serving) checkActions() error {
+	n := int64(c.Attention+c.Experts) * int64(c.Layers+1)
+	for _, factor := range []int{c.MicroBatches, c.Steps} {
+		if n <= MaxActions {
+			n *= int64(factor)
+		}
+	}
+	if n > MaxActions {
+		return fmt.Errorf("%d attention and %d expert ranks, %d layers, %d micro-batches and %d steps make more than %d actions",
+			c.Attention, c.Experts, c.Layers, c.MicroBatches, c.Steps, MaxActions)
+	}
+	return nil
+}
+
+// checkExperts makes sure that sparse layers have expert ranks, and that these
+// have sparse layers.
+func (c Serving) checkExperts(sparse []bool) error {
 	n := len(spans(sparse))
 	if n > 0 && c.Experts < 1 {
 		return fmt.Errorf("%d expert ranks, and the model has sparse layers", c.Experts)

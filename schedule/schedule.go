@@ -69,25 +69,3 @@ type Rank struct {
 	Owns    []Stages
 	Actions []Action
 }
-
-// Step returns the rank's actions of one step, in order and without the step:
-// what a worker interprets.
-func (r *Rank) Step(step int) []Action {
-	var list []Action
-	for _, a := range r.Actions {
-		if max(a.Step, 1) == step {
-			list = append(list, a.At(0))
-		}
-	}
-	return list
-}
-
-// owns reports whether the rank holds the stage's weights.
-func (r *Rank) owns(st stage) bool {
-	for _, o := range r.Owns {
-		if o.has(st) {
-			return true
-		}
-	}
-	return false
-}

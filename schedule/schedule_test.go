@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +90,38 @@ func TestPingPongIsValid(t *testing.T) {
 	})
 }
 
+// TestPoolSizesDoNotMatter: where all ranks of a pool have the same list, in
+// whatever order, a schedule of many ranks runs if and only if that of one
+// attention rank and one expert rank does. Nodes prove the smaller one by it.
+func TestPoolSizesDoNotMatter(t *testing.T) {
+	ran := 0
+	rapid.Check(t, func(t *rapid.T) {
+		c := anyServing(t)
+		many, err := PingPong(c)
+		require.NoError(t, err)
+		c.Attention, c.Experts = 1, min(c.Experts, 1)
+		one, err := PingPong(c)
+		require.NoError(t, err)
+		for pool := range one.Ranks {
+			list := one.Ranks[pool].Actions
+			i := rapid.IntRange(0, len(list)-1).Draw(t, "i")
+			j := min(i+rapid.IntRange(0, 3).Draw(t, "distance"), len(list)-1)
+			list[i], list[j] = list[j], list[i]
+			for r := range many.Ranks {
+				if many.Ranks[r].Name[0] == one.Ranks[pool].Name[0] {
+					many.Ranks[r].Actions = slices.Clone(list)
+				}
+			}
+		}
+		small, large := one.Validate(), many.Validate()
+		require.Equal(t, small == nil, large == nil, "%v; %v", small, large)
+		if small == nil {
+			ran++
+		}
+	})
+	require.NotZero(t, ran)
+}
+
 func TestPingPongRefuses(t *testing.T) {
 	for want, c := range map[string]Serving{
 		"0 attention ranks, want at least 1":              {Experts: 1, Layers: 1, MicroBatches: 1, Steps: 1},
@@ -103,20 +137,22 @@ func TestPingPongRefuses(t *testing.T) {
 	}
 }
 
-// TestStep: what a worker interprets is the same in every step.
-func TestStep(t *testing.T) {
-	c := Serving{Attention: 1, Experts: 1, Layers: 2, MicroBatches: 2, Steps: 3}
-	s, err := PingPong(c)
-	require.NoError(t, err)
-	for step := 1; step <= 3; step++ {
-		require.Equal(t, "[A0F0 A0F1 A1F0 A1F1 HF0 HF1]", fmt.Sprint(s.Ranks[0].Step(step)))
-		require.Equal(t, "[E0F0 E0F1 E1F0 E1F1]", fmt.Sprint(s.Ranks[1].Step(step)))
+// TestPingPongIsBounded: absurd numbers are refused before anything is allocated
+// by them, each by its name.
+func TestPingPongIsBounded(t *testing.T) {
+	const absurd = 1 << 62
+	for want, c := range map[string]Serving{
+		"attention ranks, at most 1048576": {Attention: absurd, Experts: 1, Layers: 1, MicroBatches: 1, Steps: 1},
+		"expert ranks, at most 1048576":    {Attention: 1, Experts: absurd, Layers: 1, MicroBatches: 1, Steps: 1},
+		"layers, at most 65536":            {Attention: 1, Experts: 1, Layers: absurd, MicroBatches: 1, Steps: 1},
+		"micro-batches, at most 1048576":   {Attention: 1, Experts: 1, Layers: 1, MicroBatches: absurd, Steps: 1},
+		"steps, at most 1048576":           {Attention: 1, Experts: 1, Layers: 1, MicroBatches: 1, Steps: absurd},
+		"1048576 attention and 1048576 expert ranks, 65536 layers, 1048576 micro-batches and 1048576 steps make more than 1048576 actions": {Attention: 1 << 20, Experts: 1 << 20, Layers: 1 << 16, MicroBatches: 1 << 20, Steps: 1 << 20},
+		"make more than 1048576 actions": {Attention: 1, Experts: 1, Layers: 100, MicroBatches: 100, Steps: 100},
+	} {
+		_, err := PingPong(c)
+		require.ErrorContains(t, err, want)
 	}
-	require.Empty(t, s.Ranks[0].Step(4))
-	c.Steps = 1
-	s, err = PingPong(c)
-	require.NoError(t, err)
-	require.Equal(t, s.Ranks[0].Actions, s.Ranks[0].Step(1))
 }
 
 func TestTransfersGolden(t *testing.T) {
@@ -124,7 +160,7 @@ func TestTransfersGolden(t *testing.T) {
 		var b strings.Builder
 		transfers, err := read(t, name+".txt").Transfers()
 		require.NoError(t, err)
-		for _, tr := range transfers {
+		for tr := range transfers {
 			fmt.Fprintln(&b, tr)
 		}
 		golden(t, name+".transfers", b.String())
@@ -146,8 +182,9 @@ func TestTransfersServing(t *testing.T) {
 				sparse++
 			}
 		}
-		require.Len(t, transfers, 2*c.Attention*c.Experts*sparse*c.MicroBatches*c.Steps)
-		for _, tr := range transfers {
+		list := slices.Collect(transfers)
+		require.Len(t, list, 2*c.Attention*c.Experts*sparse*c.MicroBatches*c.Steps)
+		for _, tr := range list {
 			require.NotEqual(t, tr.Producer.Part == Experts, tr.Consumer.Part == Experts)
 			require.Equal(t, tr.Producer.MicroBatch, tr.Consumer.MicroBatch)
 			require.Equal(t, tr.Producer.Step, tr.Consumer.Step)
@@ -266,9 +303,9 @@ func TestDrawGolden(t *testing.T) {
 	line, err := DryRun(s, serving(10, 8, 2), 1)
 	require.NoError(t, err)
 	var b bytes.Buffer
-	b.WriteString(s.Grid())
-	for _, width := range []int{220, 60, 1} {
-		require.NoError(t, line.Draw(&b, width))
+	require.NoError(t, s.WriteGrid(&b))
+	for _, columns := range []int{220, 80, 1} {
+		require.NoError(t, line.Draw(&b, columns))
 	}
 	golden(t, "pingpong-2-3.drawing", b.String())
 }
@@ -288,8 +325,56 @@ func TestDrawPrintsWriteErrors(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorContains(t, line.Draw(full{}, 10), "drawing timeline pingpong: disk full")
 	require.ErrorContains(t, line.WriteChromeTrace(full{}), "writing the trace of pingpong: disk full")
+	require.ErrorContains(t, read(t, "pingpong-1-1.txt").WriteGrid(full{}), "writing the grid of pingpong: disk full")
+}
+
+// TestGridIsBounded: a grid has a cell for each rank and index, however short the
+// other lists are.
+func TestGridIsBounded(t *testing.T) {
+	s := &Schedule{Name: "x", Ranks: make([]Rank, 5000)}
+	s.Ranks[7].Actions = make([]Action, 1000)
+	require.ErrorContains(t, s.WriteGrid(full{}), "a grid of 1000 rows and 5000 ranks has 5000000 cells, at most 4194304")
 }
 
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, fmt.Errorf("disk full") }
+
+// FuzzProve: whatever a text says, it is proved or refused in time that its
+// length bounds, and what is proved can be timed, drawn, traced and split.
+func FuzzProve(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.txt")
+	require.NoError(f, err)
+	invalid, err := filepath.Glob("testdata/invalid/*.txt")
+	require.NoError(f, err)
+	for _, file := range append(files, invalid...) {
+		text, err := os.ReadFile(file)
+		require.NoError(f, err)
+		f.Add(string(text))
+	}
+	f.Add("schedule x\nlayers 65536\nmicro-batches 1073741823\nsteps 1073741823\nrank r owns A0-65535 H\n1:A0F0\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := Parse(text)
+		if err != nil {
+			return
+		}
+		if s.Validate() != nil {
+			return
+		}
+		line, err := DryRun(s, s.Durations(Times{3, 5, 7}), 2)
+		require.NoError(t, err)
+		require.NoError(t, line.Draw(io.Discard, 80))
+		require.NoError(t, line.WriteChromeTrace(io.Discard))
+		require.NoError(t, s.WriteGrid(io.Discard))
+		transfers, err := s.Transfers()
+		require.NoError(t, err)
+		count := 0
+		for range transfers {
+			count++
+		}
+		require.Equal(t, line.Transfers, count)
+		for r := range s.Ranks {
+			_, _, _ = s.Cycle(r) // an order that does not repeat is refused
+		}
+	})
+}

@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// stage is one part of one layer: what a rank owns, and where a row stops on
-// its way through the model.
+// stage is one part of one layer, or the head. A rank owns stages, and a row
+// passes through them in the order of the layers.
 type stage struct {
 	part  Part
 	layer int
@@ -36,12 +36,15 @@ func Layers(part Part, first, last int) Stages {
 	return Stages{Part: part, First: first, Last: last, Stride: 1}
 }
 
-// heads is the head, as a rank owns it.
+// heads is the head as an entry of [Rank.Owns].
 var heads = Stages{Part: Head, Stride: 1}
 
-func (o Stages) has(st stage) bool {
-	return st.part == o.Part && st.layer >= o.First && st.layer <= o.Last &&
-		(st.layer-o.First)%o.Stride == 0
+// count is the number of the stages; 0 where check refuses them.
+func (o Stages) count() int {
+	if o.Stride < 1 || o.Last < o.First {
+		return 0
+	}
+	return (o.Last-o.First)/o.Stride + 1
 }
 
 func (o Stages) String() string {
@@ -56,9 +59,11 @@ func (o Stages) String() string {
 	return text
 }
 
-// check refuses what does not print and parse back to itself.
+// check refuses stages that do not print and parse back to themselves.
 func (o Stages) check() error {
 	switch {
+	case find(parts, byte(o.Part)) < 0:
+		return fmt.Errorf("part %v, want one of %s", o.Part, letters(parts))
 	case o.Part == Head && o != heads:
 		return fmt.Errorf("the head has no layers, got %d to %d", o.First, o.Last)
 	case o.Stride < 1 || o.First == o.Last && o.Stride != 1:
@@ -88,7 +93,7 @@ func parseStages(word string) (Stages, error) {
 }
 
 func (p *scanner) stages() (Stages, error) {
-	part, err := p.letter("part", "AEH")
+	part, err := p.letter("part", parts)
 	if err != nil || Part(part) == Head {
 		return heads, err
 	}
@@ -102,16 +107,16 @@ func (p *scanner) stages() (Stages, error) {
 	return o, err
 }
 
-// span eats "3" or "3-5".
-func (p *scanner) span(what string) (first, last int, err error) {
-	if first, err = p.number(what); err != nil {
+// span eats "3" or "3-5"; field names the numbers in errors.
+func (p *scanner) span(field string) (first, last int, err error) {
+	if first, err = p.number(field); err != nil {
 		return 0, 0, err
 	}
 	if !p.eat('-') {
 		return first, first, nil
 	}
-	if last, err = p.number(what); err == nil && last <= first {
-		err = fmt.Errorf("%s %d to %d is not a span", what, first, last)
+	if last, err = p.number(field); err == nil && last <= first {
+		err = fmt.Errorf("%s %d to %d is not a span", field, first, last)
 	}
 	return first, last, err
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// textWidth is where lists of actions are broken.
+// textWidth is the longest line of actions that String prints.
 const textWidth = 76
 
 // String prints the schedule as a text file, which [Parse] reads:
@@ -67,9 +67,10 @@ func (r *Rank) print(b *strings.Builder) {
 	}
 }
 
-// Parse reads a schedule's text. Blank lines and what follows a # are ignored.
-// It checks the grammar and leaves the meaning to [Schedule.Validate]. What it
-// allocates is bounded by the text's length and MaxLayers. Errors name the line.
+// Parse reads a schedule's text. Blank lines and text behind a # are ignored.
+// Parse checks the grammar and leaves the meaning to [Schedule.Validate]. The
+// memory that it takes is bounded by the text's length and MaxLayers. Errors name
+// the line.
 func Parse(text string) (*Schedule, error) {
 	p := parser{s: &Schedule{}}
 	for i, line := range strings.Split(text, "\n") {
@@ -91,9 +92,10 @@ func Parse(text string) (*Schedule, error) {
 	return p.s, nil
 }
 
-// MaxLayers bounds the layers of a parsed schedule.
+// MaxLayers bounds the layers of a schedule.
 const MaxLayers = 1 << 16
 
+// parser makes a schedule from lines; seen are the headers that it has read.
 type parser struct {
 	s    *Schedule
 	seen []string
@@ -117,30 +119,22 @@ func (p *parser) line(words []string) error {
 }
 
 func (p *parser) header(key string, values []string) error {
-	if key == "sparse" {
+	to, known := map[string]*int{
+		"schedule": nil, "sparse": nil,
+		"layers": &p.s.Layers, "micro-batches": &p.s.MicroBatches, "steps": &p.s.Steps, "max-live": &p.s.MaxLive,
+	}[key]
+	switch {
+	case !known:
+		return fmt.Errorf("%q is no header: want schedule, layers, sparse, micro-batches, steps, max-live or rank", key)
+	case key == "sparse":
 		return p.sparse(values)
-	}
-	if len(values) != 1 {
+	case len(values) != 1:
 		return fmt.Errorf("%q wants one value, got %d", key, len(values))
-	}
-	switch key {
-	case "schedule":
+	case key == "schedule":
 		p.s.Name = values[0]
 		return nil
-	case "layers":
-		return p.layers(values[0])
-	case "micro-batches":
-		return number(key, values[0], &p.s.MicroBatches)
-	case "steps":
-		return number(key, values[0], &p.s.Steps)
-	case "max-live":
-		return number(key, values[0], &p.s.MaxLive)
 	}
-	return fmt.Errorf("%q is no header: want schedule, layers, sparse, micro-batches, steps, max-live or rank", key)
-}
-
-func (p *parser) layers(value string) error {
-	if err := number("layers", value, &p.s.Layers); err != nil {
+	if err := number(key, values[0], to); err != nil {
 		return err
 	}
 	if p.s.Layers > MaxLayers {
@@ -149,6 +143,7 @@ func (p *parser) layers(value string) error {
 	return nil
 }
 
+// number reads the value of a header; to is where it goes.
 func number(key, value string, to *int) (err error) {
 	sc := scanner{rest: value}
 	if *to, err = sc.number(key); err == nil && sc.rest != "" {
@@ -182,7 +177,7 @@ func (p *parser) sparse(runs []string) error {
 	return nil
 }
 
-// rank reads what follows the word rank: NAME owns STAGES…
+// rank reads the words behind "rank": NAME owns STAGES…
 func (p *parser) rank(words []string) error {
 	if len(words) < 2 || words[1] != "owns" {
 		return fmt.Errorf("want \"rank NAME owns STAGES…\"")

@@ -88,6 +88,14 @@ func (c *count) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// or is the number, or what stands for a flag that is not given.
+func (c count) or(otherwise int) int {
+	if c == 0 {
+		return otherwise
+	}
+	return int(c)
+}
+
 // duration is a time of 0 or more. What 0 means, a flag's help says.
 type duration time.Duration
 

@@ -25,6 +25,7 @@ type cli struct {
 	Tokenize TokenizeCmd `cmd:"" help:"Turn standard input into token ids, and back."`
 	Certs    CertsCmd    `cmd:"" help:"Make the certificates by which the members of a cluster know each other."`
 	Bench    BenchCmd    `cmd:"" help:"Measure this machine, and Tandem on it."`
+	Schedule ScheduleCmd `cmd:"" help:"Make, read, prove and draw schedules: which rank computes what, and in which order."`
 	HelpOf   HelpCmd     `cmd:"" name:"help" help:"Show what a command does."`
 	Print    VersionCmd  `cmd:"" name:"version" help:"Print the version."`
 

@@ -4,4 +4,4 @@
 // as a table of metrics, writes it, and only tests import this package.
 package docs
 
-//go:generate go test -C ../.. ./api ./cmd/tandem ./telemetry -run ^TestPage -update
+//go:generate go test -C ../.. ./api ./cmd/tandem ./schedule ./telemetry -run ^TestPage -update

@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/schedule"
+	"github.com/tandem-moe/tandem/schedule/interpret"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/batch"
 	"github.com/tandem-moe/tandem/serve/kvcache"
@@ -64,7 +65,7 @@ type Node struct {
 	attention *layer.Attention
 	batcher   *batch.Batcher
 	pages     *kvcache.Cache
-	cycle     []schedule.Action
+	walk      *interpret.Walk
 	batches   []*microBatch
 	sequences map[uint64]*sequence
 	head      head
@@ -75,7 +76,7 @@ type Node struct {
 	patience  patience
 	turn      node.Turn
 	stats     *node.Recorder
-	moves     atomic.Uint64 // rises with whatever the loop does
+	handled   atomic.Uint64 // completions
 	blocked   atomic.Int32  // the micro-batch that the loop waits for and 1, or 0
 
 	mu    sync.Mutex
@@ -93,14 +94,14 @@ type command struct {
 
 // New makes a node over loaded weights and an empty cache.
 func New(cfg Config) (*Node, error) {
-	cycle, err := attentionCycle(cfg.Spec, cfg.MicroBatches)
+	walk, err := newWalk(cfg.Spec, cfg.Placement.Nodes, cfg.MicroBatches)
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{
 		cfg:       cfg,
 		attention: layer.NewAttention(cfg.Device, cfg.Spec, cfg.Weights, cfg.Cache),
-		cycle:     cycle,
+		walk:      walk,
 		sequences: map[uint64]*sequence{},
 		stats:     node.NewRecorder(),
 		turn:      node.Turn{Pool: cfg.Busy},
@@ -124,21 +125,6 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.count()
 	return n, nil
-}
-
-// attentionCycle is what an attention node repeats: the second step of its
-// ping-pong schedule, each micro-batch's head of the step before included.
-func attentionCycle(spec *model.Spec, microBatches int) ([]schedule.Action, error) {
-	s, err := schedule.PingPong(schedule.Serving{
-		Attention: 1, Experts: 1, Layers: len(spec.Layers), MicroBatches: microBatches, Steps: 2,
-		Sparse: func(l int) bool { return spec.Layers[l].Sparse },
-	})
-	if err != nil {
-		return nil, err
-	}
-	actions := s.Ranks[0].Actions
-	first := slices.IndexFunc(actions, func(a schedule.Action) bool { return a.Part == schedule.Head })
-	return actions[first : len(actions)-microBatches], nil
 }
 
 // allocate makes room for the micro-batches and the head.
@@ -266,17 +252,15 @@ func stopping(ctx context.Context) string {
 	return "the attention node is stopping"
 }
 
-// serve goes round the cycle while there is work, and waits while there is none.
-// It ends with an error.
+// serve walks through the node's actions while there is work, and waits between
+// two passes while there is none. It ends with an error.
 func (n *Node) serve(ctx context.Context) error {
 	for {
 		if err := n.rest(ctx); err != nil {
 			return err
 		}
-		for _, action := range n.cycle {
-			if err := n.perform(ctx, action); err != nil {
-				return fmt.Errorf("%v of step %d: %w", action.At(0), n.step, err)
-			}
+		if err := n.walk.Pass(ctx, n.perform); err != nil {
+			return err
 		}
 	}
 }
@@ -373,30 +357,6 @@ func (n *Node) inFlight() uint64 {
 		}
 	}
 	return set
-}
-
-// perform does one action of the schedule, for a micro-batch that is in a step.
-func (n *Node) perform(ctx context.Context, a schedule.Action) error {
-	n.moves.Add(1)
-	b := n.batches[a.MicroBatch]
-	switch {
-	case a.Part == schedule.Head:
-		if !b.active {
-			return nil
-		}
-		return n.finish(ctx, a.MicroBatch)
-	case a.Layer == 0:
-		if started, err := n.start(ctx, a.MicroBatch); !started {
-			return err
-		}
-	case !b.active:
-		return nil
-	default:
-		if err := n.collect(ctx, b); err != nil {
-			return err
-		}
-	}
-	return n.forward(ctx, a)
 }
 
 // forward computes the attention part of a layer and sends its rows to the
@@ -509,7 +469,7 @@ func (n *Node) poll(ctx context.Context, b *microBatch) (m2n.Completion, error) 
 
 // handle takes a completion of any micro-batch.
 func (n *Node) handle(ctx context.Context, c m2n.Completion) error {
-	n.moves.Add(1)
+	n.handled.Add(1)
 	switch c.Kind {
 	case m2n.Sent:
 		for _, b := range n.batches {
@@ -578,7 +538,7 @@ func (n *Node) Progress() (steps uint64, awaited []string) {
 			}
 		}
 	}
-	return n.moves.Load(), awaited
+	return n.walk.Performed() + n.handled.Load(), awaited
 }
 
 // Stats tells what the node has done. Requests that came during a step wait.
