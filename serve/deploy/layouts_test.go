@@ -104,7 +104,7 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 	pages := max(l.pages, (longest+l.pageTokens-1)/l.pageTokens)
 	o.KVMemory = deploy.CacheBytes(m, l.pageTokens) * int64(pages*l.attention)
 	next := 0
-	o.Device = func(_ string, pool *kernel.Pool) (kernel.Device, error) {
+	o.Device = func(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
 		i := next % len(l.isas)
 		next++
 		dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: l.isas[i], Threads: l.threads[i], Pool: pool})

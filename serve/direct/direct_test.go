@@ -79,10 +79,10 @@ func (d *fixture) logits(t testing.TB, ids []int32, pos int) []float32 {
 	}
 	seqs := []kernel.Sequence{{Rows: len(ids), Pos: pos, Pages: d.pages}}
 	require.NoError(t, d.Forward(t.Context(), ids, positions, seqs))
-	out, err := d.dev.Alloc(kernel.F32, len(ids)*d.spec.Vocabulary)
+	out, err := d.dev.Alloc(kernel.DeviceMemory, kernel.F32, len(ids)*d.spec.Vocabulary)
 	require.NoError(t, err)
 	defer d.dev.Free(out)
-	lse, err := d.dev.Alloc(kernel.F32, len(ids))
+	lse, err := d.dev.Alloc(kernel.DeviceMemory, kernel.F32, len(ids))
 	require.NoError(t, err)
 	defer d.dev.Free(lse)
 	d.Head(kernel.MatOf(out, len(ids), d.spec.Vocabulary), kernel.MatOf(lse, len(ids), 1), rows)
@@ -133,8 +133,8 @@ func TestAgreesWithHuggingFace(t *testing.T) {
 
 // compareHidden compares each layer's output; the last one is compared through
 // the logits, since the reference has it after the final norm.
-func compareHidden(t *testing.T, d *fixture, ref *oracle.Reference) func(int, *layer.Rows) {
-	return func(l int, r *layer.Rows) {
+func compareHidden(t *testing.T, d *fixture, ref *oracle.Reference) func(int, *layer.Activations) {
+	return func(l int, r *layer.Activations) {
 		if l+1 == len(d.spec.Layers) {
 			return
 		}
