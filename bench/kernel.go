@@ -71,9 +71,9 @@ func Kernel(ctx context.Context, o KernelOptions) ([]Row, error) {
 			c.measure(roof)
 		}
 	}
-	rows := rooflineRows(dev.Name(), roofs)
+	rows := rooflineRows(dev.Properties().Name, roofs)
 	for _, c := range cases {
-		rows = append(rows, c.row(dev.Name()))
+		rows = append(rows, c.row(dev.Properties().Name))
 	}
 	return rows, nil
 }

@@ -45,7 +45,7 @@ func (s *setup) fail(err error) {
 
 // buffer is n elements, random where they are floats.
 func (s *setup) buffer(t kernel.DType, n int) kernel.Buffer {
-	b, err := s.dev.Alloc(t, n)
+	b, err := s.dev.Alloc(kernel.DeviceMemory, t, n)
 	if err != nil {
 		s.fail(err)
 		return nil
@@ -69,7 +69,7 @@ func (s *setup) coded(f kernel.RowFormat, rows, cols int) kernel.CodedMat {
 // weights are as many matrices as fill the memory, at least one and at most
 // limit.
 func (s *setup) weights(t kernel.DType, out, in, limit int) (ws []kernel.Weight) {
-	n := min(max(s.memory/(out*in*t.Size()), 1), limit)
+	n := min(max(s.memory/t.Bytes(out*in), 1), limit)
 	data := randomElements(t, out*in)
 	for range n {
 		w, err := s.dev.Pack(kernel.HostMatrix{DType: t, Out: out, In: in, Data: data})
@@ -97,7 +97,7 @@ func randomElements(t kernel.DType, n int) []byte {
 			page = binary.LittleEndian.AppendUint32(page, x&0x807fffff|0x3f000000)
 		}
 	}
-	data := make([]byte, n*t.Size())
+	data := make([]byte, t.Bytes(n))
 	for at := 0; at < len(data); at += len(page) {
 		copy(data[at:], page)
 	}
@@ -139,7 +139,7 @@ func linearCase(s *setup, t kernel.DType, rows int) *kernelCase {
 	dst, src, ws := s.mat(rows, hidden), s.mat(rows, hidden), s.weights(t, hidden, hidden, 1<<20)
 	return &kernelCase{
 		name:  fmt.Sprintf("Linear %v, %d × %d × %d", t, rows, hidden, hidden),
-		flops: float64(2 * rows * hidden * hidden), bytes: float64(hidden * hidden * t.Size()), calls: len(ws),
+		flops: float64(2 * rows * hidden * hidden), bytes: float64(t.Bytes(hidden * hidden)), calls: len(ws),
 		run: func(call int) { s.dev.Linear(dst, src, ws[call], nil) },
 	}
 }
@@ -156,8 +156,8 @@ func groupedCase(s *setup, t kernel.DType, rows int) *kernelCase {
 	n := float64(len(ws) * hidden * hidden)
 	return &kernelCase{
 		name:  fmt.Sprintf("GroupedLinear %v, %d experts of %d rows", t, len(ws), rows),
-		flops: 2 * float64(rows) * n, bytes: n * float64(t.Size()), calls: 1,
-		run: func(int) { s.dev.GroupedLinear(dst, src, ws, offsets) },
+		flops: 2 * float64(rows) * n, bytes: n * float64(t.Bytes(1)), calls: 1,
+		run: func(int) { s.dev.GroupedLinear(dst, src, ws, nil, offsets) },
 	}
 }
 
@@ -167,7 +167,7 @@ func cache(s *setup, sequences, context, rows int) (kernel.KV, []kernel.Sequence
 	const pageTokens = 64
 	pages := context / pageTokens
 	n := sequences * context * kvHeads * headDim
-	c := kernel.KV{K: s.buffer(kernel.F32, n), V: s.buffer(kernel.F32, n), PageTokens: pageTokens, KVHeads: kvHeads, HeadDim: headDim}
+	c := kernel.KV{K: s.buffer(kernel.F32, n), V: s.buffer(kernel.F32, n), PageTokens: pageTokens, Heads: kvHeads, KeyDim: headDim, ValueDim: headDim}
 	order := rand.New(rand.NewPCG(3, 4)).Perm(sequences * pages)
 	seqs := make([]kernel.Sequence, sequences)
 	for i := range seqs {
@@ -234,7 +234,7 @@ func rowCases(s *setup) []*kernelCase {
 	}
 	return []*kernelCase{
 		row("RMSNorm", 2, func() { s.dev.RMSNorm(b, a, w, 1, 1e-6) }),
-		row("RoPE", 1, func() { s.dev.RoPE(b, headDim, rope, pos) }),
+		row("RoPE", 1, func() { s.dev.RoPE(b, rope, kernel.RopeParams{HeadDim: headDim}, pos) }),
 		row("SwiGLU", 1.5, func() { s.dev.SwiGLU(half, a) }),
 		row("Add", 2, func() { s.dev.Add(b, b, a) }),
 		row("Combine, 1 part", 2, func() { s.dev.Combine(b, b, a, list, offsets) }),

@@ -21,7 +21,7 @@ type plain struct {
 	vocabulary  int
 	rows        int // of a step at most
 	pages       int // of a sequence
-	logits, lse kernel.Buffer
+	logits, lse kernel.Mirror
 	sampler     sample.Sampler
 }
 
@@ -35,10 +35,10 @@ func newPlain(m *deploy.Model, w *deploy.Weights, dev kernel.Device, sequences, 
 	if d.Model, err = deploy.NewDirect(m, w, dev, d.cache, rows); err != nil {
 		return nil, err
 	}
-	if d.logits, err = dev.Alloc(kernel.F32, sequences*d.vocabulary); err != nil {
+	if d.logits, err = kernel.NewMirror(dev, kernel.F32, sequences*d.vocabulary); err != nil {
 		return nil, fmt.Errorf("logits of %d sequences: %w", sequences, err)
 	}
-	d.lse, err = dev.Alloc(kernel.F32, sequences)
+	d.lse, err = kernel.NewMirror(dev, kernel.F32, sequences)
 	return d, err
 }
 
@@ -46,8 +46,8 @@ func newPlain(m *deploy.Model, w *deploy.Weights, dev kernel.Device, sequences, 
 func (d *plain) free() {
 	d.Free()
 	d.cache.Free(d.dev)
-	d.dev.Free(d.logits)
-	d.dev.Free(d.lse)
+	d.logits.Free(d.dev)
+	d.lse.Free(d.dev)
 }
 
 // plainSequence is a sequence of the baseline.
@@ -147,7 +147,8 @@ func (d *plain) compute(ctx context.Context, s *plainStep) error {
 		return err
 	}
 	if n := len(s.wanted); n > 0 {
-		d.Head(kernel.MatOf(d.logits, n, d.vocabulary), kernel.MatOf(d.lse, n, 1), s.wanted)
+		d.Head(kernel.MatOf(d.logits.Buffer, n, d.vocabulary), kernel.MatOf(d.lse.Buffer, n, 1), s.wanted)
+		d.logits.Fetch(d.dev, n*d.vocabulary)
 	}
 	return d.dev.Record().Wait(ctx)
 }
@@ -156,7 +157,7 @@ func (d *plain) compute(ctx context.Context, s *plainStep) error {
 // the last one is chosen, as those of the engine do.
 func (d *plain) choose(t *trace, seqs []plainSequence, s *plainStep, output int, start time.Time) error {
 	chain := sample.Params{}.Chain()
-	logits := kernel.Float32s(d.logits)
+	logits := kernel.Float32s(d.logits.Host())
 	for row, i := range s.of {
 		q := &seqs[i]
 		token, err := d.sampler.Sample(logits[row*d.vocabulary:(row+1)*d.vocabulary], &chain, &q.counter)

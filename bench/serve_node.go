@@ -85,7 +85,7 @@ func (s *nodeSpec) options(o *observed) (deploy.NodeOptions, error) {
 		Options: deploy.Options{
 			Threads: s.Threads, KVMemory: s.KVMemory, MaxNumSeqs: s.MaxNumSeqs, PageTokens: s.PageTokens,
 			Transport: s.Transport, PeerTimeout: peerTimeout, Observe: o.observe,
-			Device: func(_ string, pool *kernel.Pool) (kernel.Device, error) {
+			Device: func(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
 				dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: isa, Pool: pool, Threads: s.Threads})
 				if err != nil || s.Role != cluster.Attention {
 					return dev, err

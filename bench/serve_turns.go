@@ -45,7 +45,7 @@ func (o *ServeOptions) start(ctx context.Context, w *deploy.Weights, attention, 
 	n := &localNodes{observed: &observed{}}
 	options := o.deployment(attention, sequences)
 	options.Observe = n.observe
-	options.Device = func(node string, pool *kernel.Pool) (kernel.Device, error) {
+	options.Device = func(node string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
 		dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: o.ISA, Pool: pool, Threads: o.Threads})
 		if err != nil || !strings.HasPrefix(node, "attention-") {
 			return dev, err

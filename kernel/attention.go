@@ -23,20 +23,24 @@ import (
 //	L' = fma(l, g, L·f), A' = fma(a, g, A·f)
 //
 // The result is A/L. So neither pages nor chunks nor threads nor other rows
-// change it. Keys that a row does not see are not read into it.
+// change it. Keys that a row does not see are not read into it. With a sink s the
+// state before the first span is (s, 1, 0), and the first span is merged into it.
 //
 // Where results of spans are reduced apart from each other, and by whom, is the
 // plan's (attention_plan.go); the arithmetic of a span is in attention_span.go.
-// An attention sink would be a first state (sink, 1, 0).
 func (c *CPU) Attention(dst, q Mat, kv KV, seqs []Sequence, p AttentionParams) {
 	a := &c.attention
 	a.isa, a.seqs, a.params = c.isa, seqs, p
 	a.dst, a.q, a.cache = view(dst), view(q), viewKV(kv)
+	if p.Sinks != nil {
+		a.sinks = f32s(p.Sinks)
+		mustEqual("attention", "sinks", len(a.sinks), p.Heads)
+	}
 	a.check()
 	a.plan(c.threads)
 	c.parallel(len(a.pieces), a.grain(), a.runPieces)
 	c.parallel(len(a.cuts), 1, a.mergeCuts)
-	a.seqs, a.dst, a.q, a.cache = nil, matrix{}, matrix{}, cacheView{}
+	a.seqs, a.dst, a.q, a.cache, a.sinks = nil, matrix{}, matrix{}, cacheView{}, nil
 }
 
 // attention is one operation, and the memory that the next one uses again.
@@ -46,6 +50,7 @@ type attention struct {
 	cache  cacheView
 	seqs   []Sequence
 	params AttentionParams
+	sinks  []float32 // by query head; nil where there are none
 
 	tiles    []queryTile
 	pieces   []piece

@@ -36,14 +36,14 @@ func (b attentionBench) bytes() float64 {
 func (b attentionBench) run(t *testing.B, isa ISA, threads int) {
 	c := newDevice(t, isa, threads)
 	perSequence := (b.context + b.pageTokens - 1) / b.pageTokens
-	kv := newKV(t, c, b.sequences*perSequence, b.pageTokens, b.kvHeads, b.dim)
+	kv := newKV(t, c, b.sequences*perSequence, KV{PageTokens: b.pageTokens, Heads: b.kvHeads, KeyDim: b.dim, ValueDim: b.dim})
 	fill(kv.K)
 	fill(kv.V)
 	rows := b.sequences * b.rows
-	q, err := c.Alloc(F32, rows*b.heads*b.dim)
+	q, err := c.Alloc(DeviceMemory, F32, rows*b.heads*b.dim)
 	require.NoError(t, err)
 	fill(q)
-	dst, err := c.Alloc(F32, rows*b.heads*b.dim)
+	dst, err := c.Alloc(DeviceMemory, F32, rows*b.heads*b.dim)
 	require.NoError(t, err)
 	var seqs []Sequence
 	for i := range b.sequences {
@@ -103,7 +103,7 @@ func eachSetup(b *testing.B, run func(b *testing.B, isa ISA, threads int)) {
 func BenchmarkRead(b *testing.B) {
 	eachSetup(b, func(b *testing.B, isa ISA, threads int) {
 		c := newDevice(b, isa, threads)
-		buf, err := c.Alloc(F32, 64<<20)
+		buf, err := c.Alloc(DeviceMemory, F32, 64<<20)
 		require.NoError(b, err)
 		defer c.Free(buf)
 		fill(buf)

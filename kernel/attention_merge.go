@@ -67,10 +67,15 @@ func (w *spanWorker) merge(span int, state, part partial) {
 			continue
 		}
 		for i := r * heads; i < (r+1)*heads; i++ {
-			if first {
+			switch {
+			case !first:
+				state.mergeRow(w.isa, i, part)
+			case w.sinks == nil:
 				state.max[i], state.sum[i] = part.max[i], part.sum[i]
 				copy(state.row(i), part.row(i))
-			} else {
+			default:
+				state.max[i], state.sum[i] = w.sinks[w.column(i)], 1
+				clear(state.row(i))
 				state.mergeRow(w.isa, i, part)
 			}
 		}

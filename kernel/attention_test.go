@@ -13,42 +13,70 @@ import (
 
 // attentionCase is a batch of sequences with everything that their rows may see.
 type attentionCase struct {
-	heads, kvHeads, dim int
-	window              int
-	scale               float32
-	seqs                []sequenceCase
+	heads, kvHeads int
+	dim, valueDim  int
+	window         int
+	scale          float32
+	sinks          []float32 // by head, or nil
+	seqs           []sequenceCase
 }
 
 // sequenceCase is a sequence of which the batch holds the last rows.
 type sequenceCase struct {
 	rows    int
 	keys    [][]float32 // of each position, kvHeads·dim
-	values  [][]float32
+	values  [][]float32 // kvHeads·valueDim
 	queries [][]float32 // of the last rows, heads·dim
 }
 
 func (s *sequenceCase) pos() int { return len(s.keys) - s.rows }
 
-// randomAttention draws a case. Lengths lie about the ends of spans.
+// randomAttention draws a case whose keys and values are of one width, without
+// sinks.
 func randomAttention(r *rand.Rand, maxLength int) attentionCase {
-	pick := func(of ...int) int { return of[r.IntN(len(of))] }
-	c := attentionCase{
-		kvHeads: pick(1, 2, 3), dim: pick(2, 6, 16, 20, 24, 32, 64, 80, 96, 128),
-		window: pick(0, 0, 0, 1, 5, 100, 256, 300), scale: r.Float32(),
+	c := randomHeads(r)
+	c.addSequences(r, maxLength)
+	return c
+}
+
+// variedAttention draws a case whose values are of a width of their own, with sinks
+// or without, far below and far above the scores some of them.
+func variedAttention(r *rand.Rand, maxLength int) attentionCase {
+	c := randomHeads(r)
+	c.valueDim = 1 + r.IntN(100)
+	if r.IntN(3) > 0 {
+		c.sinks = randomFloats(r, c.heads, false)
+		c.sinks[0] *= 40
 	}
-	c.heads = c.kvHeads * pick(1, 2, 3, 4, 5, 7, 8, 12, 13)
+	c.addSequences(r, maxLength)
+	return c
+}
+
+func pick(r *rand.Rand, of ...int) int { return of[r.IntN(len(of))] }
+
+func randomHeads(r *rand.Rand) attentionCase {
+	c := attentionCase{
+		kvHeads: pick(r, 1, 2, 3), dim: pick(r, 2, 6, 16, 20, 24, 32, 64, 80, 96, 128),
+		window: pick(r, 0, 0, 0, 1, 5, 100, 256, 300), scale: r.Float32(),
+	}
+	c.valueDim = c.dim
+	c.heads = c.kvHeads * pick(r, 1, 2, 3, 4, 5, 7, 8, 12, 13)
+	return c
+}
+
+// addSequences draws sequences whose lengths lie about the ends of spans.
+func (c *attentionCase) addSequences(r *rand.Rand, maxLength int) {
 	for range 1 + r.IntN(3) {
 		length := 1 + r.IntN(maxLength)
-		c.addSequence(r, length, 1+r.IntN(min(length, pick(1, 1, 4, 40))))
+		c.addSequence(r, length, 1+r.IntN(min(length, pick(r, 1, 1, 4, 40))))
 	}
-	return c
 }
 
 func (c *attentionCase) addSequence(r *rand.Rand, length, rows int) {
 	s := sequenceCase{rows: rows}
 	for range length {
 		s.keys = append(s.keys, randomFloats(r, c.kvHeads*c.dim, false))
-		s.values = append(s.values, randomFloats(r, c.kvHeads*c.dim, false))
+		s.values = append(s.values, randomFloats(r, c.kvHeads*c.valueDim, false))
 	}
 	for range rows {
 		s.queries = append(s.queries, randomFloats(r, c.heads*c.dim, false))
@@ -61,7 +89,7 @@ func (c *attentionCase) want() (rows []float32) {
 	for _, s := range c.seqs {
 		for i, q := range s.queries {
 			for h := range c.heads {
-				rows = append(rows, c.attend(&s, q[h*c.dim:(h+1)*c.dim], h*c.kvHeads/c.heads, s.pos()+i)...)
+				rows = append(rows, c.attend(&s, q[h*c.dim:(h+1)*c.dim], h, s.pos()+i)...)
 			}
 		}
 	}
@@ -70,15 +98,21 @@ func (c *attentionCase) want() (rows []float32) {
 
 // attend is attention as kernel.Attention defines it: one query, one step after
 // the other.
-func (c *attentionCase) attend(s *sequenceCase, q []float32, kvHead, pos int) []float32 {
-	lo := 0
+func (c *attentionCase) attend(s *sequenceCase, q []float32, queryHead, pos int) []float32 {
+	kvHead, lo := queryHead*c.kvHeads/c.heads, 0
 	if c.window > 0 {
 		lo = max(0, pos-c.window+1)
 	}
-	head := func(row []float32) []float32 { return row[kvHead*c.dim : (kvHead+1)*c.dim] }
+	head := func(row []float32) []float32 {
+		dim := len(row) / c.kvHeads
+		return row[kvHead*dim : (kvHead+1)*dim]
+	}
 	var M, L float32
-	A := make([]float32, c.dim)
-	started := false
+	A := make([]float32, c.valueDim)
+	started := c.sinks != nil
+	if started {
+		M, L = c.sinks[queryHead], 1
+	}
 	for span := 0; span <= pos; span += Span {
 		from, to := max(lo, span), min(pos+1, span+Span)
 		if from >= to {
@@ -97,7 +131,7 @@ func (c *attentionCase) attend(s *sequenceCase, q []float32, kvHead, pos int) []
 			}
 		}
 		var tree lanes
-		a := make([]float32, c.dim)
+		a := make([]float32, c.valueDim)
 		for j := from; j < to; j++ {
 			p := detmath.Exp32(scores[j] - m)
 			tree[j%Lanes] += p
@@ -163,35 +197,38 @@ func (a *attentionCase) store(t testing.TB, c *CPU, r *rand.Rand, l layout) *cac
 		}
 		k.pages = append(k.pages, pages)
 	}
-	k.kv = newKV(t, c, total, l.pageTokens, a.kvHeads, a.dim)
+	k.kv = newKV(t, c, total, KV{PageTokens: l.pageTokens, Heads: a.kvHeads, KeyDim: a.dim, ValueDim: a.valueDim})
 	for i, s := range a.seqs {
 		k.storeRows(t, i, 0, s.pos())
 	}
 	return k
 }
 
-// newKV is a cache that starts somewhere in its buffers and is full of NaN.
-func newKV(t testing.TB, c *CPU, pages, pageTokens, kvHeads, dim int) KV {
+// newKV is memory for the pages of a cache of the given shape, which starts somewhere
+// in its buffers and is full of NaN.
+func newKV(t testing.TB, c *CPU, pages int, kv KV) KV {
 	t.Helper()
-	const before = 48
-	n := before + pages*pageTokens*kvHeads*dim
-	k, err := c.Alloc(F32, n)
-	require.NoError(t, err)
-	v, err := c.Alloc(F32, n)
-	require.NoError(t, err)
-	t.Cleanup(func() { c.Free(k); c.Free(v) })
-	for i := range n {
-		f32s(k)[i], f32s(v)[i] = float32(math.NaN()), float32(math.NaN())
+	kv.KeyOff, kv.ValueOff = 48, 32
+	nan := func(n int) Buffer {
+		b, err := c.Alloc(DeviceMemory, F32, n)
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Free(b) })
+		for i := range f32s(b) {
+			f32s(b)[i] = float32(math.NaN())
+		}
+		return b
 	}
-	return KV{K: k, V: v, Off: before, PageTokens: pageTokens, KVHeads: kvHeads, HeadDim: dim}
+	tokens := pages * kv.PageTokens * kv.Heads
+	kv.K, kv.V = nan(kv.KeyOff+tokens*kv.KeyDim), nan(kv.ValueOff+tokens*kv.ValueDim)
+	return kv
 }
 
 // storeRows stores positions lo to hi of a sequence.
 func (k *cached) storeRows(t testing.TB, seq, lo, hi int) {
 	t.Helper()
 	s := &k.seqs[seq]
-	cols := k.kvHeads * k.dim
-	keys, values := upload(t, k.c, hi-lo, cols, concat(s.keys[lo:hi])), upload(t, k.c, hi-lo, cols, concat(s.values[lo:hi]))
+	keys := upload(t, k.c, hi-lo, k.kvHeads*k.dim, concat(s.keys[lo:hi]))
+	values := upload(t, k.c, hi-lo, k.kvHeads*k.valueDim, concat(s.values[lo:hi]))
 	k.c.StoreKV(k.kv, keys, values, []Sequence{{Rows: hi - lo, Pos: lo, Pages: k.pages[seq]}})
 }
 
@@ -240,7 +277,12 @@ func (k *cached) run(t testing.TB, which []int, chunk int, results [][]float32) 
 	if chunk == 0 {
 		chunk = math.MaxInt
 	}
-	cols := k.heads * k.dim
+	p := AttentionParams{Heads: k.heads, Scale: k.scale, Window: k.window}
+	if k.sinks != nil {
+		sinks, err := k.c.Vector(F32, narrow(F32, k.sinks))
+		require.NoError(t, err)
+		p.Sinks = sinks
+	}
 	for done := 0; ; {
 		seqs, queries, rows := k.batch(which, done, chunk)
 		if rows == 0 {
@@ -252,8 +294,9 @@ func (k *cached) run(t testing.TB, which []int, chunk int, results [][]float32) 
 			k.storeRows(t, seq, s.Pos, s.Pos+s.Rows)
 			most = max(most, seqs[i].Rows)
 		}
-		dst, q := upload(t, k.c, rows, cols, make([]float32, rows*cols)), upload(t, k.c, rows, cols, queries)
-		k.c.Attention(dst, q, k.kv, seqs, AttentionParams{Heads: k.heads, Scale: k.scale, Window: k.window})
+		q, cols := upload(t, k.c, rows, k.heads*k.dim, queries), k.heads*k.valueDim
+		dst := upload(t, k.c, rows, cols, make([]float32, rows*cols))
+		k.c.Attention(dst, q, k.kv, seqs, p)
 		for _, s := range seqs {
 			seq := k.sequenceOf(s)
 			results[seq] = append(results[seq], download(dst.RowRange(s.Row, s.Row+s.Rows))...)
@@ -274,16 +317,20 @@ func (k *cached) sequenceOf(s Sequence) int {
 // TestAttentionIsItsDefinition: whatever the instruction set, threads, page
 // size, chunks and neighbours, a row's bits are those of the definition.
 func TestAttentionIsItsDefinition(t *testing.T) {
-	for seed := range uint64(24) {
+	for seed := range uint64(36) {
 		r := newRand(t, seed)
-		a := randomAttention(r, 700)
+		draw := randomAttention
+		if seed >= 18 {
+			draw = variedAttention
+		}
+		a := draw(r, 700)
 		want := a.want()
 		for _, isa := range Available() {
 			l := randomLayout(r)
 			c := newDevice(t, isa, threadCounts[r.IntN(len(threadCounts))])
 			got := a.store(t, c, r, l).got(t, l)
-			requireSameBits(t, want, got, fmt.Sprintf("seed %d, %v, %+v, heads %d/%d of %d, window %d",
-				seed, isa, l, a.heads, a.kvHeads, a.dim, a.window))
+			requireSameBits(t, want, got, fmt.Sprintf("seed %d, %v, %+v, heads %d/%d of %d and %d, window %d, sinks %v",
+				seed, isa, l, a.heads, a.kvHeads, a.dim, a.valueDim, a.window, a.sinks))
 		}
 	}
 }
@@ -292,7 +339,7 @@ func TestAttentionIsItsDefinition(t *testing.T) {
 // threads.
 func TestAttentionOverAllThreads(t *testing.T) {
 	r := newRand(t, 1)
-	a := attentionCase{heads: 4, kvHeads: 1, dim: 16, scale: 0.25}
+	a := attentionCase{heads: 4, kvHeads: 1, dim: 16, valueDim: 24, scale: 0.25, sinks: []float32{3, -1, 30, 0}}
 	a.addSequence(r, 5000, 1)
 	a.addSequence(r, 30, 2)
 	a.addSequence(r, 2100, 7)
@@ -341,7 +388,7 @@ func TestAttentionPlanIsComplete(t *testing.T) {
 // does not reach earlier rows that are computed with them.
 func TestAttentionReadsNothingMasked(t *testing.T) {
 	r := newRand(t, 3)
-	a := attentionCase{heads: 2, kvHeads: 1, dim: 32, scale: 0.2, window: 20}
+	a := attentionCase{heads: 2, kvHeads: 1, dim: 32, valueDim: 32, scale: 0.2, window: 20}
 	a.addSequence(r, 270, 40)
 	inf := float32(math.Inf(1))
 	for _, j := range []int{210, 232, 257, 268} { // before the window of all rows, and of some
@@ -358,41 +405,51 @@ func TestAttentionReadsNothingMasked(t *testing.T) {
 
 // TestAttentionValues compares with softmax in float64.
 func TestAttentionValues(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(12) {
 		r := newRand(t, seed)
-		a := randomAttention(r, 400)
+		a := variedAttention(r, 400)
 		want := a.want()
 		for _, s := range a.seqs {
 			for i, q := range s.queries {
 				for h := range a.heads {
-					exact := a.exact(&s, q[h*a.dim:(h+1)*a.dim], h*a.kvHeads/a.heads, s.pos()+i)
+					exact := a.exact(&s, q[h*a.dim:(h+1)*a.dim], h, s.pos()+i)
 					for d, e := range exact {
 						require.InDelta(t, e, float64(want[d]), 2e-5)
 					}
-					want = want[a.dim:]
+					want = want[a.valueDim:]
 				}
 			}
 		}
 	}
 }
 
-// exact is attention in float64, the softmax over all keys at once.
-func (c *attentionCase) exact(s *sequenceCase, q []float32, kvHead, pos int) []float64 {
-	lo := 0
+// exact is attention in float64, the softmax over all keys, and the sink, at once.
+func (c *attentionCase) exact(s *sequenceCase, q []float32, queryHead, pos int) []float64 {
+	kvHead, lo := queryHead*c.kvHeads/c.heads, 0
 	if c.window > 0 {
 		lo = max(0, pos-c.window+1)
 	}
-	out := make([]float64, c.dim)
-	sum := 0.0
+	out := make([]float64, c.valueDim)
+	var scores []float64
+	top := math.Inf(-1)
 	for j := lo; j <= pos; j++ {
 		dot := 0.0
 		for d, x := range q {
 			dot += float64(x) * float64(s.keys[j][kvHead*c.dim+d])
 		}
-		p := math.Exp(dot * float64(c.scale))
+		scores = append(scores, dot*float64(c.scale))
+		top = max(top, dot*float64(c.scale))
+	}
+	sum := 0.0
+	if c.sinks != nil {
+		top = max(top, float64(c.sinks[queryHead]))
+		sum = math.Exp(float64(c.sinks[queryHead]) - top)
+	}
+	for i, score := range scores {
+		p := math.Exp(score - top)
 		sum += p
 		for d := range out {
-			out[d] += p * float64(s.values[j][kvHead*c.dim+d])
+			out[d] += p * float64(s.values[lo+i][kvHead*c.valueDim+d])
 		}
 	}
 	for d := range out {
@@ -403,7 +460,7 @@ func (c *attentionCase) exact(s *sequenceCase, q []float32, kvHead, pos int) []f
 
 func TestAttentionRefusesWrongShapes(t *testing.T) {
 	c := newDevice(t, Portable, 1)
-	kv := newKV(t, c, 4, 16, 2, 8)
+	kv := newKV(t, c, 4, KV{PageTokens: 16, Heads: 2, KeyDim: 8, ValueDim: 8})
 	q := upload(t, c, 3, 32, make([]float32, 96))
 	p := AttentionParams{Heads: 4, Scale: 1}
 	seqs := func(s Sequence) []Sequence { return []Sequence{s} }
@@ -418,6 +475,9 @@ func TestAttentionRefusesWrongShapes(t *testing.T) {
 		"page beyond":  func() { c.Attention(q, q, kv, seqs(Sequence{Rows: 3, Pages: []int32{4}}), p) },
 		"page size":    func() { k := kv; k.PageTokens = 48; c.Attention(q, q, k, seqs(ok), p) },
 		"store":        func() { c.StoreKV(kv, q, q, seqs(ok)) },
+		"value width":  func() { k := kv; k.ValueDim = 6; c.Attention(q, q, k, seqs(ok), p) },
+		"no values":    func() { k := kv; k.ValueDim = 0; c.Attention(q, q, k, seqs(ok), p) },
+		"sinks":        func() { c.Attention(q, q, kv, seqs(ok), AttentionParams{Heads: 4, Sinks: kv.K}) },
 	} {
 		require.Panics(t, run, name)
 	}

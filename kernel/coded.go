@@ -127,16 +127,13 @@ func viewCoded(m CodedMat) codedRows {
 	if m.Rows == 0 {
 		return codedRows{size: size}
 	}
-	h, ok := m.Buf.(*hostBuffer)
-	if !ok {
-		panic(fmt.Sprintf("kernel: a %T is not memory of the CPU device", m.Buf))
-	}
+	mem := bytesOf(m.Buf)
 	end := m.Off + m.Rows*size
-	if !m.Format.Known() || m.Off < 0 || m.Off%4 != 0 || m.Rows < 0 || m.Cols < 0 || end > len(h.mem.bytes) {
+	if !m.Format.Known() || m.Off < 0 || m.Off%4 != 0 || m.Rows < 0 || m.Cols < 0 || end > len(mem) {
 		panic(fmt.Sprintf("kernel: a view of %d rows of %d columns in %v at byte %d: the buffer has %d bytes",
-			m.Rows, m.Cols, m.Format, m.Off, len(h.mem.bytes)))
+			m.Rows, m.Cols, m.Format, m.Off, len(mem)))
 	}
-	return codedRows{data: h.mem.bytes[m.Off:end:end], size: size}
+	return codedRows{data: mem[m.Off:end:end], size: size}
 }
 
 // row is row r's bytes, aligned to 4.

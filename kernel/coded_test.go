@@ -171,7 +171,7 @@ func checkCoded(t *testing.T, dev *CPU, r *rand.Rand, f RowFormat, rows, cols in
 // newCoded is room for rows, dirty, somewhere in a buffer.
 func newCoded(t *testing.T, dev *CPU, f RowFormat, rows, cols int) CodedMat {
 	const before = 12
-	b, err := dev.Alloc(F32, (before+rows*f.Bytes(cols))/4)
+	b, err := dev.Alloc(DeviceMemory, F32, (before+rows*f.Bytes(cols))/4)
 	require.NoError(t, err)
 	for i := range b.Bytes() {
 		b.Bytes()[i] = 0xa5
@@ -257,7 +257,7 @@ func TestRowFormatBytes(t *testing.T) {
 
 func TestCodedRowsPanicOnShapesThatDisagree(t *testing.T) {
 	dev := newDevice(t, Auto, 1)
-	b, err := dev.Alloc(F32, 10)
+	b, err := dev.Alloc(DeviceMemory, F32, 10)
 	require.NoError(t, err)
 	m, coded := MatOf(b, 2, 3), CodedMatOf(b, RowInt8, 2, 3)
 	require.PanicsWithValue(t, "kernel: encode rows: rows of src 1, want 2", func() { dev.EncodeRows(coded, m, []int32{0}) })
@@ -293,11 +293,11 @@ func BenchmarkCodedRows(b *testing.B) {
 	for _, isa := range Available() {
 		dev := newDevice(b, isa, 1)
 		r := newRand(b, 25)
-		m, err := dev.Alloc(F32, rows*cols)
+		m, err := dev.Alloc(DeviceMemory, F32, rows*cols)
 		require.NoError(b, err)
 		copy(f32s(m), randomFloats(r, rows*cols, false))
 		for _, f := range rowFormats {
-			buf, err := dev.Alloc(F32, rows*f.Bytes(cols)/4)
+			buf, err := dev.Alloc(DeviceMemory, F32, rows*f.Bytes(cols)/4)
 			require.NoError(b, err)
 			coded, plain := CodedMatOf(buf, f, rows, cols), MatOf(m, rows, cols)
 			for name, run := range map[string]func(){

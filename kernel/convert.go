@@ -52,5 +52,15 @@ func widen(dst []float32, t DType, src []byte) {
 		for i := range dst {
 			dst[i] = widenF16(binary.LittleEndian.Uint16(src[2*i:]))
 		}
+	case F8E4M3:
+		for i := range dst {
+			dst[i] = widenE4M3(src[i])
+		}
+	case F4E2M1:
+		for i := range dst {
+			dst[i] = widenE2M1(src[i/2] >> (i % 2 * 4))
+		}
+	case Q8:
+		widenQ8(dst, src)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 	"unsafe"
 )
 
@@ -34,6 +35,7 @@ type CPU struct {
 	tiles   sync.Pool // of *tile
 
 	attention attention // kept for its memory
+	failure   error     // of an event that the device waited for
 }
 
 var _ Device = (*CPU)(nil)
@@ -59,12 +61,19 @@ func NewCPU(o CPUOptions) (*CPU, error) {
 	return c, nil
 }
 
-// Name describes the device: "cpu avx512, 2 threads".
-func (c *CPU) Name() string {
+// Properties describe the device, which is able to do everything. Its name tells the
+// instruction set and the threads: "cpu avx512, 2 threads".
+func (c *CPU) Properties() Properties {
+	name := fmt.Sprintf("cpu %v, %d threads", c.isa, c.threads)
 	if c.threads == 1 {
-		return fmt.Sprintf("cpu %v, 1 thread", c.isa)
+		name = fmt.Sprintf("cpu %v, 1 thread", c.isa)
 	}
-	return fmt.Sprintf("cpu %v, %d threads", c.isa, c.threads)
+	return Properties{
+		Name: name, Threads: c.threads,
+		Memory:       []MemoryProperties{{Kind: DeviceMemory}, {Kind: HostVisible}},
+		Matrices:     []DType{F32, F16, BF16, F8E4M3, F4E2M1, Q8},
+		Capabilities: AllCapabilities,
+	}
 }
 
 // ISA is the instruction set in use.
@@ -82,12 +91,17 @@ func (c *CPU) Close() error {
 	return nil
 }
 
-// Alloc returns n elements of zeroed memory, aligned to 64 bytes.
-func (c *CPU) Alloc(t DType, n int) (Buffer, error) {
-	if n < 0 || n > math.MaxInt/t.Size() {
+// Alloc returns n elements of zeroed memory, aligned to 64 bytes. Both kinds are the
+// host's memory. n is a whole number of t's blocks.
+func (c *CPU) Alloc(kind MemoryKind, t DType, n int) (Buffer, error) {
+	if kind > HostVisible || !t.Known() {
+		return nil, fmt.Errorf("allocate %d elements of %v in %v: there is no such memory or type", n, t, kind)
+	}
+	elements, bytes := t.Block()
+	if n < 0 || n%elements != 0 || n/elements > math.MaxInt/bytes {
 		return nil, fmt.Errorf("allocate %d elements of %v", n, t)
 	}
-	mem, err := c.memory.allocate(n * t.Size())
+	mem, err := c.memory.allocate(t.Bytes(n))
 	if err != nil {
 		return nil, fmt.Errorf("allocate %d elements of %v: %w", n, t, err)
 	}
@@ -96,10 +110,11 @@ func (c *CPU) Alloc(t DType, n int) (Buffer, error) {
 
 // Adopt makes a buffer of memory that is somebody else's.
 func (c *CPU) Adopt(t DType, mem []byte) (Buffer, error) {
-	if at := uintptr(unsafe.Pointer(unsafe.SliceData(mem))); len(mem)%t.Size() != 0 || at%cacheLine != 0 {
+	n, ok := t.Elements(len(mem))
+	if at := uintptr(unsafe.Pointer(unsafe.SliceData(mem))); !ok || at%cacheLine != 0 {
 		return nil, fmt.Errorf("adopt %d bytes at %#x as %v: want whole elements, aligned to %d bytes", len(mem), at, t, cacheLine)
 	}
-	return &hostBuffer{dtype: t, n: len(mem) / t.Size(), mem: memory{bytes: mem}}, nil
+	return &hostBuffer{dtype: t, n: n, mem: memory{bytes: mem}}, nil
 }
 
 // Free gives the memory back; the buffer must not be used again.
@@ -113,28 +128,49 @@ func (c *CPU) Free(b Buffer) {
 }
 
 // Load copies host bytes to elements off… of dst.
-func (c *CPU) Load(dst Buffer, off int, src []byte) {
-	mem := dst.Bytes()
-	at := off * dst.DType().Size()
-	if off < 0 || at+len(src) > len(mem) {
-		panic(fmt.Sprintf("kernel: load %d bytes at byte %d of a buffer of %d", len(src), at, len(mem)))
+func (c *CPU) Load(dst Buffer, off int, src []byte) { copy(bytesAt("load", dst, off, len(src)), src) }
+
+// Read copies elements off… of src to dst.
+func (c *CPU) Read(dst []byte, src Buffer, off int) { copy(dst, bytesAt("read", src, off, len(dst))) }
+
+// bytesAt is n bytes of a buffer from element off on.
+func bytesAt(op string, b Buffer, off, n int) []byte {
+	mem := bytesOf(b)
+	at := b.DType().Bytes(off)
+	if off < 0 || at+n > len(mem) {
+		panic(fmt.Sprintf("kernel: %s %d bytes at byte %d of a buffer of %d", op, n, at, len(mem)))
 	}
-	copy(mem[at:], src)
+	return mem[at : at+n]
 }
 
-// Record returns an event that has completed.
-func (c *CPU) Record() Event { return completed{} }
+// Record returns an event that has completed, or failed where an event that the
+// device waited for has.
+func (c *CPU) Record() Event { return completed{c.failure} }
 
-type completed struct{}
+type completed struct{ failure error }
 
-func (completed) Wait(context.Context) error { return nil }
+func (e completed) Wait(context.Context) error { return e.failure }
+
+// eventTimeout bounds the wait for another device.
+const eventTimeout = time.Minute
+
+// WaitFor waits for another device's event. Operations that follow one that failed
+// are computed all the same: Record tells that their operands may be anything.
+func (c *CPU) WaitFor(e Event) {
+	ctx, cancel := context.WithTimeout(context.Background(), eventTimeout)
+	defer cancel()
+	if err := e.Wait(ctx); err != nil && c.failure == nil {
+		c.failure = fmt.Errorf("%s: another device's work: %w", c.Properties().Name, err)
+	}
+}
 
 // Vector loads a checkpoint's vector, widened to F32.
 func (c *CPU) Vector(t DType, data []byte) (Buffer, error) {
-	if t == I32 || len(data)%t.Size() != 0 {
+	n, ok := t.Elements(len(data))
+	if !ok || t > BF16 {
 		return nil, fmt.Errorf("vector of %v from %d bytes: want f32, f16 or bf16, a whole number of elements", t, len(data))
 	}
-	b, err := c.Alloc(F32, len(data)/t.Size())
+	b, err := c.Alloc(DeviceMemory, F32, n)
 	if err != nil {
 		return nil, fmt.Errorf("vector: %w", err)
 	}

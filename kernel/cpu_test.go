@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"unsafe"
 
@@ -13,8 +14,8 @@ func TestNewCPURefusesWhatTheMachineLacks(t *testing.T) {
 	require.EqualError(t, err, "cpu device: -1 threads")
 	_, err = NewCPU(CPUOptions{ISA: ISA(77)})
 	require.ErrorContains(t, err, "cpu device: instruction set ISA(77): this machine has [portable")
-	require.Equal(t, "cpu portable, 3 threads", newDevice(t, Portable, 3).Name())
-	require.Equal(t, "cpu portable, 1 thread", newDevice(t, Portable, 1).Name())
+	require.Equal(t, "cpu portable, 3 threads", newDevice(t, Portable, 3).Properties().Name)
+	require.Equal(t, "cpu portable, 1 thread", newDevice(t, Portable, 1).Properties().Name)
 }
 
 func TestParseISAIsTheInverseOfString(t *testing.T) {
@@ -33,7 +34,7 @@ func TestAllocIsZeroedAndAligned(t *testing.T) {
 	dev := newDevice(t, Auto, 1)
 	for _, n := range []int{0, 1, 15, 16, 1000, mappedFrom/4 - 1, mappedFrom / 4, mappedFrom/4 + 1} {
 		for range 2 {
-			b, err := dev.Alloc(I32, n)
+			b, err := dev.Alloc(DeviceMemory, I32, n)
 			require.NoError(t, err)
 			require.Equal(t, n, b.Len())
 			require.Len(t, b.Bytes(), 4*n)
@@ -49,15 +50,15 @@ func TestAllocIsZeroedAndAligned(t *testing.T) {
 			dev.Free(b)
 		}
 	}
-	_, err := dev.Alloc(F32, -1)
+	_, err := dev.Alloc(DeviceMemory, F32, -1)
 	require.EqualError(t, err, "allocate -1 elements of f32")
-	_, err = dev.Alloc(F32, 1<<59)
+	_, err = dev.Alloc(DeviceMemory, F32, 1<<59)
 	require.ErrorContains(t, err, "allocate 576460752303423488 elements of f32: ")
 }
 
 func TestLoadCopiesToElements(t *testing.T) {
 	dev := newDevice(t, Auto, 1)
-	b, err := dev.Alloc(F16, 4)
+	b, err := dev.Alloc(DeviceMemory, F16, 4)
 	require.NoError(t, err)
 	dev.Load(b, 1, []byte{1, 2, 3, 4})
 	require.NoError(t, dev.Record().Wait(context.Background()))
@@ -111,7 +112,7 @@ func TestWidenF16KnowsItsLandmarks(t *testing.T) {
 
 func TestViewsStayInsideTheirBuffer(t *testing.T) {
 	dev := newDevice(t, Auto, 1)
-	b, err := dev.Alloc(F32, 12)
+	b, err := dev.Alloc(DeviceMemory, F32, 12)
 	require.NoError(t, err)
 	require.Equal(t, 3, len(view(Mat{Buf: b, Off: 1, Rows: 3, Cols: 3, Stride: 4}).row(2)))
 	for _, m := range []Mat{
@@ -120,7 +121,89 @@ func TestViewsStayInsideTheirBuffer(t *testing.T) {
 	} {
 		require.Panics(t, func() { view(m) }, "%+v", m)
 	}
-	ints, err := dev.Alloc(I32, 4)
+	ints, err := dev.Alloc(DeviceMemory, I32, 4)
 	require.NoError(t, err)
 	require.PanicsWithValue(t, "kernel: a buffer of i32, want f32", func() { view(MatOf(ints, 1, 4)) })
+}
+
+func TestReadCopiesElements(t *testing.T) {
+	dev := newDevice(t, Auto, 1)
+	b, err := dev.Alloc(DeviceMemory, F16, 4)
+	require.NoError(t, err)
+	dev.Load(b, 0, []byte{0, 1, 2, 3, 4, 5, 6, 7})
+	got := make([]byte, 4)
+	dev.Read(got, b, 1)
+	require.NoError(t, dev.Record().Wait(context.Background()))
+	require.Equal(t, []byte{2, 3, 4, 5}, got)
+	require.PanicsWithValue(t, "kernel: read 4 bytes at byte 6 of a buffer of 8", func() { dev.Read(got, b, 3) })
+}
+
+func TestAllocRefusesKindsAndTypesByName(t *testing.T) {
+	dev := newDevice(t, Auto, 1)
+	_, err := dev.Alloc(MemoryKind(7), F32, 1)
+	require.EqualError(t, err, "allocate 1 elements of f32 in MemoryKind(7): there is no such memory or type")
+	_, err = dev.Alloc(HostVisible, DType(99), 1)
+	require.EqualError(t, err, "allocate 1 elements of DType(99) in host-visible memory: there is no such memory or type")
+	_, err = dev.Alloc(DeviceMemory, Q8, 33)
+	require.EqualError(t, err, "allocate 33 elements of q8")
+}
+
+// hostOnly is host-visible memory of some other device.
+type hostOnly struct {
+	mem []byte
+}
+
+func (b hostOnly) DType() DType  { return F32 }
+func (b hostOnly) Len() int      { return len(b.mem) / 4 }
+func (b hostOnly) Bytes() []byte { return b.mem }
+
+// TestOperandsMayBeAnotherDevicesHostMemory: rows of another device pass without a copy
+// where the host addresses them, and are refused by name where it does not.
+func TestOperandsMayBeAnotherDevicesHostMemory(t *testing.T) {
+	dev := newDevice(t, Auto, 1)
+	foreign := hostOnly{alignedBytes(16)}
+	copy(castSlice[float32](foreign.mem), []float32{1, 2, 3, 4})
+	dst := upload(t, dev, 2, 2, make([]float32, 4))
+	dev.CopyRows(dst, nil, MatOf(foreign, 2, 2), []int32{1, 0})
+	require.Equal(t, []float32{3, 4, 1, 2}, download(dst))
+	dev.DecodeRows(dst, nil, CodedMatOf(foreign, RowF32, 2, 2), nil)
+	require.Equal(t, []float32{1, 2, 3, 4}, download(dst))
+	require.PanicsWithValue(t, "kernel: a kernel.unaddressable is memory of another device, which the CPU cannot address", func() {
+		dev.Add(dst, dst, MatOf(unaddressable{foreign}, 2, 2))
+	})
+}
+
+type unaddressable struct{ hostOnly }
+
+func (unaddressable) Bytes() []byte { return nil }
+
+// failed is an event of a device that has failed.
+type failed struct{ err error }
+
+func (f failed) Wait(context.Context) error { return f.err }
+
+func TestWaitForAnotherDevice(t *testing.T) {
+	dev := newDevice(t, Portable, 1)
+	dev.WaitFor(failed{nil})
+	require.NoError(t, dev.Record().Wait(t.Context()))
+	broken := errors.New("out of order")
+	dev.WaitFor(failed{broken})
+	dev.WaitFor(failed{errors.New("a later one")})
+	err := dev.Record().Wait(t.Context())
+	require.ErrorIs(t, err, broken)
+	require.EqualError(t, err, "cpu portable, 1 thread: another device's work: out of order")
+}
+
+func TestPropertiesNameWhatIsMissing(t *testing.T) {
+	p := newDevice(t, Portable, 1).Properties()
+	require.NoError(t, p.Require(AllCapabilities))
+	p.Capabilities &^= Sinks | RouterGroups
+	require.NoError(t, p.Require(Windows))
+	require.EqualError(t, p.Require(Windows|Sinks|RouterGroups),
+		`the device "cpu portable, 1 thread" cannot do what the model needs: attention sinks, a router with groups`)
+	require.Equal(t, "nothing", Capabilities(0).String())
+	for i := range capabilityNames {
+		require.NotContains(t, Capabilities(1<<i).String(), ",")
+	}
+	require.EqualValues(t, 1<<len(capabilityNames)-1, AllCapabilities, "each capability has a name")
 }

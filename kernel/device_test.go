@@ -84,7 +84,7 @@ func special(r *rand.Rand) float32 {
 
 // narrow encodes values as a checkpoint does, cutting off what does not fit.
 func narrow(t DType, f []float32) []byte {
-	b := make([]byte, len(f)*t.Size())
+	b := make([]byte, t.Bytes(len(f)))
 	for i, v := range f {
 		bits := math.Float32bits(v)
 		switch t {
@@ -125,7 +125,7 @@ func upload(t testing.TB, c *CPU, rows, cols int, f []float32) Mat {
 	t.Helper()
 	const before, between = 3, 5
 	stride := cols + between
-	b, err := c.Alloc(F32, before+rows*stride)
+	b, err := c.Alloc(DeviceMemory, F32, before+rows*stride)
 	require.NoError(t, err)
 	m := Mat{Buf: b, Off: before, Rows: rows, Cols: cols, Stride: stride}
 	for r := range rows {

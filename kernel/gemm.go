@@ -39,6 +39,15 @@ type group struct {
 func (g *group) rows() int   { return g.hi - g.lo }
 func (g *group) chunks() int { return (g.rows() + chunkRows - 1) / chunkRows }
 
+// setBias gives the group a bias, unless b is nil.
+func (g *group) setBias(op string, b Buffer) {
+	if b == nil {
+		return
+	}
+	g.bias = f32s(b)
+	mustEqual(op, "elements of the bias", len(g.bias), g.w.out)
+}
+
 // Linear is dst = src·wᵀ, plus the bias where it is not nil. dst and src do not
 // overlap.
 func (c *CPU) Linear(dst, src Mat, w Weight, bias Buffer) {
@@ -47,10 +56,7 @@ func (c *CPU) Linear(dst, src Mat, w Weight, bias Buffer) {
 	mustEqual("linear", "columns of src", src.Cols, h.in)
 	mustEqual("linear", "columns of dst", dst.Cols, h.out)
 	g := group{w: h, hi: src.Rows}
-	if bias != nil {
-		g.bias = f32s(bias)
-		mustEqual("linear", "elements of the bias", len(g.bias), h.out)
-	}
+	g.setBias("linear", bias)
 	c.multiply(product{isa: c.isa, dst: view(dst), src: view(src), groups: []group{g}})
 	runtime.KeepAlive(w)
 }
@@ -152,7 +158,7 @@ func (p *product) runGroup(g *group, t *tile, lo, hi int) {
 func (p *product) multiplyChunk(g *group, t *tile, panel, first, rows int) {
 	clear(t[:rows*panelWidth])
 	b := g.w.panel(panel)
-	step := panelWidth * g.w.dtype.Size()
+	step := g.w.dtype.Bytes(panelWidth)
 	for k := 0; k < g.w.in; k += innerBlock {
 		n := min(innerBlock, g.w.in-k)
 		a := p.packed[g.packed+k*g.rows()+first*innerBlock:]

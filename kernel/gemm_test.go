@@ -61,14 +61,19 @@ func (c linearCase) pack(t *testing.T, dev *CPU) Weight {
 	return w
 }
 
+// packBias loads the case's bias, or returns nil.
+func (c linearCase) packBias(t *testing.T, dev *CPU) Buffer {
+	if c.bias == nil {
+		return nil
+	}
+	bias, err := dev.Vector(F32, narrow(F32, c.bias))
+	require.NoError(t, err)
+	return bias
+}
+
 // run computes it on a device.
 func (c linearCase) run(t *testing.T, dev *CPU) []float32 {
-	var bias Buffer
-	if c.bias != nil {
-		var err error
-		bias, err = dev.Vector(F32, narrow(F32, c.bias))
-		require.NoError(t, err)
-	}
+	bias := c.packBias(t, dev)
 	dst := upload(t, dev, c.rows, c.out, make([]float32, c.rows*c.out))
 	dev.Linear(dst, upload(t, dev, c.rows, c.in, c.x), c.pack(t, dev), bias)
 	return download(dst)
@@ -134,7 +139,7 @@ func TestLinearPanicsOnShapesThatDisagree(t *testing.T) {
 	dev := newDevice(t, Auto, 1)
 	w, err := dev.Pack(hostMatrix(F32, 3, 4, make([]float32, 12)))
 	require.NoError(t, err)
-	b, err := dev.Alloc(F32, 100)
+	b, err := dev.Alloc(DeviceMemory, F32, 100)
 	require.NoError(t, err)
 	require.PanicsWithValue(t, "kernel: linear: columns of src 5, want 4", func() {
 		dev.Linear(MatOf(b, 2, 3), MatOf(b, 2, 5), w, nil)

@@ -52,3 +52,37 @@ func TestGoldenBitsOfFunctions(t *testing.T) {
 		{"log-sum-exp", func(t *testing.T, dev *CPU) []float32 { return runLogSumExp(t, dev, rows, cols, x) }},
 	})
 }
+
+// TestGoldenBitsOfKinds are the bits of what models that are not served yet compute:
+// values of a width of their own, sinks, partial and interleaved rotations, and the
+// router of DeepSeek-V3.
+func TestGoldenBitsOfKinds(t *testing.T) {
+	var cases []goldenCase
+	for seed := range uint64(4) {
+		r := newRand(t, 200+seed)
+		a, l := variedAttention(r, 300), randomLayout(r)
+		name := fmt.Sprintf("%d: heads %d/%d of %d and %d, window %d, sinks %v", seed, a.heads, a.kvHeads, a.dim, a.valueDim, a.window, a.sinks != nil)
+		cases = append(cases, goldenCase{name, func(t *testing.T, dev *CPU) []float32 {
+			return a.store(t, dev, newRand(t, seed), l).got(t, l)
+		}})
+		rope := newPartialRopeCase(r)
+		cases = append(cases, goldenCase{fmt.Sprintf("rope %+v", rope.params()), func(t *testing.T, dev *CPU) []float32 {
+			return rope.run(t, dev, 0.75)
+		}})
+	}
+	r := newRand(t, 220)
+	const rows, experts = 5, 64
+	x, bias := randomFloats(r, rows*experts, false), randomFloats(r, experts, false)
+	cases = append(cases, goldenCase{"router", func(t *testing.T, dev *CPU) []float32 {
+		b, err := dev.Vector(F32, narrow(F32, bias))
+		require.NoError(t, err)
+		ids, weights := runTopK(t, dev, rows, experts, x, RouterParams{
+			TopK: 8, Scores: Sigmoid, Bias: b, Groups: 8, TopGroups: 4, GroupBest: 2, Normalize: true, Scale: 2.5,
+		})
+		for i, e := range ids {
+			weights = append(weights, float32(e), weights[i])
+		}
+		return weights
+	}})
+	goldenBits(t, "kinds.txt", cases)
+}

@@ -37,7 +37,7 @@ func goldenBits(t *testing.T, file string, cases []goldenCase) {
 	eachISA(t, func(t *testing.T, isa ISA) {
 		dev := newDevice(t, isa, 2)
 		for _, c := range cases {
-			require.Equal(t, want[c.name], hashBits(c.run(t, dev)), "%s: the bits of %q are not those of %s", dev.Name(), c.name, path)
+			require.Equal(t, want[c.name], hashBits(c.run(t, dev)), "%s: the bits of %q are not those of %s", dev.Properties().Name, c.name, path)
 		}
 	})
 }

@@ -24,58 +24,10 @@
 // in its name.
 package kernel
 
-import "context"
-
 // Lanes is the width of the fixed reduction tree. After each lane has summed
 // its own elements in order, lanes are folded by halves: lane j += lane j+8 for
 // j < 8, then j+4 for j < 4, j+2 for j < 2, and lane 0 + lane 1.
 const Lanes = 16
-
-// DType is the type of a buffer's or a weight's elements.
-type DType uint8
-
-// Element types. Weights are F32, F16 or BF16 and are widened exactly;
-// activations are F32; indices are I32.
-const (
-	F32 DType = iota
-	F16
-	BF16
-	I32
-)
-
-// Size returns the bytes of one element.
-func (d DType) Size() int {
-	if d == F16 || d == BF16 {
-		return 2
-	}
-	return 4
-}
-
-// String returns the name that numerics and error messages use.
-func (d DType) String() string {
-	switch d {
-	case F32:
-		return "f32"
-	case F16:
-		return "f16"
-	case BF16:
-		return "bf16"
-	case I32:
-		return "i32"
-	}
-	return "unknown"
-}
-
-// Buffer is a contiguous, typed piece of a device's memory.
-type Buffer interface {
-	DType() DType
-	// Len is the number of elements.
-	Len() int
-	// Bytes is the host's view of the memory, little-endian, or nil where the
-	// host cannot address it. What it holds is defined only once an Event
-	// recorded after the last operation that writes it has completed.
-	Bytes() []byte
-}
 
 // Mat is a view of an F32 buffer: Rows rows of Cols elements; row r starts at
 // element Off + r·Stride.
@@ -106,20 +58,24 @@ func (m Mat) ColRange(lo, hi int) Mat {
 	return m
 }
 
-// Event marks a place in a device's queue.
-type Event interface {
-	// Wait returns nil once everything enqueued before the event has completed,
-	// the device's error where something failed, or ctx's error.
-	Wait(ctx context.Context) error
-}
-
 // HostMatrix is a weight as a checkpoint stores it: Out rows of In elements,
-// row-major, little-endian.
+// row-major, little-endian. In is a whole number of DType's blocks.
 type HostMatrix struct {
 	DType DType
 	Out   int
 	In    int
 	Data  []byte
+	// Scales lie beside the elements; nil means that there are none.
+	Scales *Scales
+}
+
+// Scales multiply the elements of a matrix, one for each tile of Rows rows and Cols
+// columns: [⌈Out/Rows⌉, ⌈In/Cols⌉] of them, row-major, F32 or E8M0. DeepSeek-V3's
+// tiles are 128 × 128, gpt-oss's 1 × 32.
+type Scales struct {
+	DType      DType
+	Rows, Cols int
+	Data       []byte
 }
 
 // Weight is a matrix packed for products: immutable, and shared by all devices
@@ -141,17 +97,20 @@ const KVBlock = 16
 // before spans are merged left to right. It is part of the numerics' name.
 const Span = 256
 
-// KV is one layer's paged cache. Page p starts at element
-// Off + p·PageTokens·KVHeads·HeadDim of both buffers (F32). Inside a page:
+// KV is one layer's paged cache: for each token Heads keys of KeyDim elements and
+// Heads values of ValueDim. Layers may differ in all three. Page p starts at element
+// KeyOff + p·PageTokens·Heads·KeyDim of K and at element
+// ValueOff + p·PageTokens·Heads·ValueDim of V (both F32). Inside a page:
 //
-//	K: [KVHeads][PageTokens/KVBlock][HeadDim][KVBlock]
-//	V: [KVHeads][PageTokens][HeadDim]
+//	K: [Heads][PageTokens/KVBlock][KeyDim][KVBlock]
+//	V: [Heads][PageTokens][ValueDim]
 type KV struct {
-	K, V       Buffer
-	Off        int
-	PageTokens int // a multiple of KVBlock that divides Span or is a multiple of it
-	KVHeads    int
-	HeadDim    int
+	K, V             Buffer
+	KeyOff, ValueOff int
+	PageTokens       int // a multiple of KVBlock that divides Span or is a multiple of it
+	Heads            int // key and value heads
+	KeyDim           int // elements of a key, and of a query
+	ValueDim         int // elements of a value, and of a result
 }
 
 // Sequence says that rows Row … Row+Rows-1 of a batch are the consecutive
@@ -166,101 +125,60 @@ type Sequence struct {
 
 // AttentionParams is the shape of an attention operation.
 type AttentionParams struct {
-	Heads  int     // query heads; Heads/KVHeads of them share a KV head
+	Heads  int     // query heads; Heads/KV.Heads of them share a KV head
 	Scale  float32 // multiplies q·k after its chain
 	Window int     // a query at position p sees keys p-Window+1 … p; 0 means all
+	// Sinks holds a logit for each query head (F32, [Heads]) that joins the softmax's
+	// denominator and has no value: exp(sink) is added to the sum of the scores'
+	// exponentials (https://arxiv.org/abs/2309.17453; gpt-oss learns them). nil means
+	// none.
+	Sinks Buffer
 }
 
-// RouterParams says how expert scores become choices and gate weights.
-type RouterParams struct {
-	TopK      int
-	Normalize bool // divide the chosen weights by their sum
+// RopeParams says which elements of a head are rotated: First … First+2n-1, where n
+// is the number of frequencies of the table.
+type RopeParams struct {
+	HeadDim int // columns of a head
+	First   int // the first rotated element of a head
+	// Interleaved says that elements First+2i and First+2i+1 form pair i; otherwise
+	// elements First+i and First+i+n do.
+	Interleaved bool
 }
 
 // Rope holds the cosines and sines of rotary position embedding for positions
-// 0 … Positions-1, made by [Device.NewRope].
+// 0 … Positions-1, made by [Attention.NewRope].
 type Rope interface {
 	Positions() int
+	// Pairs is the number of frequencies.
+	Pairs() int
 }
 
-// Device is an in-order queue of primitives. Operations return at once where
-// the device is asynchronous; the slices passed to them are read before they
-// return. Shapes that disagree are a broken invariant and panic; what fails on
-// the device is kept and returned by the next Event's Wait. A Device is used by
-// one goroutine at a time.
-type Device interface {
-	// Name describes it for people: "cpu avx512, 2 threads".
-	Name() string
-	// Close ends what the device owns.
-	Close() error
+// Scores is the function that turns a router's logits into scores.
+type Scores uint8
 
-	// Alloc returns n elements of zeroed memory.
-	Alloc(t DType, n int) (Buffer, error)
-	// Adopt makes a buffer of the host's memory, aligned to 64 bytes, which stays
-	// its owner's until Free. Errors: errors.ErrUnsupported where the device cannot
-	// address it.
-	Adopt(t DType, mem []byte) (Buffer, error)
-	// Free gives the memory back once what is enqueued has used it.
-	Free(b Buffer)
-	// Load enqueues a copy of host bytes to elements off… of dst.
-	Load(dst Buffer, off int, src []byte)
-	// Record returns an event for all that has been enqueued so far.
-	Record() Event
+const (
+	// Softmax is over all experts.
+	Softmax Scores = iota
+	// Sigmoid is 1/(1+e⁻ˣ) of each logit by itself.
+	Sigmoid
+)
 
-	// Pack concatenates matrices of equal In along Out and packs them. Parts of
-	// different types are widened to F32.
-	Pack(parts ...HostMatrix) (Weight, error)
-	// Vector loads n elements of a checkpoint's vector, widened to F32.
-	Vector(t DType, data []byte) (Buffer, error)
-	// NewRope tabulates cos(p·inv[i])·scale and sin(p·inv[i])·scale for
-	// positions p < positions. The angle is the f32 product of p and inv[i].
-	NewRope(inv []float32, scale float32, positions int) (Rope, error)
-
-	// Embed writes row ids[r] of the table to row r of dst.
-	Embed(dst Mat, table Weight, ids []int32)
-	// Linear is dst = src·wᵀ, plus the bias where it is not nil.
-	Linear(dst, src Mat, w Weight, bias Buffer)
-	// GroupedLinear is Linear of rows offsets[g] … offsets[g+1]-1 with w[g].
-	GroupedLinear(dst, src Mat, w []Weight, offsets []int32)
-	// RMSNorm normalises each of the groups equal parts of each row by its root
-	// mean square, and multiplies by w, which has Cols/groups elements or Cols.
-	// dst may be src.
-	RMSNorm(dst, src Mat, w Buffer, groups int, eps float32)
-	// Clamp limits x to [-limit, limit].
-	Clamp(x Mat, limit float32)
-	// RoPE rotates each head of headDim columns of row r for position pos[r]:
-	// elements i and i+headDim/2 form a pair.
-	RoPE(x Mat, headDim int, t Rope, pos []int32)
-	// StoreKV writes the rows of k and v [rows, KVHeads·HeadDim] to the cache, at
-	// the sequences' positions.
-	StoreKV(c KV, k, v Mat, seqs []Sequence)
-	// Attention is softmax(q·kᵀ·Scale)·v over the cached keys that each row
-	// sees. q and dst are [rows, Heads·HeadDim].
-	Attention(dst, q Mat, c KV, seqs []Sequence, p AttentionParams)
-	// SwiGLU is dst = silu(g)·u, where a row of gateUp is g followed by u.
-	SwiGLU(dst, gateUp Mat)
-	// ScaleRows multiplies row r of x by element r of scale, an F32 view of one
-	// column.
-	ScaleRows(x, scale Mat)
-	// Add is dst = a + b; dst may be either.
-	Add(dst, a, b Mat)
-	// TopK takes the softmax of each row of logits over all columns and writes
-	// the TopK best columns, best first and ties to the lower, to idx (I32,
-	// rows·TopK) and their weights to weight (F32, rows·TopK).
-	TopK(idx, weight Buffer, logits Mat, p RouterParams)
-	// CopyRows is dst[dstRows[i]] = src[srcRows[i]]; nil rows mean 0, 1, 2, ….
-	CopyRows(dst Mat, dstRows []int32, src Mat, srcRows []int32)
-	// EncodeRows is dst[i] = src[srcRows[i]] in dst's format; nil rows mean 0, 1,
-	// 2, ….
-	EncodeRows(dst CodedMat, src Mat, srcRows []int32)
-	// DecodeRows is CopyRows from rows in a format.
-	DecodeRows(dst Mat, dstRows []int32, src CodedMat, srcRows []int32)
-	// Combine is dst[r] = (residual[r] + parts[rows[i]]) + parts[rows[i+1]] + …,
-	// for i from offsets[r] to offsets[r+1]. Without a residual, which has no
-	// buffer then, the sum starts with its first part, and is 0 where there is
-	// none. dst may be residual.
-	Combine(dst, residual, parts Mat, rows, offsets []int32)
-	// LogSumExp writes the logarithm of the sum of each row's exponentials to the
-	// first column of dst; not finite where a logit is not.
-	LogSumExp(dst, logits Mat)
+// RouterParams says how a router's logits become choices and weights. The zero
+// value of each field but TopK is the plain form: the TopK largest of the
+// softmax's scores are the weights.
+type RouterParams struct {
+	TopK   int
+	Scores Scores
+	// Bias (F32, one for each expert) is added to the scores for the choice, and not
+	// to the weights; nil means none (https://arxiv.org/abs/2408.15664).
+	Bias Buffer
+	// Groups, where it is not 0, cuts the experts into that many equal runs, of which
+	// only the TopGroups best may be chosen from, ties to the lower. A group's rank is
+	// the sum of its GroupBest largest scores, bias included, largest first. DeepSeek-V3
+	// sums 2 (https://arxiv.org/abs/2412.19437, section 2.1.2), DeepSeek-V2 takes 1.
+	Groups, TopGroups, GroupBest int
+	// Normalize divides the chosen weights by their sum, best first.
+	Normalize bool
+	// Scale multiplies the weights at the end; 0 means 1.
+	Scale float32
 }

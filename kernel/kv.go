@@ -17,16 +17,16 @@ func viewKV(c KV) cacheView {
 		panic(fmt.Sprintf("kernel: cache: pages of %d tokens: want a multiple of %d that divides %d or is a multiple of it",
 			c.PageTokens, KVBlock, Span))
 	}
-	if c.KVHeads <= 0 || c.HeadDim <= 0 || c.Off < 0 {
-		panic(fmt.Sprintf("kernel: cache: %d heads of %d at element %d", c.KVHeads, c.HeadDim, c.Off))
+	if c.Heads <= 0 || c.KeyDim <= 0 || c.ValueDim <= 0 || c.KeyOff < 0 || c.ValueOff < 0 {
+		panic(fmt.Sprintf("kernel: cache: %d heads of %d and %d, at elements %d and %d", c.Heads, c.KeyDim, c.ValueDim, c.KeyOff, c.ValueOff))
 	}
 	k, v := f32s(c.K), f32s(c.V)
-	if c.Off > len(k) || c.Off > len(v) {
-		panic(fmt.Sprintf("kernel: cache: starts at element %d of %d keys' and %d values' elements", c.Off, len(k), len(v)))
+	if c.KeyOff > len(k) || c.ValueOff > len(v) {
+		panic(fmt.Sprintf("kernel: cache: starts at element %d of %d keys' and %d of %d values' elements", c.KeyOff, len(k), c.ValueOff, len(v)))
 	}
 	return cacheView{
-		k: k[c.Off:], v: v[c.Off:], pageTokens: c.PageTokens,
-		heads: c.KVHeads, keyDim: c.HeadDim, valueDim: c.HeadDim,
+		k: k[c.KeyOff:], v: v[c.ValueOff:], pageTokens: c.PageTokens,
+		heads: c.Heads, keyDim: c.KeyDim, valueDim: c.ValueDim,
 	}
 }
 
@@ -71,8 +71,8 @@ func (c *cacheView) checkSequences(op string, seqs []Sequence, rows int) {
 	}
 }
 
-// StoreKV writes the rows of k and v [rows, KVHeads·HeadDim] to the cache, at
-// the sequences' positions.
+// StoreKV writes the rows of k [rows, Heads·KeyDim] and v [rows, Heads·ValueDim] to
+// the cache, at the sequences' positions.
 func (c *CPU) StoreKV(kv KV, k, v Mat, seqs []Sequence) {
 	cache, keys, values := viewKV(kv), view(k), view(v)
 	mustEqual("store kv", "rows of v", values.rows, keys.rows)

@@ -35,7 +35,7 @@ func (w *weight) Size() int64  { return int64(len(w.mem.bytes)) }
 func (w *weight) panels() int { return (w.out + panelWidth - 1) / panelWidth }
 
 // panelSize is the bytes of a panel.
-func (w *weight) panelSize() int { return w.in * panelWidth * w.dtype.Size() }
+func (w *weight) panelSize() int { return w.dtype.Bytes(w.in * panelWidth) }
 
 // panel is panel p's bytes.
 func (w *weight) panel(p int) []byte {
@@ -78,7 +78,8 @@ func loadElement(b []byte, t DType, i int) float32 {
 }
 
 // Pack concatenates matrices of equal In along Out, widened to F32 where their
-// types differ, and packs them. The parts' bytes are not kept.
+// types differ, and packs them. The parts' bytes are not kept. Elements of 4 and 8
+// bits are widened: to BF16 where that is exact, else to F32.
 func (c *CPU) Pack(parts ...HostMatrix) (Weight, error) {
 	w, err := packedShape(parts)
 	if err != nil {
@@ -90,7 +91,7 @@ func (c *CPU) Pack(parts ...HostMatrix) (Weight, error) {
 	if w.mem.mapped != nil {
 		runtime.AddCleanup(w, memory.release, w.mem)
 	}
-	p := packer{w: w, rows: hostRows(parts), zero: make([]byte, w.in*w.dtype.Size()), isa: c.isa}
+	p := packer{w: w, rows: hostRows(parts), zero: make([]byte, w.dtype.Bytes(w.in)), isa: c.isa}
 	const worthSharing = 128 << 10 // bytes
 	c.parallel(w.panels(), worthSharing/(w.panelSize()+1)+1, p.pack)
 	return w, nil
@@ -101,18 +102,15 @@ func packedShape(parts []HostMatrix) (*weight, error) {
 	if len(parts) == 0 {
 		return nil, fmt.Errorf("no matrix")
 	}
-	w := &weight{in: parts[0].In, dtype: parts[0].DType}
+	w := &weight{in: parts[0].In, dtype: parts[0].packedType()}
 	for i, m := range parts {
-		if m.DType > BF16 {
-			return nil, fmt.Errorf("part %d of %v: want f32, f16 or bf16", i, m.DType)
+		if err := m.check(); err != nil {
+			return nil, fmt.Errorf("part %d: %w", i, err)
 		}
-		if m.Out < 0 || m.In < 0 || m.In != w.in {
+		if m.In != w.in {
 			return nil, fmt.Errorf("part %d is [%d, %d], part 0 has %d columns", i, m.Out, m.In, w.in)
 		}
-		if want := m.Out * m.In * m.DType.Size(); len(m.Data) != want {
-			return nil, fmt.Errorf("part %d, [%d, %d] of %v, has %d bytes, want %d", i, m.Out, m.In, m.DType, len(m.Data), want)
-		}
-		if m.DType != w.dtype {
+		if m.packedType() != w.dtype {
 			w.dtype = F32
 		}
 		w.out += m.Out
@@ -120,18 +118,11 @@ func packedShape(parts []HostMatrix) (*weight, error) {
 	return w, nil
 }
 
-// hostRow is one output's elements as the checkpoint has them.
-type hostRow struct {
-	dtype DType
-	data  []byte
-}
-
 // hostRows lists the outputs of all parts.
 func hostRows(parts []HostMatrix) (rows []hostRow) {
-	for _, m := range parts {
-		size := m.In * m.DType.Size()
-		for o := range m.Out {
-			rows = append(rows, hostRow{m.DType, m.Data[o*size : (o+1)*size]})
+	for i := range parts {
+		for o := range parts[i].Out {
+			rows = append(rows, parts[i].row(o))
 		}
 	}
 	return rows
@@ -162,11 +153,14 @@ func (p *packer) source(o int) []byte {
 		return p.zero
 	}
 	r := p.rows[o]
-	if r.dtype == p.w.dtype {
+	if r.dtype == p.w.dtype && r.scales == nil {
 		return r.data
 	}
 	wide := make([]float32, p.w.in)
-	widen(wide, r.dtype, r.data)
+	r.widen(wide)
+	if p.w.dtype == BF16 {
+		return upperHalves(wide)
+	}
 	return floatBytes(wide)
 }
 
@@ -179,7 +173,7 @@ func floatBytes(f []float32) []byte {
 // bits.
 func packPanelPortable(t DType, from, in int, panel []byte, rows *[panelWidth][]byte) {
 	const block = 16 // inner indices at a time: a cache line of each row
-	size := t.Size()
+	size := t.Bytes(1)
 	for lo := from; lo < in; lo += block {
 		hi := min(lo+block, in)
 		for c, row := range rows {

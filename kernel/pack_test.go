@@ -50,7 +50,7 @@ func TestPackWidensOnlyWhereTypesDiffer(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, c.want, w.DType())
 		require.Equal(t, 2*len(c.parts), w.Out())
-		require.Equal(t, int64(2*panelWidth*c.want.Size()), w.Size())
+		require.Equal(t, int64(c.want.Bytes(2*panelWidth)), w.Size())
 	}
 }
 
@@ -61,9 +61,9 @@ func TestPackRefusesWhatDoesNotFit(t *testing.T) {
 		want  string
 	}{
 		{nil, "pack: no matrix"},
-		{[]HostMatrix{{DType: I32, Out: 1, In: 1, Data: make([]byte, 4)}}, "pack: part 0 of i32: want f32, f16 or bf16"},
+		{[]HostMatrix{{DType: I32, Out: 1, In: 1, Data: make([]byte, 4)}}, "pack: part 0: a matrix of i32: want f32, f16, bf16, f8e4m3, f4e2m1 or q8"},
 		{[]HostMatrix{{Out: 1, In: 1, Data: make([]byte, 4)}, {Out: 1, In: 2, Data: make([]byte, 8)}}, "pack: part 1 is [1, 2], part 0 has 1 columns"},
-		{[]HostMatrix{{DType: F16, Out: 3, In: 2, Data: make([]byte, 11)}}, "pack: part 0, [3, 2] of f16, has 11 bytes, want 12"},
+		{[]HostMatrix{{DType: F16, Out: 3, In: 2, Data: make([]byte, 11)}}, "pack: part 0: [3, 2] of f16 has 11 bytes, want 12"},
 	} {
 		_, err := dev.Pack(c.parts...)
 		require.EqualError(t, err, c.want)

@@ -16,6 +16,7 @@ type ropeTable struct {
 }
 
 func (t *ropeTable) Positions() int { return t.positions }
+func (t *ropeTable) Pairs() int     { return t.half }
 
 // at is position p's cosines and sines.
 func (t *ropeTable) at(p int) (cos, sin []float32) {
@@ -32,7 +33,7 @@ func (c *CPU) NewRope(inv []float32, scale float32, positions int) (Rope, error)
 		return nil, fmt.Errorf("rope table: %d positions, want 0 to %d", positions, 1<<24)
 	}
 	t := &ropeTable{half: len(inv), positions: positions}
-	mem, err := c.memory.allocate(positions * 2 * len(inv) * F32.Size())
+	mem, err := c.memory.allocate(F32.Bytes(positions * 2 * len(inv)))
 	if err != nil {
 		return nil, fmt.Errorf("rope table of %d positions: %w", positions, err)
 	}
@@ -51,32 +52,54 @@ func (c *CPU) NewRope(inv []float32, scale float32, positions int) (Rope, error)
 	return t, nil
 }
 
-// RoPE rotates each head of headDim columns of row r for position pos[r]: of
-// elements a = x[i] and b = x[i+headDim/2] it makes a·cos − b·sin and
-// b·cos + a·sin, each product rounded.
-func (c *CPU) RoPE(x Mat, headDim int, r Rope, pos []int32) {
+// RoPE rotates elements p.First … p.First+2n-1 of each head of row r for position
+// pos[r], where n is the table's number of pairs: of a pair (a, b) it makes
+// (a·cos − b·sin, b·cos + a·sin), each product rounded.
+func (c *CPU) RoPE(x Mat, r Rope, p RopeParams, pos []int32) {
 	t, ok := r.(*ropeTable)
 	if !ok {
 		panic(fmt.Sprintf("kernel: rope: a %T is not a table of the CPU device", r))
 	}
 	m := view(x)
 	mustEqual("rope", "positions", len(pos), m.rows)
-	mustEqual("rope", "columns of a head", headDim, 2*t.half)
-	if headDim == 0 || m.cols%headDim != 0 {
-		panic(fmt.Sprintf("kernel: rope: %d columns in heads of %d", m.cols, headDim))
+	t.check(m.cols, p, pos)
+	c.eachRow(m.rows, m.cols, func(r int) {
+		cos, sin := t.at(int(pos[r]))
+		for row := m.row(r); len(row) > 0; row = row[p.HeadDim:] {
+			rotated := row[p.First : p.First+2*t.half]
+			if p.Interleaved {
+				rotateInterleaved(rotated, cos, sin)
+			} else {
+				rotate(c.isa, rotated[:t.half], rotated[t.half:], cos, sin)
+			}
+		}
+	})
+	runtime.KeepAlive(t)
+}
+
+// check panics where heads, the part that is rotated, or positions do not fit.
+func (t *ropeTable) check(cols int, p RopeParams, pos []int32) {
+	if p.First < 0 || p.First+2*t.half > p.HeadDim {
+		panic(fmt.Sprintf("kernel: rope: %d pairs from element %d of heads of %d", t.half, p.First, p.HeadDim))
+	}
+	if p.HeadDim == 0 || cols%p.HeadDim != 0 {
+		panic(fmt.Sprintf("kernel: rope: %d columns in heads of %d", cols, p.HeadDim))
 	}
 	for _, p := range pos {
 		if p < 0 || int(p) >= t.positions {
 			panic(fmt.Sprintf("kernel: rope: position %d of a table of %d", p, t.positions))
 		}
 	}
-	c.eachRow(m.rows, m.cols, func(r int) {
-		cos, sin := t.at(int(pos[r]))
-		for row := m.row(r); len(row) > 0; row = row[headDim:] {
-			rotate(c.isa, row[:t.half], row[t.half:headDim], cos, sin)
-		}
-	})
-	runtime.KeepAlive(t)
+}
+
+// rotateInterleaved turns the pairs (x[2i], x[2i+1]) by the given angles.
+func rotateInterleaved(x, cos, sin []float32) {
+	sin = sin[:len(cos)]
+	for i, c := range cos {
+		s, a, b := sin[i], x[2*i], x[2*i+1]
+		x[2*i] = float32(a*c) - float32(b*s)
+		x[2*i+1] = float32(b*c) + float32(a*s)
+	}
 }
 
 // rotatePortable turns the pairs (a[i], b[i]) by the given angles.

@@ -172,7 +172,7 @@ func TestCopyRows(t *testing.T) {
 
 func TestRowOperationsPanicOnShapesThatDisagree(t *testing.T) {
 	dev := newDevice(t, Auto, 1)
-	b, err := dev.Alloc(F32, 100)
+	b, err := dev.Alloc(DeviceMemory, F32, 100)
 	require.NoError(t, err)
 	m := func(rows, cols int) Mat { return MatOf(b, rows, cols) }
 	require.PanicsWithValue(t, "kernel: add: columns of b 4, want 3", func() { dev.Add(m(2, 3), m(2, 3), m(2, 4)) })

@@ -16,26 +16,30 @@ func (b *hostBuffer) DType() DType  { return b.dtype }
 func (b *hostBuffer) Len() int      { return b.n }
 func (b *hostBuffer) Bytes() []byte { return b.mem.bytes }
 
-// host returns the CPU's own buffer, of the type that the operation needs.
-func host(b Buffer, want DType) *hostBuffer {
-	h, ok := b.(*hostBuffer)
-	if !ok {
-		panic(fmt.Sprintf("kernel: a %T is not memory of the CPU device", b))
+// bytesOf returns the memory of a buffer that the host can address: the CPU's own,
+// or host-visible memory of another device.
+func bytesOf(b Buffer) []byte {
+	if h, ok := b.(*hostBuffer); ok {
+		return h.mem.bytes
 	}
-	if h.dtype != want {
-		panic(fmt.Sprintf("kernel: a buffer of %v, want %v", h.dtype, want))
+	mem := b.Bytes()
+	if mem == nil && b.Len() > 0 {
+		panic(fmt.Sprintf("kernel: a %T is memory of another device, which the CPU cannot address", b))
 	}
-	return h
+	return mem
 }
 
 // f32s is an F32 buffer's elements.
-func f32s(b Buffer) []float32 { return elements[float32](host(b, F32)) }
+func f32s(b Buffer) []float32 { return elements[float32](b, F32) }
 
 // i32s is an I32 buffer's elements.
-func i32s(b Buffer) []int32 { return elements[int32](host(b, I32)) }
+func i32s(b Buffer) []int32 { return elements[int32](b, I32) }
 
-func elements[T float32 | int32](h *hostBuffer) []T {
-	return castSlice[T](h.mem.bytes)
+func elements[T float32 | int32](b Buffer, want DType) []T {
+	if got := b.DType(); got != want {
+		panic(fmt.Sprintf("kernel: a buffer of %v, want %v", got, want))
+	}
+	return castSlice[T](bytesOf(b))
 }
 
 // castSlice views bytes as elements of up to 4 bytes; the bytes must be aligned.

@@ -11,15 +11,19 @@ import (
 type Experts struct {
 	spec    *model.Spec
 	weights *ExpertWeights
-	dev     kernel.Device
+	dev     ExpertsDevice
 	gateUp  kernel.Buffer
 	hidden  kernel.Buffer
 	rows    int // room in the buffers
 }
 
-// NewExperts returns the expert part over loaded weights.
-func NewExperts(dev kernel.Device, spec *model.Spec, w *ExpertWeights) *Experts {
-	return &Experts{spec: spec, weights: w, dev: dev}
+// NewExperts returns the expert part over loaded weights. It is an error, by name,
+// where the device cannot do what the model needs.
+func NewExperts(dev ExpertsDevice, spec *model.Spec, w *ExpertWeights) (*Experts, error) {
+	if err := CheckExperts(dev.Properties(), spec); err != nil {
+		return nil, err
+	}
+	return &Experts{spec: spec, weights: w, dev: dev}, nil
 }
 
 // Forward computes layer l's experts. Rows offsets[i] … offsets[i+1]-1 of in,
@@ -35,9 +39,9 @@ func (e *Experts) Forward(l int, out, in, gate kernel.Mat, offsets []int32) erro
 	i := e.spec.ExpertIntermediate
 	gateUp, hidden := kernel.MatOf(e.gateUp, in.Rows, 2*i), kernel.MatOf(e.hidden, in.Rows, i)
 	w := &e.weights.layers[l]
-	e.dev.GroupedLinear(gateUp, in, w.gateUp, offsets)
+	e.dev.GroupedLinear(gateUp, in, w.gateUp, w.gateUpBias, offsets)
 	e.dev.SwiGLU(hidden, gateUp)
-	e.dev.GroupedLinear(out, hidden, w.down, offsets)
+	e.dev.GroupedLinear(out, hidden, w.down, w.downBias, offsets)
 	e.dev.ScaleRows(out, gate)
 	return nil
 }
@@ -49,10 +53,10 @@ func (e *Experts) reserve(n int) error {
 	}
 	e.Free()
 	var err error
-	if e.gateUp, err = e.dev.Alloc(kernel.F32, n*2*e.spec.ExpertIntermediate); err != nil {
+	if e.gateUp, err = e.dev.Alloc(kernel.DeviceMemory, kernel.F32, n*2*e.spec.ExpertIntermediate); err != nil {
 		return fmt.Errorf("experts' activations of %d rows: %w", n, err)
 	}
-	if e.hidden, err = e.dev.Alloc(kernel.F32, n*e.spec.ExpertIntermediate); err != nil {
+	if e.hidden, err = e.dev.Alloc(kernel.DeviceMemory, kernel.F32, n*e.spec.ExpertIntermediate); err != nil {
 		return fmt.Errorf("experts' activations of %d rows: %w", n, err)
 	}
 	e.rows = n

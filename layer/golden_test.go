@@ -56,27 +56,28 @@ func bitsOf(t *testing.T, dir string, isa kernel.ISA) []byte {
 	defer cache.Free(dev)
 	ew, err := LoadExperts(t.Context(), dev, ckpt, spec, []int{1}, nil)
 	require.NoError(t, err)
-	experts := NewExperts(dev, spec, ew)
+	experts, err := NewExperts(dev, spec, ew)
+	require.NoError(t, err)
 	defer experts.Free()
 	ids, pos := []int32{3, 250, 7, 7, 100, 42, 9}, []int32{0, 1, 2, 3, 4, 5, 6}
-	rows, err := a.NewRows(len(ids))
+	rows, err := a.NewActivations(len(ids))
 	require.NoError(t, err)
-	defer a.FreeRows(rows)
+	defer a.FreeActivations(rows)
 	hash := sha256.New()
 	a.Embed(rows, ids)
 	for l := range spec.Layers {
 		a.Forward(l, rows, []kernel.Sequence{{Rows: len(ids), Pages: []int32{0}}}, pos)
 		if spec.Layers[l].Sparse {
-			hash.Write(rows.Choice.Bytes())
-			gate := kernel.Mat{Buf: rows.Gate, Rows: len(ids), Cols: 1, Stride: spec.Router.TopK}
+			hash.Write(rows.TopKIDs.Host().Bytes())
+			gate := kernel.Mat{Buf: rows.TopKWeights, Rows: len(ids), Cols: 1, Stride: spec.Router.TopK}
 			require.NoError(t, experts.Forward(l, rows.Normed, rows.Normed, gate, []int32{0, int32(len(ids))}))
 			dev.Add(rows.Residual, rows.Residual, rows.Normed)
 		}
 		hash.Write(rows.Residual.Buf.Bytes())
 	}
-	logits, err := dev.Alloc(kernel.F32, len(ids)*spec.Vocabulary)
+	logits, err := dev.Alloc(kernel.DeviceMemory, kernel.F32, len(ids)*spec.Vocabulary)
 	require.NoError(t, err)
-	lse, err := dev.Alloc(kernel.F32, len(ids))
+	lse, err := dev.Alloc(kernel.DeviceMemory, kernel.F32, len(ids))
 	require.NoError(t, err)
 	a.Head(kernel.MatOf(logits, len(ids), spec.Vocabulary), kernel.MatOf(lse, len(ids), 1), rows, pos)
 	hash.Write(logits.Bytes())
@@ -90,7 +91,9 @@ func newPart(t *testing.T, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec 
 	require.NoError(t, err)
 	cache, err := NewCache(dev, spec, 1, 16)
 	require.NoError(t, err)
-	return NewAttention(dev, spec, w, cache), cache
+	a, err := NewAttention(dev, spec, w, cache)
+	require.NoError(t, err)
+	return a, cache
 }
 
 // TestPagesReadBack writes a page and reads it: what travels between nodes.
@@ -111,7 +114,7 @@ func TestPagesReadBack(t *testing.T) {
 	cache.WritePage(dev, 1, in)
 	out := make([]byte, cache.PageBytes())
 	for page, want := range [][]byte{make([]byte, len(in)), in, make([]byte, len(in))} {
-		cache.ReadPage(page, out)
+		cache.ReadPage(dev, page, out)
 		require.Equal(t, want, out, "page %d", page)
 	}
 	_, err = NewCache(dev, spec, 1, 24)

@@ -10,6 +10,8 @@ func JoinExperts(nodes ...*ExpertWeights) *ExpertWeights {
 		for _, n := range nodes {
 			to.gateUp = append(to.gateUp, n.layers[l].gateUp...)
 			to.down = append(to.down, n.layers[l].down...)
+			to.gateUpBias = append(to.gateUpBias, n.layers[l].gateUpBias...)
+			to.downBias = append(to.downBias, n.layers[l].downBias...)
 		}
 	}
 	return joined

@@ -32,14 +32,16 @@ type AttentionWeights struct {
 // Free gives back the vectors, which the garbage collector does not find (it finds
 // matrices). The caller sees to it that nobody uses the weights any more; dev is the
 // device that they were loaded to.
-func (w *AttentionWeights) Free(dev kernel.Device) { freeVectors(dev, w.vectors) }
+func (w *AttentionWeights) Free(dev kernel.Memory) { freeVectors(dev, w.vectors) }
 
 type attentionLayer struct {
 	inputNorm, postNorm kernel.Buffer
 	qkv, output         kernel.Weight
 	qkvBias, outputBias kernel.Buffer // nil where there is none
 	qNorm, kNorm        kernel.Buffer // nil where there is none
+	sinks               kernel.Buffer // nil where there are none
 	router              kernel.Weight // of a sparse layer
+	routerBias          kernel.Buffer // nil where there is none
 	dense               mlp           // of a dense one
 }
 
@@ -47,14 +49,22 @@ type mlp struct{ gateUp, down kernel.Weight }
 
 // ExpertWeights are the experts that a node holds, of all sparse layers.
 type ExpertWeights struct {
-	layers []expertLayer // by layer; a dense one is empty
+	layers  []expertLayer    // by layer; a dense one is empty
+	vectors []*kernel.Buffer // the biases above, for Free
 
 	// Digests are those of the weights of the node's experts, in the order of
 	// Catalogue.Weights.
 	Digests checkpoint.Digests
 }
 
-type expertLayer struct{ gateUp, down []kernel.Weight } // by the node's experts
+// Free gives back the vectors, as [AttentionWeights.Free] does.
+func (w *ExpertWeights) Free(dev kernel.Memory) { freeVectors(dev, w.vectors) }
+
+// expertLayer is a layer's experts, by the node's experts.
+type expertLayer struct {
+	gateUp, down         []kernel.Weight
+	gateUpBias, downBias []kernel.Buffer // nil where experts have none
+}
 
 // workers is how many weights are read, identified and packed at once: enough to
 // keep memory busy where a file is in the page cache. What is in flight stays small
@@ -66,7 +76,7 @@ type Progress func(done, total int64)
 
 // loader collects what is to be loaded to a device.
 type loader struct {
-	dev     kernel.Device
+	dev     loaderDevice
 	jobs    []checkpoint.Job
 	vectors []*kernel.Buffer
 }
@@ -75,7 +85,7 @@ type loader struct {
 // matrices.
 func (l *loader) free() { freeVectors(l.dev, l.vectors) }
 
-func freeVectors(dev kernel.Device, vectors []*kernel.Buffer) {
+func freeVectors(dev interface{ Free(b kernel.Buffer) }, vectors []*kernel.Buffer) {
 	for _, v := range vectors {
 		if *v != nil {
 			dev.Free(*v)
@@ -188,7 +198,10 @@ func (l *loader) load(ctx context.Context, ckpt *checkpoint.Checkpoint, c *model
 // LoadAttention loads what an attention node needs, for sequences of at most
 // positions tokens. A checkpoint that does not fit the configuration is an error
 // that names the tensors.
-func LoadAttention(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *model.Spec, positions int, progress Progress) (*AttentionWeights, error) {
+func LoadAttention(ctx context.Context, dev AttentionDevice, ckpt *checkpoint.Checkpoint, spec *model.Spec, positions int, progress Progress) (*AttentionWeights, error) {
+	if err := CheckAttention(dev.Properties(), spec); err != nil {
+		return nil, err
+	}
 	c, err := Tie(ckpt, spec)
 	if err != nil {
 		return nil, err
@@ -228,7 +241,7 @@ func (l *loader) attention(ctx context.Context, ckpt *checkpoint.Checkpoint, c *
 	return w, err
 }
 
-func newRope(dev kernel.Device, r model.Rope, positions int) (kernel.Rope, error) {
+func newRope(dev kernel.Attention, r model.Rope, positions int) (kernel.Rope, error) {
 	inv, scale, err := Frequencies(r)
 	if err != nil {
 		return nil, err
@@ -249,8 +262,10 @@ func (l *loader) attentionLayer(w *attentionLayer, t *model.LayerTensors, sparse
 	l.vector(&w.outputBias, t.OBias)
 	l.vector(&w.qNorm, t.QNorm)
 	l.vector(&w.kNorm, t.KNorm)
+	l.vector(&w.sinks, t.Sinks)
 	if sparse {
 		l.matrix(&w.router, t.Router)
+		l.vector(&w.routerBias, t.RouterBias)
 		return
 	}
 	l.matrix(&w.dense.gateUp, t.Dense.Gate, t.Dense.Up)
@@ -260,7 +275,7 @@ func (l *loader) attentionLayer(w *attentionLayer, t *model.LayerTensors, sparse
 // LoadExperts loads the given experts of all sparse layers. A checkpoint that does
 // not fit the configuration, as far as experts go, is an error that names the
 // tensors.
-func LoadExperts(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *model.Spec, experts []int, progress Progress) (*ExpertWeights, error) {
+func LoadExperts(ctx context.Context, dev ExpertsDevice, ckpt *checkpoint.Checkpoint, spec *model.Spec, experts []int, progress Progress) (*ExpertWeights, error) {
 	if len(experts) == 0 { // more nodes than experts: nothing needs to be there
 		return &ExpertWeights{layers: make([]expertLayer, len(spec.Layers))}, nil
 	}
@@ -272,18 +287,37 @@ func LoadExperts(ctx context.Context, dev kernel.Device, ckpt *checkpoint.Checkp
 	if err := Check(ckpt, c, role); err != nil {
 		return nil, err
 	}
+	if err := CheckExperts(dev.Properties(), spec); err != nil {
+		return nil, err
+	}
 	l := loader{dev: dev}
 	w := &ExpertWeights{layers: make([]expertLayer, len(c.Layers))}
 	for i, t := range c.Layers {
-		if !spec.Layers[i].Sparse {
-			continue
-		}
-		w.layers[i] = expertLayer{gateUp: make([]kernel.Weight, len(experts)), down: make([]kernel.Weight, len(experts))}
-		for j, e := range experts {
-			l.matrix(&w.layers[i].gateUp[j], t.Experts[e].Gate, t.Experts[e].Up)
-			l.matrix(&w.layers[i].down[j], t.Experts[e].Down)
+		if spec.Layers[i].Sparse {
+			l.experts(&w.layers[i], t.Experts, experts)
 		}
 	}
-	w.Digests, err = l.load(ctx, ckpt, c, role, progress)
-	return w, err
+	if w.Digests, err = l.load(ctx, ckpt, c, role, progress); err != nil {
+		l.free()
+		return nil, err
+	}
+	w.vectors = l.vectors
+	return w, nil
+}
+
+// experts wants some of a layer's experts.
+func (l *loader) experts(w *expertLayer, all []model.MLP, experts []int) {
+	n := len(experts)
+	w.gateUp, w.down = make([]kernel.Weight, n), make([]kernel.Weight, n)
+	if all[0].GateBias.Present() {
+		w.gateUpBias, w.downBias = make([]kernel.Buffer, n), make([]kernel.Buffer, n)
+	}
+	for i, e := range experts {
+		l.matrix(&w.gateUp[i], all[e].Gate, all[e].Up)
+		l.matrix(&w.down[i], all[e].Down)
+		if w.downBias != nil {
+			l.vector(&w.gateUpBias[i], all[e].GateBias, all[e].UpBias)
+			l.vector(&w.downBias[i], all[e].DownBias)
+		}
+	}
 }

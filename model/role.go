@@ -92,7 +92,14 @@ func (s *Spec) AllExperts() Role {
 	return r
 }
 
-func (m MLP) refs() []Ref { return []Ref{m.Gate, m.Up, m.Down} }
+// refs lists the MLP's weights, those that it has.
+func (m MLP) refs() []Ref {
+	return present(m.Gate, m.Up, m.Down, m.GateBias, m.UpBias, m.DownBias)
+}
+
+func present(refs ...Ref) []Ref {
+	return slices.DeleteFunc(refs, func(r Ref) bool { return !r.Present() })
+}
 
 func (c *Catalogue) attention() []Ref {
 	list := []Ref{c.Embedding, c.FinalNorm}
@@ -100,12 +107,9 @@ func (c *Catalogue) attention() []Ref {
 		list = append(list, c.Head)
 	}
 	for _, l := range c.Layers {
-		all := []Ref{l.InputNorm, l.PostNorm, l.Q, l.K, l.V, l.O, l.QBias, l.KBias, l.VBias, l.OBias, l.QNorm, l.KNorm, l.Router}
-		for _, r := range append(all, l.Dense.refs()...) {
-			if r.Present() {
-				list = append(list, r)
-			}
-		}
+		list = append(list, present(l.InputNorm, l.PostNorm, l.Q, l.K, l.V, l.O, l.QBias, l.KBias, l.VBias, l.OBias, l.QNorm, l.KNorm,
+			l.Sinks, l.Router, l.RouterBias)...)
+		list = append(list, l.Dense.refs()...)
 	}
 	return list
 }

@@ -15,14 +15,18 @@ const (
 	RopeLlama3  RopeType = "llama3"
 )
 
-// Rope says how queries and keys are rotated: element i and element i+Dim/2 of a
-// head are a pair that turns by position × frequency i. Fields that a rule does
-// not use are zero.
+// Rope says how queries and keys are rotated: Dim elements of a head are pairs, of
+// which pair i turns by position × frequency i. Fields that a rule does not use are
+// zero.
 type Rope struct {
 	Type  RopeType
 	Theta float64
-	// Dim is the number of a head's elements that are rotated: all of them.
-	Dim int
+	// Dim is the number of a head's elements that are rotated, First the first of them.
+	Dim   int
+	First int `json:",omitzero"`
+	// Interleaved says that elements 2i and 2i+1 of those are pair i; otherwise i and
+	// i+Dim/2 are.
+	Interleaved bool `json:",omitzero"`
 	// Factor is the stretch of the context (linear, dynamic, yarn, llama3).
 	Factor float64
 	// OriginalPositions is the context before it was stretched (yarn, llama3).

@@ -18,9 +18,10 @@ const (
 
 // Spec describes a mixture-of-experts transformer: pre-norm layers of attention
 // and SwiGLU with RMS norms. It is complete: whoever computes the model looks at
-// these fields and never at its family. A kind that comes later (sigmoid
-// routing, shared experts, sinks, layer norm, latent attention) is a new field
-// whose zero value means what is computed today.
+// these fields and never at its family. A kind that comes later (shared experts,
+// layer norm, latent attention) is a new field whose zero value means what is
+// computed today and is left out of the JSON, so that the hashes of other models
+// stay.
 type Spec struct {
 	Family     Family
 	Vocabulary int
@@ -39,7 +40,9 @@ type Spec struct {
 	// the MLP in layers without experts (0 where there are none).
 	ExpertIntermediate int
 	DenseIntermediate  int
-	Layers             []Layer
+	// ExpertBias says that the projections of experts have biases.
+	ExpertBias bool `json:",omitzero"`
+	Layers     []Layer
 
 	// BOS and EOS are token ids from config.json; generation_config.json may have
 	// others. Either may be empty.
@@ -52,14 +55,28 @@ type Spec struct {
 }
 
 // Attention is grouped-query attention: Heads query heads share KVHeads key and
-// value heads, all of HeadDim. Scores are scaled by 1/√HeadDim.
+// value heads. Queries and keys have HeadDim elements, and scores are scaled by
+// 1/√HeadDim.
 type Attention struct {
 	Heads, KVHeads, HeadDim int
-	QKNorm                  QKNorm
-	Bias                    Biases
+	// ValueDim is the elements of a value; 0 means HeadDim.
+	ValueDim int `json:",omitzero"`
+	QKNorm   QKNorm
+	Bias     Biases
 	// Clip limits queries (after their norm), keys (likewise) and values to
 	// [-Clip, Clip], before RoPE; 0 means off.
 	Clip float64
+	// Sinks says that each query head has a logit of its own in the softmax's
+	// denominator.
+	Sinks bool `json:",omitzero"`
+}
+
+// ValueWidth is the elements of a value.
+func (a *Attention) ValueWidth() int {
+	if a.ValueDim == 0 {
+		return a.HeadDim
+	}
+	return a.ValueDim
 }
 
 // QKNorm is the RMS norm of queries and keys between projection and RoPE.
@@ -91,11 +108,22 @@ func (k QKNorm) String() string {
 type Biases struct{ Q, K, V, O bool }
 
 // Router chooses TopK of Experts by the softmax of their scores over all
-// experts.
+// experts, or as its other fields say.
 type Router struct {
 	Experts, TopK int
 	// Normalize divides the chosen weights by their sum.
 	Normalize bool
+	// Sigmoid takes the sigmoid of each logit as its score, in place of the softmax.
+	Sigmoid bool `json:",omitzero"`
+	// Bias says that a bias for each expert is added to the scores for the choice, and
+	// not to the weights.
+	Bias bool `json:",omitzero"`
+	// Groups, where it is not 0, is the number of equal runs of experts of which the
+	// TopGroups best may be chosen from: a group's rank is the sum of its GroupBest
+	// largest scores.
+	Groups, TopGroups, GroupBest int `json:",omitzero"`
+	// Scale multiplies the weights; 0 means 1.
+	Scale float64 `json:",omitzero"`
 }
 
 // Layer is what may differ from layer to layer.
@@ -106,6 +134,17 @@ type Layer struct {
 	// Sparse says that the layer has a router and experts; otherwise one dense
 	// MLP of DenseIntermediate.
 	Sparse bool
+	// Attention is the layer's own, where it has other heads than the model's; nil
+	// means the model's.
+	Attention *Attention `json:",omitzero"`
+}
+
+// AttentionOf is layer l's attention.
+func (s *Spec) AttentionOf(l int) *Attention {
+	if own := s.Layers[l].Attention; own != nil {
+		return own
+	}
+	return &s.Attention
 }
 
 // SparseLayers lists the layers with experts.

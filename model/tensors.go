@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Ref names a weight in a checkpoint: a whole tensor, or a part of one that is
@@ -36,6 +37,9 @@ func elements(shape []int) int64 {
 type MLP struct {
 	Gate, Up Ref // [intermediate, hidden]
 	Down     Ref // [hidden, intermediate]
+
+	GateBias, UpBias Ref // [intermediate]
+	DownBias         Ref // [hidden]
 }
 
 // LayerTensors are one layer's weights. Those that it does not have are absent:
@@ -44,11 +48,14 @@ type MLP struct {
 type LayerTensors struct {
 	InputNorm, PostNorm        Ref // [hidden]
 	Q                          Ref // [heads·headDim, hidden]
-	K, V                       Ref // [kvHeads·headDim, hidden]
-	O                          Ref // [hidden, heads·headDim]
+	K                          Ref // [kvHeads·headDim, hidden]
+	V                          Ref // [kvHeads·valueDim, hidden]
+	O                          Ref // [hidden, heads·valueDim]
 	QBias, KBias, VBias, OBias Ref // [out]
 	QNorm, KNorm               Ref // [headDim], or [out] of the projection
+	Sinks                      Ref // [heads]
 	Router                     Ref // [experts, hidden]
+	RouterBias                 Ref // [experts]
 	Dense                      MLP
 	Experts                    []MLP // by expert
 }
@@ -102,6 +109,21 @@ func (l layout) expert(prefix string, e, experts, i, h int) MLP {
 		Up:   Ref{Name: p + l.gateUp, Whole: joint, Shape: []int{i, h}, Offset: at + size},
 		Down: Ref{Name: p + l.downs, Whole: down, Shape: []int{h, i}, Offset: int64(e) * size},
 	}
+}
+
+// expertBiases names one expert's biases, which lie beside its matrices.
+func (l layout) expertBiases(m *MLP, prefix string, e, experts, i, h int) {
+	p := prefix + l.block + ".experts."
+	if l.gateUp == "" {
+		p += fmt.Sprint(e) + "."
+		bias := func(matrix string, n int) Ref { return whole(p+strings.TrimSuffix(matrix, "weight")+"bias", n) }
+		m.GateBias, m.UpBias, m.DownBias = bias(l.gate, i), bias(l.up, i), bias(l.down, h)
+		return
+	}
+	joint := Ref{Name: p + l.gateUp + "_bias", Whole: []int{experts, 2 * i}, Shape: []int{i}, Offset: int64(e) * 2 * int64(i)}
+	m.GateBias, m.UpBias = joint, joint
+	m.UpBias.Offset += int64(i)
+	m.DownBias = Ref{Name: p + l.downs + "_bias", Whole: []int{experts, h}, Shape: []int{h}, Offset: int64(e) * int64(h)}
 }
 
 func whole(name string, shape ...int) Ref { return Ref{Name: name, Whole: shape, Shape: shape} }
@@ -195,7 +217,7 @@ func (s *Spec) layerTensors(l layout, i int) LayerTensors {
 		InputNorm: whole(p+"input_layernorm.weight", s.Hidden),
 		PostNorm:  whole(p+"post_attention_layernorm.weight", s.Hidden),
 	}
-	s.attentionTensors(p+"self_attn.", &t)
+	s.attentionTensors(p+"self_attn.", s.AttentionOf(i), &t)
 	if !s.Layers[i].Sparse {
 		d := s.DenseIntermediate
 		t.Dense = MLP{
@@ -206,25 +228,33 @@ func (s *Spec) layerTensors(l layout, i int) LayerTensors {
 		return t
 	}
 	t.Router = whole(p+l.block+".gate.weight", s.Router.Experts, s.Hidden)
+	if s.Router.Bias {
+		t.RouterBias = whole(p+l.block+".gate.e_score_correction_bias", s.Router.Experts)
+	}
 	t.Experts = make([]MLP, s.Router.Experts)
 	for e := range t.Experts {
 		t.Experts[e] = l.expert(p, e, s.Router.Experts, s.ExpertIntermediate, s.Hidden)
+		if s.ExpertBias {
+			l.expertBiases(&t.Experts[e], p, e, s.Router.Experts, s.ExpertIntermediate, s.Hidden)
+		}
 	}
 	return t
 }
 
-func (s *Spec) attentionTensors(p string, t *LayerTensors) {
-	a := s.Attention
-	q, kv := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
+func (s *Spec) attentionTensors(p string, a *Attention, t *LayerTensors) {
+	q, k, v := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim, a.KVHeads*a.ValueWidth()
 	t.Q, t.QBias = projection(p+"q_proj", q, s.Hidden, a.Bias.Q)
-	t.K, t.KBias = projection(p+"k_proj", kv, s.Hidden, a.Bias.K)
-	t.V, t.VBias = projection(p+"v_proj", kv, s.Hidden, a.Bias.V)
-	t.O, t.OBias = projection(p+"o_proj", s.Hidden, q, a.Bias.O)
+	t.K, t.KBias = projection(p+"k_proj", k, s.Hidden, a.Bias.K)
+	t.V, t.VBias = projection(p+"v_proj", v, s.Hidden, a.Bias.V)
+	t.O, t.OBias = projection(p+"o_proj", s.Hidden, a.Heads*a.ValueWidth(), a.Bias.O)
+	if a.Sinks {
+		t.Sinks = whole(p+"sinks", a.Heads)
+	}
 	switch a.QKNorm {
 	case PerHead:
 		t.QNorm, t.KNorm = whole(p+"q_norm.weight", a.HeadDim), whole(p+"k_norm.weight", a.HeadDim)
 	case WholeProjection:
-		t.QNorm, t.KNorm = whole(p+"q_norm.weight", q), whole(p+"k_norm.weight", kv)
+		t.QNorm, t.KNorm = whole(p+"q_norm.weight", q), whole(p+"k_norm.weight", k)
 	}
 }
 

@@ -104,3 +104,38 @@ func TestRefElements(t *testing.T) {
 	require.Equal(t, int64(24), Ref{Shape: []int{2, 3, 4}}.Elements())
 	require.True(t, slices.Equal([]int{5}, whole("x", 5).Shape))
 }
+
+// TestNamesOfKindsToCome: what a Spec says beyond today's families has its tensors, in
+// either layout, and another width of values changes the shapes of two projections.
+func TestNamesOfKindsToCome(t *testing.T) {
+	s := qwen3MoE.must(t)
+	today := s.Hash()
+	s.Attention.ValueDim, s.Attention.Sinks, s.Router.Bias, s.ExpertBias = 6, true, true, true
+	require.NotEqual(t, today, s.Hash())
+	wide := s.Attention
+	wide.KVHeads, wide.HeadDim = 2, 16
+	s.Layers[1].Attention = &wide
+	c := s.catalogue(apartLayout)
+	l := c.Layers[0]
+	require.Equal(t, whole("model.layers.0.self_attn.v_proj.weight", 24, 32), l.V)
+	require.Equal(t, whole("model.layers.0.self_attn.o_proj.weight", 32, 24), l.O)
+	require.Equal(t, whole("model.layers.0.self_attn.sinks", 4), l.Sinks)
+	require.Equal(t, whole("model.layers.0.mlp.gate.e_score_correction_bias", 8), l.RouterBias)
+	require.Equal(t, whole("model.layers.0.mlp.experts.2.up_proj.bias", 16), l.Experts[2].UpBias)
+	require.Equal(t, whole("model.layers.0.mlp.experts.2.down_proj.bias", 32), l.Experts[2].DownBias)
+	require.Equal(t, []int{32, 32}, c.Layers[1].K.Shape, "a layer's own heads")
+	require.Equal(t, []int{12, 32}, c.Layers[1].V.Shape)
+
+	fused := s.catalogue(fusedLayout).Layers[0].Experts[2]
+	require.Equal(t, Ref{Name: "model.layers.0.mlp.experts.gate_up_proj_bias", Whole: []int{8, 32}, Shape: []int{16}, Offset: 64}, fused.GateBias)
+	require.Equal(t, int64(80), fused.UpBias.Offset)
+	require.Equal(t, Ref{Name: "model.layers.0.mlp.experts.down_proj_bias", Whole: []int{8, 32}, Shape: []int{32}, Offset: 64}, fused.DownBias)
+
+	names, err := s.WeightNames(Role{})
+	require.NoError(t, err)
+	require.Contains(t, names, l.Sinks.Name)
+	require.Contains(t, names, l.RouterBias.Name)
+	names, err = s.WeightNames(Role{Part: ExpertPart, Experts: []int{2}})
+	require.NoError(t, err)
+	require.Contains(t, names, l.Experts[2].GateBias.Name)
+}

@@ -59,12 +59,13 @@ func (s *scarce) caches() error {
 		return err
 	}
 	defer c.Free(s.Device)
-	a := layer.NewAttention(s.Device, s.Spec, s.Attention, c)
-	rows, err := a.NewRows(8)
+	a, err := layer.NewAttention(s.Device, s.Spec, s.Attention, c)
+	require.NoError(s.t, err)
+	rows, err := a.NewActivations(8)
 	if err != nil {
 		return err
 	}
-	a.FreeRows(rows)
+	a.FreeActivations(rows)
 	return nil
 }
 

@@ -50,7 +50,7 @@ func (f *wireFlags) addTo(o *deploy.Options) { o.Wire = route.Wire{Rows: f.Wire,
 
 func (f *deviceFlags) addTo(o *deploy.Options) {
 	o.KVMemory, o.Threads = int64(f.KVMemory), int(f.Threads)
-	o.Device = func(_ string, pool *kernel.Pool) (kernel.Device, error) {
+	o.Device = func(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
 		return kernel.NewCPU(kernel.CPUOptions{ISA: f.ISA, Pool: pool, Threads: int(f.Threads)})
 	}
 }

@@ -4,6 +4,7 @@
 package kerneltest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -20,13 +21,16 @@ const Poison = 0xff
 
 // async is a device whose operations run later, on a goroutine of its own.
 //
-// Device memory is the inner device's, and only the goroutine touches it. The
-// host sees a copy: the elements that an operation writes turn to poison when
-// it is enqueued, and to their values when somebody has waited for an event
-// recorded after it. So a host that reads too early reads poison each time, and
-// not only where it loses a race.
+// Its memory is the inner device's, which only that goroutine touches. Of memory that
+// the host addresses the host sees a copy: the elements that an operation writes turn
+// to poison when it is enqueued, and to their values when somebody has waited for an
+// event recorded after it. So a host that reads too early reads poison each time, and
+// not only where it loses a race. What the host writes to host-visible memory is
+// brought to the inner device with the operations that read it; a host that writes
+// there again before they have run fails the device.
 type async struct {
-	dev kernel.Device
+	dev      kernel.Device
+	discrete bool // the host addresses host-visible memory alone
 
 	inner   sync.Mutex // held while the inner device is used
 	mu      sync.Mutex // guards what follows
@@ -42,8 +46,9 @@ type async struct {
 type op struct {
 	name   string
 	run    func(dev kernel.Device)
-	writes []region
-	values [][]byte      // of each region, once done
+	reads  []snapshot
+	writes []target
+	values [][]byte      // of each target, once done
 	done   chan struct{} // closed once it has run
 }
 
@@ -53,26 +58,57 @@ type region struct {
 	lo, hi int
 }
 
+// snapshot is what the host had written to a region when an operation that reads it
+// was enqueued.
+type snapshot struct {
+	region
+	bytes []byte
+}
+
+// target is memory of the host that an operation gives values to.
+type target struct {
+	region               // the buffer's, or none where the memory is Read's destination
+	host   []byte        // what the host sees
+	value  func() []byte // what the operation has written, once it has run
+}
+
 // buffer is memory of the inner device with the host's copy of it.
 type buffer struct {
 	kernel.Buffer
-	host []byte
+	owner   *async
+	host    []byte        // nil where the host cannot address the memory
+	hostMem kernel.Buffer // what host lies in; nil where that is the host's own
+	visible bool          // the host may write to it
 }
 
 // Bytes is the host's copy.
 func (b *buffer) Bytes() []byte { return b.host }
 
 // NewAsync returns a device that enqueues dev's operations and runs them in
-// order, later. dev is not used otherwise from then on; Close closes it.
-func NewAsync(dev kernel.Device) kernel.Device {
-	a := &async{dev: dev, ended: make(chan struct{})}
+// order, later. The host addresses all of its memory. dev is not used otherwise from
+// then on; Close closes it.
+func NewAsync(dev kernel.Device) kernel.Device { return newAsync(dev, false) }
+
+// NewDiscrete is NewAsync with device memory that the host cannot address, as a GPU's:
+// Bytes is nil for it.
+func NewDiscrete(dev kernel.Device) kernel.Device { return newAsync(dev, true) }
+
+func newAsync(dev kernel.Device, discrete bool) *async {
+	a := &async{dev: dev, discrete: discrete, ended: make(chan struct{})}
 	a.more = sync.NewCond(&a.mu)
 	go a.execute()
 	return a
 }
 
-// Name tells that the device is not the plain one.
-func (a *async) Name() string { return "asynchronous " + a.dev.Name() }
+// Properties are the inner device's under another name.
+func (a *async) Properties() kernel.Properties {
+	p := a.dev.Properties()
+	p.Name = "asynchronous " + p.Name
+	if a.discrete {
+		p.Name = "discrete " + p.Name
+	}
+	return p
+}
 
 // Close runs what is enqueued, ends the goroutine and closes the inner device.
 func (a *async) Close() error {
@@ -84,13 +120,19 @@ func (a *async) Close() error {
 	return a.dev.Close()
 }
 
-// enqueue adds an operation and poisons what it will write.
-func (a *async) enqueue(name string, writes []region, run func(dev kernel.Device)) *op {
+// enqueue adds an operation, takes a snapshot of what the host has written to the
+// regions that it reads, and poisons what it will write.
+func (a *async) enqueue(name string, reads []region, writes []target, run func(dev kernel.Device)) *op {
 	o := &op{name: name, run: run, writes: writes, done: make(chan struct{})}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
 		panic("kerneltest: " + name + " on a closed device")
+	}
+	for _, r := range reads {
+		for _, part := range a.ofTheHost(r) {
+			o.reads = append(o.reads, snapshot{part, bytes.Clone(part.hostBytes())})
+		}
 	}
 	o.poison()
 	a.queue = append(a.queue, o)
@@ -99,11 +141,40 @@ func (a *async) enqueue(name string, writes []region, run func(dev kernel.Device
 	return o
 }
 
+func (r region) hostBytes() []byte { return r.buf.host[r.lo:r.hi] }
+
+// ofTheHost is the parts of a region that no operation writes whose results the host
+// has not waited for: what the host sees there, it may have written.
+func (a *async) ofTheHost(r region) []region {
+	parts := []region{r}
+	for _, o := range a.unseen {
+		for _, w := range o.writes {
+			if w.buf == r.buf {
+				parts = without(parts, w.lo, w.hi)
+			}
+		}
+	}
+	return parts
+}
+
+// without cuts a range out of regions.
+func without(parts []region, lo, hi int) (rest []region) {
+	for _, p := range parts {
+		before, after := p, p
+		before.hi, after.lo = min(p.hi, lo), max(p.lo, hi)
+		for _, cut := range []region{before, after} {
+			if cut.lo < cut.hi {
+				rest = append(rest, cut)
+			}
+		}
+	}
+	return rest
+}
+
 func (o *op) poison() {
-	for _, r := range o.writes {
-		host := r.buf.host[r.lo:r.hi]
-		for i := range host {
-			host[i] = Poison
+	for _, w := range o.writes {
+		for i := range w.host {
+			w.host[i] = Poison
 		}
 	}
 }
@@ -154,12 +225,27 @@ func (a *async) perform(o *op) {
 	}()
 	a.inner.Lock()
 	defer a.inner.Unlock()
+	a.bring(o)
 	o.run(a.dev)
 	if err := a.dev.Record().Wait(context.Background()); err != nil {
 		a.fail(fmt.Errorf("%s: %w", o.name, err))
 	}
-	for _, r := range o.writes {
-		o.values = append(o.values, append([]byte(nil), r.buf.Buffer.Bytes()[r.lo:r.hi]...))
+	for _, w := range o.writes {
+		o.values = append(o.values, bytes.Clone(w.value()))
+	}
+}
+
+// bring copies to the inner device what the host had written for the operation.
+func (a *async) bring(o *op) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range o.reads {
+		copy(s.buf.Buffer.Bytes()[s.lo:s.hi], s.bytes)
+		for _, still := range a.ofTheHost(s.region) {
+			if !bytes.Equal(still.hostBytes(), s.bytes[still.lo-s.lo:still.hi-s.lo]) {
+				panic("the host has written to memory that the operation had yet to read")
+			}
+		}
 	}
 }
 
@@ -173,7 +259,21 @@ func (a *async) fail(v any) {
 
 // Record returns an event for all that has been enqueued so far.
 func (a *async) Record() kernel.Event {
-	return event{a, a.enqueue("record", nil, func(kernel.Device) {})}
+	return event{a, a.enqueue("record", nil, nil, func(kernel.Device) {})}
+}
+
+// eventTimeout bounds the wait for another device.
+const eventTimeout = time.Minute
+
+// WaitFor waits on the device's goroutine.
+func (a *async) WaitFor(e kernel.Event) {
+	a.enqueue("wait for another device", nil, nil, func(kernel.Device) {
+		ctx, cancel := context.WithTimeout(context.Background(), eventTimeout)
+		defer cancel()
+		if err := e.Wait(ctx); err != nil {
+			a.fail(fmt.Errorf("%s: another device's work: %w", a.Properties().Name, err))
+		}
+	})
 }
 
 type event struct {
@@ -187,7 +287,7 @@ func (e event) Wait(ctx context.Context) error {
 	select {
 	case <-e.o.done:
 	case <-ctx.Done():
-		return fmt.Errorf("wait for %s: %w", e.a.Name(), ctx.Err())
+		return fmt.Errorf("wait for %s: %w", e.a.Properties().Name, ctx.Err())
 	}
 	return e.a.reveal(e.o)
 }
@@ -210,8 +310,8 @@ func (a *async) reveal(last *op) error {
 		}
 	}
 	for _, o := range a.unseen[:seen] {
-		for i, r := range o.writes {
-			copy(r.buf.host[r.lo:r.hi], o.values[i])
+		for i, w := range o.writes {
+			copy(w.host, o.values[i])
 		}
 	}
 	a.unseen = a.unseen[seen:]

@@ -3,6 +3,7 @@ package kerneltest_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"math"
 	"testing"
 	"time"
@@ -128,18 +129,140 @@ func TestWaitIsBounded(t *testing.T) {
 	require.NoError(t, dev.Close())
 }
 
-// Each instruction set, enqueued, gives what the portable kernels give at once.
+// Each instruction set, enqueued, gives what the portable kernels give at once, whether
+// the host addresses device memory or not.
 func TestEveryPrimitiveConforms(t *testing.T) {
 	reference, err := kernel.NewCPU(kernel.CPUOptions{ISA: kernel.Portable, Threads: 1})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, reference.Close()) })
 	for _, isa := range kernel.Available() {
-		t.Run(isa.String(), func(t *testing.T) {
-			dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: isa, Threads: 2})
+		for kind, enqueue := range map[string]func(kernel.Device) kernel.Device{
+			"asynchronous": kerneltest.NewAsync, "discrete": kerneltest.NewDiscrete,
+		} {
+			t.Run(isa.String()+" "+kind, func(t *testing.T) {
+				dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: isa, Threads: 2})
+				require.NoError(t, err)
+				async := enqueue(dev)
+				kerneltest.Conform(t, async, reference)
+				require.NoError(t, async.Close())
+			})
+		}
+	}
+}
+
+// newDiscrete is a device whose memory the host cannot address.
+func newDiscrete(t *testing.T) kernel.Device {
+	dev := kerneltest.NewDiscrete(newCPU(t))
+	t.Cleanup(func() { require.NoError(t, dev.Close()) })
+	return dev
+}
+
+func alloc(t *testing.T, dev kernel.Device, kind kernel.MemoryKind, n int) kernel.Buffer {
+	t.Helper()
+	b, err := dev.Alloc(kind, kernel.F32, n)
+	require.NoError(t, err)
+	return b
+}
+
+// What a device that the host cannot look into has computed comes by Read, once the host
+// has waited.
+func TestTheHostReadsDiscreteMemoryByRead(t *testing.T) {
+	dev := newDiscrete(t)
+	a := vector(t, dev, 1, 2)
+	require.Nil(t, a.Buf.Bytes())
+	require.Contains(t, dev.Properties().Name, "discrete asynchronous cpu")
+	dev.Add(a, a, a)
+	host := alloc(t, dev, kernel.HostVisible, 1).Bytes()
+	dev.Read(host, a.Buf, 1)
+	require.Equal(t, []byte{kerneltest.Poison, kerneltest.Poison, kerneltest.Poison, kerneltest.Poison}, host, "enqueued, not waited for")
+	wait(t, dev.Record())
+	require.Equal(t, float32(4), math.Float32frombits(binary.LittleEndian.Uint32(host)))
+}
+
+// Host-visible memory is written by the host and read by operations, and the other way
+// round.
+func TestHostVisibleMemoryIsSeenByBoth(t *testing.T) {
+	dev := newDiscrete(t)
+	in, out := kernel.MatOf(alloc(t, dev, kernel.HostVisible, 2), 1, 2), kernel.MatOf(alloc(t, dev, kernel.HostVisible, 2), 1, 2)
+	for _, x := range []float32{3, 5} {
+		binary.LittleEndian.PutUint32(in.Buf.Bytes()[4:], math.Float32bits(x))
+		dev.Add(out, in, in)
+		dev.Add(out, out, in)
+		wait(t, dev.Record())
+		require.Equal(t, 3*x, math.Float32frombits(binary.LittleEndian.Uint32(out.Buf.Bytes()[4:])))
+	}
+}
+
+// A host that gives memory to somebody else before the operations that read it have run
+// is told.
+func TestWritingTooEarlyFailsTheDevice(t *testing.T) {
+	s := stuck{newCPU(t), make(chan struct{})}
+	dev := kerneltest.NewDiscrete(s)
+	in, x := kernel.MatOf(alloc(t, dev, kernel.HostVisible, 2), 1, 2), vector(t, dev, 1, 1)
+	dev.Add(x, x, x) // stands before what follows
+	dev.CopyRows(x, nil, in, nil)
+	in.Buf.Bytes()[0] = 1
+	close(s.release)
+	require.PanicsWithValue(t, "kerneltest: copy rows: the host has written to memory that the operation had yet to read",
+		func() { _ = dev.Record().Wait(context.Background()) })
+	require.NoError(t, dev.Close())
+}
+
+// Rows pass from one device to another in host-visible memory; of what only its device
+// reads, they do not.
+func TestAnotherDevicesHostVisibleMemoryIsAnOperand(t *testing.T) {
+	a, b, cpu := newDiscrete(t), newAsync(t), newCPU(t)
+	defer cpu.Close()
+	from := kernel.MatOf(alloc(t, a, kernel.HostVisible, 2), 1, 2)
+	a.Add(from, vector(t, a, 1, 2), vector(t, a, 1, 2))
+	sent := a.Record()
+	onB, onCPU := vector(t, b, 0, 0), vector(t, cpu, 0, 0)
+	b.WaitFor(sent)
+	b.CopyRows(onB, nil, from, nil)
+	wait(t, b.Record())
+	require.Equal(t, float32(2), first(onB))
+	cpu.WaitFor(sent)
+	cpu.CopyRows(onCPU, nil, from, nil)
+	require.Equal(t, float32(2), first(onCPU))
+	require.PanicsWithValue(t, "kernel: a *kerneltest.buffer is memory of another device, which the CPU cannot address",
+		func() { cpu.CopyRows(onCPU, nil, vector(t, a, 1, 2), nil) })
+}
+
+// broken is an event of a device that has failed.
+type broken struct{}
+
+func (broken) Wait(context.Context) error { return errors.New("broken") }
+
+func TestWaitForAFailedDeviceFails(t *testing.T) {
+	dev := newDiscrete(t)
+	dev.WaitFor(broken{})
+	require.ErrorContains(t, dev.Record().Wait(t.Context()), "another device's work: broken")
+}
+
+// A mirror is read in place where the host can, and fetched where it cannot.
+func TestMirror(t *testing.T) {
+	cpu := newCPU(t)
+	defer cpu.Close()
+	for name, dev := range map[string]kernel.Device{"cpu": cpu, "asynchronous": newAsync(t), "discrete": newDiscrete(t)} {
+		t.Run(name, func(t *testing.T) {
+			ledger := kerneltest.NewLedger(dev)
+			m, err := kernel.NewMirror(ledger, kernel.F32, 3)
 			require.NoError(t, err)
-			async := kerneltest.NewAsync(dev)
-			kerneltest.Conform(t, async, reference)
-			require.NoError(t, async.Close())
+			x := kernel.MatOf(m.Buffer, 1, 2)
+			dev.Add(x, vector(t, dev, 1, 2), vector(t, dev, 3, 4))
+			m.Fetch(dev, 2)
+			wait(t, dev.Record())
+			require.Equal(t, []float32{4, 6}, kernel.Float32s(m.Host())[:2])
+			require.Equal(t, name == "discrete", m.Host() != m.Buffer)
+			m.Free(ledger)
+			require.Zero(t, ledger.Live())
+			if name == "discrete" {
+				ledger.FailAt(2)
+				_, err = kernel.NewMirror(ledger, kernel.F32, 3)
+				require.ErrorIs(t, err, kerneltest.ErrOutOfMemory)
+				require.Zero(t, ledger.Live())
+			}
+			kernel.Mirror{}.Free(ledger)
 		})
 	}
 }

@@ -59,19 +59,30 @@ func littleEndian[T float32 | int32](values []T) (data []byte) {
 	return data
 }
 
+// buffer is memory of a random kind.
 func (b *trial) buffer(t kernel.DType, n int) kernel.Buffer {
-	buf, err := b.dev.Alloc(t, n)
+	return b.alloc(kernel.MemoryKind(b.rand.IntN(2)), t, n)
+}
+
+func (b *trial) alloc(kind kernel.MemoryKind, t kernel.DType, n int) kernel.Buffer {
+	buf, err := b.dev.Alloc(kind, t, n)
 	require.NoError(b.t, err)
 	b.t.Cleanup(func() { b.dev.Free(buf) })
 	return buf
 }
 
-// mat is a matrix of random elements, with room between its rows.
+// mat is a matrix of random elements, with room between its rows, in memory of a
+// random kind. The host writes what is host-visible itself.
 func (b *trial) mat(rows, cols int) kernel.Mat {
 	stride := cols + b.rand.IntN(4)
 	f := b.floats(rows * stride)
-	m := kernel.Mat{Buf: b.buffer(kernel.F32, len(f)), Rows: rows, Cols: cols, Stride: stride}
-	b.dev.Load(m.Buf, 0, littleEndian(f))
+	kind := kernel.MemoryKind(b.rand.IntN(2))
+	m := kernel.Mat{Buf: b.alloc(kind, kernel.F32, len(f)), Rows: rows, Cols: cols, Stride: stride}
+	if kind == kernel.HostVisible {
+		copy(m.Buf.Bytes(), littleEndian(f))
+	} else {
+		b.dev.Load(m.Buf, 0, littleEndian(f))
+	}
 	return m
 }
 
@@ -121,12 +132,19 @@ func (b *trial) wait() {
 	require.NoError(b.t, b.dev.Record().Wait(context.Background()))
 }
 
-// read waits and returns a buffer's elements, indices as floats too.
-func (b *trial) read(buf kernel.Buffer) []float32 {
+// fetch reads a buffer and waits.
+func (b *trial) fetch(buf kernel.Buffer) []byte {
+	host := make([]byte, buf.DType().Bytes(buf.Len()))
+	b.dev.Read(host, buf, 0)
 	b.wait()
-	f := make([]float32, buf.Len())
+	return host
+}
+
+// read returns a buffer's elements, indices as floats too.
+func (b *trial) read(buf kernel.Buffer) []float32 {
+	host, f := b.fetch(buf), make([]float32, buf.Len())
 	for i := range f {
-		word := binary.LittleEndian.Uint32(buf.Bytes()[4*i:])
+		word := binary.LittleEndian.Uint32(host[4*i:])
 		f[i] = math.Float32frombits(word)
 		if buf.DType() == kernel.I32 {
 			f[i] = float32(int32(word))
@@ -135,10 +153,9 @@ func (b *trial) read(buf kernel.Buffer) []float32 {
 	return f
 }
 
-// readBytes waits and returns a buffer's bytes as numbers.
+// readBytes returns a buffer's bytes as numbers.
 func (b *trial) readBytes(buf kernel.Buffer) (f []float32) {
-	b.wait()
-	for _, v := range buf.Bytes() {
+	for _, v := range b.fetch(buf) {
 		f = append(f, float32(v))
 	}
 	return f

@@ -77,8 +77,8 @@ func (l *Ledger) enter(make func() (kernel.Buffer, error)) (kernel.Buffer, error
 }
 
 // Alloc is the device's.
-func (l *Ledger) Alloc(t kernel.DType, n int) (kernel.Buffer, error) {
-	return l.enter(func() (kernel.Buffer, error) { return l.Device.Alloc(t, n) })
+func (l *Ledger) Alloc(kind kernel.MemoryKind, t kernel.DType, n int) (kernel.Buffer, error) {
+	return l.enter(func() (kernel.Buffer, error) { return l.Device.Alloc(kind, t, n) })
 }
 
 // Adopt is the device's.

@@ -14,7 +14,7 @@ func TestLedger(t *testing.T) {
 	defer cpu.Close()
 	l := kerneltest.NewLedger(cpu)
 	l.FailAt(3)
-	a, err := l.Alloc(kernel.F32, 4)
+	a, err := l.Alloc(kernel.DeviceMemory, kernel.F32, 4)
 	require.NoError(t, err)
 	b, err := l.Vector(kernel.F32, make([]byte, 8))
 	require.NoError(t, err)
@@ -22,7 +22,7 @@ func TestLedger(t *testing.T) {
 	_, err = l.Pack(kernel.HostMatrix{Out: 1, In: 1, Data: make([]byte, 4)})
 	require.ErrorIs(t, err, kerneltest.ErrOutOfMemory)
 	require.True(t, l.Failed())
-	c, err := l.Alloc(kernel.I32, 1)
+	c, err := l.Alloc(kernel.DeviceMemory, kernel.I32, 1)
 	require.NoError(t, err, "one alone fails")
 	require.Equal(t, 3, l.Live())
 	for _, buffer := range []kernel.Buffer{a, b, c} {

@@ -1,6 +1,10 @@
 package kerneltest
 
-import "github.com/tandem-moe/tandem/kernel"
+import (
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/kernel"
+)
 
 // primitive is one operation with random operands, and its result.
 type primitive struct {
@@ -10,6 +14,35 @@ type primitive struct {
 }
 
 var primitives = []primitive{
+	{"Load and Read", 10, func(b *trial) []float32 {
+		n := 1 + b.rand.IntN(90)
+		x := b.buffer(kernel.F32, n)
+		at := b.rand.IntN(n)
+		b.dev.Load(x, at, littleEndian(b.floats(n-at)))
+		part := make([]byte, 4*(n-at))
+		b.dev.Read(part, x, at)
+		b.wait()
+		y := b.buffer(kernel.F32, n)
+		b.dev.Load(y, 0, part)
+		return append(b.read(x), b.read(y)...)
+	}},
+	{"Adopt", 5, func(b *trial) []float32 {
+		rows, cols := 1+b.rand.IntN(5), 1+b.rand.IntN(90)
+		whole := b.alloc(kernel.HostVisible, kernel.F32, rows*cols)
+		copy(whole.Bytes(), littleEndian(b.floats(rows*cols)))
+		adopted, err := b.dev.Adopt(kernel.F32, whole.Bytes())
+		require.NoError(b.t, err)
+		dst := b.mat(rows, cols)
+		b.dev.CopyRows(dst, nil, kernel.MatOf(adopted, rows, cols), nil)
+		b.dev.Free(adopted)
+		return b.read(dst.Buf)
+	}},
+	{"WaitFor", 5, func(b *trial) []float32 {
+		x := b.mat(1, 1+b.rand.IntN(90))
+		b.dev.WaitFor(b.dev.Record())
+		b.dev.Add(x, x, x)
+		return b.read(x.Buf)
+	}},
 	{"Embed", 10, func(b *trial) []float32 {
 		out, in, rows := 1+b.rand.IntN(90), 1+b.rand.IntN(90), b.rand.IntN(5)
 		dst := b.mat(rows, in)
@@ -27,14 +60,20 @@ var primitives = []primitive{
 	}},
 	{"GroupedLinear", 20, func(b *trial) []float32 {
 		out, in := 1+b.rand.IntN(80), 1+b.rand.IntN(160)
-		offsets, weights := []int32{0}, []kernel.Weight(nil)
+		offsets, weights, biases := []int32{0}, []kernel.Weight(nil), []kernel.Buffer(nil)
 		for range b.rand.IntN(6) {
-			weights = append(weights, b.weight(out, in))
+			weights, biases = append(weights, b.weight(out, in)), append(biases, b.vector(out))
+			if b.rand.IntN(2) == 0 {
+				biases[len(biases)-1] = nil
+			}
 			offsets = append(offsets, offsets[len(offsets)-1]+int32(b.rand.IntN(4)*b.rand.IntN(4)))
 		}
 		rows := int(offsets[len(weights)])
 		dst := b.mat(rows, out)
-		b.dev.GroupedLinear(dst, b.mat(rows, in), weights, offsets)
+		if b.rand.IntN(2) == 0 {
+			biases = nil
+		}
+		b.dev.GroupedLinear(dst, b.mat(rows, in), weights, biases, offsets)
 		return b.read(dst.Buf)
 	}},
 	{"RMSNorm", 20, func(b *trial) []float32 {
@@ -59,8 +98,10 @@ var primitives = []primitive{
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		x := b.mat(rows, 2*half*heads)
-		b.dev.RoPE(x, 2*half, t, b.indices(rows, positions))
+		p := kernel.RopeParams{First: b.rand.IntN(20), Interleaved: b.rand.IntN(2) == 0}
+		p.HeadDim = p.First + 2*half + b.rand.IntN(20)
+		x := b.mat(rows, p.HeadDim*heads)
+		b.dev.RoPE(x, t, p, b.indices(rows, positions))
 		return b.read(x.Buf)
 	}},
 	{"Attention", 6, attention},
@@ -82,12 +123,23 @@ var primitives = []primitive{
 		b.dev.Add(dst, b.mat(rows, cols), dst)
 		return b.read(dst.Buf)
 	}},
-	{"TopK", 20, func(b *trial) []float32 {
-		rows, cols := b.rand.IntN(5), 1+b.rand.IntN(90)
-		p := kernel.RouterParams{TopK: 1 + b.rand.IntN(min(cols, 9)), Normalize: b.rand.IntN(2) == 0}
-		idx, weight := b.buffer(kernel.I32, rows*p.TopK), b.buffer(kernel.F32, rows*p.TopK)
-		b.dev.TopK(idx, weight, b.mat(rows, cols), p)
-		return append(b.read(idx), b.read(weight)...)
+	{"TopK", 40, func(b *trial) []float32 {
+		size, rows := 1+b.rand.IntN(20), b.rand.IntN(5)
+		cols := size * (1 + b.rand.IntN(6))
+		p := kernel.RouterParams{Scores: kernel.Scores(b.rand.IntN(2)), Normalize: b.rand.IntN(2) == 0, Scale: float32(b.rand.IntN(3))}
+		allowed := cols
+		if b.rand.IntN(2) == 0 {
+			p.Groups, p.GroupBest = cols/size, 1+b.rand.IntN(min(size, 2))
+			p.TopGroups = 1 + b.rand.IntN(p.Groups)
+			allowed = p.TopGroups * size
+		}
+		if b.rand.IntN(2) == 0 {
+			p.Bias = b.vector(cols)
+		}
+		p.TopK = 1 + b.rand.IntN(min(allowed, 9))
+		ids, weights := b.buffer(kernel.I32, rows*p.TopK), b.buffer(kernel.F32, rows*p.TopK)
+		b.dev.TopK(ids, weights, b.mat(rows, cols), p)
+		return append(b.read(ids), b.read(weights)...)
 	}},
 	{"CopyRows", 10, func(b *trial) []float32 {
 		rows, cols := 1+b.rand.IntN(5), 1+b.rand.IntN(90)
@@ -133,13 +185,17 @@ var primitives = []primitive{
 // attention fills the caches of a few sequences in chunks, and attends to them
 // after each.
 func attention(b *trial) (results []float32) {
-	c := kernel.KV{PageTokens: kernel.KVBlock << b.rand.IntN(3), KVHeads: 1 + b.rand.IntN(2), HeadDim: 8 * (1 + b.rand.IntN(4))}
-	p := kernel.AttentionParams{Heads: c.KVHeads * (1 + b.rand.IntN(3)), Scale: 0.3, Window: b.rand.IntN(2) * 40}
+	c := kernel.KV{PageTokens: kernel.KVBlock << b.rand.IntN(3), Heads: 1 + b.rand.IntN(2), KeyDim: 8 * (1 + b.rand.IntN(4)), ValueDim: 1 + b.rand.IntN(40)}
+	p := kernel.AttentionParams{Heads: c.Heads * (1 + b.rand.IntN(3)), Scale: 0.3, Window: b.rand.IntN(2) * 40}
+	if b.rand.IntN(2) == 0 {
+		p.Sinks = b.vector(p.Heads)
+	}
 	seqs := make([]kernel.Sequence, 1+b.rand.IntN(3))
 	const tokens = 300 // of each sequence: more than a span
 	pages := (tokens + c.PageTokens - 1) / c.PageTokens
-	n := pages * len(seqs) * c.PageTokens * c.KVHeads * c.HeadDim
-	c.K, c.V = b.buffer(kernel.F32, n), b.buffer(kernel.F32, n)
+	all := pages * len(seqs) * c.PageTokens * c.Heads
+	c.KeyOff, c.ValueOff = b.rand.IntN(50), b.rand.IntN(50)
+	c.K, c.V = b.buffer(kernel.F32, c.KeyOff+all*c.KeyDim), b.buffer(kernel.F32, c.ValueOff+all*c.ValueDim)
 	for i, page := range b.rand.Perm(pages * len(seqs)) {
 		s := &seqs[i%len(seqs)]
 		s.Pages = append(s.Pages, int32(page))
@@ -152,9 +208,9 @@ func attention(b *trial) (results []float32) {
 			s.Row, s.Rows = rows, 1+b.rand.IntN(tokens/3)
 			rows += s.Rows
 		}
-		b.dev.StoreKV(c, b.mat(rows, c.KVHeads*c.HeadDim), b.mat(rows, c.KVHeads*c.HeadDim), seqs)
-		dst := b.mat(rows, p.Heads*c.HeadDim)
-		b.dev.Attention(dst, b.mat(rows, p.Heads*c.HeadDim), c, seqs, p)
+		b.dev.StoreKV(c, b.mat(rows, c.Heads*c.KeyDim), b.mat(rows, c.Heads*c.ValueDim), seqs)
+		dst := b.mat(rows, p.Heads*c.ValueDim)
+		b.dev.Attention(dst, b.mat(rows, p.Heads*c.KeyDim), c, seqs, p)
 		results = append(results, b.read(dst.Buf)...)
 	}
 	return append(append(results, b.read(c.K)...), b.read(c.V)...)

@@ -18,8 +18,12 @@ type slow struct {
 // work with it.
 func NewSlow(dev kernel.Device, most time.Duration) kernel.Device { return &slow{dev, most} }
 
-// Name tells that the device is not the plain one.
-func (s *slow) Name() string { return "slow " + s.Device.Name() }
+// Properties are the device's under another name.
+func (s *slow) Properties() kernel.Properties {
+	p := s.Device.Properties()
+	p.Name = "slow " + p.Name
+	return p
+}
 
 func (s *slow) pause() { time.Sleep(rand.N(s.most)) }
 
@@ -30,7 +34,7 @@ func (s *slow) Attention(dst, q kernel.Mat, c kernel.KV, seqs []kernel.Sequence,
 }
 
 // GroupedLinear is the device's, later.
-func (s *slow) GroupedLinear(dst, src kernel.Mat, w []kernel.Weight, offsets []int32) {
+func (s *slow) GroupedLinear(dst, src kernel.Mat, w []kernel.Weight, bias []kernel.Buffer, offsets []int32) {
 	s.pause()
-	s.Device.GroupedLinear(dst, src, w, offsets)
+	s.Device.GroupedLinear(dst, src, w, bias, offsets)
 }

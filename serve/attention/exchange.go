@@ -74,7 +74,7 @@ func (x *exchange) allocate(rows, pairs int) (err error) {
 	if x.gates, err = node.NewSendBuffer(x.dev, x.ep, 4*pairs); err != nil {
 		return err
 	}
-	x.parts, err = x.dev.Alloc(kernel.F32, x.wire.Results(rows, pairs)*x.hidden)
+	x.parts, err = x.dev.Alloc(kernel.DeviceMemory, kernel.F32, x.wire.Results(rows, pairs)*x.hidden)
 	return err
 }
 
@@ -83,12 +83,12 @@ func (x *exchange) free() { node.FreeAll(x.dev, x.rows.Buffer, x.gates.Buffer, x
 
 // pack splits a layer's rows by expert node, and returns the bodies of the
 // messages: one to every node, zero rows included.
-func (x *exchange) pack(ctx context.Context, r *layer.Rows, h route.Header) ([][]m2n.Span, error) {
+func (x *exchange) pack(ctx context.Context, r *layer.Activations, h route.Header) ([][]m2n.Span, error) {
 	if err := x.dev.Record().Wait(ctx); err != nil {
 		return nil, fmt.Errorf("layer %d: %w", h.Layer, err)
 	}
 	var err error
-	if x.packets, err = x.splitter.Split(r.Choice.Bytes(), r.Residual.Rows); err != nil {
+	if x.packets, err = x.splitter.Split(r.TopKIDs.Host().Bytes(), r.Residual.Rows); err != nil {
 		return nil, fmt.Errorf("layer %d: %w", h.Layer, err)
 	}
 	if x.wire.Combine == route.Partial {
@@ -119,7 +119,7 @@ func (x *exchange) post(nodes []string, bodies [][]m2n.Span) error {
 
 // copy brings each packet's rows, in the wire's format, gate weights and pairs
 // to the send buffers.
-func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
+func (x *exchange) copy(r *layer.Activations) [][]m2n.Span {
 	bodies := make([][]m2n.Span, len(x.packets))
 	width := x.wire.RowBytes(x.hidden)
 	rows := kernel.CodedMatOf(x.rows.Buffer, x.wire.Rows, 4*x.rows.Buffer.Len()/width, x.hidden)
@@ -128,7 +128,7 @@ func (x *exchange) copy(r *layer.Rows) [][]m2n.Span {
 	for i, p := range x.packets {
 		nr, np := len(p.Rows), len(p.Row)
 		x.dev.EncodeRows(rows.RowRange(row, row+nr), r.Normed, p.Rows)
-		x.dev.CopyRows(gates.RowRange(pair, pair+np), nil, kernel.MatOf(r.Gate, len(x.order), 1), p.Choice)
+		x.dev.CopyRows(gates.RowRange(pair, pair+np), nil, kernel.MatOf(r.TopKWeights, len(x.order), 1), p.Choice)
 		lo, hi := route.PairsSize(pair), route.PairsSize(pair+np)
 		route.PutPairs(x.pairs.Bytes[lo:hi], p)
 		bodies[i] = []m2n.Span{
@@ -195,7 +195,7 @@ func (x *exchange) places(place int) []int32 {
 }
 
 // combine adds the results to the residual stream.
-func (x *exchange) combine(a *layer.Attention, r *layer.Rows) {
+func (x *exchange) combine(a *layer.Attention, r *layer.Activations) {
 	x.pending = false
 	results, offsets := x.sums.First(r.Residual.Rows)
 	a.Combine(r, kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden), results, offsets)

@@ -16,7 +16,7 @@ import (
 
 // microBatch is a step on its way through the layers.
 type microBatch struct {
-	rows     *layer.Rows
+	rows     *layer.Activations
 	exchange *exchange
 
 	active    bool
@@ -146,7 +146,7 @@ const headRows = 64
 
 // head is the memory of the logits.
 type head struct {
-	logits, lse kernel.Buffer
+	logits, lse kernel.Mirror
 	capacity    int
 	vocabulary  int
 	sampler     sample.Sampler
@@ -163,24 +163,21 @@ type wanted struct {
 	prompt   int
 }
 
-func (h *head) allocate(dev kernel.Device, capacity, vocabulary int) error {
+func (h *head) allocate(dev kernel.Memory, capacity, vocabulary int) error {
 	var err error
 	h.capacity, h.vocabulary = capacity, vocabulary
-	if h.logits, err = dev.Alloc(kernel.F32, capacity*vocabulary); err != nil {
+	if h.logits, err = kernel.NewMirror(dev, kernel.F32, capacity*vocabulary); err != nil {
 		return fmt.Errorf("logits of %d rows: %w", capacity, err)
 	}
-	if h.lse, err = dev.Alloc(kernel.F32, capacity); err != nil {
+	if h.lse, err = kernel.NewMirror(dev, kernel.F32, capacity); err != nil {
 		return fmt.Errorf("logits of %d rows: %w", capacity, err)
 	}
 	return nil
 }
 
-func (h *head) free(dev kernel.Device) {
-	for _, b := range []kernel.Buffer{h.logits, h.lse} {
-		if b != nil {
-			dev.Free(b)
-		}
-	}
+func (h *head) free(dev kernel.Memory) {
+	h.logits.Free(dev)
+	h.lse.Free(dev)
 }
 
 // pick computes the logits that the step's sequences want, and chooses their
@@ -195,7 +192,7 @@ func (n *Node) pick(ctx context.Context, b *microBatch) error {
 			return err
 		}
 		for i, w := range block {
-			n.choose(b, w, n.head.row(i), kernel.Float32s(n.head.lse)[i])
+			n.choose(b, w, n.head.row(i), kernel.Float32s(n.head.lse.Host())[i])
 		}
 	}
 	return nil
@@ -225,12 +222,15 @@ func (n *Node) logits(ctx context.Context, b *microBatch, block []wanted) error 
 	for i, w := range block {
 		rows[i] = w.row
 	}
-	n.attention.Head(kernel.MatOf(n.head.logits, len(rows), n.head.vocabulary), kernel.MatOf(n.head.lse, len(rows), 1), b.rows, rows)
-	return n.cfg.Device.Record().Wait(ctx)
+	h, dev := &n.head, n.cfg.Device
+	n.attention.Head(kernel.MatOf(h.logits.Buffer, len(rows), h.vocabulary), kernel.MatOf(h.lse.Buffer, len(rows), 1), b.rows, rows)
+	h.logits.Fetch(dev, len(rows)*h.vocabulary)
+	h.lse.Fetch(dev, len(rows))
+	return dev.Record().Wait(ctx)
 }
 
 func (h *head) row(i int) []float32 {
-	return kernel.Float32s(h.logits)[i*h.vocabulary : (i+1)*h.vocabulary]
+	return kernel.Float32s(h.logits.Host())[i*h.vocabulary : (i+1)*h.vocabulary]
 }
 
 // choose takes a row's logits to who wanted them.

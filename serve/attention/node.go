@@ -98,9 +98,13 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	part, err := layer.NewAttention(cfg.Device, cfg.Spec, cfg.Weights, cfg.Cache)
+	if err != nil {
+		return nil, err
+	}
 	n := &Node{
 		cfg:       cfg,
-		attention: layer.NewAttention(cfg.Device, cfg.Spec, cfg.Weights, cfg.Cache),
+		attention: part,
 		walk:      walk,
 		sequences: map[uint64]*sequence{},
 		stats:     node.NewRecorder(),
@@ -134,7 +138,7 @@ func (n *Node) allocate() error {
 		b := &microBatch{}
 		n.batches = append(n.batches, b)
 		var err error
-		if b.rows, err = n.attention.NewRows(n.cfg.MaxBatchedTokens); err != nil {
+		if b.rows, err = n.attention.NewActivations(n.cfg.MaxBatchedTokens); err != nil {
 			return err
 		}
 		b.exchange, err = newExchange(n.cfg.Device, n.cfg.Endpoint, n.cfg.Placement, n.cfg.Wire, n.cfg.MaxBatchedTokens, spec.Hidden, spec.Router.TopK)
@@ -150,7 +154,7 @@ func (n *Node) allocate() error {
 func (n *Node) Free() {
 	for _, b := range n.batches {
 		if b.rows != nil {
-			n.attention.FreeRows(b.rows)
+			n.attention.FreeActivations(b.rows)
 		}
 		if b.exchange != nil {
 			b.exchange.free()

@@ -52,7 +52,7 @@ func TestResultsTwice(t *testing.T) {
 	h, err := route.ParseHeader(c.Header)
 	require.NoError(t, err)
 	h.Kind = route.Return
-	results, err := m.Device.Alloc(kernel.F32, max(1, h.Pairs*m.Spec.Hidden))
+	results, err := m.Device.Alloc(kernel.HostVisible, kernel.F32, max(1, h.Pairs*m.Spec.Hidden))
 	require.NoError(t, err)
 	body := []m2n.Span{{Region: endpoints[ids[0]].Register(results.Bytes(), results), Len: 4 * h.Pairs * m.Spec.Hidden}}
 	for range 2 {

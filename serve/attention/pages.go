@@ -21,11 +21,8 @@ type pageMemory struct {
 func (m pageMemory) PageBytes() int { return m.cache.PageBytes() }
 
 func (m pageMemory) ReadPage(page int32, dst []byte) error {
-	if err := m.dev.Record().Wait(m.ctx); err != nil {
-		return err
-	}
-	m.cache.ReadPage(int(page), dst)
-	return nil
+	m.cache.ReadPage(m.dev, int(page), dst)
+	return m.dev.Record().Wait(m.ctx)
 }
 
 func (m pageMemory) WritePage(page int32, src []byte) error {

@@ -104,8 +104,8 @@ func runNode(text string) int {
 }
 
 // slowDevice makes devices of another speed, by which nodes meet at other moments.
-func slowDevice(most time.Duration) func(string, *kernel.Pool) (kernel.Device, error) {
-	return func(_ string, pool *kernel.Pool) (kernel.Device, error) {
+func slowDevice(most time.Duration) func(string, *kernel.Pool) (kernel.ExpertDevice, error) {
+	return func(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
 		dev, err := kernel.NewCPU(kernel.CPUOptions{Pool: pool, Threads: 1})
 		if err != nil {
 			return nil, err

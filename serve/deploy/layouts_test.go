@@ -53,7 +53,28 @@ type layout struct {
 	threads                       []int
 	order                         []int
 	preempt                       []batch.Forced
+	devices                       []deviceKind  // by node
 	slow                          time.Duration // the longest that attention and experts pause
+}
+
+// deviceKind is a kind of device that gives the CPU's bits.
+type deviceKind string
+
+const (
+	atOnce   deviceKind = "at once"
+	async    deviceKind = "async"
+	discrete deviceKind = "discrete" // async, with memory that the host cannot address
+)
+
+// over makes a device of the kind.
+func (k deviceKind) over(dev kernel.Device) kernel.Device {
+	switch k {
+	case async:
+		return kerneltest.NewAsync(dev)
+	case discrete:
+		return kerneltest.NewDiscrete(dev)
+	}
+	return dev
 }
 
 // What a layout draws from, where there is no more than this.
@@ -61,6 +82,7 @@ var (
 	transports = []string{"inproc", "shm", "tcp"}
 	rowFormats = []kernel.RowFormat{kernel.RowF32, kernel.RowBF16, kernel.RowInt8}
 	combines   = []route.Combine{route.ByExpert, route.Partial}
+	devices    = []deviceKind{atOnce, atOnce, async, discrete}
 )
 
 // drawLayout draws a layout from a seed.
@@ -84,13 +106,16 @@ func drawLayout(seed uint64, requests int) layout {
 		l.preempt = append(l.preempt, batch.Forced{Sequence: rng.IntN(3), Step: 1 + rng.IntN(6)})
 	}
 	l.wire = route.Wire{Rows: rowFormats[rng.IntN(len(rowFormats))], Combine: combines[rng.IntN(len(combines))]}
+	for range l.attention + l.experts {
+		l.devices = append(l.devices, devices[rng.IntN(len(devices))])
+	}
 	return l
 }
 
 func (l layout) String() string {
-	return fmt.Sprintf("seed %d: %v, %dA %dE m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v order %v preempt %v",
+	return fmt.Sprintf("seed %d: %v, %dA %dE m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v devices %v order %v preempt %v",
 		l.seed, l.wire, l.attention, l.experts, l.micro, l.transport, l.pages, l.pageTokens, l.maxBatched, l.chunk, l.reuse, l.maxSeqs,
-		l.linger, l.isas, l.threads, l.order, l.preempt)
+		l.linger, l.isas, l.threads, l.devices, l.order, l.preempt)
 }
 
 // options are the layout as a deployment's.
@@ -104,14 +129,17 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 	pages := max(l.pages, (longest+l.pageTokens-1)/l.pageTokens)
 	o.KVMemory = deploy.CacheBytes(m, l.pageTokens) * int64(pages*l.attention)
 	next := 0
-	o.Device = func(_ string, pool *kernel.Pool) (kernel.Device, error) {
+	o.Device = func(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
 		i := next % len(l.isas)
 		next++
 		dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: l.isas[i], Threads: l.threads[i], Pool: pool})
-		if err != nil || l.slow == 0 {
-			return dev, err
+		if err != nil {
+			return nil, err
 		}
-		return kerneltest.NewSlow(dev, l.slow), nil
+		if l.slow > 0 {
+			return kerneltest.NewSlow(dev, l.slow), nil
+		}
+		return l.devices[i].over(dev), nil
 	}
 	return o
 }
@@ -245,6 +273,7 @@ type total struct {
 	layouts, preemptions, reused, joined, lingers uint64
 	bytes                                         map[string]uint64
 	wires                                         map[route.Wire]int
+	devices                                       map[deviceKind]int
 }
 
 func (c *total) add(stats []node.Stats) {
@@ -323,7 +352,7 @@ func (p plainAnswers) of(t *testing.T, m *deploy.Model, l layout) []answer {
 // tokens and log-probabilities are those of the plain version, which rounds rows
 // as they would travel, bit for bit.
 func TestLayoutsGiveTheSameBits(t *testing.T) {
-	c := total{bytes: map[string]uint64{}, wires: map[route.Wire]int{}}
+	c := total{bytes: map[string]uint64{}, wires: map[route.Wire]int{}, devices: map[deviceKind]int{}}
 	dirs := models(t)
 	draws := newDraws(dirs)
 	for _, dir := range dirs {
@@ -343,6 +372,9 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 				l.check(t, stats)
 				c.add(stats)
 				c.wires[l.wire]++
+				for _, kind := range l.devices {
+					c.devices[kind]++
+				}
 			}
 		})
 	}
@@ -357,6 +389,7 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		require.Positive(t, c.bytes["shm"], "bytes by shared memory")
 		require.Positive(t, c.bytes["tcp"], "bytes by TCP")
 		require.Len(t, c.wires, len(rowFormats)*len(combines), "ways to travel")
+		require.Len(t, c.devices, 3, "kinds of devices")
 	}
 }
 

@@ -74,7 +74,7 @@ type attentionNode struct {
 type expertNode struct {
 	name string
 	*expert.Node
-	dev  kernel.Device
+	dev  kernel.ExpertDevice
 	ep   *m2n.Endpoint
 	addr string
 }
@@ -156,12 +156,20 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 	for i := range o.Experts {
 		e, err := layer.LoadExperts(ctx, dev, m.Checkpoint, m.Spec, placement.Experts(i), progress())
 		if err != nil {
-			w.attention.Free(dev)
+			w.free(dev)
 			return nil, fmt.Errorf("loading the experts of node %d: %w", i, err)
 		}
 		w.experts = append(w.experts, e)
 	}
 	return w, nil
+}
+
+// free gives back the vectors that were loaded to a device.
+func (w *Weights) free(dev kernel.Memory) {
+	w.attention.Free(dev)
+	for _, e := range w.experts {
+		e.Free(dev)
+	}
 }
 
 // record notes what weights the model has.
@@ -224,7 +232,9 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.
 	if err != nil {
 		return err
 	}
-	n.dev = dev
+	if n.dev, err = attentionDevice(dev); err != nil {
+		return errors.Join(err, dev.Close())
+	}
 	if n.cache, err = layer.NewCache(n.dev, l.model.Spec, l.options.pages(l.model.Spec), l.options.PageTokens); err != nil {
 		return err
 	}
@@ -266,7 +276,7 @@ func (o *Options) reports(node string, deliver func([]serve.Report)) func([]serv
 }
 
 // listen makes a node's endpoint on the deployment's transport.
-func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, dev kernel.Device, slot int) (*m2n.Endpoint, string, error) {
+func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, dev kernel.Memory, slot int) (*m2n.Endpoint, string, error) {
 	ep, err := newEndpoint(m2n.Config{ID: name, Epoch: 1, Network: network, SlotBytes: slot}, dev, l.options)
 	if err != nil {
 		return nil, "", err
@@ -280,11 +290,11 @@ func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, d
 }
 
 // newEndpoint makes an endpoint whose receive memory is the device's.
-func newEndpoint(cfg m2n.Config, dev kernel.Device, o Options) (*m2n.Endpoint, error) {
+func newEndpoint(cfg m2n.Config, dev kernel.Memory, o Options) (*m2n.Endpoint, error) {
 	cfg.Slots = o.MicroBatches + 1 // one more for a status
 	cfg.PeerTimeout, cfg.TLS = o.PeerTimeout, o.TLS.TLS()
 	cfg.Alloc = func(n int) (*m2n.Region, error) {
-		b, err := dev.Alloc(kernel.F32, (n+3)/4)
+		b, err := dev.Alloc(kernel.HostVisible, kernel.F32, (n+3)/4)
 		if err != nil {
 			return nil, err
 		}
@@ -404,14 +414,14 @@ func (l *Local) Nodes() []NodeInfo {
 	var all []NodeInfo
 	for _, a := range l.attention {
 		all = append(all, NodeInfo{
-			Node: a.name, Role: string(cluster.Attention), Device: a.dev.Name(),
+			Node: a.name, Role: string(cluster.Attention), Device: a.dev.Properties().Name,
 			Holds: holdsCache(l.options.cacheTokens(l.model.Spec)),
 		})
 	}
 	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
 	for i, e := range l.experts {
 		all = append(all, NodeInfo{
-			Node: e.name, Role: string(cluster.Expert), Device: e.dev.Name(),
+			Node: e.name, Role: string(cluster.Expert), Device: e.dev.Properties().Name,
 			Holds: holdsExperts(placement, i),
 		})
 	}

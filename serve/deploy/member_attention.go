@@ -98,7 +98,7 @@ func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *
 	if err != nil {
 		return nil, err
 	}
-	cfg.Device, cfg.Cache, cfg.Endpoint = m.dev, cache, ep
+	cfg.Device, cfg.Cache, cfg.Endpoint = m.attends, cache, ep
 	cfg.Placement = route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
 	cfg.Busy, cfg.Reports = m.pool, m.options.reports(m.session.Self.ID, client.Report)
 	return attention.New(cfg)

@@ -51,8 +51,10 @@ type Node struct {
 	NodeOptions
 	model *Model
 	pool  *kernel.Pool
-	dev   kernel.Device
-	at    addresses
+	dev   kernel.ExpertDevice
+	// attends is dev as an attention node's, nil of an expert node.
+	attends kernel.Device
+	at      addresses
 	// limited is for lines that other nodes cause.
 	limited *ratelog.Logger
 
@@ -131,6 +133,11 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 		n.pool.Close()
 		return nil, err
 	}
+	if o.Role == cluster.Attention {
+		if n.attends, err = attentionDevice(n.dev); err != nil {
+			return nil, errors.Join(err, n.Close())
+		}
+	}
 	return n, nil
 }
 
@@ -138,6 +145,7 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 func (n *Node) Close() error {
 	defer n.pool.Close()
 	n.dropAttention()
+	n.dropExperts()
 	return n.dev.Close()
 }
 
@@ -279,7 +287,7 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 	var err error
 	n.dropAttention()
 	runtime.GC() // gives back the memory of one of other length
-	n.attention, err = layer.LoadAttention(ctx, n.dev, n.model.Checkpoint, n.model.Spec, positions, n.loads)
+	n.attention, err = layer.LoadAttention(ctx, n.attends, n.model.Checkpoint, n.model.Spec, positions, n.loads)
 	if err != nil {
 		return &localError{fmt.Errorf("loading attention: %w", err)}
 	}
@@ -296,13 +304,21 @@ func (n *Node) dropAttention() {
 	}
 }
 
+// dropExperts gives back what of the experts does not go by itself.
+func (n *Node) dropExperts() {
+	if n.experts != nil {
+		n.experts.Free(n.dev)
+		n.experts = nil
+	}
+}
+
 // loadExperts loads a place's experts, unless they are there.
 func (n *Node) loadExperts(ctx context.Context, p route.Placement, at place) error {
 	if n.experts != nil && n.place == at {
 		return nil
 	}
 	var err error
-	n.experts = nil
+	n.dropExperts()
 	runtime.GC() // gives back the memory of those of another place
 	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.loads)
 	if err != nil {

@@ -62,8 +62,9 @@ type Options struct {
 	// are not told.
 	API string
 	// Device makes a node's device; nil: the CPU's best. Node names are
-	// "attention-0", "expert-1", …; of a node of its own, its role.
-	Device func(node string, pool *kernel.Pool) (kernel.Device, error)
+	// "attention-0", "expert-1", …; of a node of its own, its role. That of an attention
+	// node is a kernel.Device.
+	Device func(node string, pool *kernel.Pool) (kernel.ExpertDevice, error)
 	// NoPrefixReuse computes every prompt whole.
 	NoPrefixReuse bool
 	// ChunkTokens bounds the rows of one prompt in a step. Default:
@@ -120,11 +121,19 @@ func (o *Options) fill(spec *model.Spec) error {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Device == nil {
-		o.Device = func(_ string, pool *kernel.Pool) (kernel.Device, error) {
+		o.Device = func(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
 			return kernel.NewCPU(kernel.CPUOptions{Pool: pool, Threads: o.Threads})
 		}
 	}
 	return nil
+}
+
+// attentionDevice is a device as one that computes attention.
+func attentionDevice(dev kernel.ExpertDevice) (kernel.Device, error) {
+	if whole, ok := dev.(kernel.Device); ok {
+		return whole, nil
+	}
+	return nil, fmt.Errorf("the device %q computes no attention, only experts", dev.Properties().Name)
 }
 
 // pages is the number of pages of one attention node.

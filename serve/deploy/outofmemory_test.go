@@ -22,7 +22,7 @@ type ledgers struct {
 	failAt, device int
 }
 
-func (l *ledgers) make(_ string, pool *kernel.Pool) (kernel.Device, error) {
+func (l *ledgers) make(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
 	dev, err := kernel.NewCPU(kernel.CPUOptions{Pool: pool, Threads: 1})
 	if err != nil {
 		return nil, err

@@ -60,10 +60,10 @@ func plain(t *testing.T, m *deploy.Model, n numerics) []answer {
 	for i := range cache.Pages {
 		p.pages = append(p.pages, int32(i))
 	}
-	p.logits, err = dev.Alloc(kernel.F32, longest*m.Spec.Vocabulary)
+	p.logits, err = dev.Alloc(kernel.DeviceMemory, kernel.F32, longest*m.Spec.Vocabulary)
 	require.NoError(t, err)
 	defer dev.Free(p.logits)
-	p.lse, err = dev.Alloc(kernel.F32, longest)
+	p.lse, err = dev.Alloc(kernel.DeviceMemory, kernel.F32, longest)
 	require.NoError(t, err)
 	defer dev.Free(p.lse)
 	var answers []answer

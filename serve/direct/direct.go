@@ -28,7 +28,7 @@ type Model struct {
 	dev       kernel.Device
 	attention *layer.Attention
 	experts   *layer.Experts
-	rows      *layer.Rows
+	rows      *layer.Activations
 	splitter  *route.Splitter
 	grouper   *route.Grouper
 	pairs     route.Pairs
@@ -36,7 +36,7 @@ type Model struct {
 	order     []int32
 	byChoice  *route.Sums
 	// AfterLayer, where it is set, is called after each layer.
-	AfterLayer func(layer int, r *layer.Rows)
+	AfterLayer func(layer int, r *layer.Activations)
 }
 
 // New makes the direct version for batches of at most capacity rows. The
@@ -45,13 +45,17 @@ func New(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e *laye
 	placement := route.Even(spec.Router.Experts, 1)
 	d := &Model{
 		spec: spec, dev: dev,
-		attention: layer.NewAttention(dev, spec, a, cache),
-		experts:   layer.NewExperts(dev, spec, e),
-		splitter:  route.NewSplitter(placement, spec.Router.TopK),
-		grouper:   route.NewGrouper(placement.Experts(0)),
+		splitter: route.NewSplitter(placement, spec.Router.TopK),
+		grouper:  route.NewGrouper(placement.Experts(0)),
 	}
 	var err error
-	if d.rows, err = d.attention.NewRows(capacity); err != nil {
+	if d.attention, err = layer.NewAttention(dev, spec, a, cache); err != nil {
+		return nil, err
+	}
+	if d.experts, err = layer.NewExperts(dev, spec, e); err != nil {
+		return nil, err
+	}
+	if d.rows, err = d.attention.NewActivations(capacity); err != nil {
 		return nil, err
 	}
 	n := capacity * spec.Router.TopK
@@ -59,7 +63,7 @@ func New(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e *laye
 		to       *kernel.Buffer
 		elements int
 	}{{&d.scratch.in, n * spec.Hidden}, {&d.scratch.gate, n}, {&d.scratch.out, n * spec.Hidden}} {
-		if *b.to, err = dev.Alloc(kernel.F32, b.elements); err != nil {
+		if *b.to, err = dev.Alloc(kernel.DeviceMemory, kernel.F32, b.elements); err != nil {
 			d.Free()
 			return nil, fmt.Errorf("direct batch of %d rows: %w", capacity, err)
 		}
@@ -71,7 +75,7 @@ func New(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e *laye
 
 // Free gives the memory back.
 func (d *Model) Free() {
-	d.attention.FreeRows(d.rows)
+	d.attention.FreeActivations(d.rows)
 	d.experts.Free()
 	node.FreeAll(d.dev, d.scratch.in, d.scratch.gate, d.scratch.out)
 }
@@ -100,7 +104,7 @@ func (d *Model) sparse(ctx context.Context, l int) error {
 		return err
 	}
 	rows := d.rows.Residual.Rows
-	packets, err := d.splitter.Split(d.rows.Choice.Bytes(), rows)
+	packets, err := d.splitter.Split(d.rows.TopKIDs.Host().Bytes(), rows)
 	if err != nil {
 		return err
 	}
@@ -113,7 +117,7 @@ func (d *Model) sparse(ctx context.Context, l int) error {
 	if err := d.travel(in); err != nil {
 		return err
 	}
-	d.dev.CopyRows(gate, nil, kernel.MatOf(d.rows.Gate, d.rows.Gate.Len(), 1), p.Choice)
+	d.dev.CopyRows(gate, nil, kernel.MatOf(d.rows.TopKWeights, d.rows.TopKWeights.Len(), 1), p.Choice)
 	if err := d.experts.Forward(l, out, in, gate, g.Offsets); err != nil {
 		return err
 	}
@@ -136,7 +140,7 @@ func (d *Model) travel(m kernel.Mat) error {
 	if d.Wire.Rows == kernel.RowF32 {
 		return nil
 	}
-	b, err := d.dev.Alloc(kernel.F32, m.Rows*d.Wire.RowBytes(m.Cols)/4)
+	b, err := d.dev.Alloc(kernel.DeviceMemory, kernel.F32, m.Rows*d.Wire.RowBytes(m.Cols)/4)
 	if err != nil {
 		return fmt.Errorf("%d rows as they travel: %w", m.Rows, err)
 	}
@@ -171,7 +175,7 @@ func (d *Model) combinePartial(p route.Packet, out kernel.Mat) error {
 		}
 		offsets = append(offsets, int32(len(sums)))
 	}
-	b, err := d.dev.Alloc(kernel.F32, len(sums)*out.Cols)
+	b, err := d.dev.Alloc(kernel.DeviceMemory, kernel.F32, len(sums)*out.Cols)
 	if err != nil {
 		return fmt.Errorf("%d sums: %w", len(sums), err)
 	}

@@ -79,15 +79,23 @@ func (d *fixture) logits(t testing.TB, ids []int32, pos int) []float32 {
 	}
 	seqs := []kernel.Sequence{{Rows: len(ids), Pos: pos, Pages: d.pages}}
 	require.NoError(t, d.Forward(t.Context(), ids, positions, seqs))
-	out, err := d.dev.Alloc(kernel.F32, len(ids)*d.spec.Vocabulary)
+	out, err := d.dev.Alloc(kernel.DeviceMemory, kernel.F32, len(ids)*d.spec.Vocabulary)
 	require.NoError(t, err)
 	defer d.dev.Free(out)
-	lse, err := d.dev.Alloc(kernel.F32, len(ids))
+	lse, err := d.dev.Alloc(kernel.DeviceMemory, kernel.F32, len(ids))
 	require.NoError(t, err)
 	defer d.dev.Free(lse)
 	d.Head(kernel.MatOf(out, len(ids), d.spec.Vocabulary), kernel.MatOf(lse, len(ids), 1), rows)
+	return d.read(t, out, out.Len())
+}
+
+// read returns the first n elements of a buffer, which the host may not address.
+func (d *fixture) read(t testing.TB, b kernel.Buffer, n int) []float32 {
+	t.Helper()
+	host := make([]byte, 4*n)
+	d.dev.Read(host, b, 0)
 	require.NoError(t, d.dev.Record().Wait(context.Background()))
-	return append([]float32(nil), floats(out.Bytes())...)
+	return floats(host)
 }
 
 // floats views bytes as f32.
@@ -109,14 +117,16 @@ func near(t testing.TB, want, got []float32, format string, args ...any) {
 var families = []model.Family{model.Mixtral, model.Qwen3MoE, model.OLMoE}
 
 // TestAgreesWithHuggingFace compares logits and hidden states with the
-// reference, on the CPU device and on a fake asynchronous one.
+// reference, on the CPU device and on fake ones: asynchronous, and with memory that the
+// host cannot address.
 func TestAgreesWithHuggingFace(t *testing.T) {
 	for _, dir := range oracle.Models(t, families...) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			ref := oracle.Load(t, dir)
 			for name, dev := range map[string]kernel.Device{
-				"cpu":   nodetest.CPU(t, kernel.CPUOptions{Threads: 1}),
-				"async": kerneltest.NewAsync(nodetest.CPU(t, kernel.CPUOptions{Threads: 1})),
+				"cpu":      nodetest.CPU(t, kernel.CPUOptions{Threads: 1}),
+				"async":    kerneltest.NewAsync(nodetest.CPU(t, kernel.CPUOptions{Threads: 1})),
+				"discrete": kerneltest.NewDiscrete(nodetest.CPU(t, kernel.CPUOptions{Threads: 1})),
 			} {
 				d := newFixture(t, dev, dir, 16)
 				for p, prompt := range ref.Prompts {
@@ -133,14 +143,13 @@ func TestAgreesWithHuggingFace(t *testing.T) {
 
 // compareHidden compares each layer's output; the last one is compared through
 // the logits, since the reference has it after the final norm.
-func compareHidden(t *testing.T, d *fixture, ref *oracle.Reference) func(int, *layer.Rows) {
-	return func(l int, r *layer.Rows) {
+func compareHidden(t *testing.T, d *fixture, ref *oracle.Reference) func(int, *layer.Activations) {
+	return func(l int, r *layer.Activations) {
 		if l+1 == len(d.spec.Layers) {
 			return
 		}
-		require.NoError(t, d.dev.Record().Wait(t.Context()))
 		want := ref.Hidden(t, l+1)
-		near(t, want.Data, floats(r.Residual.Buf.Bytes())[:len(want.Data)], "output of layer %d", l)
+		near(t, want.Data, d.read(t, r.Residual.Buf, len(want.Data)), "output of layer %d", l)
 	}
 }
 
@@ -208,12 +217,12 @@ func TestPartialSumsAgreeWithHuggingFace(t *testing.T) {
 }
 
 // TestWiresOnAnAsynchronousDevice: each way to travel gives the bits that it
-// gives where operations are done at once.
+// gives where operations are done at once, in memory that the host addresses.
 func TestWiresOnAnAsynchronousDevice(t *testing.T) {
 	dir := oracle.Models(t, families...)[0]
 	prompt := oracle.Load(t, dir).Prompts[0]
 	plain := newFixture(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}), dir, 16)
-	async := newFixture(t, kerneltest.NewAsync(nodetest.CPU(t, kernel.CPUOptions{Threads: 1})), dir, 16)
+	async := newFixture(t, kerneltest.NewDiscrete(nodetest.CPU(t, kernel.CPUOptions{Threads: 1})), dir, 16)
 	for _, rows := range []kernel.RowFormat{kernel.RowF32, kernel.RowBF16, kernel.RowInt8} {
 		for _, combine := range []route.Combine{route.ByExpert, route.Partial} {
 			w := route.Wire{Rows: rows, Combine: combine}

@@ -25,7 +25,7 @@ import (
 // Config is what an expert node is made of.
 type Config struct {
 	Spec    *model.Spec
-	Device  kernel.Device
+	Device  kernel.ExpertDevice
 	Weights *layer.ExpertWeights
 	// Placement says where experts are, Place which of its nodes this one is.
 	Placement route.Placement
@@ -84,9 +84,13 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	experts, err := layer.NewExperts(cfg.Device, cfg.Spec, cfg.Weights)
+	if err != nil {
+		return nil, err
+	}
 	return &Node{
 		cfg:     cfg,
-		experts: layer.NewExperts(cfg.Device, cfg.Spec, cfg.Weights),
+		experts: experts,
 		gather:  g,
 		grouper: route.NewGrouper(cfg.Placement.Experts(cfg.Place)),
 		origin:  time.Now(),

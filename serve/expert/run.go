@@ -132,14 +132,14 @@ func (n *Node) fill(ctx context.Context, g *route.Grouping, rows int) error {
 
 // reserve returns a buffer of at least n elements, the given one where it is
 // large enough.
-func reserve(dev kernel.Device, b kernel.Buffer, n int) (kernel.Buffer, error) {
+func reserve(dev kernel.Memory, b kernel.Buffer, n int) (kernel.Buffer, error) {
 	if b != nil && b.Len() >= n {
 		return b, nil
 	}
 	if b != nil {
 		dev.Free(b)
 	}
-	b, err := dev.Alloc(kernel.F32, n+n/4)
+	b, err := dev.Alloc(kernel.DeviceMemory, kernel.F32, n+n/4)
 	if err != nil {
 		return nil, fmt.Errorf("buffer of %d elements: %w", n, err)
 	}

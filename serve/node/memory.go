@@ -13,15 +13,15 @@ type Posted struct {
 	Token uint64
 }
 
-// SendBuffer is device memory that the transport reads.
+// SendBuffer is host-visible memory that a device writes and the transport reads.
 type SendBuffer struct {
 	Buffer kernel.Buffer
 	Region *m2n.Region
 }
 
 // NewSendBuffer allocates bytes, a multiple of 4, and registers them with the endpoint.
-func NewSendBuffer(dev kernel.Device, ep *m2n.Endpoint, bytes int) (SendBuffer, error) {
-	b, err := dev.Alloc(kernel.F32, bytes/4)
+func NewSendBuffer(dev kernel.Memory, ep *m2n.Endpoint, bytes int) (SendBuffer, error) {
+	b, err := dev.Alloc(kernel.HostVisible, kernel.F32, bytes/4)
 	if err != nil {
 		return SendBuffer{}, err
 	}
@@ -29,7 +29,7 @@ func NewSendBuffer(dev kernel.Device, ep *m2n.Endpoint, bytes int) (SendBuffer, 
 }
 
 // FreeAll gives buffers back; those that are nil were never allocated.
-func FreeAll(dev kernel.Device, buffers ...kernel.Buffer) {
+func FreeAll(dev kernel.Memory, buffers ...kernel.Buffer) {
 	for _, b := range buffers {
 		if b != nil {
 			dev.Free(b)

@@ -64,11 +64,11 @@ func Load(t testing.TB, dev kernel.Device) *Model {
 
 // OneRow is the body of a dispatch of one row: the row, its gate weight, and its
 // pair, which is with expert 0.
-func OneRow(t testing.TB, dev kernel.Device, ep *m2n.Endpoint, hidden int) []m2n.Span {
+func OneRow(t testing.TB, dev kernel.Memory, ep *m2n.Endpoint, hidden int) []m2n.Span {
 	t.Helper()
 	var body []m2n.Span
 	for _, n := range []int{hidden, 1} {
-		b, err := dev.Alloc(kernel.F32, n)
+		b, err := dev.Alloc(kernel.HostVisible, kernel.F32, n)
 		require.NoError(t, err)
 		body = append(body, m2n.Span{Region: ep.Register(b.Bytes(), b), Len: 4 * n})
 	}

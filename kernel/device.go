@@ -1,0 +1,279 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Device is a device that serves a whole model: the union of the interfaces
+// below, each of which is one use. Code asks for the ones that it uses. A device
+// implements those that it can compute, so that one without attention still
+// serves experts ([ExpertDevice]), and one that cannot train lacks the gradients'
+// interfaces and nothing else.
+//
+// A device is an in-order queue. Operations return at once where the device is
+// asynchronous; the slices passed to them are read before they return, but for
+// the destination of Read. Shapes that disagree are a broken invariant and panic;
+// what fails on the device is kept and returned by the next Event's Wait. A
+// device is used by one goroutine at a time.
+//
+// Buffers that an operation writes are the device's own. Operands that it only
+// reads may also be host-visible memory of any other device of the process, which
+// is how rows pass between nodes of one process without a copy, and weights and
+// vectors that another device of the same kind has loaded.
+type Device interface {
+	ExpertDevice
+	Vocabulary
+	Attention
+	Router
+}
+
+// ExpertDevice is what computing experts, and exchanging rows with the nodes that
+// compute attention, takes.
+type ExpertDevice interface {
+	Memory
+	Queue
+	Products
+	Elementwise
+	RowMover
+}
+
+// MemoryKind says where memory is, and so what the host can do with it.
+type MemoryKind uint8
+
+const (
+	// DeviceMemory is where operations are fastest. The host may be unable to
+	// address it ([Buffer.Bytes] is nil then), and uses Load and Read.
+	DeviceMemory MemoryKind = iota
+	// HostVisible is memory that both the device and the host address: what a
+	// transport registers, and what Read fills without another copy.
+	HostVisible
+)
+
+// String returns the kind's name.
+func (k MemoryKind) String() string {
+	switch k {
+	case DeviceMemory:
+		return "device memory"
+	case HostVisible:
+		return "host-visible memory"
+	}
+	return fmt.Sprintf("MemoryKind(%d)", uint8(k))
+}
+
+// Buffer is a contiguous, typed piece of a device's memory.
+type Buffer interface {
+	DType() DType
+	// Len is the number of elements.
+	Len() int
+	// Bytes is the host's view of the memory, little-endian, or nil where the host
+	// cannot address it. What an operation writes is defined for the host only once
+	// an Event recorded after that operation has completed. What the host writes is
+	// defined for operations enqueued afterwards, until they have completed; the
+	// host writes to host-visible memory only.
+	Bytes() []byte
+}
+
+// Event marks a place in a device's queue.
+type Event interface {
+	// Wait returns nil once everything enqueued before the event has completed,
+	// the device's error where something failed, or ctx's error.
+	Wait(ctx context.Context) error
+}
+
+// Properties describe a device.
+type Properties struct {
+	// Name is for people: "cpu avx512, 2 threads".
+	Name string
+	// Threads is how many of the host's threads take part in an operation at most.
+	Threads int
+	// Memory lists the kinds of memory that Alloc gives.
+	Memory []MemoryProperties
+	// Matrices lists the element types that Pack takes.
+	Matrices []DType
+	// Capabilities are what the device can do of what not every device can.
+	Capabilities Capabilities
+}
+
+// MemoryProperties describe a device's memory of one kind.
+type MemoryProperties struct {
+	Kind MemoryKind
+	// Bytes is the memory's size; 0 means that it is a part of the host's.
+	Bytes int64
+}
+
+// Capabilities is a set of what a device can do beyond the plainest form of an
+// operation. A parameter whose zero value means the plain form needs the
+// capability wherever it is not zero.
+type Capabilities uint32
+
+// The capabilities.
+const (
+	// AdoptsMemory: Adopt makes buffers of the host's memory.
+	AdoptsMemory Capabilities = 1 << iota
+	// ValueDims: values of a KV cache are of another width than keys.
+	ValueDims
+	// Windows: AttentionParams.Window.
+	Windows
+	// Sinks: AttentionParams.Sinks.
+	Sinks
+	// PartialRope: fewer columns than a head's are rotated.
+	PartialRope
+	// InterleavedRope: RopeParams.Interleaved.
+	InterleavedRope
+	// SigmoidScores: RouterParams.Scores may be Sigmoid.
+	SigmoidScores
+	// RouterBias: RouterParams.Bias.
+	RouterBias
+	// RouterGroups: RouterParams.Groups.
+	RouterGroups
+	// GroupedBias: GroupedLinear with biases.
+	GroupedBias
+
+	endOfCapabilities
+)
+
+// AllCapabilities is the set of all.
+const AllCapabilities = endOfCapabilities - 1
+
+var capabilityNames = [...]string{
+	"adopting the host's memory", "values of another width than keys", "attention windows", "attention sinks",
+	"rotating a part of a head", "rotating interleaved pairs", "a router with sigmoid scores", "a router with a bias",
+	"a router with groups", "biases of grouped products",
+}
+
+// String lists the capabilities for people.
+func (c Capabilities) String() string {
+	var names []string
+	for i, name := range capabilityNames {
+		if c&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "nothing"
+	}
+	return strings.Join(names, ", ")
+}
+
+// Require returns an error that names what of need the device cannot do.
+func (p Properties) Require(need Capabilities) error {
+	if missing := need &^ p.Capabilities; missing != 0 {
+		return fmt.Errorf("the device %q cannot do what the model needs: %v", p.Name, missing)
+	}
+	return nil
+}
+
+// Memory is a device's memory, and the ways in and out of it.
+type Memory interface {
+	Properties() Properties
+	// Alloc returns n elements of zeroed memory.
+	Alloc(kind MemoryKind, t DType, n int) (Buffer, error)
+	// Adopt makes a host-visible buffer of the host's memory, aligned to 64 bytes,
+	// which stays its owner's until Free. Errors: errors.ErrUnsupported where the
+	// device cannot address it.
+	Adopt(t DType, mem []byte) (Buffer, error)
+	// Free gives the memory back once what is enqueued has used it.
+	Free(b Buffer)
+	// Vector loads a checkpoint's vector, widened to F32, to device memory.
+	Vector(t DType, data []byte) (Buffer, error)
+	// Load enqueues a copy of host bytes to elements off… of dst.
+	Load(dst Buffer, off int, src []byte)
+	// Read enqueues a copy of elements off… of src to the host's memory dst, a whole
+	// number of elements. The bytes are there, and dst is the caller's again, once
+	// an Event recorded afterwards has completed. A device may need a copy more
+	// where dst is not host-visible memory of its own.
+	Read(dst []byte, src Buffer, off int)
+}
+
+// Queue is the order in which a device computes.
+type Queue interface {
+	// Record returns an event for all that has been enqueued so far.
+	Record() Event
+	// WaitFor enqueues a wait for another device's event: what is enqueued
+	// afterwards begins once the event has completed. An event that fails, or does
+	// not complete within a minute, fails this device.
+	WaitFor(e Event)
+	// Close ends what the device owns.
+	Close() error
+}
+
+// Products multiplies rows by matrices.
+type Products interface {
+	// Pack concatenates matrices of equal In along Out and packs them. Parts of
+	// different types are widened to F32.
+	Pack(parts ...HostMatrix) (Weight, error)
+	// Linear is dst = src·wᵀ, plus the bias where it is not nil.
+	Linear(dst, src Mat, w Weight, bias Buffer)
+	// GroupedLinear is Linear of rows offsets[g] … offsets[g+1]-1 with w[g] and
+	// bias[g]. A nil bias means that no group has one.
+	GroupedLinear(dst, src Mat, w []Weight, bias []Buffer, offsets []int32)
+}
+
+// Elementwise computes with the elements of rows.
+type Elementwise interface {
+	// RMSNorm normalises each of the groups equal parts of each row by its root
+	// mean square, and multiplies by w, which has Cols/groups elements or Cols.
+	// dst may be src.
+	RMSNorm(dst, src Mat, w Buffer, groups int, eps float32)
+	// Clamp limits x to [-limit, limit].
+	Clamp(x Mat, limit float32)
+	// SwiGLU is dst = silu(g)·u, where a row of gateUp is g followed by u.
+	SwiGLU(dst, gateUp Mat)
+	// ScaleRows multiplies row r of x by element r of scale, an F32 view of one
+	// column.
+	ScaleRows(x, scale Mat)
+	// Add is dst = a + b; dst may be either.
+	Add(dst, a, b Mat)
+}
+
+// RowMover gathers, scatters and adds up rows, and narrows them to the formats in
+// which they travel.
+type RowMover interface {
+	// CopyRows is dst[dstRows[i]] = src[srcRows[i]]; nil rows mean 0, 1, 2, ….
+	CopyRows(dst Mat, dstRows []int32, src Mat, srcRows []int32)
+	// EncodeRows is dst[i] = src[srcRows[i]] in dst's format; nil rows mean 0, 1,
+	// 2, ….
+	EncodeRows(dst CodedMat, src Mat, srcRows []int32)
+	// DecodeRows is CopyRows from rows in a format.
+	DecodeRows(dst Mat, dstRows []int32, src CodedMat, srcRows []int32)
+	// Combine is dst[r] = (residual[r] + parts[rows[i]]) + parts[rows[i+1]] + …,
+	// for i from offsets[r] to offsets[r+1]. Without a residual, which has no
+	// buffer then, the sum starts with its first part, and is 0 where there is
+	// none. dst may be residual.
+	Combine(dst, residual, parts Mat, rows, offsets []int32)
+}
+
+// Vocabulary is the way from tokens to rows, and what sampling needs of logits.
+type Vocabulary interface {
+	// Embed writes row ids[r] of the table to row r of dst.
+	Embed(dst Mat, table Weight, ids []int32)
+	// LogSumExp writes the logarithm of the sum of each row's exponentials to the
+	// first column of dst; not finite where a logit is not.
+	LogSumExp(dst, logits Mat)
+}
+
+// Attention rotates queries and keys, and attends to a paged cache.
+type Attention interface {
+	// NewRope tabulates cos(p·inv[i])·scale and sin(p·inv[i])·scale for
+	// positions p < positions. The angle is the f32 product of p and inv[i].
+	NewRope(inv []float32, scale float32, positions int) (Rope, error)
+	// RoPE rotates a part of each head of row r for position pos[r]; p says which
+	// part, and which elements form pairs.
+	RoPE(x Mat, t Rope, p RopeParams, pos []int32)
+	// StoreKV writes the rows of k [rows, Heads·KeyDim] and v [rows,
+	// Heads·ValueDim] to the cache, at the sequences' positions.
+	StoreKV(c KV, k, v Mat, seqs []Sequence)
+	// Attention is softmax(q·kᵀ·Scale)·v over the cached keys that each row sees.
+	// q is [rows, p.Heads·KeyDim], dst [rows, p.Heads·ValueDim].
+	Attention(dst, q Mat, c KV, seqs []Sequence, p AttentionParams)
+}
+
+// Router chooses experts.
+type Router interface {
+	// TopK turns each row of logits, one for each expert, into scores, and writes
+	// the TopK best experts, best first and ties to the lower, to ids (I32,
+	// rows·TopK) and their weights to weights (F32, rows·TopK), as p says.
+	TopK(ids, weights Buffer, logits Mat, p RouterParams)
+}

@@ -1,0 +1,72 @@
+package layer
+
+import (
+	"fmt"
+
+	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/model"
+)
+
+// AttentionDevice is what the attention part, with router and head, takes of a
+// device.
+type AttentionDevice interface {
+	kernel.Memory
+	kernel.Products
+	kernel.Elementwise
+	kernel.RowMover
+	kernel.Vocabulary
+	kernel.Attention
+	kernel.Router
+}
+
+// ExpertsDevice is what the expert part takes of a device.
+type ExpertsDevice interface {
+	kernel.Memory
+	kernel.Products
+	kernel.Elementwise
+}
+
+// loaderDevice is what loading weights takes of a device.
+type loaderDevice interface {
+	Pack(parts ...kernel.HostMatrix) (kernel.Weight, error)
+	Vector(t kernel.DType, data []byte) (kernel.Buffer, error)
+	Free(b kernel.Buffer)
+}
+
+// CheckAttention returns an error that names what a model's attention part needs and
+// the device cannot do.
+func CheckAttention(p kernel.Properties, spec *model.Spec) error {
+	var need kernel.Capabilities
+	for l := range spec.Layers {
+		a := spec.AttentionOf(l)
+		need |= when(spec.Layers[l].Window > 0, kernel.Windows) |
+			when(a.Sinks, kernel.Sinks) |
+			when(a.ValueWidth() != a.HeadDim, kernel.ValueDims) |
+			when(spec.Rope.Dim != a.HeadDim, kernel.PartialRope)
+	}
+	r := spec.Router
+	need |= when(spec.Rope.Interleaved, kernel.InterleavedRope) |
+		when(r.Sigmoid, kernel.SigmoidScores) |
+		when(r.Bias, kernel.RouterBias) |
+		when(r.Groups > 0, kernel.RouterGroups)
+	if err := p.Require(need); err != nil {
+		return fmt.Errorf("attention: %w", err)
+	}
+	return nil
+}
+
+// CheckExperts returns an error that names what a model's expert part needs and the
+// device cannot do.
+func CheckExperts(p kernel.Properties, spec *model.Spec) error {
+	if err := p.Require(when(spec.ExpertBias, kernel.GroupedBias)); err != nil {
+		return fmt.Errorf("experts: %w", err)
+	}
+	return nil
+}
+
+func when(needed bool, c kernel.Capabilities) kernel.Capabilities {
+	if needed {
+		return c
+	}
+	return 0
+}
