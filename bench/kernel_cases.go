@@ -235,7 +235,7 @@ func rowCases(s *setup) []*kernelCase {
 	return []*kernelCase{
 		row("RMSNorm", 2, func() { s.dev.RMSNorm(b, a, w, 1, 1e-6) }),
 		row("RoPE", 1, func() { s.dev.RoPE(b, rope, kernel.RopeParams{HeadDim: headDim}, pos) }),
-		row("SwiGLU", 1.5, func() { s.dev.SwiGLU(half, a) }),
+		row("SwiGLU", 1.5, func() { s.dev.SwiGLU(half, a, kernel.SwiGLUParams{}) }),
 		row("Add", 2, func() { s.dev.Add(b, b, a) }),
 		row("Combine, 1 part", 2, func() { s.dev.Combine(b, b, a, list, offsets) }),
 		row("CopyRows", 2, func() { s.dev.CopyRows(b, nil, a, list) }),

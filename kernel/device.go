@@ -130,6 +130,8 @@ const (
 	RouterGroups
 	// GroupedBias: GroupedLinear with biases.
 	GroupedBias
+	// ShapedSwiGLU: SwiGLUParams that are not zero.
+	ShapedSwiGLU
 
 	endOfCapabilities
 )
@@ -140,7 +142,8 @@ const AllCapabilities = endOfCapabilities - 1
 var capabilityNames = [...]string{
 	"adopting the host's memory", "values of another width than keys", "attention windows", "attention sinks",
 	"rotating a part of a head", "rotating interleaved pairs", "a router with sigmoid scores", "a router with a bias",
-	"a router with groups", "biases of grouped products",
+	"a router with groups",
+	"biases of grouped products", "a SwiGLU of another shape than silu(g)·u",
 }
 
 // String lists the capabilities for people.
@@ -219,8 +222,9 @@ type Elementwise interface {
 	RMSNorm(dst, src Mat, w Buffer, groups int, eps float32)
 	// Clamp limits x to [-limit, limit].
 	Clamp(x Mat, limit float32)
-	// SwiGLU is dst = silu(g)·u, where a row of gateUp is g followed by u.
-	SwiGLU(dst, gateUp Mat)
+	// SwiGLU is dst = silu(g)·u, or as p says, where a row of gateUp is g followed by
+	// u.
+	SwiGLU(dst, gateUp Mat, p SwiGLUParams)
 	// ScaleRows multiplies row r of x by element r of scale, an F32 view of one
 	// column.
 	ScaleRows(x, scale Mat)

@@ -39,7 +39,7 @@ func TestGoldenBitsOfFunctions(t *testing.T) {
 		{"rope", func(t *testing.T, dev *CPU) []float32 { return rope.run(t, dev, 0.75) }},
 		{"swiglu", func(t *testing.T, dev *CPU) []float32 {
 			dst := upload(t, dev, rows, cols/2, make([]float32, rows*cols/2))
-			dev.SwiGLU(dst, upload(t, dev, rows, cols, x))
+			dev.SwiGLU(dst, upload(t, dev, rows, cols, x), SwiGLUParams{})
 			return download(dst)
 		}},
 		{"top-k", func(t *testing.T, dev *CPU) []float32 {
@@ -83,6 +83,11 @@ func TestGoldenBitsOfKinds(t *testing.T) {
 			weights = append(weights, float32(e), weights[i])
 		}
 		return weights
+	}})
+	cases = append(cases, goldenCase{"swiglu", func(t *testing.T, dev *CPU) []float32 {
+		dst := upload(t, dev, rows, experts/2, make([]float32, rows*experts/2))
+		dev.SwiGLU(dst, upload(t, dev, rows, experts, x), SwiGLUParams{Limit: 1.5, Alpha: 1.702, Offset: 1})
+		return download(dst)
 	}})
 	goldenBits(t, "kinds.txt", cases)
 }

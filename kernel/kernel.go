@@ -153,6 +153,15 @@ type Rope interface {
 	Pairs() int
 }
 
+// SwiGLUParams shapes a SwiGLU as gpt-oss has it; the zero value is silu(g)·u. With
+// g' = min(g, Limit) and u' = u limited to [-Limit, Limit] the result is
+// g'·sigmoid(Alpha·g') · (u' + Offset).
+type SwiGLUParams struct {
+	Limit  float32 // 0 means none
+	Alpha  float32 // 0 means 1
+	Offset float32
+}
+
 // Scores is the function that turns a router's logits into scores.
 type Scores uint8
 

@@ -110,7 +110,7 @@ func (a *Attention) mlp(w *mlp, r *Activations) {
 	gateUp := kernel.MatOf(r.gateUp, r.n, 2*a.spec.DenseIntermediate)
 	hidden := kernel.MatOf(r.hidden, r.n, a.spec.DenseIntermediate)
 	a.dev.Linear(gateUp, r.Normed, w.gateUp, nil)
-	a.dev.SwiGLU(hidden, gateUp)
+	a.dev.SwiGLU(hidden, gateUp, swiGLU(a.spec))
 	a.dev.Linear(r.Normed, hidden, w.down, nil)
 	a.dev.Add(r.Residual, r.Residual, r.Normed)
 }

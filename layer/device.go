@@ -48,7 +48,8 @@ func CheckAttention(p kernel.Properties, spec *model.Spec) error {
 	need |= when(spec.Rope.Interleaved, kernel.InterleavedRope) |
 		when(r.Sigmoid, kernel.SigmoidScores) |
 		when(r.Bias, kernel.RouterBias) |
-		when(r.Groups > 0, kernel.RouterGroups)
+		when(r.Groups > 0, kernel.RouterGroups) |
+		when(spec.DenseIntermediate > 0 && spec.SwiGLU != model.SwiGLU{}, kernel.ShapedSwiGLU)
 	if err := p.Require(need); err != nil {
 		return fmt.Errorf("attention: %w", err)
 	}
@@ -58,10 +59,17 @@ func CheckAttention(p kernel.Properties, spec *model.Spec) error {
 // CheckExperts returns an error that names what a model's expert part needs and the
 // device cannot do.
 func CheckExperts(p kernel.Properties, spec *model.Spec) error {
-	if err := p.Require(when(spec.ExpertBias, kernel.GroupedBias)); err != nil {
+	shaped := when(spec.SwiGLU != model.SwiGLU{}, kernel.ShapedSwiGLU)
+	if err := p.Require(shaped | when(spec.ExpertBias, kernel.GroupedBias)); err != nil {
 		return fmt.Errorf("experts: %w", err)
 	}
 	return nil
+}
+
+// swiGLU is the activation of a model's MLPs and experts.
+func swiGLU(spec *model.Spec) kernel.SwiGLUParams {
+	s := spec.SwiGLU
+	return kernel.SwiGLUParams{Limit: float32(s.Limit), Alpha: float32(s.Alpha), Offset: float32(s.Offset)}
 }
 
 func when(needed bool, c kernel.Capabilities) kernel.Capabilities {

@@ -40,7 +40,7 @@ func (e *Experts) Forward(l int, out, in, gate kernel.Mat, offsets []int32) erro
 	gateUp, hidden := kernel.MatOf(e.gateUp, in.Rows, 2*i), kernel.MatOf(e.hidden, in.Rows, i)
 	w := &e.weights.layers[l]
 	e.dev.GroupedLinear(gateUp, in, w.gateUp, w.gateUpBias, offsets)
-	e.dev.SwiGLU(hidden, gateUp)
+	e.dev.SwiGLU(hidden, gateUp, swiGLU(e.spec))
 	e.dev.GroupedLinear(out, hidden, w.down, w.downBias, offsets)
 	e.dev.ScaleRows(out, gate)
 	return nil

@@ -42,7 +42,9 @@ type Spec struct {
 	DenseIntermediate  int
 	// ExpertBias says that the projections of experts have biases.
 	ExpertBias bool `json:",omitzero"`
-	Layers     []Layer
+	// SwiGLU shapes the activation of experts and MLPs.
+	SwiGLU SwiGLU `json:",omitzero"`
+	Layers []Layer
 
 	// BOS and EOS are token ids from config.json; generation_config.json may have
 	// others. Either may be empty.
@@ -106,6 +108,11 @@ func (k QKNorm) String() string {
 
 // Biases says which of attention's projections have one.
 type Biases struct{ Q, K, V, O bool }
+
+// SwiGLU is g'·sigmoid(Alpha·g') · (u' + Offset), where g' is the gate's projection, at
+// most Limit, and u' the other one, limited to [-Limit, Limit]. The zero value is
+// silu(g)·u: a Limit of 0 means none, an Alpha of 0 means 1.
+type SwiGLU struct{ Limit, Alpha, Offset float64 }
 
 // Router chooses TopK of Experts by the softmax of their scores over all
 // experts, or as its other fields say.

@@ -67,8 +67,8 @@ func (a *async) Attention(dst, q kernel.Mat, c kernel.KV, seqs []kernel.Sequence
 	})
 }
 
-func (a *async) SwiGLU(dst, gateUp kernel.Mat) {
-	a.enqueue("swiglu", a.seenRows(gateUp), a.rows(dst), func(dev kernel.Device) { dev.SwiGLU(a.view(dst), a.view(gateUp)) })
+func (a *async) SwiGLU(dst, gateUp kernel.Mat, p kernel.SwiGLUParams) {
+	a.enqueue("swiglu", a.seenRows(gateUp), a.rows(dst), func(dev kernel.Device) { dev.SwiGLU(a.view(dst), a.view(gateUp), p) })
 }
 
 func (a *async) ScaleRows(x, scale kernel.Mat) {

@@ -108,7 +108,11 @@ var primitives = []primitive{
 	{"SwiGLU", 10, func(b *trial) []float32 {
 		rows, cols := b.rand.IntN(5), 1+b.rand.IntN(90)
 		dst := b.mat(rows, cols)
-		b.dev.SwiGLU(dst, b.mat(rows, 2*cols))
+		p := kernel.SwiGLUParams{}
+		if b.rand.IntN(2) == 0 {
+			p = kernel.SwiGLUParams{Limit: float32(b.rand.IntN(2)), Alpha: 1.702, Offset: 1}
+		}
+		b.dev.SwiGLU(dst, b.mat(rows, 2*cols), p)
 		return b.read(dst.Buf)
 	}},
 	{"ScaleRows", 5, func(b *trial) []float32 {

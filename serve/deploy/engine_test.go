@@ -2,14 +2,18 @@ package deploy_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/internal/oracle"
+	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/deploy"
@@ -38,6 +42,40 @@ func bounded(t *testing.T) context.Context {
 // small is a request for a few tokens.
 func small(n int) serve.Request {
 	return serve.Request{Prompt: []int32{5, 6, 7}, MaxTokens: n, Logprobs: -1, PromptLogprobs: -1}
+}
+
+// withoutAttention is a device that computes experts alone.
+type withoutAttention struct{ kernel.ExpertDevice }
+
+// devicesOf makes devices without attention for the nodes of a role.
+func devicesOf(role string) func(string, *kernel.Pool) (kernel.ExpertDevice, error) {
+	return func(node string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
+		dev, err := kernel.NewCPU(kernel.CPUOptions{Pool: pool, Threads: 1})
+		if err == nil && strings.HasPrefix(node, role) {
+			return withoutAttention{dev}, nil
+		}
+		return dev, err
+	}
+}
+
+// TestExpertsNeedNoAttention: a device without attention serves an expert node, and is
+// refused by name as an attention node's, in one process and in a process of its own.
+func TestExpertsNeedNoAttention(t *testing.T) {
+	l := start(t, "", deploy.Options{MaxModelLen: 64, KVMemory: 1 << 20, Device: devicesOf("expert")})
+	a, err := ask(bounded(t), l.Engine, small(3))
+	require.NoError(t, err)
+	require.Len(t, a.tokens, 3)
+
+	m, err := deploy.OpenModel("")
+	require.NoError(t, err)
+	defer m.Checkpoint.Close()
+	options := deploy.Options{MaxModelLen: 64, KVMemory: 1 << 20, Device: devicesOf("attention")}
+	best := kernel.Available()[len(kernel.Available())-1]
+	want := fmt.Sprintf("the device \"cpu %v, 1 thread\" computes no attention, only experts", best)
+	_, err = deploy.StartLocal(t.Context(), m, options, nil)
+	require.EqualError(t, err, "node attention-0: "+want)
+	_, err = deploy.NewNode(m, deploy.NodeOptions{Role: cluster.Attention, Listen: "127.0.0.1:0", Options: options})
+	require.EqualError(t, err, want)
 }
 
 func TestRefusals(t *testing.T) {

@@ -51,7 +51,12 @@ func (p *peer) answer() m2n.Completion {
 	}
 }
 
-// startExpert runs an expert node of a fixture, and returns two peers of it.
+// withoutAttention is a device that computes experts and nothing else: it has none of
+// the methods that attention, router and vocabulary take.
+type withoutAttention struct{ kernel.ExpertDevice }
+
+// startExpert runs an expert node of a fixture, on a device that computes no attention,
+// and returns two peers of it.
 func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
 	m := nodetest.Load(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}))
 	network := m2n.NewNetwork()
@@ -64,7 +69,7 @@ func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
 	}
 	ep := endpoint("expert")
 	n, err := expert.New(expert.Config{
-		Spec: m.Spec, Device: m.Device, Weights: m.Experts, Placement: route.Even(m.Spec.Router.Experts, 1), Endpoint: ep,
+		Spec: m.Spec, Device: withoutAttention{m.Device}, Weights: m.Experts, Placement: route.Even(m.Spec.Router.Experts, 1), Endpoint: ep,
 		Linger: linger, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
