@@ -62,8 +62,9 @@ func TestBytesOfTheParts(t *testing.T) {
 	n.Progress = func(_, all int64) { total[1] = all }
 	pool := kernel.NewPool(1)
 	defer pool.Close()
-	n.dev, err = kernel.NewCPU(kernel.CPUOptions{Pool: pool})
+	n.attends, err = kernel.NewCPU(kernel.CPUOptions{Pool: pool})
 	require.NoError(t, err)
+	n.dev = n.attends
 	defer n.dev.Close()
 	require.NoError(t, n.loadAttention(t.Context(), 16))
 	require.Equal(t, attention, total[1])
