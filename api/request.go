@@ -1,12 +1,13 @@
 package api
 
 import (
-	"bytes"
 	"encoding/json"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/strictjson"
 )
 
 // Bounds of a request.
@@ -111,9 +112,10 @@ func (s *Sampling) common(p *Parser) fields {
 		"frequency_penalty": optional(decimal(-2, 2), &s.FrequencyPenalty),
 		"logit_bias":        s.logitBias,
 
-		"top_k":                      optional(whole(-1, math.MaxInt32), &s.TopK),
-		"min_p":                      optional(decimal(0, 1), &s.MinP),
-		"repetition_penalty":         optional(decimal(math.SmallestNonzeroFloat64, math.MaxFloat32), &s.RepetitionPenalty),
+		"top_k": optional(whole(-1, math.MaxInt32), &s.TopK),
+		"min_p": optional(decimal(0, 1), &s.MinP),
+		"repetition_penalty": optional(decimal(math.SmallestNonzeroFloat64, math.MaxFloat32),
+			&s.RepetitionPenalty),
 		"min_tokens":                 whole(0, math.MaxInt32)(&s.MinTokens),
 		"stop_token_ids":             s.stopIDs,
 		"ignore_eos":                 boolean(&s.IgnoreEOS),
@@ -125,8 +127,9 @@ func (s *Sampling) common(p *Parser) fields {
 		"request_id":                 requestID(&s.RequestID),
 
 		"user": harmless, "metadata": harmless, "store": harmless, "service_tier": harmless,
-		"safety_identifier": harmless, "prompt_cache_key": harmless, "prompt_cache_retention": harmless, "prompt_cache_options": harmless,
-		"session_id": harmless, "cache_control": harmless,
+		"safety_identifier": harmless, "prompt_cache_key": harmless, "prompt_cache_retention": harmless,
+		"prompt_cache_options": harmless,
+		"session_id":           harmless, "cache_control": harmless,
 
 		"response_format":               textFormat,
 		"priority":                      only("requests have no priority", "0"),
@@ -191,10 +194,8 @@ func (p *Parser) parse(body []byte, known fields) error {
 	if err := checkJSON(body); err != nil {
 		return err
 	}
-	return known.decode(p, "", trim(body))
+	return known.decode(p, "", strictjson.Trim(body))
 }
-
-func trim(body []byte) []byte { return bytes.Trim(body, " \t\r\n") }
 
 // check looks at fields together.
 func (s *Sampling) check(maxTokens int) error {
@@ -249,13 +250,14 @@ func (s *Sampling) streamOptions(p *Parser) rule {
 func stopStrings(into *[]string, most int) rule {
 	return func(name string, raw []byte) error {
 		if raw[0] == '"' {
-			*into = []string{unquote(raw)}
+			*into = []string{strictjson.Text(raw)}
 		} else if err := list(text, most)(into)(name, raw); err != nil {
 			return err
 		}
 		for _, s := range *into {
 			if len(s) > maxStopBytes {
-				return invalid(name, "%s: a stop string has at most %d bytes, this one has %d", name, maxStopBytes, len(s))
+				return invalid(name, "%s: a stop string has at most %d bytes, this one has %d", name, maxStopBytes,
+					len(s))
 			}
 		}
 		*into = slices.DeleteFunc(*into, func(s string) bool { return s == "" })
@@ -278,18 +280,18 @@ func (s *Sampling) logitBias(name string, raw []byte) error {
 		return wrongType(name, "an object", raw)
 	}
 	s.LogitBias = map[int]float64{}
-	return eachMember(raw, func(m member) error {
-		id, err := strconv.ParseInt(m.key, 10, 32)
+	for m := range strictjson.Members(raw) {
+		id, err := strconv.ParseInt(m.Name, 10, 32)
 		if err != nil || id < 0 {
-			return invalid(name, "%s: %q is not a token id", name, clipped(m.key))
+			return invalid(name, "%s: %q is not a token id", name, clipped(m.Name))
 		}
 		bias := new(float64)
-		if err := decimal(-100, 100)(bias)(join(name, m.key), m.raw); err != nil {
+		if err := decimal(-100, 100)(bias)(join(name, m.Name), m.Value); err != nil {
 			return err
 		}
 		s.LogitBias[int(id)] = *bias
-		return nil
-	})
+	}
+	return nil
 }
 
 // requestID takes an id that can stand in a header.
@@ -323,13 +325,13 @@ func textFormat(name string, raw []byte) error {
 func promptRule(into *Prompt) rule {
 	return func(name string, raw []byte) error {
 		if raw[0] == '"' {
-			into.Texts = []string{unquote(raw)}
+			into.Texts = []string{strictjson.Text(raw)}
 			return nil
 		}
 		if raw[0] != '[' {
 			return wrongType(name, "a string, a list of strings, a list of token ids or a list of such lists", raw)
 		}
-		switch first := raw[skipSpace(raw, 1)]; first {
+		switch strictjson.Trim(raw[1:])[0] {
 		case ']':
 			return invalid(name, "%s is an empty list", name)
 		case '"':

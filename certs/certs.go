@@ -14,12 +14,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tandem-moe/tandem/internal/bounded"
 )
 
 // ClusterName is the DNS name that all members have in common.
@@ -57,7 +58,8 @@ type Files struct {
 // InFolder are the files of a folder that [Folder.Issue] made, or of a mounted
 // Kubernetes secret: ca.crt, tls.crt and tls.key.
 func InFolder(dir string) Files {
-	return Files{CA: filepath.Join(dir, authorityCert), Cert: filepath.Join(dir, memberCert), Key: filepath.Join(dir, memberKey)}
+	return Files{CA: filepath.Join(dir, authorityCert), Cert: filepath.Join(dir, memberCert),
+		Key: filepath.Join(dir, memberKey)}
 }
 
 // maxFile bounds the files that are read, in bytes.
@@ -70,12 +72,12 @@ func readFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	text, err := bounded.Read(f, maxFile)
+	if long := (*bounded.TooLong)(nil); errors.As(err, &long) {
+		return nil, fmt.Errorf("%s: %w as PEM: it %w", name, ErrUnusable, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
-	}
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("%s: %w as PEM: it has more than %d bytes", name, ErrUnusable, maxFile)
 	}
 	return text, nil
 }
@@ -83,7 +85,8 @@ func readFile(name string) ([]byte, error) {
 // quoted writes a file's name for a shell.
 func quoted(name string) string {
 	if strings.ContainsFunc(name, func(r rune) bool {
-		return !(r == '/' || r == '.' || r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
+		return !(r == '/' || r == '.' || r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' ||
+			'A' <= r && r <= 'Z')
 	}) {
 		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 	}
@@ -94,9 +97,11 @@ func quoted(name string) string {
 func valid(file string, c *x509.Certificate, now time.Time) error {
 	switch {
 	case now.After(c.NotAfter):
-		return fmt.Errorf("%s: %w: %s ended at %s, now is %s", file, ErrExpired, describe(c), stamp(c.NotAfter), stamp(now))
+		return fmt.Errorf("%s: %w: %s ended at %s, now is %s", file, ErrExpired, describe(c), stamp(c.NotAfter),
+			stamp(now))
 	case now.Before(c.NotBefore):
-		return fmt.Errorf("%s: %w: %s begins at %s, now is %s", file, ErrExpired, describe(c), stamp(c.NotBefore), stamp(now))
+		return fmt.Errorf("%s: %w: %s begins at %s, now is %s", file, ErrExpired, describe(c), stamp(c.NotBefore),
+			stamp(now))
 	}
 	return nil
 }

@@ -3,10 +3,11 @@ package model
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/bounded"
 )
 
 // ConfigFile is the file that a Spec is read from.
@@ -28,28 +29,11 @@ const (
 
 // ReadSpec reads config.json at the root of fsys.
 func ReadSpec(fsys fs.FS) (*Spec, error) {
-	data, err := readConfig(fsys, ConfigFile)
+	data, err := bounded.ReadFile(fsys, ConfigFile, maxConfigBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read the model's configuration: %w", err)
 	}
 	return ParseSpec(data)
-}
-
-// readConfig reads a whole file of at most maxConfigBytes.
-func readConfig(fsys fs.FS, name string) ([]byte, error) {
-	f, err := fsys.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if len(data) > maxConfigBytes {
-		return nil, fmt.Errorf("%s: is longer than %d bytes", name, maxConfigBytes)
-	}
-	return data, nil
 }
 
 // ParseSpec reads the text of a config.json, in the style of transformers 4
@@ -58,7 +42,7 @@ func readConfig(fsys fs.FS, name string) ([]byte, error) {
 // class; sizes have none. Errors name the field and its value (*FieldError).
 func ParseSpec(data []byte) (*Spec, error) {
 	var err error
-	o := parseObject(ConfigFile, "", data, &err)
+	o := parseObject(ConfigFile, data, &err)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +51,8 @@ func ParseSpec(data []byte) (*Spec, error) {
 	}
 	f, ok := families[Family(o.text("model_type", ""))]
 	if !ok {
-		return nil, o.problem("model_type", "this family is not implemented (%s are)", strings.Join(familyNames(), ", "))
+		return nil, o.problem("model_type", "this family is not implemented (%s are)",
+			strings.Join(familyNames(), ", "))
 	}
 	s := f.parse(&o)
 	o.architecture(f.class)
@@ -92,7 +77,8 @@ func (s *Spec) check() error {
 	case r.TopK > r.Experts:
 		return fmt.Errorf("%s: num_experts_per_tok = %d is more than the %d experts", ConfigFile, r.TopK, r.Experts)
 	case r.Experts*len(s.Layers) > maxAllExperts:
-		return fmt.Errorf("%s: %d layers of %d experts are more than the limit of %d experts", ConfigFile, len(s.Layers), r.Experts, maxAllExperts)
+		return fmt.Errorf("%s: %d layers of %d experts are more than the limit of %d experts", ConfigFile,
+			len(s.Layers), r.Experts, maxAllExperts)
 	case len(s.SparseLayers()) == 0:
 		return fmt.Errorf("%s: mlp_only_layers and decoder_sparse_step leave no layer with experts", ConfigFile)
 	}

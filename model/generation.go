@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/bounded"
 )
 
 // GenerationFile is the file that GenerationDefaults are read from.
@@ -31,7 +33,7 @@ type GenerationDefaults struct {
 // ReadGeneration reads generation_config.json at the root of fsys; without one
 // nothing is told.
 func ReadGeneration(fsys fs.FS, s *Spec) (GenerationDefaults, error) {
-	data, err := readConfig(fsys, GenerationFile)
+	data, err := bounded.ReadFile(fsys, GenerationFile, maxConfigBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return GenerationDefaults{}, nil
 	}
@@ -44,16 +46,17 @@ func ReadGeneration(fsys fs.FS, s *Spec) (GenerationDefaults, error) {
 // ParseGeneration reads the text of a generation_config.json of a model.
 func ParseGeneration(data []byte, s *Spec) (GenerationDefaults, error) {
 	var err error
-	o := parseObject(GenerationFile, "", data, &err)
+	o := parseObject(GenerationFile, data, &err)
 	g := GenerationDefaults{
-		DoSample:          optional(&o, "do_sample", func(n string) bool { return o.boolean(n, false) }),
-		Temperature:       o.optionalNumber("temperature", 0, largestNumber),
-		TopP:              o.optionalNumber("top_p", 0, 1),
-		MinP:              o.optionalNumber("min_p", 0, 1),
-		TopK:              optional(&o, "top_k", func(n string) int { return o.integer(n, nil, 0, maxSize) }),
-		RepetitionPenalty: optional(&o, "repetition_penalty", func(n string) float64 { return o.positive(n, 1, largestNumber) }),
-		MaxNewTokens:      optional(&o, "max_new_tokens", func(n string) int { return o.integer(n, nil, 1, 1<<31-1) }),
-		EOS:               o.ids("eos_token_id", s.Vocabulary),
+		DoSample:    optional(&o, "do_sample", func(n string) bool { return o.boolean(n, false) }),
+		Temperature: o.optionalNumber("temperature", 0, largestNumber),
+		TopP:        o.optionalNumber("top_p", 0, 1),
+		MinP:        o.optionalNumber("min_p", 0, 1),
+		TopK:        optional(&o, "top_k", func(n string) int { return o.integer(n, nil, 0, maxSize) }),
+		RepetitionPenalty: optional(&o, "repetition_penalty",
+			func(n string) float64 { return o.positive(n, 1, largestNumber) }),
+		MaxNewTokens: optional(&o, "max_new_tokens", func(n string) int { return o.integer(n, nil, 1, 1<<31-1) }),
+		EOS:          o.ids("eos_token_id", s.Vocabulary),
 	}
 	g.Unapplied = o.unapplied()
 	if err != nil {

@@ -14,8 +14,9 @@ func TestGenerationDefaults(t *testing.T) {
 		"num_beams": 1, "num_beam_groups": 4, "typical_p": 1.0, "suppress_tokens": [], "transformers_version": "4.51.0"}`), s)
 	require.NoError(t, err)
 	require.Equal(t, GenerationDefaults{
-		DoSample: new(true), Temperature: new(0.7), TopP: new(0.8), TopK: new(20), RepetitionPenalty: new(1.05), MaxNewTokens: new(99),
-		EOS: []int32{5, 6}, Unapplied: []string{"num_beam_groups = 4"},
+		DoSample: new(true), Temperature: new(0.7), TopP: new(0.8), TopK: new(20), RepetitionPenalty: new(1.05),
+		MaxNewTokens: new(99),
+		EOS:          []int32{5, 6}, Unapplied: []string{"num_beam_groups = 4"},
 	}, g)
 	require.Equal(t, []int32{5, 6}, s.Ends(g))
 }
@@ -38,7 +39,7 @@ func TestGenerationRefusals(t *testing.T) {
 		`{"max_new_tokens": 0}`:      "max_new_tokens = 0",
 		`{"eos_token_id": [1, 100]}`: "100 is not in the vocabulary",
 		`{"top_k": 1, "top_k": 2}`:   "given twice",
-		`{`:                          "unexpected EOF",
+		`{`:                          "generation_config.json is not valid JSON (at byte 1): unexpected end of JSON input",
 	} {
 		_, err := ParseGeneration([]byte(text), s)
 		require.ErrorContains(t, err, want)
@@ -48,7 +49,7 @@ func TestGenerationRefusals(t *testing.T) {
 func TestConfigurationsAreBounded(t *testing.T) {
 	long := fstest.MapFS{ConfigFile: {Data: make([]byte, maxConfigBytes+1)}}
 	_, err := ReadSpec(long)
-	require.ErrorContains(t, err, "config.json: is longer than 1048576 bytes")
+	require.ErrorContains(t, err, "config.json: has more than 1048576 bytes")
 	_, err = ReadSpec(fstest.MapFS{})
 	require.ErrorContains(t, err, ConfigFile)
 }

@@ -47,12 +47,6 @@ type Template struct {
 // Special is a special token that templates can name: bos_token, "<s>".
 type Special struct{ Name, Text string }
 
-// New reads a template. specials become variables.
-func New(template string, specials []Special) (*Template, error) {
-	t := newTemplate(source{plain: &template, specials: specials})
-	return t, t.Unusable()
-}
-
 // newTemplate parses a folder's templates. One that cannot be parsed is unusable,
 // and the other stays.
 func newTemplate(src source) *Template {
@@ -251,7 +245,8 @@ func (t *Template) functions() map[string]func([]jinja.Value) (jinja.Value, erro
 				return nil, err
 			}
 			if len(format) > maxFormat {
-				return nil, fmt.Errorf("strftime_now: the format has %d bytes; at most %d are taken", len(format), maxFormat)
+				return nil, fmt.Errorf("strftime_now: the format has %d bytes; at most %d are taken", len(format),
+					maxFormat)
 			}
 			return t.strftime(t.now(), format)
 		},

@@ -33,7 +33,7 @@ func TestConversations(t *testing.T) {
 	require.NotEmpty(t, f.Cases)
 	for _, c := range f.Cases {
 		t.Run(c.Template+"/"+c.Name, func(t *testing.T) {
-			template, err := New(f.Templates[c.Template], []Special{
+			template, err := readTemplate(f.Templates[c.Template], []Special{
 				{"bos_token", f.Specials["bos_token"]}, {"eos_token", f.Specials["eos_token"]},
 			})
 			require.NoError(t, err)
@@ -61,7 +61,7 @@ func TestCareless(t *testing.T) {
 		"{% if tools is none %}{{ raise_exception('needs tools') }}{% endif %}x": "",
 		"{{ tools is none }}": "True",
 	} {
-		template, err := New(source, nil)
+		template, err := readTemplate(source, nil)
 		require.NoError(t, err)
 		got, err := template.Render(t.Context(), Input{Messages: oneMessage})
 		require.Equal(t, want, got, source)
@@ -70,7 +70,7 @@ func TestCareless(t *testing.T) {
 }
 
 func TestBadInput(t *testing.T) {
-	template, err := New("{{ messages[0].content + 1 }}", nil)
+	template, err := readTemplate("{{ messages[0].content + 1 }}", nil)
 	require.NoError(t, err)
 	for _, c := range []struct {
 		in   Input
@@ -89,7 +89,7 @@ func TestBadInput(t *testing.T) {
 		_, err := template.Render(t.Context(), c.in)
 		require.ErrorContains(t, err, c.want)
 	}
-	_, err = New("{% if %}", nil)
+	_, err = readTemplate("{% if %}", nil)
 	var syntax *jinja.SyntaxError
 	require.ErrorAs(t, err, &syntax)
 }
@@ -105,19 +105,27 @@ func TestLoad(t *testing.T) {
 		tools json.RawMessage
 		want  string
 	}{
-		"config":     {fstest.MapFS{"tokenizer_config.json": file(config)}, nil, "config<s></s>False"},
-		"jinja file": {fstest.MapFS{"tokenizer_config.json": file(config), "chat_template.jinja": file("file{{ bos_token }}\n")}, nil, "file<s>"},
-		"processor":  {fstest.MapFS{"tokenizer_config.json": file(`{}`), "chat_template.json": file(`{"chat_template": "processor"}`)}, nil, "processor"},
+		"config": {fstest.MapFS{"tokenizer_config.json": file(config)}, nil, "config<s></s>False"},
+		"jinja file": {fstest.MapFS{"tokenizer_config.json": file(config),
+			"chat_template.jinja": file("file{{ bos_token }}\n")}, nil, "file<s>"},
+		"processor": {fstest.MapFS{"tokenizer_config.json": file(`{}`),
+			"chat_template.json": file(`{"chat_template": "processor"}`)}, nil, "processor"},
 		"list": {fstest.MapFS{"tokenizer_config.json": file(
 			`{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]}`)}, nil, "plain"},
 		"list with tools": {fstest.MapFS{"tokenizer_config.json": file(
 			`{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]}`)}, tools, "tools"},
-		"additional": {fstest.MapFS{"chat_template.jinja": file("plain"), "additional_chat_templates/tool_use.jinja": file("tools")}, tools, "tools"},
-		"special tokens map": {fstest.MapFS{"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
-			"tokenizer_config.json": file(`{"bos_token": "<new>"}`), "chat_template.jinja": file("{{ bos_token }}{{ eos_token }}")}, nil, "<old><end>"},
-		"special tokens map beside added_tokens_decoder": {fstest.MapFS{"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
-			"tokenizer_config.json": file(`{"bos_token": "<new>", "added_tokens_decoder": {}}`), "chat_template.jinja": file("{{ bos_token }}{{ eos_token }}")}, nil, "<new>"},
-		"config beside a processor": {fstest.MapFS{"tokenizer_config.json": file(`{"chat_template": "CONFIG"}`), "chat_template.json": file(`{"chat_template": "JSON"}`)}, nil, "CONFIG"},
+		"additional": {fstest.MapFS{"chat_template.jinja": file("plain"),
+			"additional_chat_templates/tool_use.jinja": file("tools")}, tools, "tools"},
+		"special tokens map": {fstest.MapFS{
+			"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
+			"tokenizer_config.json":   file(`{"bos_token": "<new>"}`),
+			"chat_template.jinja":     file("{{ bos_token }}{{ eos_token }}")}, nil, "<old><end>"},
+		"special tokens map beside added_tokens_decoder": {fstest.MapFS{
+			"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
+			"tokenizer_config.json":   file(`{"bos_token": "<new>", "added_tokens_decoder": {}}`),
+			"chat_template.jinja":     file("{{ bos_token }}{{ eos_token }}")}, nil, "<new>"},
+		"config beside a processor": {fstest.MapFS{"tokenizer_config.json": file(`{"chat_template": "CONFIG"}`),
+			"chat_template.json": file(`{"chat_template": "JSON"}`)}, nil, "CONFIG"},
 		"jinja file beside a list": {fstest.MapFS{"chat_template.jinja": file("FILE"), "tokenizer_config.json": file(
 			`{"chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "OLD"}]}`)}, tools, "FILE"},
 	} {
@@ -170,11 +178,11 @@ func TestStrftime(t *testing.T) {
 	_, err := strftime(at, "%Q")
 	require.ErrorContains(t, err, "%Q")
 
-	template, err := New("{{ strftime_now('%d %B') }}{{ strftime_now(1) }}", nil)
+	template, err := readTemplate("{{ strftime_now('%d %B') }}{{ strftime_now(1) }}", nil)
 	require.NoError(t, err)
 	_, err = template.Render(t.Context(), Input{Messages: oneMessage})
 	require.ErrorContains(t, err, "strftime_now takes one string")
-	template, err = New("{{ strftime_now('%d %B') }}", nil)
+	template, err = readTemplate("{{ strftime_now('%d %B') }}", nil)
 	require.NoError(t, err)
 	template.Now = func() time.Time { return at }
 	got, err := template.Render(t.Context(), Input{Messages: oneMessage})
@@ -189,7 +197,7 @@ func FuzzInput(f *testing.F) {
 		"{% for m in messages %}{{ m.role }}{{ m.content | trim }}{{ m | tojson }}{% endfor %}{{ tools | tojson(indent=2) }}{{ x }}",
 		onlyParts, stringOrParts,
 	} {
-		template, err := New(source, nil)
+		template, err := readTemplate(source, nil)
 		require.NoError(f, err)
 		templates = append(templates, template)
 	}
@@ -212,8 +220,10 @@ func FuzzInput(f *testing.F) {
 // FuzzFiles: whatever the files say that may hold a template, they are read or
 // refused, and a conversation is rendered or refused.
 func FuzzFiles(f *testing.F) {
-	f.Add([]byte(`{"chat_template": [{"name": "tool_use", "template": "T"}], "eos_token": {"content": "e"}}`), []byte(`{"eos_token": "a"}`), []byte(`{"chat_template": "x"}`), "")
-	f.Add([]byte(`{"chat_template": {"default": "{{ eos_token }}"}, "extra_special_tokens": {"x_token": "y"}, "added_tokens_decoder": {}}`), []byte(``), []byte(`{}`), "{% for m in messages %}{{ m.content }}{% endfor %}")
+	f.Add([]byte(`{"chat_template": [{"name": "tool_use", "template": "T"}], "eos_token": {"content": "e"}}`),
+		[]byte(`{"eos_token": "a"}`), []byte(`{"chat_template": "x"}`), "")
+	f.Add([]byte(`{"chat_template": {"default": "{{ eos_token }}"}, "extra_special_tokens": {"x_token": "y"}, "added_tokens_decoder": {}}`),
+		[]byte(``), []byte(`{}`), "{% for m in messages %}{{ m.content }}{% endfor %}")
 	f.Add([]byte(`{"chat_template": "{% if"}`), []byte(`[`), []byte(`{"chat_template": 1}`), onlyParts)
 	f.Fuzz(func(t *testing.T, config, special, older []byte, file string) {
 		dir := fstest.MapFS{configFile: {Data: config}, specialFile: {Data: special}, processor: {Data: older}}
@@ -231,4 +241,10 @@ func FuzzFiles(f *testing.F) {
 			require.Error(t, template.Unusable())
 		}
 	})
+}
+
+// readTemplate reads a template that stands alone. specials become variables.
+func readTemplate(template string, specials []Special) (*Template, error) {
+	t := newTemplate(source{plain: &template, specials: specials})
+	return t, t.Unusable()
 }
