@@ -39,11 +39,11 @@ func helloFromProto(role Role, p *tandemv1.Hello) Hello {
 }
 
 func progressToProto(p Progress) *tandemv1.Beat {
-	return &tandemv1.Beat{Loaded: p.Loaded, Steps: p.Steps, Awaited: p.Awaited}
+	return &tandemv1.Beat{Loaded: p.Loaded, Steps: p.Steps, Awaited: p.Awaited, Action: p.Action}
 }
 
 func progressFromProto(b *tandemv1.Beat) Progress {
-	return Progress{Loaded: b.GetLoaded(), Steps: b.GetSteps(), Awaited: b.GetAwaited()}
+	return Progress{Loaded: b.GetLoaded(), Steps: b.GetSteps(), Awaited: b.GetAwaited(), Action: b.GetAction()}
 }
 
 func memberToProto(m Member) *tandemv1.Member {

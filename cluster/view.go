@@ -92,6 +92,9 @@ type Progress struct {
 	Loaded, Steps uint64
 	// Awaited are the ids of the members whose answers its loop waits for.
 	Awaited []string
+	// Action is the action that its loop is at, in the words of package schedule
+	// and without a step; empty where it is at none.
+	Action string
 }
 
 // AnyPlace is no wish for a place.

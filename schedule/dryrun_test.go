@@ -180,3 +180,112 @@ func TestDryRunRefuses(t *testing.T) {
 	_, err = DryRun(s, serving(1, -1, 1), 0)
 	require.ErrorContains(t, err, "E0F0 takes -1ms")
 }
+
+// slowDryRun is DryRun as it is defined: it looks at all ranks until none moves.
+func slowDryRun(t *rapid.T, s *Schedule, durations func(Action) time.Duration, transfer time.Duration) [][]Span {
+	type place struct {
+		rank   int
+		action Action
+	}
+	transfers, err := s.Transfers()
+	require.NoError(t, err)
+	needs := map[place][]place{}
+	for tr := range transfers {
+		to := place{tr.To, tr.Consumer}
+		needs[to] = append(needs[to], place{tr.From, tr.Producer})
+	}
+	ends := map[place]time.Duration{}
+	spans := make([][]Span, len(s.Ranks))
+	for moved := true; moved; {
+		moved = false
+		for r := range s.Ranks {
+			i := len(spans[r])
+			if i == len(s.Ranks[r].Actions) {
+				continue
+			}
+			a := s.Ranks[r].Actions[i]
+			var start time.Duration
+			if i > 0 {
+				start = spans[r][i-1].End
+			}
+			ready := true
+			for _, n := range needs[place{r, a}] {
+				end, ended := ends[n]
+				ready = ready && ended
+				start = max(start, end+transfer)
+			}
+			if ready {
+				end := start + durations(a)
+				ends[place{r, a}] = end
+				spans[r] = append(spans[r], Span{a, start, end})
+				moved = true
+			}
+		}
+	}
+	return spans
+}
+
+// TestDryRunSlow compares with the slow version: schedules of serving and of
+// training, also with ranks that own both parts, and any durations.
+func TestDryRunSlow(t *testing.T) {
+	files := []*Schedule{read(t, "1f1b.txt"), read(t, "interleaved.txt"), read(t, "pingpong-2-3.txt")}
+	rapid.Check(t, func(t *rapid.T) {
+		s := files[rapid.IntRange(0, len(files)-1).Draw(t, "file")]
+		if rapid.Bool().Draw(t, "serving") {
+			var err error
+			s, err = PingPong(anyServing(t))
+			require.NoError(t, err)
+		}
+		scale := rapid.SliceOfN(rapid.IntRange(0, 9), 7, 7).Draw(t, "scale")
+		durations := func(a Action) time.Duration {
+			return time.Duration(scale[(5*a.Layer+3*a.MicroBatch+2*a.Step+int(a.Part)+int(a.Direction))%7])
+		}
+		transfer := time.Duration(rapid.IntRange(0, 20).Draw(t, "transfer"))
+		want := slowDryRun(t, s, durations, transfer)
+		line, err := DryRun(s, durations, transfer)
+		require.NoError(t, err)
+		for r := range s.Ranks {
+			require.Equal(t, want[r], line.Ranks[r].Spans)
+		}
+		transfers, err := s.Transfers()
+		require.NoError(t, err)
+		require.Len(t, slices.Collect(transfers), line.Transfers)
+	})
+}
+
+// TestDurations: a backward pass has twice the products of its forward one; the
+// two gradients have half of them each where they are split.
+func TestDurations(t *testing.T) {
+	times := Times{Attention: 3, Experts: 5, Head: 7}
+	for word, want := range map[string]time.Duration{"A0F0": 3, "E0F0": 5, "HF0": 7, "A1B2": 6, "E1B0": 10, "HB1": 14} {
+		a, err := ParseAction(word)
+		require.NoError(t, err)
+		require.Equal(t, want, read(t, "1f1b.txt").Durations(times)(a), word)
+	}
+	for word, want := range map[string]time.Duration{"A0F0": 3, "E1B0": 5, "HW1": 7} {
+		a, err := ParseAction(word)
+		require.NoError(t, err)
+		require.Equal(t, want, read(t, "interleaved.txt").Durations(times)(a), word)
+	}
+}
+
+// TestDryRunOverflow: times that no clock counts are refused.
+func TestDryRunOverflow(t *testing.T) {
+	s, err := PingPong(Serving{Attention: 1, Experts: 1, Layers: 1, MicroBatches: 1, Steps: 1})
+	require.NoError(t, err)
+	const year = 365 * 24 * time.Hour
+	for _, c := range []struct{ d, transfer time.Duration }{{100 * year, 0}, {time.Second, 150 * year}, {1<<63 - 1, 1}, {1, 1<<63 - 1}} {
+		_, err = DryRun(s, func(Action) time.Duration { return c.d }, c.transfer)
+		require.ErrorContains(t, err, "no clock counts that far")
+	}
+}
+
+// BenchmarkValidate proves what an attention node of a large cluster proves
+// before it starts: 100 layers, 64 expert ranks, 4 micro-batches, 3 steps.
+func BenchmarkValidate(b *testing.B) {
+	s, err := PingPong(Serving{Attention: 1, Experts: 64, Layers: 100, MicroBatches: 4, Steps: 3})
+	require.NoError(b, err)
+	for b.Loop() {
+		require.NoError(b, s.Validate())
+	}
+}

@@ -51,6 +51,7 @@ var limits = []limit{
 	{"Beat.steps", 0, anyID, "a counter"},
 	{"Beat.awaited", 0, 1 << 10, "a node waits for experts at most"},
 	{"Beat.awaited[]", 1, id, "a member's id"},
+	{"Beat.action", 0, 64, "a word"},
 	{"Weights.digests", 0, 1 << 12, "a node sends more in several messages"},
 	{"Weights.digests[]", 0, anyID, "any digest"},
 	{"Reach.unreached", 0, 1 << 10, "so many places of experts there can be"},

@@ -573,7 +573,9 @@ type Beat struct {
 	// A counter that rises with whatever its loop does.
 	Steps uint64 `protobuf:"varint,2,opt,name=steps,proto3" json:"steps,omitempty"`
 	// Ids of the members whose answers its loop waits for.
-	Awaited       []string `protobuf:"bytes,3,rep,name=awaited,proto3" json:"awaited,omitempty"`
+	Awaited []string `protobuf:"bytes,3,rep,name=awaited,proto3" json:"awaited,omitempty"`
+	// The action that its loop is at, as package schedule prints it; empty: at none.
+	Action        string `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -627,6 +629,13 @@ func (x *Beat) GetAwaited() []string {
 		return x.Awaited
 	}
 	return nil
+}
+
+func (x *Beat) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
 }
 
 // Weights are digests of a node's weights, in the model's order of the node's
@@ -1105,11 +1114,12 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x04self\x18\x01 \x01(\v2\x11.tandem.v1.MemberR\x04self\x12#\n" +
 	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\"\a\n" +
-	"\x05Ready\"N\n" +
+	"\x05Ready\"f\n" +
 	"\x04Beat\x12\x16\n" +
 	"\x06loaded\x18\x01 \x01(\x04R\x06loaded\x12\x14\n" +
 	"\x05steps\x18\x02 \x01(\x04R\x05steps\x12\x18\n" +
-	"\aawaited\x18\x03 \x03(\tR\aawaited\"#\n" +
+	"\aawaited\x18\x03 \x03(\tR\aawaited\x12\x16\n" +
+	"\x06action\x18\x04 \x01(\tR\x06action\"#\n" +
 	"\aWeights\x12\x18\n" +
 	"\adigests\x18\x01 \x03(\x06R\adigests\"\a\n" +
 	"\x05Leave\";\n" +

@@ -531,18 +531,19 @@ func lost(peer string, err error) error {
 	return fmt.Errorf("posting to expert node %s: %w", peer, err)
 }
 
-// Progress tells how far the loop is: a counter that rises with whatever it does,
-// and the expert nodes whose results it waits for.
-func (n *Node) Progress() (steps uint64, awaited []string) {
+// Progress tells how far the loop is: the action that it is at, and the expert nodes
+// whose results it waits for.
+func (n *Node) Progress() cluster.Progress {
+	p := cluster.Progress{Steps: n.walk.Performed() + n.handled.Load(), Action: n.walk.At().At(0).String()}
 	if b := n.blocked.Load(); b > 0 {
 		x := n.batches[b-1].exchange
 		for place, id := range n.experts {
 			if x.awaits[place].Load() {
-				awaited = append(awaited, id)
+				p.Awaited = append(p.Awaited, id)
 			}
 		}
 	}
-	return n.walk.Performed() + n.handled.Load(), awaited
+	return p
 }
 
 // Stats tells what the node has done. Requests that came during a step wait.

@@ -66,7 +66,7 @@ type Node struct {
 
 	// How far it is: bytes of weights, and what the loop of a membership tells.
 	loaded atomic.Uint64
-	loop   atomic.Pointer[func() (steps uint64, awaited []string)]
+	loop   atomic.Pointer[func() cluster.Progress]
 
 	mu     sync.Mutex
 	status Status
@@ -204,15 +204,15 @@ func (n *Node) setIsolated(err error) {
 func (n *Node) progress() cluster.Progress {
 	p := cluster.Progress{Loaded: n.loaded.Load(), Steps: n.pool.Runs()}
 	if loop := n.loop.Load(); loop != nil {
-		steps, awaited := (*loop)()
-		p.Steps, p.Awaited = p.Steps+steps, awaited
+		at := (*loop)()
+		p.Steps, p.Awaited, p.Action = p.Steps+at.Steps, at.Awaited, at.Action
 	}
 	return p
 }
 
 // follow has signs of life tell of a loop, until the function that it returns is
 // called.
-func (n *Node) follow(loop func() (steps uint64, awaited []string)) (end func()) {
+func (n *Node) follow(loop func() cluster.Progress) (end func()) {
 	n.loop.Store(&loop)
 	return func() { n.loop.Store(nil) }
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
+	"github.com/tandem-moe/tandem/schedule"
 	"github.com/tandem-moe/tandem/serve"
 )
 
@@ -17,16 +18,18 @@ const stallTimeouts = 5
 type stall struct {
 	member cluster.Member
 	still  time.Duration
+	// action is the one that it is at, as it says; empty: at none, or no action.
+	action string
 }
 
 // stalls finds the members that have stood still for patience: attention nodes that
 // have had requests for as long, or, where those wait for expert nodes, these.
 func stalls(v cluster.View, moved func(id string) (cluster.Moved, bool), busy map[string]time.Time, now time.Time, patience time.Duration) (found []stall) {
 	blamed := map[string]bool{}
-	blame := func(m cluster.Member, still time.Duration) {
+	blame := func(m cluster.Member, last cluster.Moved, still time.Duration) {
 		if !blamed[m.ID] {
 			blamed[m.ID] = true
-			found = append(found, stall{m, still})
+			found = append(found, stall{m, still, actionOf(last)})
 		}
 	}
 	for _, m := range v.Of(cluster.Attention) {
@@ -45,14 +48,22 @@ func stalls(v cluster.View, moved func(id string) (cluster.Moved, bool), busy ma
 			}
 			awaited++
 			if still := now.Sub(later(at.At, last.At)); still >= patience {
-				blame(e, still)
+				blame(e, at, still)
 			}
 		}
 		if awaited == 0 {
-			blame(m, still)
+			blame(m, last, still)
 		}
 	}
 	return found
+}
+
+// actionOf is the action that a member says it is at, if it is one.
+func actionOf(m cluster.Moved) string {
+	if _, err := schedule.ParseAction(m.Action); err != nil {
+		return ""
+	}
+	return m.Action
 }
 
 func later(a, b time.Time) time.Time {
@@ -87,11 +98,14 @@ func (c *Control) watchStalls(ctx context.Context) {
 // moved to others.
 func (c *Control) letGo(s stall) {
 	reason := fmt.Sprintf("it lives and has not moved for %v", s.still.Round(time.Second/10))
+	if s.action != "" {
+		reason += ", at action " + s.action
+	}
 	if s.member.Role == cluster.Attention {
 		c.Engine.Move(s.member.ID, &serve.UnavailableError{
 			Reason: fmt.Sprintf("attention node %s is lost: %s although it has requests", s.member.ID, reason),
 		})
 	}
-	c.log.Warn("a node stands still", "node", s.member.ID, "still", s.still)
+	c.log.Warn("a node stands still", "node", s.member.ID, "still", s.still, "action", s.action)
 	c.Members.Remove(s.member.ID, reason)
 }

@@ -27,6 +27,7 @@ type puppet struct {
 	client  *remote.Client
 	steps   atomic.Uint64
 	moves   bool
+	action  atomic.Pointer[string] // that it says it is at; nil: none
 
 	mu       sync.Mutex
 	requests []serve.Request
@@ -58,8 +59,15 @@ func (p *puppet) progress() cluster.Progress {
 	if p.moves {
 		p.steps.Add(1)
 	}
-	return cluster.Progress{Steps: p.steps.Load()}
+	at := cluster.Progress{Steps: p.steps.Load()}
+	if action := p.action.Load(); action != nil {
+		at.Action = *action
+	}
+	return at
 }
+
+// at makes the puppet say that it is at an action.
+func (p *puppet) at(action string) { p.action.Store(&action) }
 
 // stage is a front end for puppets.
 type stage struct {
@@ -167,13 +175,15 @@ func TestWhoStandsStillLosesItsRequests(t *testing.T) {
 	s := newStage(t)
 	s.join(cluster.Expert, true)
 	still := s.join(cluster.Attention, false)
+	still.at("A3F1")
 	s.capacity(4)
 	r := serve.Request{Prompt: []int32{1, 2, 3}, MaxTokens: 3, Logprobs: -1, PromptLogprobs: -1}
 	_, err := ask(bounded(t), s.control.Engine, r)
 	require.ErrorContains(t, err, "attention node "+still.session.Self.ID+" is lost: it lives and has not moved for")
-	require.ErrorContains(t, err, "although it has requests")
+	require.ErrorContains(t, err, ", at action A3F1 although it has requests")
 
 	again := s.join(cluster.Attention, false)
+	again.at("no\x1b[2Jaction")
 	s.join(cluster.Attention, true)
 	s.capacity(8)
 	var all sync.WaitGroup
@@ -189,7 +199,9 @@ func TestWhoStandsStillLosesItsRequests(t *testing.T) {
 	again.mu.Lock()
 	defer again.mu.Unlock()
 	require.NotEmpty(t, again.requests, "the one that stands still had some of them")
-	require.Contains(t, s.control.Members.Gone(again.session.Self.ID), "it lives and has not moved")
+	gone := s.control.Members.Gone(again.session.Self.ID)
+	require.Contains(t, gone, "it lives and has not moved")
+	require.NotContains(t, gone, "action", "what is no action is not repeated")
 }
 
 // deaf makes a puppet an expert node that attention nodes reach, and that never

@@ -348,9 +348,9 @@ func (n *Node) drop(a gather.Actions) {
 	}
 }
 
-// Progress tells how far the loop is: a counter that rises with whatever it does. It
-// waits for nobody in particular.
-func (n *Node) Progress() (steps uint64, awaited []string) { return n.moves.Load(), nil }
+// Progress tells how far the loop is. It waits for nobody in particular, and runs
+// what its gather says instead of a list of actions.
+func (n *Node) Progress() cluster.Progress { return cluster.Progress{Steps: n.moves.Load()} }
 
 // Stats tells what the node has done.
 func (n *Node) Stats() node.Stats {
