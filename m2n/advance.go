@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // advance is how far the frames of a lane have come: the lane's reader notes it, and
@@ -15,7 +17,7 @@ import (
 type advance struct {
 	mu    sync.Mutex
 	bytes uint64 // read so far
-	at    standing
+	at    wire.Position
 
 	// The watchdog's own: since when, from which count and in which frame it waits for
 	// enough.
@@ -26,11 +28,11 @@ type advance struct {
 }
 
 // begin is called before there is a reader or a watchdog.
-func (a *advance) begin(now time.Duration, at standing) { a.since, a.at = now, at }
+func (a *advance) begin(now time.Duration, at wire.Position) { a.since, a.at = now, at }
 
 // note is called by the lane's reader: so many more bytes have come, and the assembler
 // stands there.
-func (a *advance) note(bytes int, at standing) {
+func (a *advance) note(bytes int, at wire.Position) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.bytes += uint64(bytes)
@@ -44,8 +46,8 @@ func (a *advance) look(now, limit time.Duration, least int) error {
 	defer a.mu.Unlock()
 	came, wait := a.bytes-a.from, now-a.since
 	switch {
-	case a.at.between() || a.at.seq != a.frame || came >= uint64(least):
-		a.since, a.from, a.frame, a.suspect = now, a.bytes, a.at.seq, false
+	case a.at.AtBoundary() || a.at.Seq != a.frame || came >= uint64(least):
+		a.since, a.from, a.frame, a.suspect = now, a.bytes, a.at.Seq, false
 	case wait > limit && a.suspect:
 		return fmt.Errorf("%w: %v are missing, and %d bytes came in %v: at least %d should within %v",
 			ErrSilent, a.at, came, wait.Round(time.Millisecond), least, limit)
@@ -59,7 +61,7 @@ func (a *advance) look(now, limit time.Duration, least int) error {
 func (a *advance) missing() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.at.between() {
+	if a.at.AtBoundary() {
 		return ""
 	}
 	return fmt.Sprintf("; %v are missing", a.at)

@@ -5,18 +5,22 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // TestAdvance: when a frame counts as stuck, look by look.
 func TestAdvance(t *testing.T) {
 	const limit, least = time.Second, 100
-	body := func(seq uint64, lacks int) standing { return standing{phase: inBody, seq: seq, lacks: lacks, of: 1000} }
-	rest := standing{phase: inFixed, lacks: fixedBytes, of: fixedBytes}
-	start := standing{phase: inFixed, lacks: 10, of: fixedBytes}
+	body := func(seq uint64, lacks int) wire.Position {
+		return wire.Position{Part: wire.PartBody, Seq: seq, Missing: lacks, Of: 1000}
+	}
+	rest := wire.Position{Part: wire.PartFixed, Missing: wire.FixedBytes, Of: wire.FixedBytes}
+	start := wire.Position{Part: wire.PartFixed, Missing: 10, Of: wire.FixedBytes}
 	type step struct {
 		at    time.Duration
 		bytes int
-		now   standing
+		now   wire.Position
 		stuck string
 	}
 	for name, steps := range map[string][]step{

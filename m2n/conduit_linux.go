@@ -62,7 +62,7 @@ func newSocket(n *lane, conn net.Conn) (*socket, error) {
 }
 
 func (s *socket) start() error {
-	return firstError(func() error { return s.mark.leave(s.lane.in.lacks()) }, func() error { return s.eng.gate.add(s.fd, s) })
+	return firstError(func() error { return s.mark.leave(s.lane.in.Missing()) }, func() error { return s.eng.gate.add(s.fd, s) })
 }
 
 func (s *socket) direct() bool { return true }
@@ -151,7 +151,7 @@ func (s *socket) readTurn() {
 	if s.over {
 		return
 	}
-	if err := s.mark.leave(s.lane.in.lacks()); err != nil {
+	if err := s.mark.leave(s.lane.in.Missing()); err != nil {
 		s.take(0, err)
 	}
 }
@@ -181,7 +181,7 @@ func (s *socket) take(n int, err error) bool {
 
 // read puts bytes into the assembler's space. There is more where it was filled.
 func (s *socket) read() (n int, more bool, err error) {
-	want, after := s.lane.in.space()
+	want, after := s.lane.in.Space()
 	n, err = readv(s.fd, [][]byte{want, after})
 	switch {
 	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):

@@ -41,13 +41,13 @@ func (s *streamConduit) readAll() {
 // readSome reads a rest of a body straight to its place, anything else through
 // the buffer.
 func (s *streamConduit) readSome() (int, error) {
-	want, after := s.lane.in.space()
+	want, after := s.lane.in.Space()
 	if len(want) >= len(after) {
 		n, err := s.conn.Read(want)
 		return n, damage(err)
 	}
 	n, err := s.conn.Read(after)
-	return s.lane.in.shift(n), damage(err)
+	return s.lane.in.Shift(n), damage(err)
 }
 
 // damage names what TLS has found wrong with the bytes, at this end or the other.

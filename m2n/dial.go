@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // Who connects a pair. Either end may dial, and both may at once; then the
@@ -141,7 +143,7 @@ func (p *pair) persist(ctx context.Context, try func() error) (err error) {
 // isFinal reports whether another try is in vain.
 func isFinal(err error) bool {
 	var r *refusal
-	var v *versionError
+	var v *wire.VersionError
 	return errors.As(err, &r) && !r.Temporary || errors.As(err, &v) || isUntrusted(err)
 }
 

@@ -272,12 +272,12 @@ func (e *Endpoint) peer(id string) (*pair, error) {
 }
 
 // maxSpans bounds the list of one message: 64 Ki rows.
-const maxSpans = 1 << 16
+const MaxSpans = 1 << 16
 
 // bodyBytes checks the spans and adds their lengths.
 func bodyBytes(body []Span) (int, error) {
-	if len(body) > maxSpans {
-		return 0, fmt.Errorf("%w: %d spans, the limit is %d", ErrTooLarge, len(body), maxSpans)
+	if len(body) > MaxSpans {
+		return 0, fmt.Errorf("%w: %d spans, the limit is %d", ErrTooLarge, len(body), MaxSpans)
 	}
 	n := 0
 	for i, s := range body {

@@ -3,6 +3,8 @@ package m2n
 import (
 	"context"
 	"fmt"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // Two ends that meet by a fabric do so on one TCP connection, which stays as the
@@ -25,7 +27,7 @@ type fabricGreeting struct {
 }
 
 // maxFabricAddress bounds an address, so that greetings fit into their frames.
-const maxFabricAddress = controlBytes / 2
+const maxFabricAddress = wire.ControlBytes / 2
 
 // check holds a peer's address to what this end would send: a fabric's library is
 // given no more than that.
@@ -88,7 +90,7 @@ func (p *pair) dialFabric(ctx context.Context, addr string) error {
 }
 
 func (p *pair) introduceFabric(hub *fabricHub, s *stream, mine greeting) error {
-	theirs, err := s.hear(frameWelcome)
+	theirs, err := s.hear(wire.Welcome)
 	if err != nil {
 		return err
 	}
@@ -103,8 +105,8 @@ func (p *pair) introduceFabric(hub *fabricHub, s *stream, mine greeting) error {
 	err = firstError(
 		func() error { return c.connect(theirs.Fabric) },
 		func() error { return c.attach(s, theirs) },
-		func() error { return s.say(frameReady, mine) },
-		func() error { _, err := s.hear(frameReady); return err },
+		func() error { return s.say(wire.Ready, mine) },
+		func() error { _, err := s.hear(wire.Ready); return err },
 		s.keep,
 		func() error { return p.adopt(c.link, theirs.limits()) },
 	)
@@ -136,7 +138,7 @@ func (p *pair) receiveFabric(s *stream, theirs greeting) error {
 	mine := p.ep.greeting(theirs.hello)
 	mine.Fabric = hub.greeting(c.conn.Key())
 	err = firstError(
-		func() error { return s.say(frameWelcome, mine) },
+		func() error { return s.say(wire.Welcome, mine) },
 		func() error { return c.hearReady(s) },
 		s.keep,
 		func() error { return p.take(c.link, theirs.limits()) },
@@ -145,7 +147,7 @@ func (p *pair) receiveFabric(s *stream, theirs greeting) error {
 		c.abandon()
 		return err
 	}
-	if err := s.say(frameReady, mine); err != nil {
+	if err := s.say(wire.Ready, mine); err != nil {
 		p.fail(fmt.Errorf("handshake: %w", err))
 	}
 	c.start()
@@ -154,7 +156,7 @@ func (p *pair) receiveFabric(s *stream, theirs greeting) error {
 
 // hearReady hears the key of the end that dials, and connects.
 func (c *fabricCarrier) hearReady(s *stream) error {
-	theirs, err := s.hear(frameReady)
+	theirs, err := s.hear(wire.Ready)
 	if err != nil {
 		return err
 	}
@@ -170,5 +172,5 @@ func (c *fabricCarrier) hearReady(s *stream) error {
 // declineFabric lets the peer come otherwise.
 func (p *pair) declineFabric(s *stream, theirs greeting) error {
 	defer s.conn.Close()
-	return s.say(frameWelcome, p.ep.greeting(theirs.hello))
+	return s.say(wire.Welcome, p.ep.greeting(theirs.hello))
 }

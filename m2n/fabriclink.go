@@ -3,6 +3,8 @@ package m2n
 import (
 	"fmt"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // fabricCarrier carries a pair's messages over the endpoint's fabric. Each is the
@@ -29,7 +31,7 @@ type fabricCarrier struct {
 
 // fabricHeaderBytes bounds what stands before a body: the frame's fixed part, the
 // lengths of its spans, and the message's header.
-func (c Config) fabricHeaderBytes() int { return fixedBytes + 4*maxSpans + c.HeaderBytes }
+func (c Config) fabricHeaderBytes() int { return wire.FixedBytes + 4*MaxSpans + c.HeaderBytes }
 
 // open makes the receiving half for a pair. Until the carrier is started its
 // events are kept.
@@ -110,13 +112,13 @@ func (c *fabricCarrier) gather() (*outgoing, []byte) {
 		return nil, nil
 	}
 	n := l.nextNumber()
-	f := frame{
-		kind: frameData, epoch: p.ep.cfg.Epoch, seq: n, number: n, grant: uint32(l.back),
-		body: o.bytes, lengths: o.lengths(), header: o.header,
+	f := wire.Frame{
+		Kind: wire.Data, Epoch: p.ep.cfg.Epoch, Seq: n, Number: n, Credits: uint32(l.back),
+		Body: o.bytes, Lengths: o.lengths(), Header: o.header,
 	}
 	l.back = 0
 	c.flying[o.token] = o
-	return o, appendFrame(make([]byte, 0, fixedBytes+4*len(f.lengths)+len(f.header)), &f)
+	return o, wire.AppendFrame(make([]byte, 0, wire.FixedBytes+4*len(f.Lengths)+len(f.Header)), &f)
 }
 
 // take takes an event. The caller holds hub.moving.
@@ -165,7 +167,7 @@ func (c *fabricCarrier) sent(token uint64, err error) {
 func (c *fabricCarrier) receive(ev *FabricEvent) error {
 	f, err := c.parse(ev)
 	if err == nil {
-		err = c.link.granted(int(f.grant))
+		err = c.link.granted(int(f.Credits))
 	}
 	if err != nil {
 		return err
@@ -184,29 +186,16 @@ func (c *fabricCarrier) receive(ev *FabricEvent) error {
 }
 
 // parse reads the frame that stands before a body, and checks all that it says.
-func (c *fabricCarrier) parse(ev *FabricEvent) (frame, error) {
+func (c *fabricCarrier) parse(ev *FabricEvent) (wire.Frame, error) {
 	cfg := c.pair.ep.cfg
-	if len(ev.Header) < fixedBytes {
-		return frame{}, fmt.Errorf("%w: it has %d bytes before the body, a frame %d", ErrBadFrame, len(ev.Header), fixedBytes)
-	}
-	f, s, err := parseFixed((*[fixedBytes]byte)(ev.Header), bounds{header: cfg.HeaderBytes, spans: maxSpans, body: cfg.SlotBytes})
+	f, err := wire.ParseMessage(ev.Header, ev.Body, wire.Bounds{Header: cfg.HeaderBytes, Spans: wire.MaxSpans, Body: cfg.SlotBytes})
 	if err != nil {
 		return f, err
 	}
-	meta := ev.Header[fixedBytes:]
-	switch {
-	case f.kind != frameData:
-		return f, fmt.Errorf("%w: type %d outside of the lane", ErrBadFrame, f.kind)
-	case f.epoch != c.pair.epoch:
-		return f, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.epoch, c.pair.epoch)
-	case len(meta) != s.meta() || ev.Body != s.body:
-		return f, fmt.Errorf("%w: it has %d bytes of lengths and header and %d of body, announced %d and %d",
-			ErrBadFrame, len(meta), ev.Body, s.meta(), s.body)
+	if f.Epoch != c.pair.epoch {
+		return f, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.Epoch, c.pair.epoch)
 	}
-	if err := f.parseMeta(meta, s); err != nil {
-		return f, err
-	}
-	return f, c.inOrder.check(f.number)
+	return f, c.inOrder.check(f.Number)
 }
 
 // giveBack takes a slot from the receiver. It is empty for the hardware before the

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // hello names the two ends of a pair, as the one that dials sees them.
@@ -81,7 +83,7 @@ func refusalOf(err error) *refusal {
 
 // brief cuts a text so that, escaped, it fits into a control frame.
 func brief(text string) string {
-	const limit = controlBytes / 8
+	const limit = wire.ControlBytes / 8
 	if len(text) > limit {
 		return strings.ToValidUTF8(text[:limit], "") + "…"
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 func sampleGreeting() greeting {
@@ -53,7 +55,7 @@ func TestControlFramesFit(t *testing.T) {
 	for _, what := range []any{g, refusalOf(long), farewellOf(fmt.Errorf("%w: %w", ErrBadFrame, long))} {
 		b, err := json.Marshal(what)
 		require.NoError(t, err)
-		require.LessOrEqual(t, len(b), controlBytes)
+		require.LessOrEqual(t, len(b), wire.ControlBytes)
 	}
 }
 
@@ -70,10 +72,10 @@ func TestFarewellsKeepTheirCause(t *testing.T) {
 // length that does nothing to a terminal.
 func FuzzControlTexts(f *testing.F) {
 	f.Add([]byte(`{"reason":"\u001b[2J\u0007no","cause":"endpoint closed","temporary":true}`))
-	f.Add([]byte(`{"reason":"` + strings.Repeat("é", controlBytes) + `"}`))
+	f.Add([]byte(`{"reason":"` + strings.Repeat("é", wire.ControlBytes) + `"}`))
 	f.Add([]byte(`{"reason":1}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		if len(in) > controlBytes {
+		if len(in) > wire.ControlBytes {
 			return // longer ones are refused before they are read
 		}
 		texts := []string{parseRefusal(in).Error()}
@@ -81,12 +83,12 @@ func FuzzControlTexts(f *testing.F) {
 			texts = append(texts, cause.Error())
 		}
 		for _, text := range texts {
-			require.LessOrEqual(t, len(text), controlBytes)
+			require.LessOrEqual(t, len(text), wire.ControlBytes)
 			require.NotContains(t, text, "\x1b")
 		}
 		if r := new(refusal); errors.As(parseRefusal(in), &r) {
 			require.NotContains(t, r.Reason, "\n")
-			require.LessOrEqual(t, len(r.Reason), controlBytes/8+len("…"))
+			require.LessOrEqual(t, len(r.Reason), wire.ControlBytes/8+len("…"))
 		}
 	})
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // lane is one connection of a wireLink. Whoever has something to send writes, one
@@ -16,7 +18,7 @@ type lane struct {
 	link    *wireLink
 	conn    net.Conn // of the handshake
 	conduit conduit  // made by open, under pair.mu
-	in      *assembler
+	in      *wire.Assembler
 	idle    time.Duration // after so long without a frame, send one
 	sums    bool          // bodies are checksummed
 
@@ -32,9 +34,12 @@ type lane struct {
 	seq     uint64 // of the last frame sent
 	orderly bool   // a goodbye can follow the last frame
 
-	out     batch // what is being written; the writer's own
-	suspect bool  // it was silent for too long when the watchdog last looked; its own
-	advance advance
+	// The writer's own: what is being written.
+	out      wire.Batch
+	messages []*outgoing  // whose frames are in out
+	frames   []wire.Frame // in out, one for each message, or a keep-alive
+	suspect  bool         // it was silent for too long when the watchdog last looked; its own
+	advance  advance
 
 	resent uint64 // TCP segments, as far as they were counted; the watchdog's own
 
@@ -79,8 +84,8 @@ const leastIdle = 2 * time.Millisecond
 func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
 	n := &lane{link: l, conn: conn, sums: sums, idle: idle, busy: true} // until open: the handshake writes
 	cfg := l.pair.ep.cfg
-	n.in = newAssembler(bounds{header: cfg.HeaderBytes, spans: maxSpans, body: cfg.SlotBytes}, n)
-	n.advance.begin(now(), n.in.standing())
+	n.in = wire.NewAssembler(wire.Bounds{Header: cfg.HeaderBytes, Spans: MaxSpans, Body: cfg.SlotBytes}, n)
+	n.advance.begin(now(), n.in.Position())
 	n.heard.Store(int64(now()))
 	n.spoke.Store(int64(now()))
 	return n
@@ -126,19 +131,21 @@ func (n *lane) gather() bool {
 	if n.busy || l.pair.phase != up {
 		return false
 	}
-	n.out.reset()
+	n.out.Reset()
+	clear(n.messages) // so that they can be collected
+	n.messages, n.frames = n.messages[:0], n.frames[:0]
 	if l.carries(n) {
 		n.gatherMessages()
 	}
-	if len(n.out.frames) == 0 {
+	if len(n.frames) == 0 {
 		if !n.ping && !(n == l.control() && l.urgent()) {
 			return false
 		}
-		n.out.frames = append(n.out.frames, frame{kind: frameNote})
+		n.frames = append(n.frames, wire.Frame{Kind: wire.KeepAlive})
 	}
 	n.number()
 	n.busy = true
-	if len(n.out.messages) > 0 {
+	if len(n.messages) > 0 {
 		l.pair.writing++
 	}
 	return true
@@ -147,17 +154,17 @@ func (n *lane) gather() bool {
 func (n *lane) gatherMessages() {
 	flags := uint16(0)
 	if n.sums {
-		flags = flagBodySum
+		flags = wire.FlagBodySum
 	}
-	for bytes := 0; bytes < batchBytes && len(n.out.messages) < batchMessages; {
+	for bytes := 0; bytes < batchBytes && len(n.messages) < batchMessages; {
 		o := n.link.pair.next()
 		if o == nil {
 			return
 		}
 		bytes += o.bytes
-		n.out.messages = append(n.out.messages, o)
-		n.out.frames = append(n.out.frames, frame{
-			kind: frameData, flags: flags, body: o.bytes, lengths: o.lengths(), header: o.header, number: n.link.nextNumber(),
+		n.messages = append(n.messages, o)
+		n.frames = append(n.frames, wire.Frame{
+			Kind: wire.Data, Flags: flags, Body: o.bytes, Lengths: o.lengths(), Header: o.header, Number: n.link.nextNumber(),
 		})
 	}
 }
@@ -167,23 +174,33 @@ func (n *lane) gatherMessages() {
 // would queue behind what was sent before.
 func (n *lane) number() {
 	if l := n.link; l.back > 0 && (n == l.control() || n.conduit.unsent() == 0) {
-		n.out.frames[0].grant = uint32(l.back)
+		n.frames[0].Credits = uint32(l.back)
 		l.back = 0
 	}
 	n.ping = false
-	for i := range n.out.frames {
+	for i := range n.frames {
 		n.seq++
-		n.out.frames[i].seq = n.seq
-		n.out.frames[i].epoch = n.link.pair.ep.cfg.Epoch
+		n.frames[i].Seq = n.seq
+		n.frames[i].Epoch = n.link.pair.ep.cfg.Epoch
+		n.encode(i)
 	}
-	n.out.encode()
+}
+
+// encode adds the i-th frame to the stream, with the body of its message.
+func (n *lane) encode(i int) {
+	n.out.AddFrame(&n.frames[i])
+	if i < len(n.messages) {
+		for _, s := range n.messages[i].body {
+			n.out.AddBody(s.Bytes())
+		}
+	}
 }
 
 // carryOn writes until the batch is out, or the kernel has no room: then it is
 // false, and goes on elsewhere.
 func (n *lane) carryOn() bool {
 	for {
-		pieces := n.out.next()
+		pieces := n.out.Next()
 		if len(pieces) == 0 {
 			n.finish(nil)
 			return true
@@ -192,7 +209,7 @@ func (n *lane) carryOn() bool {
 			n.stuck.Store(int64(now()))
 		}
 		written, err := n.conduit.write(pieces)
-		n.out.advance(written)
+		n.out.Advance(written)
 		if written > 0 {
 			n.stuck.Store(int64(now()))
 		}
@@ -232,7 +249,7 @@ func (n *lane) finish(err error) {
 	p.mu.Lock()
 	n.orderly = n.orderly && err == nil
 	n.report(err)
-	if len(n.out.messages) > 0 {
+	if len(n.messages) > 0 {
 		p.writing--
 	}
 	p.report()
@@ -250,7 +267,7 @@ func (n *lane) report(err error) {
 	if err != nil {
 		err = l.pair.lostError()
 	}
-	for _, o := range n.out.messages {
+	for _, o := range n.messages {
 		if err == nil {
 			l.pair.counters.sent[l.kind].add(len(o.header) + o.bytes)
 			l.pair.counters.out(o.posted, o.taken)
@@ -301,7 +318,7 @@ func (n *lane) goodbye() []byte {
 		return nil // the peer sees the end of the connection
 	}
 	n.seq++
-	return appendFrame(nil, &frame{kind: frameGoodbye, epoch: p.ep.cfg.Epoch, seq: n.seq, number: n.link.posted, header: text})
+	return wire.AppendFrame(nil, &wire.Frame{Kind: wire.Goodbye, Epoch: p.ep.cfg.Epoch, Seq: n.seq, Number: n.link.posted, Header: text})
 }
 
 // received takes bytes that were put into the assembler's space, or the error of
@@ -309,11 +326,11 @@ func (n *lane) goodbye() []byte {
 func (n *lane) received(bytes int, err error) bool {
 	if bytes > 0 {
 		n.heard.Store(int64(now()))
-		if err := n.in.advance(bytes); err != nil {
+		if err := n.in.Advance(bytes); err != nil {
 			n.link.pair.fail(err)
 			return false
 		}
-		n.advance.note(bytes, n.in.standing())
+		n.advance.note(bytes, n.in.Position())
 	}
 	if err != nil {
 		n.link.ended(n, err)
@@ -322,54 +339,54 @@ func (n *lane) received(bytes int, err error) bool {
 }
 
 // place is called with each frame that comes, and returns memory for its body.
-func (n *lane) place(f *frame) ([]byte, error) {
+func (n *lane) BodyMemory(f *wire.Frame) ([]byte, error) {
 	b, err := n.admit(f)
 	if err != nil {
-		return nil, fmt.Errorf("frame %d: %w", f.seq, err)
+		return nil, fmt.Errorf("frame %d: %w", f.Seq, err)
 	}
 	return b, nil
 }
 
-func (n *lane) admit(f *frame) ([]byte, error) {
+func (n *lane) admit(f *wire.Frame) ([]byte, error) {
 	p := n.link.pair
 	n.seen++
 	switch {
 	case n.parted:
-		return nil, fmt.Errorf("%w: type %d after a goodbye", ErrBadFrame, f.kind)
-	case f.seq != n.seen:
+		return nil, fmt.Errorf("%w: type %d after a goodbye", ErrBadFrame, f.Kind)
+	case f.Seq != n.seen:
 		return nil, fmt.Errorf("%w: its number should be %d", ErrBadFrame, n.seen)
-	case f.epoch < p.epoch:
+	case f.Epoch < p.epoch:
 		p.counters.droppedOld.Add(1)
-		return make([]byte, f.body), nil
-	case f.epoch > p.epoch:
-		return nil, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.epoch, p.epoch)
+		return make([]byte, f.Body), nil
+	case f.Epoch > p.epoch:
+		return nil, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.Epoch, p.epoch)
 	}
-	if err := n.link.granted(int(f.grant)); err != nil {
+	if err := n.link.granted(int(f.Credits)); err != nil {
 		return nil, err
 	}
-	switch f.kind {
-	case frameData:
+	switch f.Kind {
+	case wire.Data:
 		return n.link.place(n, f)
-	case frameNote, frameGoodbye:
+	case wire.KeepAlive, wire.Goodbye:
 		return nil, nil
 	}
-	return nil, fmt.Errorf("%w: type %d outside of a handshake", ErrBadFrame, f.kind)
+	return nil, fmt.Errorf("%w: type %d outside of a handshake", ErrBadFrame, f.Kind)
 }
 
 // take is called with each frame that is whole.
-func (n *lane) take(f *frame) error {
+func (n *lane) FrameComplete(f *wire.Frame) error {
 	switch {
-	case f.epoch < n.link.pair.epoch:
+	case f.Epoch < n.link.pair.epoch:
 		return nil
-	case f.kind == frameData:
+	case f.Kind == wire.Data:
 		return n.link.arrived(n, f)
-	case f.kind == frameGoodbye:
-		cause, err := readFarewell(f.header)
+	case f.Kind == wire.Goodbye:
+		cause, err := readFarewell(f.Header)
 		if err != nil {
-			return fmt.Errorf("frame %d: %w", f.seq, err)
+			return fmt.Errorf("frame %d: %w", f.Seq, err)
 		}
 		n.parted = true
-		n.link.told(f.number, cause)
+		n.link.told(f.Number, cause)
 	}
 	return nil
 }
@@ -416,7 +433,7 @@ func (n *lane) catchUp() {
 // leastAdvance is how many bytes of a frame have to come within a time: four times
 // what signs of life bring, a kilobyte in PeerTimeout where both ends have the same.
 func (n *lane) leastAdvance(within time.Duration) int {
-	return 4 * fixedBytes * max(1, int(within/n.idle))
+	return 4 * wire.FixedBytes * max(1, int(within/n.idle))
 }
 
 // remind sends a sign of life, where one is due.

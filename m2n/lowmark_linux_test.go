@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // undriven is an endpoint "e" with one connection of a peer "x" whose bytes the test
@@ -95,11 +97,11 @@ func (u *undriven) read() {
 	u.t.Helper()
 	require.True(u.t, u.woken(), "nobody is woken: the mark is %d", u.mark())
 	u.sock.eng.look()
-	require.LessOrEqual(u.t, u.mark(), u.sock.lane.in.lacks(), "the mark after reading")
+	require.LessOrEqual(u.t, u.mark(), u.sock.lane.in.Missing(), "the mark after reading")
 }
 
 func message(number uint64, body int) []byte {
-	f := frame{kind: frameData, epoch: 3, seq: number, number: number, body: body, lengths: []int{body}}
+	f := wire.Frame{Kind: wire.Data, Epoch: 3, Seq: number, Number: number, Body: body, Lengths: []int{body}}
 	return encode(f, make([]byte, body))
 }
 
@@ -111,17 +113,17 @@ func TestFullReadThenNothing(t *testing.T) {
 		t.Run(fmt.Sprint(missing), func(t *testing.T) {
 			u := newUndriven(t, 1<<20)
 			first := message(1, mostAwaited)
-			const meta = fixedBytes + 4
-			second := message(2, readBuffer-meta+missing)
+			const meta = wire.FixedBytes + 4
+			second := message(2, wire.ReadBuffer-meta+missing)
 			u.send(first[:meta])
 			u.read()
 			require.Equal(t, mostAwaited, u.mark(), "this test is of a mark that is set")
-			u.send(append(first[meta:], second[:readBuffer]...)) // all that there is space for
+			u.send(append(first[meta:], second[:wire.ReadBuffer]...)) // all that there is space for
 			u.read()
 			pollKind(t, u.e, Received)
-			require.Equal(t, missing, u.sock.lane.in.lacks())
+			require.Equal(t, missing, u.sock.lane.in.Missing())
 			require.False(t, u.woken())
-			u.send(second[readBuffer:])
+			u.send(second[wire.ReadBuffer:])
 			u.read()
 			_, ok := u.e.pop()
 			require.True(t, ok, "the second message")
@@ -206,10 +208,10 @@ func TestLowMark(t *testing.T) {
 func TestMarkThatCannotBeLowered(t *testing.T) {
 	u := newUndriven(t, 1<<20)
 	m := message(1, mostAwaited)
-	u.send(m[:fixedBytes+4])
+	u.send(m[:wire.FixedBytes+4])
 	u.read()
 	u.sock.mark.set = func(int) error { return unix.EPERM }
-	u.send(m[fixedBytes+4:])
+	u.send(m[wire.FixedBytes+4:])
 	u.sock.eng.look()
 	require.Equal(t, Received, poll(t, u.e).Kind)
 	lost := pollKind(t, u.e, Lost)
@@ -227,7 +229,7 @@ func TestMarkOfAnotherOwner(t *testing.T) {
 	require.NoError(t, raw.Control(func(fd uintptr) {
 		require.NoError(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, 5000))
 		m := newLowMark(int(fd))
-		require.NoError(t, m.leave(fixedBytes))
+		require.NoError(t, m.leave(wire.FixedBytes))
 		at, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT)
 		require.NoError(t, err)
 		require.Equal(t, 1, at)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // partyHost is an endpoint "e" that knows x, whose first connection of several is
@@ -38,7 +40,7 @@ func newPartyHost(t *testing.T, lanes int) *partyHost {
 func (h *partyHost) open(lanes int) {
 	h.t.Helper()
 	h.first = dialLane(h.t, h.addr, ofX, func(g *greeting) { g.Lanes = lanes })
-	welcome, err := h.first.hear(frameWelcome)
+	welcome, err := h.first.hear(wire.Welcome)
 	require.NoError(h.t, err)
 	require.Equal(h.t, lanes, welcome.Lanes)
 	require.NotEmpty(h.t, welcome.Token)
@@ -53,7 +55,7 @@ func (h *partyHost) join(token string, lane int) *stranger {
 
 func (h *partyHost) ready() {
 	h.t.Helper()
-	_, err := h.first.hear(frameReady)
+	_, err := h.first.hear(wire.Ready)
 	require.NoError(h.t, err)
 	require.Equal(h.t, "up", h.e.Stats()[1].State)
 }
@@ -62,7 +64,7 @@ func (h *partyHost) ready() {
 // pair beside it is not touched.
 func (h *partyHost) refusal() error {
 	h.t.Helper()
-	_, err := h.first.hear(frameReady)
+	_, err := h.first.hear(wire.Ready)
 	require.ErrorIs(h.t, err, ErrRefused)
 	require.Equal(h.t, "idle", h.e.Stats()[1].State)
 	transfer(h.t, h.e, h.c)
@@ -127,7 +129,7 @@ func TestPartyThatIsNeverWhole(t *testing.T) {
 // TestBreachesOnSeveralConnections: what one connection may not carry, or not again.
 func TestBreachesOnSeveralConnections(t *testing.T) {
 	t.Parallel()
-	message := frame{kind: frameData, epoch: 3, number: 1}
+	message := wire.Frame{Kind: wire.Data, Epoch: 3, Number: 1}
 	for _, tc := range []struct {
 		name string
 		send []int // messages, by connection

@@ -3,11 +3,13 @@ package m2n
 import (
 	"fmt"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // arrival is a message in a slot.
 type arrival struct {
-	f     frame
+	f     wire.Frame
 	slot  int
 	began time.Time
 }
@@ -23,14 +25,14 @@ type sequence struct {
 // take delivers a message in its turn, and those that waited for it. An error says
 // that the peer cannot have sent it now.
 func (s *sequence) take(a arrival, deliver func(arrival)) error {
-	if err := s.check(a.f.number); err != nil {
+	if err := s.check(a.f.Number); err != nil {
 		return err
 	}
 	if s.early == nil {
 		s.early = make(map[uint64]arrival)
 	}
-	if a.f.number > s.last+1 {
-		s.early[a.f.number] = a
+	if a.f.Number > s.last+1 {
+		s.early[a.f.Number] = a
 		return nil
 	}
 	for ok := true; ok; a, ok = s.next() {

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // TestSequence: whatever order messages come in, as far as a peer may run ahead,
@@ -16,7 +18,7 @@ func TestSequence(t *testing.T) {
 		s := sequence{ahead: 1 + r.Uint64N(6)}
 		var got []uint64
 		take := func(n uint64) error {
-			return s.take(arrival{f: frame{number: n}}, func(a arrival) { got = append(got, a.f.number) })
+			return s.take(arrival{f: wire.Frame{Number: n}}, func(a arrival) { got = append(got, a.f.Number) })
 		}
 		var want []uint64
 		for len(want) < 40 {

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // A ring is how messages of one pair and direction go through memory. It belongs
@@ -40,7 +42,7 @@ const maxRingBytes = 1 << 40
 
 func newRingLayout(lim limits) (ringLayout, error) {
 	l := ringLayout{slots: lim.slots, slotBytes: lim.slotBytes, headerBytes: lim.headerBytes}
-	l.metaBytes = roundUp(lim.headerBytes+4*maxSpans, pageBytes)
+	l.metaBytes = roundUp(lim.headerBytes+4*MaxSpans, pageBytes)
 	l.stride = roundUp(lim.slotBytes, slotAlign)
 	l.returns = ringHeaderBytes + descriptorBytes*lim.slots
 	l.metas = roundUp(l.returns+4*lim.slots, pageBytes)
@@ -95,8 +97,8 @@ func (r *ring) descriptor(n uint64) (descriptor, error) {
 	var b [descriptorBytes]byte
 	copy(b[:], r.descriptorAt(n))
 	le := binary.LittleEndian
-	lim := bounds{header: r.layout.headerBytes, spans: maxSpans, body: r.layout.slotBytes}
-	s, err := lim.admit(uint64(le.Uint32(b[4:])), uint64(le.Uint32(b[8:])), le.Uint64(b[16:]))
+	lim := wire.Bounds{Header: r.layout.headerBytes, Spans: MaxSpans, Body: r.layout.slotBytes}
+	s, err := lim.Check(uint64(le.Uint32(b[4:])), uint64(le.Uint32(b[8:])), le.Uint64(b[16:]))
 	if err != nil {
 		return descriptor{}, err
 	}
@@ -104,7 +106,7 @@ func (r *ring) descriptor(n uint64) (descriptor, error) {
 	if slot >= uint32(r.layout.slots) {
 		return descriptor{}, fmt.Errorf("%w: slot %d of %d", ErrBadFrame, slot, r.layout.slots)
 	}
-	return descriptor{int(slot), s.header, s.spans, s.body, int64(le.Uint64(b[24:]))}, nil
+	return descriptor{int(slot), s.Header, s.Spans, s.Body, int64(le.Uint64(b[24:]))}, nil
 }
 
 // meta is the part of a slot for lengths and header.
@@ -137,7 +139,7 @@ func (r *ring) read(n uint64) (d descriptor, lengths []int, header []byte, err e
 		return d, nil, nil, err
 	}
 	meta := append([]byte(nil), r.meta(d.slot)[:4*d.spans+d.header]...)
-	lengths, err = spanLengths(meta, d.spans, d.body)
+	lengths, err = wire.SpanLengths(meta, d.spans, d.body)
 	return d, lengths, meta[4*d.spans:], err
 }
 

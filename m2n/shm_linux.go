@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // hostClock reads the clock that Go's monotonic times are of.
@@ -316,7 +318,7 @@ func newSHMParty(p *pair, conn *hostConn, s *stream) (*shmParty, error) {
 }
 
 // greet sends a greeting with this end's descriptors.
-func (h *shmParty) greet(kind frameType, g greeting) error {
+func (h *shmParty) greet(kind wire.Kind, g greeting) error {
 	g.Ring = h.index
 	b, err := h.s.frame(kind, g)
 	if err != nil {
@@ -434,7 +436,7 @@ func (e *Endpoint) welcomeHost(ctx context.Context, s *stream, c *hostConn) erro
 	if err := sameUser(c.UnixConn); err != nil {
 		return err
 	}
-	theirs, err := s.hear(frameHello)
+	theirs, err := s.hear(wire.Hello)
 	if err != nil {
 		return err
 	}
@@ -455,14 +457,14 @@ func (p *pair) receiveHost(c *hostConn, s *stream, h hello) error {
 		return err
 	}
 	mine := p.ep.greeting(h)
-	if err := firstError(func() error { return party.greet(frameWelcome, mine) }, func() error { return party.hearAndMeet(frameReady) }); err != nil {
+	if err := firstError(func() error { return party.greet(wire.Welcome, mine) }, func() error { return party.hearAndMeet(wire.Ready) }); err != nil {
 		party.drop()
 		return err
 	}
-	return party.raise(p.take, func() error { return s.say(frameReady, mine) })
+	return party.raise(p.take, func() error { return s.say(wire.Ready, mine) })
 }
 
-func (h *shmParty) hearAndMeet(kind frameType) error {
+func (h *shmParty) hearAndMeet(kind wire.Kind) error {
 	theirs, err := h.s.hear(kind)
 	if err != nil {
 		return err
@@ -518,15 +520,15 @@ func (p *pair) introduceHost(ctx context.Context, c *hostConn) error {
 	s := newStream(ctx, p.ep, c, nil)
 	h := hello{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch}
 	mine := p.ep.greeting(h)
-	if err := s.say(frameHello, mine); err != nil {
+	if err := s.say(wire.Hello, mine); err != nil {
 		return err
 	}
 	party, err := newSHMParty(p, c, s)
 	if err != nil {
 		return err
 	}
-	err = firstError(func() error { return party.hearAndMeet(frameWelcome) }, func() error { return party.greet(frameReady, mine) },
-		func() error { _, err := s.hear(frameReady); return err })
+	err = firstError(func() error { return party.hearAndMeet(wire.Welcome) }, func() error { return party.greet(wire.Ready, mine) },
+		func() error { _, err := s.hear(wire.Ready); return err })
 	if err != nil {
 		party.drop()
 		return err

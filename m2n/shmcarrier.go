@@ -3,6 +3,8 @@ package m2n
 import (
 	"fmt"
 	"sync"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // shmCarrier carries a pair's messages through two rings, one of each end.
@@ -162,7 +164,7 @@ func (c *shmCarrier) receive() error {
 		if !c.link.slots.takeThis(d.slot) {
 			return fmt.Errorf("message %d: %w: it is in slot %d, which holds another", c.seen+1, ErrBadFrame, d.slot)
 		}
-		c.link.deliver(arrival{frame{header: header, lengths: lengths, body: d.body}, d.slot, postedAt(d.posted)})
+		c.link.deliver(arrival{wire.Frame{Header: header, Lengths: lengths, Body: d.body}, d.slot, postedAt(d.posted)})
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // hostStranger is a peer "x" of e that shares memory with it, by hand.
@@ -58,8 +60,8 @@ func dialHostAs(t *testing.T, addr string) *hostStranger {
 	conn, err := dialHost(t.Context(), strings.TrimPrefix(addr, "shm:"))
 	require.NoError(t, err)
 	x := newHostStranger(t, conn)
-	require.NoError(t, x.s.say(frameHello, x.mine))
-	require.NoError(t, x.hearAndMeet(frameWelcome))
+	require.NoError(t, x.s.say(wire.Hello, x.mine))
+	require.NoError(t, x.hearAndMeet(wire.Welcome))
 	return x
 }
 
@@ -69,13 +71,13 @@ func (x *hostStranger) descriptors() []int {
 }
 
 // say sends a greeting with descriptors.
-func (x *hostStranger) say(kind frameType, g greeting, fds ...int) {
+func (x *hostStranger) say(kind wire.Kind, g greeting, fds ...int) {
 	x.t.Helper()
 	require.NoError(x.t, x.try(kind, g, fds...))
 }
 
 // try is say where e may have given up.
-func (x *hostStranger) try(kind frameType, g greeting, fds ...int) error {
+func (x *hostStranger) try(kind wire.Kind, g greeting, fds ...int) error {
 	b, err := x.s.frame(kind, g)
 	if err == nil {
 		_, _, err = x.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
@@ -86,8 +88,8 @@ func (x *hostStranger) try(kind frameType, g greeting, fds ...int) error {
 // joined ends the handshake as it should be.
 func (x *hostStranger) joined() *hostStranger {
 	x.t.Helper()
-	x.say(frameReady, x.mine, x.descriptors()...)
-	_, err := x.s.hear(frameReady)
+	x.say(wire.Ready, x.mine, x.descriptors()...)
+	_, err := x.s.hear(wire.Ready)
 	require.NoError(x.t, err)
 	return x
 }
@@ -121,11 +123,11 @@ func (x *hostStranger) read(n uint64) {
 }
 
 // send writes a frame to the connection beside the memory.
-func (x *hostStranger) send(f frame) {
+func (x *hostStranger) send(f wire.Frame) {
 	x.t.Helper()
 	x.seq++
-	f.seq = x.seq
-	_, err := x.conn.Write(encode(f, zeros(f.body)))
+	f.Seq = x.seq
+	_, err := x.conn.Write(encode(f, zeros(f.Body)))
 	require.NoError(x.t, err)
 }
 
@@ -133,14 +135,14 @@ func (x *hostStranger) send(f frame) {
 func (x *hostStranger) told() error {
 	x.t.Helper()
 	for {
-		f, err := readControl(x.conn)
+		f, err := wire.ReadControl(x.conn)
 		require.NoError(x.t, err)
-		if f.kind == frameGoodbye {
-			told, err := readFarewell(f.header)
+		if f.Kind == wire.Goodbye {
+			told, err := readFarewell(f.Header)
 			require.NoError(x.t, err)
 			return told
 		}
-		require.Equal(x.t, frameNote, f.kind)
+		require.Equal(x.t, wire.KeepAlive, f.Kind)
 	}
 }
 
@@ -192,7 +194,7 @@ func TestBreachesInSharedMemory(t *testing.T) {
 		{"slot overrun", 0, 0, with(func(d *descriptor) { d.body = 101 }), "it announces 101 bytes of body, the limit is 100"},
 		{"body of no size", 0, 0, with(func(d *descriptor) { d.body = -1 }), "it announces 18446744073709551615 bytes of body"},
 		{"header overrun", 0, 0, with(func(d *descriptor) { d.header = 11 }), "it announces 11 bytes of header, the limit is 10"},
-		{"spans overrun", 0, 0, with(func(d *descriptor) { d.spans = maxSpans + 1 }), "it announces 65537 spans, the limit is 65536"},
+		{"spans overrun", 0, 0, with(func(d *descriptor) { d.spans = MaxSpans + 1 }), "it announces 65537 spans, the limit is 65536"},
 		{"spans that do not add up", 0, 0, with(func(d *descriptor) { d.body = 5 }), "the spans have 4 bytes, the body 5"},
 		{"slot in use", 1, 0, func(x *hostStranger) { x.post(0, 1, "a"); x.post(1, 1, "b") }, "message 2: bad frame: it is in slot 1, which holds another"},
 		{"no credit", 2, 0, func(x *hostStranger) { x.post(0, 0, "a"); x.post(1, 1, "b"); x.read(2); x.post(2, 0, "c") }, "message 3: bad frame: it is in slot 0, which holds another"},
@@ -207,9 +209,9 @@ func TestBreachesInSharedMemory(t *testing.T) {
 		{"return of a slot that is no int32", 0, 3, giveBack(math.MaxUint32), "it gives back slot 4294967295, which is not out"},
 		{"return twice", 0, 3, giveBack(0, 0), "it gives back slot 0, which is not out"},
 		{"returns that jump", 0, 3, func(x *hostStranger) { x.ring.returned().Store(1 << 40); x.call() }, "it gives back slot 0, which is not out"},
-		{"message on the connection", 0, 0, func(x *hostStranger) { x.send(frame{kind: frameData}) }, "frame 1: bad frame: a message on the lane of credits"},
-		{"credits on the connection", 0, 2, func(x *hostStranger) { x.send(frame{kind: frameNote, grant: 1}) }, "frame 1: bad frame: it gives back 1 credits by a frame"},
-		{"no frame on the connection", 0, 0, func(x *hostStranger) { _, _ = x.conn.Write(bytes.Repeat([]byte("?"), fixedBytes)) }, `it begins with "????"`},
+		{"message on the connection", 0, 0, func(x *hostStranger) { x.send(wire.Frame{Kind: wire.Data}) }, "frame 1: bad frame: a message on the lane of credits"},
+		{"credits on the connection", 0, 2, func(x *hostStranger) { x.send(wire.Frame{Kind: wire.KeepAlive, Credits: 1}) }, "frame 1: bad frame: it gives back 1 credits by a frame"},
+		{"no frame on the connection", 0, 0, func(x *hostStranger) { _, _ = x.conn.Write(bytes.Repeat([]byte("?"), wire.FixedBytes)) }, `it begins with "????"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e, c, addr := hostPair(t)
@@ -250,53 +252,53 @@ func TestBreachesAtTheDoorOfSharedMemory(t *testing.T) {
 	}{
 		{"ring beyond the last", func(x *hostStranger) {
 			x.mine.Ring = boardRings
-			x.say(frameReady, x.mine, x.descriptors()...)
+			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "ring 4096 of 4096"},
 		{"ring below the first", func(x *hostStranger) {
 			x.mine.Ring = -1
-			x.say(frameReady, x.mine, x.descriptors()...)
+			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "ring -1 of 4096"},
-		{"no descriptors", func(x *hostStranger) { x.say(frameReady, x.mine) }, "0 descriptors came with the greeting, want 3"},
-		{"two descriptors", func(x *hostStranger) { x.say(frameReady, x.mine, x.descriptors()[:2]...) }, "2 descriptors came"},
+		{"no descriptors", func(x *hostStranger) { x.say(wire.Ready, x.mine) }, "0 descriptors came with the greeting, want 3"},
+		{"two descriptors", func(x *hostStranger) { x.say(wire.Ready, x.mine, x.descriptors()[:2]...) }, "2 descriptors came"},
 		{"many descriptors", func(x *hostStranger) {
 			many := bytes.Repeat([]byte{0}, 40)
 			fds := make([]int, len(many))
 			for i := range fds {
 				fds[i] = x.descriptors()[0]
 			}
-			x.say(frameReady, x.mine, fds...)
+			x.say(wire.Ready, x.mine, fds...)
 		}, "40 descriptors came"},
 		{"ring that can shrink", func(x *hostStranger) {
-			x.say(frameReady, x.mine, unsealed(x.t, x.ring.layout.total), x.descriptors()[1], x.descriptors()[2])
+			x.say(wire.Ready, x.mine, unsealed(x.t, x.ring.layout.total), x.descriptors()[1], x.descriptors()[2])
 		}, "the peer's memory is not sealed"},
 		{"board that can shrink", func(x *hostStranger) {
-			x.say(frameReady, x.mine, x.descriptors()[0], unsealed(x.t, pageBytes), x.descriptors()[2])
+			x.say(wire.Ready, x.mine, x.descriptors()[0], unsealed(x.t, pageBytes), x.descriptors()[2])
 		}, "the peer's memory is not sealed"},
 		{"ring of another size", func(x *hostStranger) {
-			x.say(frameReady, x.mine, x.descriptors()[1], x.descriptors()[1], x.descriptors()[2])
+			x.say(wire.Ready, x.mine, x.descriptors()[1], x.descriptors()[1], x.descriptors()[2])
 		}, "the peer's memory has 4096 bytes, announced 5"},
 		{"ring of other limits", func(x *hostStranger) {
 			x.mine.Slots = 3
-			x.say(frameReady, x.mine, x.descriptors()...)
+			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "the peer's memory has 5"},
 		{"board of another size", func(x *hostStranger) {
-			x.say(frameReady, x.mine, x.descriptors()[0], x.descriptors()[0], x.descriptors()[2])
+			x.say(wire.Ready, x.mine, x.descriptors()[0], x.descriptors()[0], x.descriptors()[2])
 		}, "bytes, announced 4096"},
 		{"ring that is no memory", func(x *hostStranger) {
-			x.say(frameReady, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
+			x.say(wire.Ready, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
 		}, "bad frame: the peer's memory: "},
 		{"ring beyond all bounds", func(x *hostStranger) {
 			x.mine.Slots, x.mine.SlotBytes = 1<<16, maxBytes-1
-			x.say(frameReady, x.mine, x.descriptors()...)
+			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "slots of 2147483647 bytes, the limit is 1099511627776"},
-		{"hello instead of ready", func(x *hostStranger) { x.say(frameHello, x.mine, x.descriptors()...) }, "type 1 in a handshake"},
+		{"hello instead of ready", func(x *hostStranger) { x.say(wire.Hello, x.mine, x.descriptors()...) }, "type 1 in a handshake"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e, c, addr := hostPair(t)
 			x := dialHostAs(t, addr)
 			before := openFDs(t)
 			tc.say(x)
-			_, err := x.s.hear(frameReady)
+			_, err := x.s.hear(wire.Ready)
 			require.ErrorIs(t, err, ErrRefused)
 			require.ErrorContains(t, err, tc.want)
 			// e's: the connection, its ring's and board's number, what came of x.
@@ -350,14 +352,14 @@ func TestStrangersInThePeersPlace(t *testing.T) {
 		{"says nothing", func(_ *testing.T, c *net.UnixConn) { _, _ = io.Copy(io.Discard, c) }, os.ErrDeadlineExceeded, "handshake: "},
 		{"gives bad memory", func(t *testing.T, c *net.UnixConn) {
 			x := newHostStranger(t, c)
-			if _, err := x.s.hear(frameHello); err == nil {
-				_ = x.try(frameWelcome, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
+			if _, err := x.s.hear(wire.Hello); err == nil {
+				_ = x.try(wire.Welcome, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
 			}
 		}, ErrBadFrame, "the peer's memory"},
 		{"breaks off after its memory", func(t *testing.T, c *net.UnixConn) {
 			x := newHostStranger(t, c)
-			if _, err := x.s.hear(frameHello); err == nil {
-				_ = x.try(frameWelcome, x.mine, x.descriptors()...)
+			if _, err := x.s.hear(wire.Hello); err == nil {
+				_ = x.try(wire.Welcome, x.mine, x.descriptors()...)
 			}
 		}, nil, "shm: "},
 	} {
@@ -420,7 +422,7 @@ func TestStrangersAtTheHostsSocket(t *testing.T) {
 	require.Contains(t, string(answer), `it begins with \"GET \"`)
 
 	version := dial()
-	b := encode(frame{kind: frameHello}, nil)
+	b := encode(wire.Frame{Kind: wire.Hello}, nil)
 	b[4] = 9
 	_, err = version.Write(b)
 	require.NoError(t, err)
@@ -441,8 +443,8 @@ func TestAWakeThatIsNoBell(t *testing.T) {
 	}
 	require.NoError(t, unix.SetNonblock(pipe[1], false))
 	x := dialHostAs(t, addr)
-	x.say(frameReady, x.mine, x.descriptors()[0], x.descriptors()[1], pipe[1])
-	_, err := x.s.hear(frameReady)
+	x.say(wire.Ready, x.mine, x.descriptors()[0], x.descriptors()[1], pipe[1])
+	_, err := x.s.hear(wire.Ready)
 	require.NoError(t, err)
 	x.eng.board.board.asleep().Store(1)
 	posted := make(chan error, 1)
@@ -471,17 +473,17 @@ func TestOlderEpochsInSharedMemory(t *testing.T) {
 		require.NoError(t, err)
 		x := newHostStranger(t, conn)
 		x.mine.FromEpoch = epoch
-		require.NoError(t, x.s.say(frameHello, x.mine))
+		require.NoError(t, x.s.say(wire.Hello, x.mine))
 		return x
 	}
-	_, err := dial(2).s.hear(frameWelcome)
+	_, err := dial(2).s.hear(wire.Welcome)
 	require.ErrorIs(t, err, ErrRefused)
 	require.ErrorContains(t, err, `peer "x" has epoch 2, "e" knows epoch 3`)
 	x := dial(3)
-	require.NoError(t, x.hearAndMeet(frameWelcome))
+	require.NoError(t, x.hearAndMeet(wire.Welcome))
 	x.joined()
-	x.send(frame{kind: frameNote, epoch: 2, grant: 1})
-	x.send(frame{kind: frameNote, epoch: 3})
+	x.send(wire.Frame{Kind: wire.KeepAlive, Epoch: 2, Credits: 1})
+	x.send(wire.Frame{Kind: wire.KeepAlive, Epoch: 3})
 	x.post(0, 0, "new")
 	require.Equal(t, "new", string(pollKind(t, e, Received).Header))
 	require.Eventually(t, func() bool { return e.Stats()[1].DroppedOld == 2 }, atLast, time.Millisecond)
@@ -593,7 +595,7 @@ func FuzzRing(f *testing.F) {
 	f.Add(append(message(1, 4, 1, 4), addPosted, 1, receiveAll, releaseOne, receiveAll))
 	f.Add(message(2, 4, 1, 4))
 	f.Add(message(0, 4, 1<<31, 4))
-	f.Add(message(0, 0, maxSpans, 0))
+	f.Add(message(0, 0, MaxSpans, 0))
 	f.Add(message(0, 4, 1, 1<<40)[:20])
 	f.Add([]byte{addPosted, 200, receiveAll})
 	f.Add([]byte{postOne, 5, postOne, 5, writeControl, 1, 64, 0, 1, 9, postOne, 7})
@@ -614,7 +616,7 @@ func FuzzRing(f *testing.F) {
 		}
 		// Meta, lengths and spans of a message, each once, for every op that can take
 		// one.
-		perOp := uint64(4*maxSpans+8*maxSpans+24*maxSpans+hostLimits.HeaderBytes) + 4<<10
+		perOp := uint64(4*MaxSpans+8*MaxSpans+24*MaxSpans+hostLimits.HeaderBytes) + 4<<10
 		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<10)+perOp*uint64(bytes.Count(script, []byte{addPosted})+len(script)/fuzzedOps+hostLimits.Slots))
 		closeNow(r.e)
 	})

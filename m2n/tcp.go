@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // maxStrangers bounds the connections that have not said who they are or are not
@@ -82,7 +84,7 @@ func (e *Endpoint) welcome(ctx context.Context, s *stream) error {
 	if err := s.secured(ctx); err != nil {
 		return err
 	}
-	theirs, err := s.hear(frameHello)
+	theirs, err := s.hear(wire.Hello)
 	if err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (p *pair) receive(ctx context.Context, s *stream, theirs greeting) error {
 		closeStreams(streams[1:])
 		return err
 	}
-	if err := s.say(frameReady, p.ep.greeting(theirs.hello)); err != nil {
+	if err := s.say(wire.Ready, p.ep.greeting(theirs.hello)); err != nil {
 		p.fail(fmt.Errorf("handshake: %w", err))
 	}
 	l.start()
@@ -133,7 +135,7 @@ func (e *Endpoint) gatherLanes(ctx context.Context, s *stream, theirs greeting) 
 	party := e.parties.open(mine.Lanes)
 	defer e.parties.close(party)
 	mine.Token = party.token
-	if err := s.say(frameWelcome, mine); err != nil {
+	if err := s.say(wire.Welcome, mine); err != nil {
 		return nil, err
 	}
 	return party.wait(ctx, s)
@@ -182,12 +184,12 @@ func (p *pair) introduce(ctx context.Context, addr string) (streams []*stream, t
 		if i > 0 {
 			continue
 		}
-		if theirs, err = s.hear(frameWelcome); err != nil {
+		if theirs, err = s.hear(wire.Welcome); err != nil {
 			return streams, theirs, err
 		}
 		mine.Token, mine.Lanes = theirs.Token, max(1, min(theirs.Lanes, mine.Lanes))
 	}
-	theirs, err = streams[0].hear(frameReady)
+	theirs, err = streams[0].hear(wire.Ready)
 	return streams, theirs, err
 }
 
@@ -198,7 +200,7 @@ func (e *Endpoint) call(ctx context.Context, addr string, g greeting) (*stream, 
 		return nil, err
 	}
 	s := newStream(ctx, e, conn, e.secure(tls.Client))
-	err = firstError(func() error { return s.secured(ctx) }, func() error { return s.say(frameHello, g) })
+	err = firstError(func() error { return s.secured(ctx) }, func() error { return s.say(wire.Hello, g) })
 	if err != nil {
 		s.conn.Close()
 		return nil, err
@@ -321,7 +323,7 @@ func (s *stream) secured(ctx context.Context) error {
 	return nil
 }
 
-func (s *stream) say(kind frameType, what any) error {
+func (s *stream) say(kind wire.Kind, what any) error {
 	b, err := s.frame(kind, what)
 	if err == nil {
 		_, err = s.conn.Write(b)
@@ -330,29 +332,29 @@ func (s *stream) say(kind frameType, what any) error {
 }
 
 // frame encodes a frame of the handshake.
-func (s *stream) frame(kind frameType, what any) ([]byte, error) {
+func (s *stream) frame(kind wire.Kind, what any) ([]byte, error) {
 	text, err := json.Marshal(what)
-	return appendFrame(nil, &frame{kind: kind, epoch: s.ep.cfg.Epoch, header: text}), err
+	return wire.AppendFrame(nil, &wire.Frame{Kind: kind, Epoch: s.ep.cfg.Epoch, Header: text}), err
 }
 
 // hear reads the greeting of the other end.
-func (s *stream) hear(kind frameType) (greeting, error) {
-	f, err := readControl(s.conn)
+func (s *stream) hear(kind wire.Kind) (greeting, error) {
+	f, err := wire.ReadControl(s.conn)
 	if err != nil {
-		return greeting{}, fmt.Errorf("handshake: %w", insideFrame(err))
+		return greeting{}, fmt.Errorf("handshake: %w", wire.UnexpectedEOF(err))
 	}
-	switch f.kind {
+	switch f.Kind {
 	case kind:
-		return parseGreeting(f.header)
-	case frameRefuse:
-		return greeting{}, parseRefusal(f.header)
+		return parseGreeting(f.Header)
+	case wire.Refuse:
+		return greeting{}, parseRefusal(f.Header)
 	}
-	return greeting{}, fmt.Errorf("%w: type %d in a handshake", ErrBadFrame, f.kind)
+	return greeting{}, fmt.Errorf("%w: type %d in a handshake", ErrBadFrame, f.Kind)
 }
 
 // refuse tells the peer why, where it still listens.
 func (s *stream) refuse(err error) {
 	_ = s.keep()                                                 // from here on the deadline is the one below
 	s.conn.SetDeadline(time.Now().Add(s.ep.cfg.DialTimeout / 4)) //nolint:errcheck // the write fails then
-	_ = s.say(frameRefuse, refusalOf(err))                       // the peer sees the end of the connection otherwise
+	_ = s.say(wire.Refuse, refusalOf(err))                       // the peer sees the end of the connection otherwise
 }

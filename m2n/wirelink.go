@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // wireLink carries one pair between processes. Its first lane carries credits,
@@ -133,7 +135,7 @@ func (l *wireLink) granted(n int) error {
 }
 
 // place finds the memory for a message's body.
-func (l *wireLink) place(n *lane, f *frame) ([]byte, error) {
+func (l *wireLink) place(n *lane, f *wire.Frame) ([]byte, error) {
 	if !l.carries(n) {
 		return nil, fmt.Errorf("%w: a message on the lane of credits", ErrBadFrame)
 	}
@@ -142,13 +144,13 @@ func (l *wireLink) place(n *lane, f *frame) ([]byte, error) {
 		return nil, fmt.Errorf("%w: a message without a credit: %d are received and not released", ErrBadFrame, l.pair.ep.cfg.Slots)
 	}
 	n.slot, n.began = slot, time.Now()
-	return l.slots.bytes(slot, f.body), nil
+	return l.slots.bytes(slot, f.Body), nil
 }
 
 // arrived delivers a message, and those that waited for it.
-func (l *wireLink) arrived(n *lane, f *frame) error {
+func (l *wireLink) arrived(n *lane, f *wire.Frame) error {
 	if err := l.takeInTurn(arrival{*f, n.slot, n.began}); err != nil {
-		return fmt.Errorf("frame %d: %w", f.seq, err)
+		return fmt.Errorf("frame %d: %w", f.Seq, err)
 	}
 	l.giveBackIfUrgent(0)
 	return nil
@@ -161,9 +163,9 @@ func (l *wireLink) takeInTurn(a arrival) error {
 }
 
 func (l *wireLink) deliver(a arrival) {
-	l.pair.counters.received[l.kind].add(len(a.f.header) + a.f.body)
+	l.pair.counters.received[l.kind].add(len(a.f.Header) + a.f.Body)
 	taken := l.pair.ep.done.push(Completion{
-		Kind: Received, Peer: l.pair.id, Header: a.f.header, Body: l.slots.spans(a.slot, a.f.lengths),
+		Kind: Received, Peer: l.pair.id, Header: a.f.Header, Body: l.slots.spans(a.slot, a.f.Lengths),
 		Posted: a.began, Arrived: time.Now(), pair: l.pair, held: &slotReceipt{link: l, slot: a.slot},
 	})
 	if !taken {
@@ -219,10 +221,10 @@ func (l *wireLink) ended(n *lane, err error) {
 	switch {
 	case n.parted:
 		return
-	case errors.Is(err, io.EOF) && n.in.between():
+	case errors.Is(err, io.EOF) && n.in.AtBoundary():
 		err = fmt.Errorf("%w: the peer closed it without a goodbye", ErrBroken)
 	default:
-		err = broken(reading(insideFrame(err)))
+		err = broken(fmt.Errorf("reading: %w", wire.UnexpectedEOF(err)))
 	}
 	if l.lose(err) {
 		l.pair.fail(l.blame(err))

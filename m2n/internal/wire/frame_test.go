@@ -1,4 +1,4 @@
-package m2n
+package wire
 
 import (
 	"bytes"
@@ -14,60 +14,60 @@ import (
 )
 
 // encode writes a whole frame the obvious way.
-func encode(f frame, body []byte) []byte {
-	out := append(appendFrame(nil, &f), body...)
+func encode(f Frame, body []byte) []byte {
+	out := append(AppendFrame(nil, &f), body...)
 	if f.hasTrailer() {
 		out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 	}
 	return out
 }
 
-// oneFrame is a frameSink that keeps a frame and its body.
+// oneFrame is a Sink that keeps a frame and its body.
 type oneFrame struct {
-	frame frame
+	frame Frame
 	body  []byte
 	whole bool
 }
 
-func (o *oneFrame) place(f *frame) ([]byte, error) {
-	o.body = make([]byte, f.body)
+func (o *oneFrame) BodyMemory(f *Frame) ([]byte, error) {
+	o.body = make([]byte, f.Body)
 	return o.body, nil
 }
 
-func (o *oneFrame) take(f *frame) error {
+func (o *oneFrame) FrameComplete(f *Frame) error {
 	o.frame, o.whole = *f, true
 	return nil
 }
 
 // decode reads a whole frame, byte by byte.
-func decode(r io.Reader, lim bounds) (frame, []byte, error) {
+func decode(r io.Reader, lim Bounds) (Frame, []byte, error) {
 	var o oneFrame
-	a := newAssembler(lim, &o)
+	a := NewAssembler(lim, &o)
 	for !o.whole {
-		want, after := a.space()
+		want, after := a.Space()
 		if len(want) == 0 {
 			want = after
 		}
 		n, err := r.Read(want[:1])
 		if n > 0 {
-			err = a.advance(n)
+			err = a.Advance(n)
 		}
 		switch {
-		case errors.Is(err, io.EOF) && a.between():
+		case errors.Is(err, io.EOF) && a.AtBoundary():
 			return o.frame, nil, io.EOF
 		case err != nil:
-			return a.frame, nil, insideFrame(err)
+			return a.frame, nil, UnexpectedEOF(err)
 		}
 	}
 	return o.frame, o.body, nil
 }
 
-var testBounds = bounds{header: 100, spans: 4, body: 1000}
+var testBounds = Bounds{Header: 100, Spans: 4, Body: 1000}
 
-func sampleFrame() (frame, []byte) {
-	return frame{
-		kind: frameData, flags: flagBodySum, epoch: 7, seq: 9, number: 8, grant: 3,
-		body: 5, lengths: []int{2, 0, 3}, header: []byte("header"),
+func sampleFrame() (Frame, []byte) {
+	return Frame{
+		Kind: Data, Flags: FlagBodySum, Epoch: 7, Seq: 9, Number: 8, Credits: 3,
+		Body: 5, Lengths: []int{2, 0, 3}, Header: []byte("header"),
 	}, []byte("hello")
 }
 
@@ -106,19 +106,19 @@ func TestFrameErrorsNameBothValues(t *testing.T) {
 	f, body := sampleFrame()
 	for _, tc := range []struct {
 		name   string
-		change func(*frame, *bounds)
+		change func(*Frame, *Bounds)
 		want   string
 	}{
-		{"header", func(_ *frame, b *bounds) { b.header = 5 }, "it announces 6 bytes of header, the limit is 5"},
-		{"spans", func(_ *frame, b *bounds) { b.spans = 2 }, "it announces 3 spans, the limit is 2"},
-		{"body", func(_ *frame, b *bounds) { b.body = 4 }, "it announces 5 bytes of body, the limit is 4"},
-		{"sum of the spans", func(f *frame, _ *bounds) { f.lengths[0] = 3 }, "the spans have 6 bytes, the body 5"},
-		{"type", func(f *frame, _ *bounds) { f.kind = 99 }, "type 99"},
-		{"flags", func(f *frame, _ *bounds) { f.flags = 2 }, "flags 0x2"},
+		{"header", func(_ *Frame, b *Bounds) { b.Header = 5 }, "it announces 6 bytes of header, the limit is 5"},
+		{"spans", func(_ *Frame, b *Bounds) { b.Spans = 2 }, "it announces 3 spans, the limit is 2"},
+		{"body", func(_ *Frame, b *Bounds) { b.Body = 4 }, "it announces 5 bytes of body, the limit is 4"},
+		{"sum of the spans", func(f *Frame, _ *Bounds) { f.Lengths[0] = 3 }, "the spans have 6 bytes, the body 5"},
+		{"type", func(f *Frame, _ *Bounds) { f.Kind = 99 }, "type 99"},
+		{"flags", func(f *Frame, _ *Bounds) { f.Flags = 2 }, "flags 0x2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f, lim := f, testBounds
-			f.lengths = append([]int(nil), f.lengths...)
+			f.Lengths = append([]int(nil), f.Lengths...)
 			tc.change(&f, &lim)
 			_, _, err := decode(bytes.NewReader(encode(f, body)), lim)
 			require.ErrorIs(t, err, ErrBadFrame)
@@ -134,18 +134,18 @@ func TestFrameOfAnotherVersion(t *testing.T) {
 	require.ErrorContains(t, err, "protocol version 9, this end speaks 2")
 }
 
-// frames is a frameSink that keeps all frames, encoded again.
+// frames is a Sink that keeps all frames, encoded again.
 type frames struct {
 	encoded [][]byte
 	body    []byte
 }
 
-func (s *frames) place(f *frame) ([]byte, error) {
-	s.body = make([]byte, f.body)
+func (s *frames) BodyMemory(f *Frame) ([]byte, error) {
+	s.body = make([]byte, f.Body)
 	return s.body, nil
 }
 
-func (s *frames) take(f *frame) error {
+func (s *frames) FrameComplete(f *Frame) error {
 	s.encoded = append(s.encoded, encode(*f, s.body))
 	return nil
 }
@@ -154,13 +154,13 @@ func (s *frames) take(f *frame) error {
 // much as there is room for.
 func assemble(in []byte, size func() int) ([][]byte, error) {
 	var s frames
-	a := newAssembler(testBounds, &s)
+	a := NewAssembler(testBounds, &s)
 	for len(in) > 0 {
-		want, after := a.space()
+		want, after := a.Space()
 		n := min(max(1, size()), len(in), len(want)+len(after))
 		k := copy(want, in[:n])
 		copy(after, in[k:n])
-		if err := a.advance(n); err != nil {
+		if err := a.Advance(n); err != nil {
 			return s.encoded, err
 		}
 		in = in[n:]
@@ -173,13 +173,13 @@ func assemble(in []byte, size func() int) ([][]byte, error) {
 func FuzzFrame(f *testing.F) {
 	good := encode(sampleFrame())
 	f.Add(good)
-	f.Add(good[:fixedBytes])
+	f.Add(good[:FixedBytes])
 	f.Add(good[:len(good)-1])
-	f.Add(encode(frame{kind: frameNote, grant: 1}, nil))
-	f.Add(encode(frame{kind: frameData, lengths: []int{0}}, nil))
-	huge := frame{kind: frameData, body: 1 << 40}
+	f.Add(encode(Frame{Kind: KeepAlive, Credits: 1}, nil))
+	f.Add(encode(Frame{Kind: Data, Lengths: []int{0}}, nil))
+	huge := Frame{Kind: Data, Body: 1 << 40}
 	f.Add(encode(huge, nil))
-	f.Add(append(append(bytes.Clone(good), good...), encode(frame{kind: frameNote, grant: 1}, nil)...))
+	f.Add(append(append(bytes.Clone(good), good...), encode(Frame{Kind: KeepAlive, Credits: 1}, nil)...))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := bytes.NewReader(in)
 		var before, after runtime.MemStats
