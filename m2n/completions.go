@@ -10,31 +10,31 @@ import (
 // consumer, which polls. A consumer that waits is woken through a channel, or by
 // the gate's bell, where there is a gate; one that finds a completion there takes
 // it without any hand-off.
-type completions struct {
+type completionQueue struct {
 	length atomic.Int64 // of ring's content, readable without the lock
-	wake   chan struct{}
-	gate   atomic.Pointer[gate]
+	wakeup chan struct{}
+	poller atomic.Pointer[gate]
 
-	mu      sync.Mutex
-	ring    fifo[Completion]
-	parked  bool
-	ended   bool
-	watched context.Context // the consumer's, whose end is a signal while it waits
-	unwatch func() bool
+	mu         sync.Mutex
+	queue      fifo[Completion]
+	parked     bool
+	ended      bool
+	watchedCtx context.Context // the consumer's, whose end is a signal while it waits
+	unwatch    func() bool
 }
 
-func newCompletions() *completions { return &completions{wake: make(chan struct{}, 1)} }
+func newCompletionQueue() *completionQueue { return &completionQueue{wakeup: make(chan struct{}, 1)} }
 
 // push adds a completion. It is false, and nothing was added, for a message that
 // arrives after close.
-func (q *completions) push(c Completion) bool {
+func (q *completionQueue) push(c Completion) bool {
 	q.mu.Lock()
 	if q.ended && c.Kind == Received {
 		q.mu.Unlock()
 		return false
 	}
-	q.ring.push(c)
-	q.length.Store(int64(q.ring.len()))
+	q.queue.push(c)
+	q.length.Store(int64(q.queue.len()))
 	wake := q.parked
 	q.parked = false
 	q.mu.Unlock()
@@ -45,49 +45,49 @@ func (q *completions) push(c Completion) bool {
 }
 
 // signal ends the consumer's wait, or its next one.
-func (q *completions) signal() {
-	if g := q.gate.Load(); g != nil {
+func (q *completionQueue) signal() {
+	if g := q.poller.Load(); g != nil {
 		g.ring()
 		return
 	}
 	select {
-	case q.wake <- struct{}{}:
+	case q.wakeup <- struct{}{}:
 	default:
 	}
 }
 
 // ringAt makes the gate the place to wait; who waits already goes there.
-func (q *completions) ringAt(g *gate) {
+func (q *completionQueue) wakeThrough(g *gate) {
 	q.signal()
-	q.gate.Store(g)
+	q.poller.Store(g)
 }
 
-func (q *completions) pop() (Completion, bool) {
+func (q *completionQueue) pop() (Completion, bool) {
 	if q.length.Load() == 0 {
 		return Completion{}, false
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	c, ok := q.ring.pop()
-	q.length.Store(int64(q.ring.len()))
+	c, ok := q.queue.pop()
+	q.length.Store(int64(q.queue.len()))
 	return c, ok
 }
 
 // await waits for a signal, unless there is something already.
-func (q *completions) await() {
+func (q *completionQueue) waitForSignal() {
 	if q.park() {
-		<-q.wake
+		<-q.wakeup
 	}
 }
 
 // over says that there is nothing to wait for.
-func (q *completions) over(ctx context.Context) error {
+func (q *completionQueue) checkEnded(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.ended && q.ring.len() == 0 {
+	if q.ended && q.queue.len() == 0 {
 		return ErrClosed
 	}
 	return nil
@@ -96,23 +96,23 @@ func (q *completions) over(ctx context.Context) error {
 // watch makes the end of ctx a signal, so that waiting is for one thing only. A
 // consumer waits with the same context again and again, or with one that is soon
 // over.
-func (q *completions) watch(ctx context.Context) {
+func (q *completionQueue) watchContext(ctx context.Context) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.watched != nil && ctx.Done() == q.watched.Done() {
+	if q.watchedCtx != nil && ctx.Done() == q.watchedCtx.Done() {
 		return
 	}
-	q.stopWatching()
+	q.unwatchContext()
 	if !q.ended {
-		q.watched, q.unwatch = ctx, context.AfterFunc(ctx, func() { q.expire(ctx.Done()) })
+		q.watchedCtx, q.unwatch = ctx, context.AfterFunc(ctx, func() { q.contextEnded(ctx.Done()) })
 	}
 }
 
 // expire ends the wait whose context has ended, and no other: most contexts end
 // because their wait has, and a signal then would end the next one for nothing.
-func (q *completions) expire(done <-chan struct{}) {
+func (q *completionQueue) contextEnded(done <-chan struct{}) {
 	q.mu.Lock()
-	waits := q.parked && q.watched != nil && q.watched.Done() == done
+	waits := q.parked && q.watchedCtx != nil && q.watchedCtx.Done() == done
 	if waits {
 		q.parked = false
 	}
@@ -122,19 +122,19 @@ func (q *completions) expire(done <-chan struct{}) {
 	}
 }
 
-func (q *completions) stopWatching() {
+func (q *completionQueue) unwatchContext() {
 	if q.unwatch != nil {
 		q.unwatch()
-		q.watched, q.unwatch = nil, nil
+		q.watchedCtx, q.unwatch = nil, nil
 	}
 }
 
 // park asks the next push for a signal, unless there is something already, or the
 // consumer's context has ended.
-func (q *completions) park() bool {
+func (q *completionQueue) park() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.ring.len() > 0 || q.ended || q.watched != nil && q.watched.Err() != nil {
+	if q.queue.len() > 0 || q.ended || q.watchedCtx != nil && q.watchedCtx.Err() != nil {
 		return false
 	}
 	q.parked = true
@@ -142,7 +142,7 @@ func (q *completions) park() bool {
 }
 
 // unpark takes that back.
-func (q *completions) unpark() {
+func (q *completionQueue) unpark() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.parked = false
@@ -150,24 +150,24 @@ func (q *completions) unpark() {
 
 // close ends the waiting and returns the messages that nobody has polled. What
 // else is queued can still be popped.
-func (q *completions) close() (messages []Completion) {
+func (q *completionQueue) close() (messages []Completion) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.ended {
 		return nil
 	}
 	q.ended = true
-	q.stopWatching()
+	q.unwatchContext()
 	defer q.signal()
-	for range q.ring.len() {
-		c, _ := q.ring.pop()
+	for range q.queue.len() {
+		c, _ := q.queue.pop()
 		if c.Kind == Received {
 			messages = append(messages, c)
 		} else {
-			q.ring.push(c)
+			q.queue.push(c)
 		}
 	}
-	q.length.Store(int64(q.ring.len()))
+	q.length.Store(int64(q.queue.len()))
 	return messages
 }
 

@@ -64,7 +64,7 @@ func (p *pair) connect(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	if err := p.persist(ctx, func() error { return p.try(ctx, transports, rest) }); err != nil {
+	if err := p.retryDial(ctx, func() error { return p.tryTransports(ctx, transports, rest) }); err != nil {
 		return fmt.Errorf("connecting to %s: %w", addr, err)
 	}
 	return nil
@@ -72,16 +72,16 @@ func (p *pair) connect(ctx context.Context, addr string) error {
 
 // try connects by the first transport that is possible, and notes why the others
 // are not.
-func (p *pair) try(ctx context.Context, transports []string, addr string) error {
+func (p *pair) tryTransports(ctx context.Context, transports []string, addr string) error {
 	var passed []error
 	for _, t := range transports {
 		err := p.dialBy(ctx, t, addr)
 		if err == nil {
-			p.noteChoice(t, passed)
+			p.noteTransport(t, passed)
 			return nil
 		}
 		passed = append(passed, fmt.Errorf("%s: %w", t, err))
-		if skip := new(skipError); !errors.As(err, &skip) {
+		if skip := new(unavailableError); !errors.As(err, &skip) {
 			break
 		}
 	}
@@ -101,12 +101,12 @@ func (p *pair) dialBy(ctx context.Context, transport, addr string) error {
 }
 
 // skipError says why a transport is not possible between two ends.
-type skipError struct{ reason string }
+type unavailableError struct{ reason string }
 
-func (e *skipError) Error() string { return e.reason }
+func (e *unavailableError) Error() string { return e.reason }
 
 // noteChoice keeps the report of what was chosen, and why.
-func (p *pair) noteChoice(transport string, passed []error) {
+func (p *pair) noteTransport(transport string, passed []error) {
 	why := "this end dialled"
 	if len(passed) > 0 {
 		why = errors.Join(passed...).Error()
@@ -118,12 +118,12 @@ func (p *pair) noteChoice(transport string, passed []error) {
 
 // persist tries again, with growing pauses, until ctx ends or the peer refuses
 // for good: ends start in any order.
-func (p *pair) persist(ctx context.Context, try func() error) (err error) {
+func (p *pair) retryDial(ctx context.Context, try func() error) (err error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		if p.beginTry() {
+		if p.beginAttempt() {
 			last := err
 			err = try()
-			p.endTry()
+			p.endAttempt()
 			switch {
 			case err == nil || isFinal(err):
 				return err
@@ -155,47 +155,47 @@ func isUntrusted(err error) bool {
 }
 
 // beginTry is false where a connection of the peer's is here to be taken.
-func (p *pair) beginTry() bool {
+func (p *pair) beginAttempt() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trying = p.phase == connecting && p.spares == 0
-	return p.trying
+	p.attempting = p.phase == connecting && p.waitingAccepts == 0
+	return p.attempting
 }
 
-func (p *pair) endTry() {
+func (p *pair) endAttempt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trying = false
-	p.settled.ring()
+	p.attempting = false
+	p.changed.notify()
 }
 
 // awaitTurn waits until a connection that the peer has made may be taken, or
 // returns why it may not. Until turnOver this end begins no try of its own.
-func (p *pair) awaitTurn(ctx context.Context) error {
+func (p *pair) awaitAccept(ctx context.Context) error {
 	p.mu.Lock()
-	p.spares++
-	err := p.waitTurn(ctx)
+	p.waitingAccepts++
+	err := p.waitAcceptable(ctx)
 	p.mu.Unlock()
 	if err != nil {
-		p.turnOver()
+		p.acceptOver()
 	}
 	return err
 }
 
-func (p *pair) turnOver() {
+func (p *pair) acceptOver() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.spares--
+	p.waitingAccepts--
 }
 
 // waitTurn is called, and returns, with mu held.
-func (p *pair) waitTurn(ctx context.Context) error {
+func (p *pair) waitAcceptable(ctx context.Context) error {
 	for {
-		mine, err := p.mayTake()
+		mine, err := p.mayAccept()
 		if mine || err != nil {
 			return err
 		}
-		changed := p.settled.next()
+		changed := p.changed.next()
 		p.mu.Unlock()
 		select {
 		case <-changed:
@@ -211,12 +211,12 @@ func (p *pair) waitTurn(ctx context.Context) error {
 
 // mayTake reports whether a connection of the peer's may be taken now; an error
 // says never. The caller holds mu.
-func (p *pair) mayTake() (bool, error) {
+func (p *pair) mayAccept() (bool, error) {
 	switch {
 	case p.phase == down:
 		return false, &refusal{Reason: fmt.Sprintf("the pair was lost at %q: %v", p.ep.cfg.ID, p.cause)}
 	case p.phase == up:
 		return false, &refusal{Reason: fmt.Sprintf("the pair is up at %q", p.ep.cfg.ID), Temporary: true}
 	}
-	return p.id < p.ep.cfg.ID || !p.trying, nil
+	return p.id < p.ep.cfg.ID || !p.attempting, nil
 }

@@ -14,18 +14,18 @@ import (
 // between goroutines. While the consumer is elsewhere the watchdog looks, a
 // few hundred times a second as long as something comes.
 type engine struct {
-	gate    *gate
-	board   *shmBoard
-	hub     *fabricHub   // nil where there is no fabric
-	driving sync.Mutex   // held by who reads
-	stopped bool         // guarded by driving
-	spinner spinner      // the driver's
-	yielded atomic.Int64 // when the consumer last called Go's scheduler
-	load    *hostLoad
-	moves   atomic.Uint64
-	known   uint64      // of moves; the watchdog's
-	resting atomic.Bool // the watchdog looks seldom
-	rouse   func()      // ends its rest
+	poller        *gate
+	doorbells     *shmBoard
+	hub           *fabricHub   // nil where there is no fabric
+	mu            sync.Mutex   // held by who reads
+	stopped       bool         // guarded by driving
+	spinner       spinner      // the driver's
+	yielded       atomic.Int64 // when the consumer last called Go's scheduler
+	load          *hostLoad
+	progresses    atomic.Uint64
+	watchdogSaw   uint64      // of moves; the watchdog's
+	watchdogRests atomic.Bool // the watchdog looks seldom
+	wakeWatchdog  func()      // ends its rest
 }
 
 // source is something that the gate watches.
@@ -41,10 +41,10 @@ type writer interface {
 }
 
 // engine returns the endpoint's, which its first connection makes.
-func (e *Endpoint) engine() (*engine, error) {
+func (e *Endpoint) startEngine() (*engine, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if g := e.eng.Load(); g != nil {
+	if g := e.engine.Load(); g != nil {
 		return g, nil
 	}
 	gate, err := newGate()
@@ -62,19 +62,19 @@ func (e *Endpoint) engine() (*engine, error) {
 		board.close()
 		return nil, err
 	}
-	eng := &engine{gate: gate, board: board, hub: hub, load: newHostLoad()}
-	eng.rouse = e.watch
+	eng := &engine{poller: gate, doorbells: board, hub: hub, load: newHostLoad()}
+	eng.wakeWatchdog = e.wakeWatchdog
 	eng.spinner = newSpinner(e.cfg.SpinFor, eng.load)
-	e.eng.Store(eng)
-	e.done.ringAt(gate)
+	e.engine.Store(eng)
+	e.completions.wakeThrough(gate)
 	return eng, nil
 }
 
 // windUp waits until the links have let go of everything. Nobody needs to poll any
 // more, so the reading and writing that this takes is done here.
-func (e *Endpoint) windUp() error {
-	over := e.keepLooking()
-	err := e.running.wait(e.cfg.PeerTimeout)
+func (e *Endpoint) waitForTasks() error {
+	over := e.keepProgressing()
+	err := e.tasks.wait(e.cfg.PeerTimeout)
 	over()
 	if e.cfg.Fabric != nil {
 		err = errors.Join(err, e.closeFabric(e.hub()))
@@ -84,8 +84,8 @@ func (e *Endpoint) windUp() error {
 
 // keepLooking drives, where there is an engine, until the function that it returns
 // is called.
-func (e *Endpoint) keepLooking() (over func()) {
-	g := e.eng.Load()
+func (e *Endpoint) keepProgressing() (over func()) {
+	g := e.engine.Load()
 	if g == nil {
 		return func() {}
 	}
@@ -95,7 +95,7 @@ func (e *Endpoint) keepLooking() (over func()) {
 		tick := time.NewTicker(leastTick)
 		defer tick.Stop()
 		for {
-			g.look()
+			g.tryProgress()
 			select {
 			case <-tick.C:
 			case <-quit:
@@ -111,83 +111,83 @@ func (e *Endpoint) keepLooking() (over func()) {
 
 // stop is called when nothing is left to read or write.
 func (g *engine) stop() {
-	g.driving.Lock()
-	defer g.driving.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.stopped = true
-	g.gate.close()
-	g.board.close()
+	g.poller.close()
+	g.doorbells.close()
 	g.load.close()
 }
 
 // look reads what is there, unless somebody does.
-func (g *engine) look() {
-	if g.driving.TryLock() {
-		defer g.driving.Unlock()
+func (g *engine) tryProgress() {
+	if g.mu.TryLock() {
+		defer g.mu.Unlock()
 		if !g.stopped {
-			g.drive()
+			g.progress()
 		}
 	}
 }
 
 // drive reads what is there. The caller holds driving.
-func (g *engine) drive() {
-	g.note(g.board.sweep() + g.hub.sweep() + g.gate.serve(g.gate.wait(true)))
+func (g *engine) progress() {
+	g.noteProgress(g.doorbells.sweep() + g.hub.progress() + g.poller.serve(g.poller.wait(true)))
 }
 
 // park waits until there is something to read, or the bell rings; then it calls
 // awake, and reads. The caller holds driving.
-func (g *engine) park(awake func()) {
-	busy := g.board.sleep()
-	events := g.gate.wait(g.hub.sleep() || busy)
-	g.board.wakeUp()
+func (g *engine) sleep(awake func()) {
+	busy := g.doorbells.sleep()
+	events := g.poller.wait(g.hub.prepareSleep() || busy)
+	g.doorbells.wakeUp()
 	awake()
-	g.note(g.board.sweep() + g.hub.sweep() + g.gate.serve(events))
+	g.noteProgress(g.doorbells.sweep() + g.hub.progress() + g.poller.serve(events))
 }
 
-func (g *engine) note(moved int) {
+func (g *engine) noteProgress(moved int) {
 	if moved > 0 {
-		g.moves.Add(1)
+		g.progresses.Add(1)
 	}
 }
 
 // lookSoon has the watchdog look often, for as long as something comes.
-func (g *engine) lookSoon() {
-	if g.resting.Swap(false) {
-		g.rouse()
+func (g *engine) watchOften() {
+	if g.watchdogRests.Swap(false) {
+		g.wakeWatchdog()
 	}
 }
 
 // moved tells whether something came since it was last asked, by the watchdog.
-func (g *engine) moved() bool {
-	n := g.moves.Load()
-	defer func() { g.known = n }()
-	return n != g.known
+func (g *engine) progressedSince() bool {
+	n := g.progresses.Load()
+	defer func() { g.watchdogSaw = n }()
+	return n != g.watchdogSaw
 }
 
 // wait returns nil when there may be a completion to pop.
-func (e *Endpoint) wait(ctx context.Context) error {
-	e.done.watch(ctx)
-	if err := e.done.over(ctx); err != nil {
+func (e *Endpoint) waitForCompletion(ctx context.Context) error {
+	e.completions.watchContext(ctx)
+	if err := e.completions.checkEnded(ctx); err != nil {
 		return err
 	}
-	g := e.eng.Load()
+	g := e.engine.Load()
 	if g == nil {
 		if !e.spin(ctx, e.cfg.SpinFor, runtime.Gosched) {
-			e.done.await()
+			e.completions.waitForSignal()
 		}
 		return nil
 	}
-	g.driving.Lock()
-	defer g.driving.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.stopped {
 		return nil
 	}
 	began := now()
 	g.yield(began)
-	if !e.spin(ctx, g.spinner.limit(), g.glance()) && e.done.park() {
-		g.park(e.done.unpark) // what it reads needs no bell
+	if !e.spin(ctx, g.spinner.limit(), g.spinStep()) && e.completions.park() {
+		g.sleep(e.completions.unpark) // what it reads needs no bell
 	}
-	g.spinner.took(now() - began)
+	g.spinner.record(now() - began)
 	return nil
 }
 
@@ -210,17 +210,17 @@ func (g *engine) yield(now time.Duration) {
 
 // glance returns what looks for something to read, again and again: at the rings
 // each time, where there are some, and at the sockets now and then.
-func (g *engine) glance() func() {
-	if !g.board.used() && g.hub == nil {
-		return g.drive
+func (g *engine) spinStep() func() {
+	if !g.doorbells.used() && g.hub == nil {
+		return g.progress
 	}
 	const seldom = 64
 	i := 0
 	return func() {
 		if i++; i%seldom == 0 {
-			g.drive()
+			g.progress()
 			return
 		}
-		g.note(g.board.sweep() + g.hub.sweep())
+		g.noteProgress(g.doorbells.sweep() + g.hub.progress())
 	}
 }

@@ -394,7 +394,7 @@ func FuzzFabricFrame(f *testing.F) {
 	f.Add(valid, 8)
 	f.Add(wire.AppendFrame(nil, &wire.Frame{Kind: wire.Data, Epoch: 1, Number: 9}), 0)
 	e := &Endpoint{cfg: Config{HeaderBytes: 100, SlotBytes: 1000, Slots: 8}}
-	c := &fabricCarrier{pair: &pair{ep: e, epoch: 1}}
+	c := &fabricTransport{pair: &pair{ep: e, epoch: 1}}
 	f.Fuzz(func(t *testing.T, b []byte, body int) {
 		got, err := c.parse(&FabricEvent{Header: b, Body: body})
 		if err != nil {

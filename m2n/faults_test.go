@@ -335,36 +335,36 @@ func zeros(n int) []byte { return make([]byte, n) }
 // stranger speaks the protocol by hand.
 type stranger struct {
 	t *testing.T
-	*stream
+	*handshakeConn
 	seq    uint64
 	number uint64
 }
 
 // dialAs shakes hands with e as a peer that e knows, on one connection.
-func dialAs(t *testing.T, addr string, h hello) *stranger {
+func dialAs(t *testing.T, addr string, h pairID) *stranger {
 	t.Helper()
 	return dialLane(t, addr, h, func(*greeting) {})
 }
 
 // dialLane says a hello of the caller's.
-func dialLane(t *testing.T, addr string, h hello, change func(*greeting)) *stranger {
+func dialLane(t *testing.T, addr string, h pairID, change func(*greeting)) *stranger {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "tcp:"))
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	self := endpoint(t, Config{ID: h.From, Epoch: h.FromEpoch, PeerTimeout: atLast})
-	s := &stranger{t: t, stream: newStream(context.Background(), self, conn, nil)}
+	s := &stranger{t: t, handshakeConn: newHandshakeConn(context.Background(), self, conn, nil)}
 	require.NoError(t, conn.SetDeadline(time.Now().Add(2*atLast)))
 	g := self.greeting(h)
 	change(&g)
-	require.NoError(t, s.say(wire.Hello, g))
+	require.NoError(t, s.sendControl(wire.Hello, g))
 	return s
 }
 
 func (s *stranger) welcomed() *stranger {
 	s.t.Helper()
 	for _, kind := range []wire.Kind{wire.Welcome, wire.Ready} {
-		_, err := s.hear(kind)
+		_, err := s.readGreeting(kind)
 		require.NoError(s.t, err)
 	}
 	return s
@@ -372,7 +372,7 @@ func (s *stranger) welcomed() *stranger {
 
 func (s *stranger) refused() error {
 	s.t.Helper()
-	_, err := s.hear(wire.Welcome)
+	_, err := s.readGreeting(wire.Welcome)
 	require.ErrorIs(s.t, err, ErrRefused)
 	return err
 }
@@ -417,7 +417,7 @@ func TestBreachesOfTheProtocol(t *testing.T) {
 			e := endpoint(t, Config{ID: "e", Slots: 2, SlotBytes: 100, HeaderBytes: 10})
 			addr := listen(t, e, "tcp:127.0.0.1:0")
 			require.NoError(t, e.SetPeer("x", "", 3))
-			x := dialAs(t, addr, hello{From: "x", FromEpoch: 3, To: "e"}).welcomed()
+			x := dialAs(t, addr, pairID{From: "x", FromEpoch: 3, To: "e"}).welcomed()
 			for _, f := range tc.send {
 				x.send(f, "!")
 			}
@@ -430,7 +430,7 @@ func TestBreachesOfTheProtocol(t *testing.T) {
 			f, err := wire.ReadControl(x.conn)
 			require.NoError(t, err)
 			require.Equal(t, wire.Goodbye, f.Kind)
-			told, err := readFarewell(f.Header)
+			told, err := parseGoodbye(f.Header)
 			require.NoError(t, err)
 			require.ErrorContains(t, told, tc.want, "the peer is told")
 		})
@@ -441,7 +441,7 @@ func TestFramesOfAnOlderEpochAreDropped(t *testing.T) {
 	e := endpoint(t, Config{ID: "e"})
 	addr := listen(t, e, "tcp:127.0.0.1:0")
 	require.NoError(t, e.SetPeer("x", "", 3))
-	x := dialAs(t, addr, hello{From: "x", FromEpoch: 3, To: "e"}).welcomed()
+	x := dialAs(t, addr, pairID{From: "x", FromEpoch: 3, To: "e"}).welcomed()
 	for _, epoch := range []uint64{2, 3} {
 		x.send(wire.Frame{Kind: wire.Data, Epoch: epoch, Flags: wire.FlagBodySum, Body: 1, Lengths: []int{1}, Header: []byte{byte(epoch)}}, "!")
 	}
@@ -455,19 +455,19 @@ func TestRefusalsNameBothValues(t *testing.T) {
 	e := endpoint(t, Config{ID: "e", Epoch: 5, DialTimeout: slowness * time.Second})
 	addr := listen(t, e, "tcp:127.0.0.1:0")
 	require.NoError(t, e.SetPeer("x", "", 3))
-	good := hello{From: "x", FromEpoch: 3, To: "e", ToEpoch: 5}
+	good := pairID{From: "x", FromEpoch: 3, To: "e", ToEpoch: 5}
 	for _, tc := range []struct {
 		name   string
-		change func(*hello)
+		change func(*pairID)
 		want   string
 		final  bool
 	}{
-		{"unknown", func(h *hello) { h.From = "y" }, `peer "y" (epoch 3) is not known to "e"`, true},
-		{"another id", func(h *hello) { h.To = "f" }, `the peer wanted is "f", this is "e"`, true},
-		{"older epoch of the peer", func(h *hello) { h.FromEpoch = 2 }, `peer "x" has epoch 2, "e" knows epoch 3`, true},
-		{"newer epoch of the peer", func(h *hello) { h.FromEpoch = 4 }, `peer "x" has epoch 4, "e" knows epoch 3`, true},
-		{"older epoch of ours", func(h *hello) { h.ToEpoch = 4 }, `the epoch wanted of "e" is 4, this is 5`, true},
-		{"newer epoch of ours", func(h *hello) { h.ToEpoch = 6 }, `the epoch wanted of "e" is 6, this is 5`, false},
+		{"unknown", func(h *pairID) { h.From = "y" }, `peer "y" (epoch 3) is not known to "e"`, true},
+		{"another id", func(h *pairID) { h.To = "f" }, `the peer wanted is "f", this is "e"`, true},
+		{"older epoch of the peer", func(h *pairID) { h.FromEpoch = 2 }, `peer "x" has epoch 2, "e" knows epoch 3`, true},
+		{"newer epoch of the peer", func(h *pairID) { h.FromEpoch = 4 }, `peer "x" has epoch 4, "e" knows epoch 3`, true},
+		{"older epoch of ours", func(h *pairID) { h.ToEpoch = 4 }, `the epoch wanted of "e" is 4, this is 5`, true},
+		{"newer epoch of ours", func(h *pairID) { h.ToEpoch = 6 }, `the epoch wanted of "e" is 6, this is 5`, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := good
@@ -544,7 +544,7 @@ func answerByVersion(l net.Listener, version byte) error {
 func TestClientsThatSayNothing(t *testing.T) {
 	t.Parallel()
 	a, b := tcpDuo(t, func(c *Config) { c.DialTimeout = slowness * time.Second })
-	addr := strings.TrimPrefix(b.sockets[0].Addr().String(), "tcp:")
+	addr := strings.TrimPrefix(b.listeners[0].Addr().String(), "tcp:")
 	var conns []net.Conn
 	for range 300 {
 		c, err := net.Dial("tcp", addr)

@@ -13,7 +13,7 @@ import (
 )
 
 // hello names the two ends of a pair, as the one that dials sees them.
-type hello struct {
+type pairID struct {
 	From      string `json:"from"`
 	FromEpoch uint64 `json:"from_epoch"`
 	To        string `json:"to"`
@@ -23,7 +23,7 @@ type hello struct {
 // greeting is what an end says of itself, the header of a hello frame, and of a
 // welcome and a ready frame, which name the same two ends.
 type greeting struct {
-	hello
+	pairID
 	Slots       int           `json:"slots"`
 	SlotBytes   int           `json:"slot_bytes"`
 	HeaderBytes int           `json:"header_bytes"`
@@ -34,14 +34,14 @@ type greeting struct {
 	Lane  int    `json:"lane,omitempty"`
 	Token string `json:"token,omitempty"`
 	// Ring is where on the sender's board the pair's bit is, where they share memory.
-	Ring int `json:"ring,omitempty"`
+	Doorbell int `json:"ring,omitempty"`
 	// Fabric is how the sender is reached by its fabric, where they meet by one.
 	Fabric *fabricGreeting `json:"fabric,omitempty"`
 }
 
-func (e *Endpoint) greeting(h hello) greeting {
+func (e *Endpoint) greeting(h pairID) greeting {
 	c := e.cfg
-	return greeting{hello: h, Slots: c.Slots, SlotBytes: c.SlotBytes, HeaderBytes: c.HeaderBytes, PeerTimeout: c.PeerTimeout}
+	return greeting{pairID: h, Slots: c.Slots, SlotBytes: c.SlotBytes, HeaderBytes: c.HeaderBytes, PeerTimeout: c.PeerTimeout}
 }
 
 func (g greeting) limits() limits {
@@ -76,13 +76,13 @@ func (r *refusal) Unwrap() error { return ErrRefused }
 func refusalOf(err error) *refusal {
 	var r *refusal
 	if errors.As(err, &r) {
-		return &refusal{brief(r.Reason), r.Temporary}
+		return &refusal{shorten(r.Reason), r.Temporary}
 	}
-	return &refusal{Reason: brief(err.Error())}
+	return &refusal{Reason: shorten(err.Error())}
 }
 
 // brief cuts a text so that, escaped, it fits into a control frame.
-func brief(text string) string {
+func shorten(text string) string {
 	const limit = wire.ControlBytes / 8
 	if len(text) > limit {
 		return strings.ToValidUTF8(text[:limit], "") + "…"
@@ -94,7 +94,7 @@ func brief(text string) string {
 // may go to a terminal: a mark is in the place of each character that cannot be
 // printed, and the text is as short as brief makes it.
 func printable(text string) string {
-	return brief(strings.Map(func(r rune) rune {
+	return shorten(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return unicode.ReplacementChar
 		}
@@ -113,18 +113,18 @@ func parseRefusal(b []byte) error {
 }
 
 // farewell is the header of a goodbye frame: why the pair ends.
-type farewell struct {
+type goodbye struct {
 	Cause  string `json:"cause"` // a sentinel's text, where there is one
 	Reason string `json:"reason"`
 }
 
 // sentinels are the causes that a peer can tell.
-var sentinels = []error{ErrClosed, ErrReplaced, ErrRemoved, ErrSilent, ErrBadFrame, ErrTooLarge}
+var knownCauses = []error{ErrClosed, ErrReplaced, ErrRemoved, ErrSilent, ErrBadFrame, ErrTooLarge}
 
 // farewellOf is what the peer is told of the cause of a loss.
-func farewellOf(cause error) farewell {
-	f := farewell{Reason: brief(cause.Error())}
-	for _, s := range sentinels {
+func goodbyeOf(cause error) goodbye {
+	f := goodbye{Reason: shorten(cause.Error())}
+	for _, s := range knownCauses {
 		if errors.Is(cause, s) {
 			f.Cause = s.Error()
 			break
@@ -134,26 +134,26 @@ func farewellOf(cause error) farewell {
 }
 
 // told is the cause of the loss at the end that hears the farewell.
-func (f farewell) told() error {
+func (f goodbye) cause() error {
 	reason := printable(f.Reason)
-	for _, s := range sentinels {
+	for _, s := range knownCauses {
 		if f.Cause == s.Error() {
-			return &toldError{reason, s}
+			return &peerError{reason, s}
 		}
 	}
-	return &toldError{reason, nil}
+	return &peerError{reason, nil}
 }
 
-type toldError struct {
+type peerError struct {
 	reason string
 	cause  error
 }
 
-func (e *toldError) Error() string { return "the peer says: " + e.reason }
-func (e *toldError) Unwrap() error { return e.cause }
+func (e *peerError) Error() string { return "the peer says: " + e.reason }
+func (e *peerError) Unwrap() error { return e.cause }
 
 // meant checks that a hello is for this incarnation.
-func (e *Endpoint) meant(h hello) error {
+func (e *Endpoint) checkAddressee(h pairID) error {
 	switch {
 	case h.To != e.cfg.ID:
 		return &refusal{Reason: fmt.Sprintf("the peer wanted is %q, this is %q", h.To, e.cfg.ID)}
@@ -168,8 +168,8 @@ func (e *Endpoint) meant(h hello) error {
 
 // pairFor finds the pair that a hello is about. Ends start in any order: one that
 // is not named yet, or only with an older epoch, is waited for until ctx ends.
-func (e *Endpoint) pairFor(ctx context.Context, h hello) (*pair, error) {
-	if err := e.meant(h); err != nil {
+func (e *Endpoint) pairFor(ctx context.Context, h pairID) (*pair, error) {
+	if err := e.checkAddressee(h); err != nil {
 		return nil, err
 	}
 	for {
@@ -189,7 +189,7 @@ func (e *Endpoint) pairFor(ctx context.Context, h hello) (*pair, error) {
 }
 
 // lookup returns the pair, or the error for now; changed is nil where it is final.
-func (e *Endpoint) lookup(h hello) (p *pair, changed <-chan struct{}, err error) {
+func (e *Endpoint) lookup(h pairID) (p *pair, changed <-chan struct{}, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p = e.pairs[h.From]
@@ -197,9 +197,9 @@ func (e *Endpoint) lookup(h hello) (p *pair, changed <-chan struct{}, err error)
 	case e.closing:
 		return nil, nil, &refusal{Reason: fmt.Sprintf("%q is closed", e.cfg.ID), Temporary: true}
 	case p == nil:
-		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q (epoch %d) is not known to %q", h.From, h.FromEpoch, e.cfg.ID)}
+		return nil, e.peersChanged.next(), &refusal{Reason: fmt.Sprintf("peer %q (epoch %d) is not known to %q", h.From, h.FromEpoch, e.cfg.ID)}
 	case p.epoch < h.FromEpoch:
-		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
+		return nil, e.peersChanged.next(), &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
 	case p.epoch > h.FromEpoch:
 		p.counters.droppedOld.Add(1)
 		return nil, nil, &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}

@@ -15,7 +15,7 @@ import (
 )
 
 func sampleGreeting() greeting {
-	return greeting{hello: hello{From: "a", FromEpoch: 1, To: "b", ToEpoch: 2}, Slots: 8, SlotBytes: 1 << 20, HeaderBytes: 64 << 10,
+	return greeting{pairID: pairID{From: "a", FromEpoch: 1, To: "b", ToEpoch: 2}, Slots: 8, SlotBytes: 1 << 20, HeaderBytes: 64 << 10,
 		PeerTimeout: time.Second, Lanes: 2, Token: "token"}
 }
 
@@ -52,7 +52,7 @@ func TestControlFramesFit(t *testing.T) {
 	g := sampleGreeting()
 	g.From, g.To, g.FromEpoch, g.ToEpoch = wild, wild, 1<<63, 1<<63
 	long := errors.New(strings.Repeat("\x01é", 10_000))
-	for _, what := range []any{g, refusalOf(long), farewellOf(fmt.Errorf("%w: %w", ErrBadFrame, long))} {
+	for _, what := range []any{g, refusalOf(long), goodbyeOf(fmt.Errorf("%w: %w", ErrBadFrame, long))} {
 		b, err := json.Marshal(what)
 		require.NoError(t, err)
 		require.LessOrEqual(t, len(b), wire.ControlBytes)
@@ -60,12 +60,12 @@ func TestControlFramesFit(t *testing.T) {
 }
 
 func TestFarewellsKeepTheirCause(t *testing.T) {
-	for _, cause := range sentinels {
-		told := farewellOf(fmt.Errorf("because: %w", cause)).told()
+	for _, cause := range knownCauses {
+		told := goodbyeOf(fmt.Errorf("because: %w", cause)).cause()
 		require.ErrorIs(t, told, cause)
 		require.EqualError(t, told, "the peer says: because: "+cause.Error())
 	}
-	require.EqualError(t, farewellOf(errors.New("other")).told(), "the peer says: other")
+	require.EqualError(t, goodbyeOf(errors.New("other")).cause(), "the peer says: other")
 }
 
 // FuzzControlTexts: whatever a peer gives as a reason, it is an error of bounded
@@ -79,7 +79,7 @@ func FuzzControlTexts(f *testing.F) {
 			return // longer ones are refused before they are read
 		}
 		texts := []string{parseRefusal(in).Error()}
-		if cause, err := readFarewell(in); err == nil {
+		if cause, err := parseGoodbye(in); err == nil {
 			texts = append(texts, cause.Error())
 		}
 		for _, text := range texts {
@@ -97,7 +97,7 @@ func FuzzControlTexts(f *testing.F) {
 func TestReasonsDoNothingToATerminal(t *testing.T) {
 	const wild = "\x1b]0;title\aline\nnext \u202e"
 	const want = "\ufffd]0;title\ufffdline\ufffdnext \ufffd"
-	require.EqualError(t, farewell{Reason: wild}.told(), "the peer says: "+want)
+	require.EqualError(t, goodbye{Reason: wild}.cause(), "the peer says: "+want)
 	b, err := json.Marshal(refusal{Reason: wild, Temporary: true})
 	require.NoError(t, err)
 	require.Equal(t, &refusal{want, true}, parseRefusal(b))

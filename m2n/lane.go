@@ -15,61 +15,61 @@ import (
 // at a time: the poster itself as far as the kernel takes it without blocking;
 // then the conduit goes on.
 type lane struct {
-	link    *wireLink
-	conn    net.Conn // of the handshake
-	conduit conduit  // made by open, under pair.mu
-	in      *wire.Assembler
-	idle    time.Duration // after so long without a frame, send one
-	sums    bool          // bodies are checksummed
+	link           *wireLink
+	netConn        net.Conn   // of the handshake
+	conn           connection // made by open, under pair.mu
+	in             *wire.Assembler
+	keepAliveAfter time.Duration // after so long without a frame, send one
+	checksums      bool          // bodies are checksummed
 
 	// Times, since began. stuck is when the present piece was given to the kernel,
 	// 0 while none is; spoke is when the last write ended; heard is when something
 	// was last read.
-	stuck, spoke, heard atomic.Int64
+	writingSince, lastSent, lastReceived atomic.Int64
 
 	// Guarded by pair.mu:
-	busy    bool   // somebody writes, or it is over
-	cut     bool   // inside a frame, when the pair went down
-	ping    bool   // a sign of life is due
-	seq     uint64 // of the last frame sent
-	orderly bool   // a goodbye can follow the last frame
+	busy         bool   // somebody writes, or it is over
+	cut          bool   // inside a frame, when the pair went down
+	keepAliveDue bool   // a sign of life is due
+	seq          uint64 // of the last frame sent
+	orderly      bool   // a goodbye can follow the last frame
 
 	// The writer's own: what is being written.
-	out      wire.Batch
-	messages []*outgoing  // whose frames are in out
-	frames   []wire.Frame // in out, one for each message, or a keep-alive
-	suspect  bool         // it was silent for too long when the watchdog last looked; its own
-	advance  advance
+	out          wire.Batch
+	messages     []*outgoing  // whose frames are in out
+	frames       []wire.Frame // in out, one for each message, or a keep-alive
+	silentBefore bool         // it was silent for too long when the watchdog last looked; its own
+	stall        stallDetector
 
-	resent uint64 // TCP segments, as far as they were counted; the watchdog's own
+	retransmits uint64 // TCP segments, as far as they were counted; the watchdog's own
 
 	// The reader's own:
-	seen   uint64 // sequence number of the last frame received
-	parted bool   // a goodbye was received
-	slot   int    // that the body of the present frame goes to
-	began  time.Time
+	lastSeq         uint64 // sequence number of the last frame received
+	goodbyeReceived bool   // a goodbye was received
+	slot            int    // that the body of the present frame goes to
+	bodyBegan       time.Time
 }
 
 // conduit is a lane's connection.
-type conduit interface {
+type connection interface {
 	// start begins to read, until leave.
 	start() error
 	// catchUp reads what has come, where that is less than what start's reader waits
 	// for. It is called every now and then by the watchdog.
-	catchUp()
+	readPending()
 	// direct tells that write can be called anywhere, and does not block.
-	direct() bool
+	nonBlocking() bool
 	// write writes some of the pieces: none where the kernel has no room now.
 	write(pieces [][]byte) (int, error)
 	// await has lane.resume called elsewhere, once write has something to do.
-	await() error
+	resumeLater() error
 	// unsent is how many bytes the peer has not acknowledged, as far as is known.
 	unsent() int
 	// shut makes reads and writes fail from now on.
-	shut()
+	shutdown()
 	// leave ends reading, says goodbye where there is one, lets the peer read it,
 	// and closes; all of that until the deadline. Nobody writes meanwhile.
-	leave(goodbye []byte, deadline time.Time)
+	closeGracefully(goodbye []byte, deadline time.Time)
 }
 
 // Limits of what one write gathers.
@@ -79,27 +79,27 @@ const (
 )
 
 // leastIdle bounds how often a peer may want to hear something.
-const leastIdle = 2 * time.Millisecond
+const leastKeepAlive = 2 * time.Millisecond
 
 func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
-	n := &lane{link: l, conn: conn, sums: sums, idle: idle, busy: true} // until open: the handshake writes
+	n := &lane{link: l, netConn: conn, checksums: sums, keepAliveAfter: idle, busy: true} // until open: the handshake writes
 	cfg := l.pair.ep.cfg
 	n.in = wire.NewAssembler(wire.Bounds{Header: cfg.HeaderBytes, Spans: MaxSpans, Body: cfg.SlotBytes}, n)
-	n.advance.begin(now(), n.in.Position())
-	n.heard.Store(int64(now()))
-	n.spoke.Store(int64(now()))
+	n.stall.start(now(), n.in.Position())
+	n.lastReceived.Store(int64(now()))
+	n.lastSent.Store(int64(now()))
 	return n
 }
 
 // open lets the lane be used, once the handshake is over and the pair is up.
 func (n *lane) open() error {
-	n.heard.Store(int64(now()))
+	n.lastReceived.Store(int64(now()))
 	err := n.tune()
-	c := n.newConduit(n.conn)
+	c := n.newConnection(n.netConn)
 	err = errors.Join(err, c.start())
 	p := n.link.pair
 	p.mu.Lock()
-	n.conduit, n.orderly = c, true
+	n.conn, n.orderly = c, true
 	n.busy = p.phase == down
 	over := n.busy
 	p.mu.Unlock()
@@ -112,11 +112,11 @@ func (n *lane) open() error {
 // flush writes what there is to write, unless somebody else is at it.
 func (n *lane) flush() {
 	for n.gather() {
-		if !n.conduit.direct() {
-			n.leaveRest()
+		if !n.conn.nonBlocking() {
+			n.resumeLater()
 			return
 		}
-		if !n.carryOn() {
+		if !n.writeBatch() {
 			return
 		}
 	}
@@ -134,16 +134,16 @@ func (n *lane) gather() bool {
 	n.out.Reset()
 	clear(n.messages) // so that they can be collected
 	n.messages, n.frames = n.messages[:0], n.frames[:0]
-	if l.carries(n) {
+	if l.carriesMessages(n) {
 		n.gatherMessages()
 	}
 	if len(n.frames) == 0 {
-		if !n.ping && !(n == l.control() && l.urgent()) {
+		if !n.keepAliveDue && !(n == l.control() && l.grantUrgent()) {
 			return false
 		}
 		n.frames = append(n.frames, wire.Frame{Kind: wire.KeepAlive})
 	}
-	n.number()
+	n.numberFrames()
 	n.busy = true
 	if len(n.messages) > 0 {
 		l.pair.writing++
@@ -153,11 +153,11 @@ func (n *lane) gather() bool {
 
 func (n *lane) gatherMessages() {
 	flags := uint16(0)
-	if n.sums {
+	if n.checksums {
 		flags = wire.FlagBodySum
 	}
 	for bytes := 0; bytes < batchBytes && len(n.messages) < batchMessages; {
-		o := n.link.pair.next()
+		o := n.link.pair.dequeue()
 		if o == nil {
 			return
 		}
@@ -172,12 +172,12 @@ func (n *lane) gatherMessages() {
 // number gives the gathered frames what is the connection's: their numbers, and
 // the first one the credits, which so go before all data; but not where they
 // would queue behind what was sent before.
-func (n *lane) number() {
-	if l := n.link; l.back > 0 && (n == l.control() || n.conduit.unsent() == 0) {
-		n.frames[0].Credits = uint32(l.back)
-		l.back = 0
+func (n *lane) numberFrames() {
+	if l := n.link; l.owed > 0 && (n == l.control() || n.conn.unsent() == 0) {
+		n.frames[0].Credits = uint32(l.owed)
+		l.owed = 0
 	}
-	n.ping = false
+	n.keepAliveDue = false
 	for i := range n.frames {
 		n.seq++
 		n.frames[i].Seq = n.seq
@@ -198,61 +198,61 @@ func (n *lane) encode(i int) {
 
 // carryOn writes until the batch is out, or the kernel has no room: then it is
 // false, and goes on elsewhere.
-func (n *lane) carryOn() bool {
+func (n *lane) writeBatch() bool {
 	for {
 		pieces := n.out.Next()
 		if len(pieces) == 0 {
-			n.finish(nil)
+			n.finishBatch(nil)
 			return true
 		}
-		if n.stuck.Load() == 0 {
-			n.stuck.Store(int64(now()))
+		if n.writingSince.Load() == 0 {
+			n.writingSince.Store(int64(now()))
 		}
-		written, err := n.conduit.write(pieces)
+		written, err := n.conn.write(pieces)
 		n.out.Advance(written)
 		if written > 0 {
-			n.stuck.Store(int64(now()))
+			n.writingSince.Store(int64(now()))
 		}
 		switch {
 		case err != nil:
-			n.finish(err)
+			n.finishBatch(err)
 			return true
 		case written == 0:
-			n.leaveRest()
+			n.resumeLater()
 			return false
 		}
 	}
 }
 
 // leaveRest leaves the batch to the conduit.
-func (n *lane) leaveRest() {
-	if err := n.conduit.await(); err != nil {
-		n.finish(err)
+func (n *lane) resumeLater() {
+	if err := n.conn.resumeLater(); err != nil {
+		n.finishBatch(err)
 	}
 }
 
 // resume goes on with a batch that was left.
 func (n *lane) resume() {
-	if n.carryOn() {
+	if n.writeBatch() {
 		n.flush()
 	}
 }
 
 // finish reports the batch and lets the next one begin.
-func (n *lane) finish(err error) {
+func (n *lane) finishBatch(err error) {
 	p := n.link.pair
-	n.stuck.Store(0)
-	n.spoke.Store(int64(now()))
+	n.writingSince.Store(0)
+	n.lastSent.Store(int64(now()))
 	if err != nil {
-		p.fail(n.link.blame(broken(fmt.Errorf("writing: %w", err))))
+		p.fail(n.link.bestCause(broken(fmt.Errorf("writing: %w", err))))
 	}
 	p.mu.Lock()
 	n.orderly = n.orderly && err == nil
-	n.report(err)
+	n.reportBatch(err)
 	if len(n.messages) > 0 {
 		p.writing--
 	}
-	p.report()
+	p.reportLoss()
 	n.busy = p.phase == down
 	leaving := n.busy
 	p.mu.Unlock()
@@ -262,7 +262,7 @@ func (n *lane) finish(err error) {
 }
 
 // report completes the batch's messages. The caller holds pair.mu.
-func (n *lane) report(err error) {
+func (n *lane) reportBatch(err error) {
 	l := n.link
 	if err != nil {
 		err = l.pair.lostError()
@@ -270,7 +270,7 @@ func (n *lane) report(err error) {
 	for _, o := range n.messages {
 		if err == nil {
 			l.pair.counters.sent[l.kind].add(len(o.header) + o.bytes)
-			l.pair.counters.out(o.posted, o.taken)
+			l.pair.counters.noteSent(o.posted, o.dequeued)
 		}
 		l.pair.sent(o, err)
 	}
@@ -281,7 +281,7 @@ func (n *lane) report(err error) {
 func (n *lane) end() {
 	p := n.link.pair
 	p.mu.Lock()
-	opened, writing := n.conduit != nil, n.busy
+	opened, writing := n.conn != nil, n.busy
 	if opened {
 		n.busy, n.cut = true, n.cut || writing
 	}
@@ -289,7 +289,7 @@ func (n *lane) end() {
 	switch {
 	case !opened: // open will see it
 	case writing:
-		n.conduit.shut() // the writer notices, and leaves
+		n.conn.shutdown() // the writer notices, and leaves
 	default:
 		n.leave()
 	}
@@ -299,74 +299,74 @@ func (n *lane) end() {
 func (n *lane) leave() {
 	p := n.link.pair
 	p.mu.Lock()
-	goodbye := n.goodbye()
+	goodbye := n.encodeGoodbye()
 	p.mu.Unlock()
 	go func() { // the endpoint counts it since the lane was made
-		defer n.link.gone()
-		n.conduit.leave(goodbye, time.Now().Add(p.ep.cfg.PeerTimeout/4))
+		defer n.link.laneClosed()
+		n.conn.closeGracefully(goodbye, time.Now().Add(p.ep.cfg.PeerTimeout/4))
 	}()
 }
 
 // goodbye is the last frame, nil where none can be sent. The caller holds pair.mu.
-func (n *lane) goodbye() []byte {
+func (n *lane) encodeGoodbye() []byte {
 	if n.cut || !n.orderly {
 		return nil
 	}
 	p := n.link.pair
-	text, err := json.Marshal(farewellOf(p.cause))
+	text, err := json.Marshal(goodbyeOf(p.cause))
 	if err != nil {
 		return nil // the peer sees the end of the connection
 	}
 	n.seq++
-	return wire.AppendFrame(nil, &wire.Frame{Kind: wire.Goodbye, Epoch: p.ep.cfg.Epoch, Seq: n.seq, Number: n.link.posted, Header: text})
+	return wire.AppendFrame(nil, &wire.Frame{Kind: wire.Goodbye, Epoch: p.ep.cfg.Epoch, Seq: n.seq, Number: n.link.lastNumber, Header: text})
 }
 
 // received takes bytes that were put into the assembler's space, or the error of
 // reading; false where reading is over.
-func (n *lane) received(bytes int, err error) bool {
+func (n *lane) bytesRead(bytes int, err error) bool {
 	if bytes > 0 {
-		n.heard.Store(int64(now()))
+		n.lastReceived.Store(int64(now()))
 		if err := n.in.Advance(bytes); err != nil {
 			n.link.pair.fail(err)
 			return false
 		}
-		n.advance.note(bytes, n.in.Position())
+		n.stall.record(bytes, n.in.Position())
 	}
 	if err != nil {
-		n.link.ended(n, err)
+		n.link.laneEnded(n, err)
 	}
 	return err == nil
 }
 
 // place is called with each frame that comes, and returns memory for its body.
 func (n *lane) BodyMemory(f *wire.Frame) ([]byte, error) {
-	b, err := n.admit(f)
+	b, err := n.checkFrame(f)
 	if err != nil {
 		return nil, fmt.Errorf("frame %d: %w", f.Seq, err)
 	}
 	return b, nil
 }
 
-func (n *lane) admit(f *wire.Frame) ([]byte, error) {
+func (n *lane) checkFrame(f *wire.Frame) ([]byte, error) {
 	p := n.link.pair
-	n.seen++
+	n.lastSeq++
 	switch {
-	case n.parted:
+	case n.goodbyeReceived:
 		return nil, fmt.Errorf("%w: type %d after a goodbye", ErrBadFrame, f.Kind)
-	case f.Seq != n.seen:
-		return nil, fmt.Errorf("%w: its number should be %d", ErrBadFrame, n.seen)
+	case f.Seq != n.lastSeq:
+		return nil, fmt.Errorf("%w: its number should be %d", ErrBadFrame, n.lastSeq)
 	case f.Epoch < p.epoch:
 		p.counters.droppedOld.Add(1)
 		return make([]byte, f.Body), nil
 	case f.Epoch > p.epoch:
 		return nil, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.Epoch, p.epoch)
 	}
-	if err := n.link.granted(int(f.Credits)); err != nil {
+	if err := n.link.acceptCredits(int(f.Credits)); err != nil {
 		return nil, err
 	}
 	switch f.Kind {
 	case wire.Data:
-		return n.link.place(n, f)
+		return n.link.claimSlot(n, f)
 	case wire.KeepAlive, wire.Goodbye:
 		return nil, nil
 	}
@@ -379,41 +379,41 @@ func (n *lane) FrameComplete(f *wire.Frame) error {
 	case f.Epoch < n.link.pair.epoch:
 		return nil
 	case f.Kind == wire.Data:
-		return n.link.arrived(n, f)
+		return n.link.messageComplete(n, f)
 	case f.Kind == wire.Goodbye:
-		cause, err := readFarewell(f.Header)
+		cause, err := parseGoodbye(f.Header)
 		if err != nil {
 			return fmt.Errorf("frame %d: %w", f.Seq, err)
 		}
-		n.parted = true
-		n.link.told(f.Number, cause)
+		n.goodbyeReceived = true
+		n.link.goodbyeReceived(f.Number, cause)
 	}
 	return nil
 }
 
-func readFarewell(b []byte) (cause, err error) {
-	var f farewell
+func parseGoodbye(b []byte) (cause, err error) {
+	var f goodbye
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, fmt.Errorf("%w: goodbye: %w", ErrBadFrame, err)
 	}
-	return f.told(), nil
+	return f.cause(), nil
 }
 
 // check is the watchdog's look at the lane.
-func (n *lane) check(now time.Duration) error {
+func (n *lane) checkAlive(now time.Duration) error {
 	limit := n.link.pair.ep.cfg.PeerTimeout
-	if now-time.Duration(n.heard.Load()) > n.idle {
-		n.catchUp() // it may be there, and too little to wake who reads
+	if now-time.Duration(n.lastReceived.Load()) > n.keepAliveAfter {
+		n.readPending() // it may be there, and too little to wake who reads
 	}
-	silence := now - time.Duration(n.heard.Load())
-	if silence > limit && n.suspect {
-		return fmt.Errorf("%w: nothing heard for %v, the limit is %v%s", ErrSilent, silence.Round(time.Millisecond), limit, n.advance.missing())
+	silence := now - time.Duration(n.lastReceived.Load())
+	if silence > limit && n.silentBefore {
+		return fmt.Errorf("%w: nothing heard for %v, the limit is %v%s", ErrSilent, silence.Round(time.Millisecond), limit, n.stall.missing())
 	}
-	n.suspect = silence > limit // the reader may be late: it gets one more interval
-	if err := n.advance.look(now, limit, n.leastAdvance(limit)); err != nil {
+	n.silentBefore = silence > limit // the reader may be late: it gets one more interval
+	if err := n.stall.check(now, limit, n.leastProgress(limit)); err != nil {
 		return err
 	}
-	if since := time.Duration(n.stuck.Load()); since != 0 && now-since > limit {
+	if since := time.Duration(n.writingSince.Load()); since != 0 && now-since > limit {
 		return fmt.Errorf("%w: a write is stuck for %v, the limit is %v", ErrSilent, (now - since).Round(time.Millisecond), limit)
 	}
 	n.countRetransmits()
@@ -421,28 +421,28 @@ func (n *lane) check(now time.Duration) error {
 }
 
 // catchUp is the conduit's, once there is one.
-func (n *lane) catchUp() {
+func (n *lane) readPending() {
 	n.link.pair.mu.Lock()
-	c := n.conduit
+	c := n.conn
 	n.link.pair.mu.Unlock()
 	if c != nil {
-		c.catchUp()
+		c.readPending()
 	}
 }
 
 // leastAdvance is how many bytes of a frame have to come within a time: four times
 // what signs of life bring, a kilobyte in PeerTimeout where both ends have the same.
-func (n *lane) leastAdvance(within time.Duration) int {
-	return 4 * wire.FixedBytes * max(1, int(within/n.idle))
+func (n *lane) leastProgress(within time.Duration) int {
+	return 4 * wire.FixedBytes * max(1, int(within/n.keepAliveAfter))
 }
 
 // remind sends a sign of life, where one is due.
-func (n *lane) remind(now time.Duration) {
-	if now-time.Duration(n.spoke.Load()) <= n.idle {
+func (n *lane) keepAliveIfDue(now time.Duration) {
+	if now-time.Duration(n.lastSent.Load()) <= n.keepAliveAfter {
 		return
 	}
 	n.link.pair.mu.Lock()
-	n.ping = true
+	n.keepAliveDue = true
 	n.link.pair.mu.Unlock()
 	n.flush()
 }

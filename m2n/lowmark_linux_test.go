@@ -19,7 +19,7 @@ import (
 type undriven struct {
 	t    *testing.T
 	e    *Endpoint
-	sock *socket
+	sock *socketConn
 	peer net.Conn
 }
 
@@ -31,17 +31,17 @@ func newUndriven(t *testing.T, buffer int) *undriven {
 	require.NoError(t, err)
 	mine, theirs := tcpPipe(t)
 	require.NoError(t, mine.SetReadBuffer(buffer))
-	s := newStream(context.Background(), e, mine, nil)
-	require.NoError(t, s.keep())
-	memory, err := newSlots(e)
+	s := newHandshakeConn(context.Background(), e, mine, nil)
+	require.NoError(t, s.detach())
+	memory, err := newReceiveWindow(e)
 	require.NoError(t, err)
-	l, err := newWireLink(p, tcp, memory, []*stream{s}, e.greeting(hello{}))
+	l, err := newWireLink(p, viaTCP, memory, []*handshakeConn{s}, e.greeting(pairID{}))
 	require.NoError(t, err)
 	p.mu.Lock()
-	p.raise(l, e.limits())
+	p.markUp(l, e.limits())
 	p.mu.Unlock()
 	require.NoError(t, l.lanes[0].open())
-	return &undriven{t, e, l.lanes[0].conduit.(*socket), theirs}
+	return &undriven{t, e, l.lanes[0].conn.(*socketConn), theirs}
 }
 
 // tcpPipe is both ends of a TCP connection.
@@ -82,7 +82,7 @@ func (u *undriven) mark() int {
 func (u *undriven) woken() bool {
 	u.t.Helper()
 	events := make([]unix.EpollEvent, 4)
-	n, err := epollLook(u.sock.eng.gate.epoll, events)
+	n, err := epollLook(u.sock.engine.poller.epoll, events)
 	require.NoError(u.t, err)
 	for _, e := range events[:n] {
 		if e.Fd == int32(u.sock.fd) {
@@ -96,7 +96,7 @@ func (u *undriven) woken() bool {
 func (u *undriven) read() {
 	u.t.Helper()
 	require.True(u.t, u.woken(), "nobody is woken: the mark is %d", u.mark())
-	u.sock.eng.look()
+	u.sock.engine.tryProgress()
 	require.LessOrEqual(u.t, u.mark(), u.sock.lane.in.Missing(), "the mark after reading")
 }
 
@@ -145,9 +145,9 @@ func TestMarkOfASmallReceiveBuffer(t *testing.T) {
 			room, err := unix.GetsockoptInt(u.sock.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 			require.NoError(t, err)
 			deadline := time.Now().Add(atLast)
-			for u.e.done.length.Load() == 0 {
+			for u.e.completions.length.Load() == 0 {
 				require.True(t, time.Now().Before(deadline), "it does not arrive: mark %d", u.mark())
-				u.sock.eng.look()
+				u.sock.engine.tryProgress()
 				require.LessOrEqual(t, u.mark(), room)
 			}
 			require.NoError(t, <-written)
@@ -212,7 +212,7 @@ func TestMarkThatCannotBeLowered(t *testing.T) {
 	u.read()
 	u.sock.mark.set = func(int) error { return unix.EPERM }
 	u.send(m[wire.FixedBytes+4:])
-	u.sock.eng.look()
+	u.sock.engine.tryProgress()
 	require.Equal(t, Received, poll(t, u.e).Kind)
 	lost := pollKind(t, u.e, Lost)
 	require.ErrorIs(t, lost.Err, ErrBroken)

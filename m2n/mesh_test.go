@@ -474,7 +474,7 @@ func TestNextEpoch(t *testing.T) {
 			// Something of the old one is waiting to be polled when the new one is named.
 			_, err := old.Post("a", Message{Header: []byte("stale")})
 			require.NoError(t, err)
-			require.Eventually(t, func() bool { return a.done.length.Load() == 1 }, atLast, time.Millisecond)
+			require.Eventually(t, func() bool { return a.completions.length.Load() == 1 }, atLast, time.Millisecond)
 			b, atB := start("b", 2)
 			meet(a, atA, b, atB)
 			require.NoError(t, a.SetPeer("b", atOld, 1), "old news are ignored")

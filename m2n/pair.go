@@ -26,7 +26,7 @@ var phaseNames = [...]string{idle: "idle", connecting: "connecting", up: "up", d
 // link is a transport's share of one pair, at one end.
 type link interface {
 	// transport tells the counters' index.
-	transport() int
+	transportKind() int
 	// flush sends what pair.next gives, on the caller's goroutine as far as that
 	// does not block. It is called without the lock whenever there may be something.
 	flush()
@@ -55,9 +55,9 @@ type outgoing struct {
 	ready  Event
 	posted time.Time
 
-	waits    time.Time // since when for a credit; zero where it need not
-	taken    time.Time // when the transport took it
-	released atomic.Bool
+	starvedSince time.Time // since when for a credit; zero where it need not
+	dequeued     time.Time // when the transport took it
+	released     atomic.Bool
 }
 
 // lengths are those of the spans.
@@ -76,33 +76,33 @@ func (o *outgoing) lengths() []int {
 // ids), then slots.mu or completions.mu; those two also under wireLink.order, which
 // is taken without the others.
 type pair struct {
-	ep       *Endpoint
-	id       string // the peer's
-	epoch    uint64 // the peer's
-	counters *counters
-	ctx      context.Context // ends when the pair goes down
-	cancel   context.CancelFunc
-	open     atomic.Int64 // messages whose Sent has not been polled
-	over     atomic.Bool  // nothing of this pair is to be received any more
+	ep          *Endpoint
+	id          string // the peer's
+	epoch       uint64 // the peer's
+	counters    *counters
+	ctx         context.Context // ends when the pair goes down
+	cancel      context.CancelFunc
+	outstanding atomic.Int64 // messages whose Sent has not been polled
+	discarded   atomic.Bool  // nothing of this pair is to be received any more
 
-	mu       sync.Mutex
-	addr     string
-	phase    phase
-	cause    error  // of being down
-	why      string // which transport was chosen, and why
-	limits   limits
-	credit   int
-	link     link
-	queue    fifo[*outgoing]
-	asking   bool          // a goroutine waits for the first message's event
-	writing  int           // writes under way that read spans of messages
-	reported bool          // Lost has been reported
-	pending  int           // messages accepted, Sent not yet pushed
-	drained  chan struct{} // closed when pending is 0, where Close waits for it
-	settled  bell          // rung when the phase changes or a try to connect ends
-	stopDial context.CancelFunc
-	trying   bool // this end has a connection under way
-	spares   int  // connections of the peer's that wait for that
+	mu             sync.Mutex
+	addr           string
+	phase          phase
+	cause          error  // of being down
+	why            string // which transport was chosen, and why
+	limits         limits
+	credit         int
+	link           link
+	queue          fifo[*outgoing]
+	awaitingReady  bool          // a goroutine waits for the first message's event
+	writing        int           // writes under way that read spans of messages
+	lossReported   bool          // Lost has been reported
+	unreported     int           // messages accepted, Sent not yet pushed
+	drained        chan struct{} // closed when pending is 0, where Close waits for it
+	changed        broadcast     // rung when the phase changes or a try to connect ends
+	stopDial       context.CancelFunc
+	attempting     bool // this end has a connection under way
+	waitingAccepts int  // connections of the peer's that wait for that
 }
 
 func newPair(e *Endpoint, id, addr string, epoch uint64, c *counters) *pair {
@@ -127,7 +127,7 @@ func (p *pair) enqueue(o *outgoing) (link, error) {
 	if err := p.admit(o); err != nil {
 		return nil, err
 	}
-	p.pending++
+	p.unreported++
 	p.queue.push(o)
 	if p.phase == idle {
 		p.phase = connecting
@@ -143,19 +143,19 @@ func (p *pair) admit(o *outgoing) error {
 		return p.lostError()
 	}
 	if p.phase == up {
-		if err := p.limits.check(o); err != nil {
+		if err := p.limits.admits(o); err != nil {
 			return fmt.Errorf("post to peer %q: %w", p.id, err)
 		}
 	}
-	if n := p.open.Add(1); n > int64(p.ep.cfg.Queue) {
-		p.open.Add(-1)
+	if n := p.outstanding.Add(1); n > int64(p.ep.cfg.Queue) {
+		p.outstanding.Add(-1)
 		return fmt.Errorf("post to peer %q: %w: %d messages wait for their completion, the limit is %d",
 			p.id, ErrQueueFull, n-1, p.ep.cfg.Queue)
 	}
 	return nil
 }
 
-func (l limits) check(o *outgoing) error {
+func (l limits) admits(o *outgoing) error {
 	if o.bytes > l.slotBytes {
 		return fmt.Errorf("%w: the body has %d bytes, the peer's slot %d", ErrTooLarge, o.bytes, l.slotBytes)
 	}
@@ -171,7 +171,7 @@ func (p *pair) lostError() *LostError {
 
 // next takes the first queued message, where it is ready and has a credit; nil
 // where there is none. The caller holds mu.
-func (p *pair) next() *outgoing {
+func (p *pair) dequeue() *outgoing {
 	if p.phase != up || p.queue.len() == 0 {
 		return nil
 	}
@@ -185,23 +185,23 @@ func (p *pair) next() *outgoing {
 	}
 	p.credit--
 	p.queue.pop()
-	o.taken = time.Now()
-	p.counters.queueTime.add(o.taken.Sub(o.posted))
-	if !o.waits.IsZero() {
-		p.counters.creditTime.add(o.taken.Sub(o.waits))
+	o.dequeued = time.Now()
+	p.counters.queueTime.add(o.dequeued.Sub(o.posted))
+	if !o.starvedSince.IsZero() {
+		p.counters.creditTime.add(o.dequeued.Sub(o.starvedSince))
 	}
 	return o
 }
 
 func (p *pair) noteWait(o *outgoing) {
-	if o.waits.IsZero() {
-		o.waits = time.Now()
+	if o.starvedSince.IsZero() {
+		o.starvedSince = time.Now()
 		p.counters.creditWaits.Add(1)
 	}
 }
 
 // ended is a context that is over: an event asked with it does not wait.
-var ended = func() context.Context {
+var endedContext = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
@@ -213,14 +213,14 @@ func (p *pair) isReady(o *outgoing) bool {
 	if o.ready == nil {
 		return true
 	}
-	if p.asking {
+	if p.awaitingReady {
 		return false
 	}
-	if o.ready.Wait(ended) == nil {
+	if o.ready.Wait(endedContext) == nil {
 		o.ready = nil
 		return true
 	}
-	p.asking = true
+	p.awaitingReady = true
 	p.ep.spawn(func() { p.awaitReady(o) })
 	return false
 }
@@ -234,7 +234,7 @@ func (p *pair) awaitReady(o *outgoing) {
 	}
 	p.mu.Lock()
 	o.ready = nil
-	p.asking = false
+	p.awaitingReady = false
 	p.mu.Unlock()
 	p.flush()
 }
@@ -259,29 +259,29 @@ func (p *pair) grant(n int) error {
 
 // sent reports a message's spans as free. The caller holds mu.
 func (p *pair) sent(o *outgoing, err error) {
-	p.pending--
-	p.ep.done.push(Completion{Kind: Sent, Peer: p.id, Token: o.token, Err: err, Posted: o.posted, Arrived: time.Now(), pair: p})
-	if p.pending == 0 && p.drained != nil {
+	p.unreported--
+	p.ep.completions.push(Completion{Kind: Sent, Peer: p.id, Token: o.token, Err: err, Posted: o.posted, Arrived: time.Now(), pair: p})
+	if p.unreported == 0 && p.drained != nil {
 		close(p.drained)
 		p.drained = nil
 	}
 }
 
 // raise makes the pair up. The caller holds mu and has checked the phase.
-func (p *pair) raise(l link, lim limits) {
+func (p *pair) markUp(l link, lim limits) {
 	p.phase = up
 	p.link = l
 	p.limits = lim
 	p.credit = lim.slots
 	p.counters.connects.Add(1)
-	p.settled.ring()
+	p.changed.notify()
 	if p.stopDial != nil {
 		p.stopDial()
 	}
 }
 
 // begin checks what was queued before the pair was up, and sends it.
-func (p *pair) begin() {
+func (p *pair) startSending() {
 	if err := p.checkQueued(); err != nil {
 		p.fail(err)
 	}
@@ -292,7 +292,7 @@ func (p *pair) checkQueued() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range p.queue.len() {
-		if err := p.limits.check(p.queue.at(i)); err != nil {
+		if err := p.limits.admits(p.queue.at(i)); err != nil {
 			return err
 		}
 	}
@@ -308,11 +308,11 @@ func (p *pair) fail(cause error) {
 	}
 	used := p.phase != idle
 	p.phase, p.cause = down, cause
-	p.reported = !used // of a pair that never was there is nothing to tell
+	p.lossReported = !used // of a pair that never was there is nothing to tell
 	l := p.link
 	p.cancel()
-	p.settled.ring()
-	p.report()
+	p.changed.notify()
+	p.reportLoss()
 	p.mu.Unlock()
 	if l != nil {
 		l.end(cause)
@@ -322,23 +322,23 @@ func (p *pair) fail(cause error) {
 // report tells the endpoint of the loss as soon as no span of this end is being
 // read: by the one who fails the pair, or by the link when its write has ended.
 // The caller holds mu.
-func (p *pair) report() {
-	if p.phase != down || p.writing > 0 || p.reported {
+func (p *pair) reportLoss() {
+	if p.phase != down || p.writing > 0 || p.lossReported {
 		return
 	}
-	p.reported = true
+	p.lossReported = true
 	err := p.lostError()
 	for o, ok := p.queue.pop(); ok; o, ok = p.queue.pop() {
 		p.sent(o, err)
 	}
 	p.counters.losses.Add(1)
-	p.ep.done.push(Completion{Kind: Lost, Peer: p.id, Err: err, Arrived: time.Now(), pair: p})
+	p.ep.completions.push(Completion{Kind: Lost, Peer: p.id, Err: err, Arrived: time.Now(), pair: p})
 }
 
 // drain waits until every accepted message has been reported.
 func (p *pair) drain(ctx context.Context) error {
 	p.mu.Lock()
-	if p.pending == 0 {
+	if p.unreported == 0 {
 		p.mu.Unlock()
 		return nil
 	}
@@ -353,7 +353,7 @@ func (p *pair) drain(ctx context.Context) error {
 	case <-ctx.Done():
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return fmt.Errorf("peer %q: %d messages are not out: %w", p.id, p.pending, ctx.Err())
+		return fmt.Errorf("peer %q: %d messages are not out: %w", p.id, p.unreported, ctx.Err())
 	}
 }
 
@@ -364,23 +364,23 @@ func (p *pair) stats() PeerStats {
 	s.Endpoint, s.Peer, s.Epoch, s.State, s.Why = p.ep.cfg.ID, p.id, p.epoch, phaseNames[p.phase], p.why
 	s.Queued = p.queue.len()
 	if p.phase == up {
-		s.Credit, s.Transport = p.credit, transportNames[p.link.transport()]
+		s.Credit, s.Transport = p.credit, transportNames[p.link.transportKind()]
 	}
 	return s
 }
 
 // bell wakes all who wait for a change. Its owner's lock guards it.
-type bell struct{ ch chan struct{} }
+type broadcast struct{ ch chan struct{} }
 
 // next is closed at the next ring.
-func (b *bell) next() <-chan struct{} {
+func (b *broadcast) next() <-chan struct{} {
 	if b.ch == nil {
 		b.ch = make(chan struct{})
 	}
 	return b.ch
 }
 
-func (b *bell) ring() {
+func (b *broadcast) notify() {
 	if b.ch != nil {
 		close(b.ch)
 		b.ch = nil

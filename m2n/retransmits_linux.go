@@ -34,10 +34,10 @@ func retransmitsOn(conn net.Conn) (n uint64, ok bool) {
 	return n, ok && err == nil
 }
 
-func (s *socket) retransmits() (uint64, bool) {
+func (s *socketConn) retransmits() (uint64, bool) {
 	s.reading.Lock() // leave closes the descriptor after it has had this
 	defer s.reading.Unlock()
-	if s.over {
+	if s.readEnded {
 		return 0, false
 	}
 	return retransmitsOf(s.fd)

@@ -44,7 +44,7 @@ func TestLaneAsksTheKernel(t *testing.T) {
 	require.NoError(t, pollKind(t, a, Sent).Err)
 	p := a.allPairs()[0]
 	p.mu.Lock()
-	c := p.link.(*wireLink).control().conduit.(interface{ retransmits() (uint64, bool) })
+	c := p.link.(*wireLink).control().conn.(interface{ retransmits() (uint64, bool) })
 	p.mu.Unlock()
 	n, ok := c.retransmits()
 	require.True(t, ok)

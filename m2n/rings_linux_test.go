@@ -13,10 +13,10 @@ import (
 // rings takes the bell's count: how often it was rung since the last time.
 func rings(t *testing.T, e *Endpoint) int {
 	t.Helper()
-	e.eng.Load().gate.mu.Lock()
-	defer e.eng.Load().gate.mu.Unlock()
+	e.engine.Load().poller.mu.Lock()
+	defer e.engine.Load().poller.mu.Unlock()
 	var b [8]byte
-	n, err := unix.Read(e.eng.Load().gate.bell, b[:])
+	n, err := unix.Read(e.engine.Load().poller.bell, b[:])
 	if errors.Is(err, unix.EAGAIN) {
 		return 0
 	}

@@ -46,11 +46,11 @@ func newHostStranger(t *testing.T, conn *net.UnixConn) *hostStranger {
 	require.NoError(t, conn.SetDeadline(time.Now().Add(2*atLast)))
 	c := &hostConn{UnixConn: conn}
 	t.Cleanup(func() { c.Close() })
-	party, err := newSHMParty(self.pairs["e"], c, newStream(context.Background(), self, c, nil))
+	party, err := newSHMParty(self.pairs["e"], c, newHandshakeConn(context.Background(), self, c, nil))
 	require.NoError(t, err)
 	t.Cleanup(party.drop)
-	x := &hostStranger{t: t, shmParty: party, mine: self.greeting(hello{From: "x", To: "e"})}
-	x.mine.Ring = party.index
+	x := &hostStranger{t: t, shmParty: party, mine: self.greeting(pairID{From: "x", To: "e"})}
+	x.mine.Doorbell = party.index
 	return x
 }
 
@@ -60,14 +60,14 @@ func dialHostAs(t *testing.T, addr string) *hostStranger {
 	conn, err := dialHost(t.Context(), strings.TrimPrefix(addr, "shm:"))
 	require.NoError(t, err)
 	x := newHostStranger(t, conn)
-	require.NoError(t, x.s.say(wire.Hello, x.mine))
+	require.NoError(t, x.s.sendControl(wire.Hello, x.mine))
 	require.NoError(t, x.hearAndMeet(wire.Welcome))
 	return x
 }
 
 // descriptors are what x's greeting has to carry.
 func (x *hostStranger) descriptors() []int {
-	return []int{x.shmParty.mine.fd, x.eng.board.memory.fd, x.eng.gate.bell}
+	return []int{x.shmParty.mine.fd, x.eng.doorbells.memory.fd, x.eng.poller.bell}
 }
 
 // say sends a greeting with descriptors.
@@ -78,7 +78,7 @@ func (x *hostStranger) say(kind wire.Kind, g greeting, fds ...int) {
 
 // try is say where e may have given up.
 func (x *hostStranger) try(kind wire.Kind, g greeting, fds ...int) error {
-	b, err := x.s.frame(kind, g)
+	b, err := x.s.encode(kind, g)
 	if err == nil {
 		_, _, err = x.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
 	}
@@ -89,14 +89,14 @@ func (x *hostStranger) try(kind wire.Kind, g greeting, fds ...int) error {
 func (x *hostStranger) joined() *hostStranger {
 	x.t.Helper()
 	x.say(wire.Ready, x.mine, x.descriptors()...)
-	_, err := x.s.hear(wire.Ready)
+	_, err := x.s.readGreeting(wire.Ready)
 	require.NoError(x.t, err)
 	return x
 }
 
 // call tells e that its ring has something.
 func (x *hostStranger) call() {
-	caller{board: board{x.theirBoard.mem}, ring: x.peer.Ring, wake: func() { wakeFD(x.theirWake) }}.call()
+	caller{board: board{x.theirBoard.mem}, ring: x.peer.Doorbell, wake: func() { wakeFD(x.theirWake) }}.call()
 }
 
 // publish puts a descriptor, whatever it says, as the n-th.
@@ -116,7 +116,7 @@ func (x *hostStranger) post(n uint64, slot int, header string) {
 func (x *hostStranger) read(n uint64) {
 	x.t.Helper()
 	require.Eventually(x.t, func() bool {
-		x.e.eng.Load().look()
+		x.e.engine.Load().tryProgress()
 		all := x.e.Stats()
 		return all[len(all)-1].Received["shm"].Messages == n
 	}, atLast, time.Millisecond)
@@ -138,7 +138,7 @@ func (x *hostStranger) told() error {
 		f, err := wire.ReadControl(x.conn)
 		require.NoError(x.t, err)
 		if f.Kind == wire.Goodbye {
-			told, err := readFarewell(f.Header)
+			told, err := parseGoodbye(f.Header)
 			require.NoError(x.t, err)
 			return told
 		}
@@ -251,11 +251,11 @@ func TestBreachesAtTheDoorOfSharedMemory(t *testing.T) {
 		want string
 	}{
 		{"ring beyond the last", func(x *hostStranger) {
-			x.mine.Ring = boardRings
+			x.mine.Doorbell = boardRings
 			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "ring 4096 of 4096"},
 		{"ring below the first", func(x *hostStranger) {
-			x.mine.Ring = -1
+			x.mine.Doorbell = -1
 			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "ring -1 of 4096"},
 		{"no descriptors", func(x *hostStranger) { x.say(wire.Ready, x.mine) }, "0 descriptors came with the greeting, want 3"},
@@ -298,7 +298,7 @@ func TestBreachesAtTheDoorOfSharedMemory(t *testing.T) {
 			x := dialHostAs(t, addr)
 			before := openFDs(t)
 			tc.say(x)
-			_, err := x.s.hear(wire.Ready)
+			_, err := x.s.readGreeting(wire.Ready)
 			require.ErrorIs(t, err, ErrRefused)
 			require.ErrorContains(t, err, tc.want)
 			// e's: the connection, its ring's and board's number, what came of x.
@@ -352,13 +352,13 @@ func TestStrangersInThePeersPlace(t *testing.T) {
 		{"says nothing", func(_ *testing.T, c *net.UnixConn) { _, _ = io.Copy(io.Discard, c) }, os.ErrDeadlineExceeded, "handshake: "},
 		{"gives bad memory", func(t *testing.T, c *net.UnixConn) {
 			x := newHostStranger(t, c)
-			if _, err := x.s.hear(wire.Hello); err == nil {
+			if _, err := x.s.readGreeting(wire.Hello); err == nil {
 				_ = x.try(wire.Welcome, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
 			}
 		}, ErrBadFrame, "the peer's memory"},
 		{"breaks off after its memory", func(t *testing.T, c *net.UnixConn) {
 			x := newHostStranger(t, c)
-			if _, err := x.s.hear(wire.Hello); err == nil {
+			if _, err := x.s.readGreeting(wire.Hello); err == nil {
 				_ = x.try(wire.Welcome, x.mine, x.descriptors()...)
 			}
 		}, nil, "shm: "},
@@ -444,9 +444,9 @@ func TestAWakeThatIsNoBell(t *testing.T) {
 	require.NoError(t, unix.SetNonblock(pipe[1], false))
 	x := dialHostAs(t, addr)
 	x.say(wire.Ready, x.mine, x.descriptors()[0], x.descriptors()[1], pipe[1])
-	_, err := x.s.hear(wire.Ready)
+	_, err := x.s.readGreeting(wire.Ready)
 	require.NoError(t, err)
-	x.eng.board.board.asleep().Store(1)
+	x.eng.doorbells.board.asleep().Store(1)
 	posted := make(chan error, 1)
 	go func() {
 		_, err := e.Post("x", Message{})
@@ -458,7 +458,7 @@ func TestAWakeThatIsNoBell(t *testing.T) {
 	case <-time.After(atLast):
 		require.Fail(t, "Post waits for the peer's pipe")
 	}
-	require.Zero(t, x.eng.board.board.asleep().Load(), "it was called")
+	require.Zero(t, x.eng.doorbells.board.asleep().Load(), "it was called")
 	require.NoError(t, pollKind(t, e, Sent).Err)
 	transfer(t, c, e)
 }
@@ -473,10 +473,10 @@ func TestOlderEpochsInSharedMemory(t *testing.T) {
 		require.NoError(t, err)
 		x := newHostStranger(t, conn)
 		x.mine.FromEpoch = epoch
-		require.NoError(t, x.s.say(wire.Hello, x.mine))
+		require.NoError(t, x.s.sendControl(wire.Hello, x.mine))
 		return x
 	}
-	_, err := dial(2).s.hear(wire.Welcome)
+	_, err := dial(2).s.readGreeting(wire.Welcome)
 	require.ErrorIs(t, err, ErrRefused)
 	require.ErrorContains(t, err, `peer "x" has epoch 2, "e" knows epoch 3`)
 	x := dial(3)
@@ -501,7 +501,7 @@ func openFDs(t testing.TB) int {
 // the test writes what the peer could.
 type fuzzedRing struct {
 	e       *Endpoint
-	carrier *shmCarrier
+	carrier *shmTransport
 	held    []Completion
 	region  *Region
 }
@@ -516,13 +516,13 @@ func newFuzzedRing(tb testing.TB) *fuzzedRing {
 	require.NoError(tb, err)
 	in, out := &ring{zeros(layout.total), layout}, &ring{zeros(layout.total), layout}
 	p := newPair(e, "x", "", 0, new(counters))
-	s := e.emptySlots()
+	s := e.newWindow()
 	s.region = &Region{Bytes: in.bodies()}
-	l := &wireLink{pair: p, kind: shm, slots: s}
-	c := newSHMCarrier(l, in, out, caller{board: board{zeros(boardBytes)}, wake: func() {}}, func() {})
-	l.carry = c
+	l := &wireLink{pair: p, kind: viaSHM, window: s}
+	c := newSHMTransport(l, in, out, caller{board: board{zeros(boardBytes)}, wake: func() {}}, func() {})
+	l.transport = c
 	p.mu.Lock()
-	p.raise(l, e.limits())
+	p.markUp(l, e.limits())
 	p.mu.Unlock()
 	return &fuzzedRing{e: e, carrier: c, region: e.Register(zeros(hostLimits.SlotBytes), nil)}
 }
@@ -571,7 +571,7 @@ func (f *fuzzedRing) run(script []byte) (failed error) {
 
 // take polls what has come.
 func (f *fuzzedRing) take() {
-	for c, ok := f.e.done.pop(); ok; c, ok = f.e.done.pop() {
+	for c, ok := f.e.completions.pop(); ok; c, ok = f.e.completions.pop() {
 		if c.Kind == Received {
 			f.held = append(f.held, c)
 		}

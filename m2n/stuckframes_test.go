@@ -88,7 +88,7 @@ func TestSlowFrameIsNotStuck(t *testing.T) {
 			e := endpoint(t, Config{ID: "e", PeerTimeout: testTimeout})
 			addr := listen(t, e, "tcp:127.0.0.1:0")
 			require.NoError(t, e.SetPeer("x", "", 3))
-			x := dialAs(t, addr, hello{From: "x", FromEpoch: 3, To: "e"}).welcomed()
+			x := dialAs(t, addr, pairID{From: "x", FromEpoch: 3, To: "e"}).welcomed()
 			b := encode(wire.Frame{Kind: wire.Data, Epoch: 3, Seq: 1, Number: 1, Flags: wire.FlagBodySum, Body: body, Lengths: []int{body}}, zeros(body))
 			for begin := time.Now(); time.Since(begin) < 3*testTimeout; {
 				_, err := x.conn.Write(b[:400])

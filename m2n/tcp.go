@@ -16,7 +16,7 @@ import (
 
 // maxStrangers bounds the connections that have not said who they are or are not
 // known yet.
-const maxStrangers = 4096
+const maxHandshakes = 4096
 
 // Serve accepts peers at a socket that the caller has bound, and owns it from
 // here on. It returns at once.
@@ -27,14 +27,14 @@ func (e *Endpoint) Serve(l net.Listener) error {
 		l.Close()
 		return ErrClosed
 	}
-	e.sockets = append(e.sockets, l)
-	e.spawn(func() { e.accept(l, e.meet) })
-	e.serveHost(l)
+	e.listeners = append(e.listeners, l)
+	e.spawn(func() { e.acceptLoop(l, e.handleTCP) })
+	e.serveSHM(l)
 	return nil
 }
 
 // accept takes connections until Close closes the socket.
-func (e *Endpoint) accept(l net.Listener, meet func(net.Conn)) {
+func (e *Endpoint) acceptLoop(l net.Listener, meet func(net.Conn)) {
 	var strangers atomic.Int64
 	for {
 		conn, err := l.Accept()
@@ -45,7 +45,7 @@ func (e *Endpoint) accept(l net.Listener, meet func(net.Conn)) {
 			if !e.pause(10 * time.Millisecond) {
 				return
 			}
-		case strangers.Add(1) > maxStrangers:
+		case strangers.Add(1) > maxHandshakes:
 			strangers.Add(-1)
 			conn.Close()
 		default:
@@ -69,44 +69,44 @@ func (e *Endpoint) pause(d time.Duration) bool {
 
 // meet shakes hands with a peer that has dialled. The peer gives up after its
 // DialTimeout, so it hears the reason of a refusal before that.
-func (e *Endpoint) meet(conn net.Conn) {
+func (e *Endpoint) handleTCP(conn net.Conn) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.DialTimeout*3/4)
 	defer cancel()
-	s := newStream(ctx, e, conn, e.secure(tls.Server))
-	if err := e.welcome(ctx, s); err != nil {
+	s := newHandshakeConn(ctx, e, conn, e.tlsWrapper(tls.Server))
+	if err := e.acceptTCP(ctx, s); err != nil {
 		s.refuse(err)
 		s.conn.Close()
 	}
 }
 
 // welcome reads the hello and takes the connection.
-func (e *Endpoint) welcome(ctx context.Context, s *stream) error {
-	if err := s.secured(ctx); err != nil {
+func (e *Endpoint) acceptTCP(ctx context.Context, s *handshakeConn) error {
+	if err := s.handshakeTLS(ctx); err != nil {
 		return err
 	}
-	theirs, err := s.hear(wire.Hello)
+	theirs, err := s.readGreeting(wire.Hello)
 	if err != nil {
 		return err
 	}
 	if theirs.Token != "" {
-		return e.parties.join(ctx, s, theirs)
+		return e.pendingLinks.join(ctx, s, theirs)
 	}
-	p, err := e.pairFor(ctx, theirs.hello)
+	p, err := e.pairFor(ctx, theirs.pairID)
 	if err != nil {
 		return err
 	}
-	if err := p.awaitTurn(ctx); err != nil {
+	if err := p.awaitAccept(ctx); err != nil {
 		return err
 	}
-	defer p.turnOver()
+	defer p.acceptOver()
 	if theirs.Fabric != nil {
-		return p.receiveFabric(s, theirs)
+		return p.acceptFabric(s, theirs)
 	}
-	return p.receive(ctx, s, theirs)
+	return p.acceptLanes(ctx, s, theirs)
 }
 
 // receive gathers the connections of a pair, and raises it with them.
-func (p *pair) receive(ctx context.Context, s *stream, theirs greeting) error {
+func (p *pair) acceptLanes(ctx context.Context, s *handshakeConn, theirs greeting) error {
 	streams, err := p.ep.gatherLanes(ctx, s, theirs)
 	if err != nil {
 		return err
@@ -116,12 +116,12 @@ func (p *pair) receive(ctx context.Context, s *stream, theirs greeting) error {
 		closeStreams(streams[1:])
 		return err
 	}
-	if err := firstError(s.keep, func() error { return p.take(l, theirs.limits()) }); err != nil {
+	if err := firstError(s.detach, func() error { return p.raiseAccepted(l, theirs.limits()) }); err != nil {
 		l.abandon()
 		closeStreams(streams[1:])
 		return err
 	}
-	if err := s.say(wire.Ready, p.ep.greeting(theirs.hello)); err != nil {
+	if err := s.sendControl(wire.Ready, p.ep.greeting(theirs.pairID)); err != nil {
 		p.fail(fmt.Errorf("handshake: %w", err))
 	}
 	l.start()
@@ -129,38 +129,38 @@ func (p *pair) receive(ctx context.Context, s *stream, theirs greeting) error {
 }
 
 // gatherLanes answers a hello, and waits for the other connections of the pair.
-func (e *Endpoint) gatherLanes(ctx context.Context, s *stream, theirs greeting) ([]*stream, error) {
-	mine := e.greeting(theirs.hello)
+func (e *Endpoint) gatherLanes(ctx context.Context, s *handshakeConn, theirs greeting) ([]*handshakeConn, error) {
+	mine := e.greeting(theirs.pairID)
 	mine.Lanes = max(1, min(theirs.Lanes, maxLanes))
-	party := e.parties.open(mine.Lanes)
-	defer e.parties.close(party)
+	party := e.pendingLinks.open(mine.Lanes)
+	defer e.pendingLinks.close(party)
 	mine.Token = party.token
-	if err := s.say(wire.Welcome, mine); err != nil {
+	if err := s.sendControl(wire.Welcome, mine); err != nil {
 		return nil, err
 	}
 	return party.wait(ctx, s)
 }
 
 // take raises the pair with a connection that the peer has made.
-func (p *pair) take(l *wireLink, lim limits) error {
+func (p *pair) raiseAccepted(l *wireLink, lim limits) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	mine, err := p.mayTake()
+	mine, err := p.mayAccept()
 	switch {
 	case err != nil:
 		return err
 	case !mine:
 		return &refusal{Reason: fmt.Sprintf("%q is dialling itself", p.ep.cfg.ID), Temporary: true}
 	}
-	p.raise(l, lim)
+	p.markUp(l, lim)
 	return nil
 }
 
 // dialTCP makes the connections of the pair, and raises it with them.
 func (p *pair) dialTCP(ctx context.Context, addr string) error {
-	streams, theirs, err := p.introduce(ctx, addr)
+	streams, theirs, err := p.dialLanes(ctx, addr)
 	if err == nil {
-		err = p.raiseBy(streams, theirs)
+		err = p.newDialledLink(streams, theirs)
 	}
 	if err != nil {
 		closeStreams(streams)
@@ -170,13 +170,13 @@ func (p *pair) dialTCP(ctx context.Context, addr string) error {
 
 // introduce says hello on one connection, makes the others, and hears that all
 // are there.
-func (p *pair) introduce(ctx context.Context, addr string) (streams []*stream, theirs greeting, err error) {
-	h := hello{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch}
+func (p *pair) dialLanes(ctx context.Context, addr string) (streams []*handshakeConn, theirs greeting, err error) {
+	h := pairID{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch}
 	mine := p.ep.greeting(h)
 	mine.Lanes = p.ep.cfg.Connections
 	for i := 0; i == 0 || i < mine.Lanes; i++ {
 		mine.Lane = i
-		s, err := p.ep.call(ctx, addr, mine)
+		s, err := p.ep.dialLane(ctx, addr, mine)
 		if err != nil {
 			return streams, theirs, err
 		}
@@ -184,23 +184,23 @@ func (p *pair) introduce(ctx context.Context, addr string) (streams []*stream, t
 		if i > 0 {
 			continue
 		}
-		if theirs, err = s.hear(wire.Welcome); err != nil {
+		if theirs, err = s.readGreeting(wire.Welcome); err != nil {
 			return streams, theirs, err
 		}
 		mine.Token, mine.Lanes = theirs.Token, max(1, min(theirs.Lanes, mine.Lanes))
 	}
-	theirs, err = streams[0].hear(wire.Ready)
+	theirs, err = streams[0].readGreeting(wire.Ready)
 	return streams, theirs, err
 }
 
 // call makes one connection and says hello.
-func (e *Endpoint) call(ctx context.Context, addr string, g greeting) (*stream, error) {
+func (e *Endpoint) dialLane(ctx context.Context, addr string, g greeting) (*handshakeConn, error) {
 	conn, err := e.dialer()(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	s := newStream(ctx, e, conn, e.secure(tls.Client))
-	err = firstError(func() error { return s.secured(ctx) }, func() error { return s.say(wire.Hello, g) })
+	s := newHandshakeConn(ctx, e, conn, e.tlsWrapper(tls.Client))
+	err = firstError(func() error { return s.handshakeTLS(ctx) }, func() error { return s.sendControl(wire.Hello, g) })
 	if err != nil {
 		s.conn.Close()
 		return nil, err
@@ -208,9 +208,9 @@ func (e *Endpoint) call(ctx context.Context, addr string, g greeting) (*stream, 
 	return s, nil
 }
 
-func (p *pair) raiseBy(streams []*stream, theirs greeting) error {
+func (p *pair) newDialledLink(streams []*handshakeConn, theirs greeting) error {
 	for _, s := range streams {
-		if err := s.keep(); err != nil {
+		if err := s.detach(); err != nil {
 			return err
 		}
 	}
@@ -218,7 +218,7 @@ func (p *pair) raiseBy(streams []*stream, theirs greeting) error {
 	if err != nil {
 		return err
 	}
-	if err := p.adopt(l, theirs.limits()); err != nil {
+	if err := p.raiseDialled(l, theirs.limits()); err != nil {
 		l.abandon()
 		return err
 	}
@@ -226,15 +226,15 @@ func (p *pair) raiseBy(streams []*stream, theirs greeting) error {
 	return nil
 }
 
-func newTCPLink(p *pair, streams []*stream, theirs greeting) (*wireLink, error) {
-	memory, err := newSlots(p.ep)
+func newTCPLink(p *pair, streams []*handshakeConn, theirs greeting) (*wireLink, error) {
+	memory, err := newReceiveWindow(p.ep)
 	if err != nil {
 		return nil, err
 	}
-	return newWireLink(p, tcp, memory, streams, theirs)
+	return newWireLink(p, viaTCP, memory, streams, theirs)
 }
 
-func closeStreams(streams []*stream) {
+func closeStreams(streams []*handshakeConn) {
 	for _, s := range streams {
 		s.conn.Close()
 	}
@@ -250,13 +250,13 @@ func (e *Endpoint) dialer() func(ctx context.Context, addr string) (net.Conn, er
 }
 
 // adopt raises the pair with a connection that this end has made.
-func (p *pair) adopt(l *wireLink, lim limits) error {
+func (p *pair) raiseDialled(l *wireLink, lim limits) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase != connecting {
 		return errors.New("the pair has been connected otherwise, or is down")
 	}
-	p.raise(l, lim)
+	p.markUp(l, lim)
 	return nil
 }
 
@@ -270,15 +270,15 @@ func firstError(steps ...func() error) error {
 }
 
 // stream is a connection before the ends know each other.
-type stream struct {
+type handshakeConn struct {
 	ep     *Endpoint
 	conn   net.Conn
 	secure bool
-	keep   func() error // ends ctx's power over the connection, if it is not over
+	detach func() error // ends ctx's power over the connection, if it is not over
 }
 
 // secure is how TCP connections are wrapped, where that is asked for.
-func (e *Endpoint) secure(role func(net.Conn, *tls.Config) *tls.Conn) func(net.Conn) net.Conn {
+func (e *Endpoint) tlsWrapper(role func(net.Conn, *tls.Config) *tls.Conn) func(net.Conn) net.Conn {
 	if e.cfg.TLS == nil {
 		return nil
 	}
@@ -286,8 +286,8 @@ func (e *Endpoint) secure(role func(net.Conn, *tls.Config) *tls.Conn) func(net.C
 }
 
 // newStream begins a handshake, which ends with ctx. wrap may be nil.
-func newStream(ctx context.Context, e *Endpoint, conn net.Conn, wrap func(net.Conn) net.Conn) *stream {
-	s := &stream{ep: e, conn: conn, secure: wrap != nil}
+func newHandshakeConn(ctx context.Context, e *Endpoint, conn net.Conn, wrap func(net.Conn) net.Conn) *handshakeConn {
+	s := &handshakeConn{ep: e, conn: conn, secure: wrap != nil}
 	if wrap != nil {
 		s.conn = wrap(conn)
 	}
@@ -296,7 +296,7 @@ func newStream(ctx context.Context, e *Endpoint, conn net.Conn, wrap func(net.Co
 		defer close(over)
 		conn.SetDeadline(time.Now()) //nolint:errcheck // it fails where the connection has, and that is what is wanted
 	})
-	s.keep = sync.OnceValue(func() error {
+	s.detach = sync.OnceValue(func() error {
 		if stop() {
 			close(over)
 		}
@@ -307,7 +307,7 @@ func newStream(ctx context.Context, e *Endpoint, conn net.Conn, wrap func(net.Co
 }
 
 // secured shakes hands by TLS, where that is asked for.
-func (s *stream) secured(ctx context.Context) error {
+func (s *handshakeConn) handshakeTLS(ctx context.Context) error {
 	c, ok := s.conn.(*tls.Conn)
 	if !ok {
 		return nil
@@ -323,8 +323,8 @@ func (s *stream) secured(ctx context.Context) error {
 	return nil
 }
 
-func (s *stream) say(kind wire.Kind, what any) error {
-	b, err := s.frame(kind, what)
+func (s *handshakeConn) sendControl(kind wire.Kind, what any) error {
+	b, err := s.encode(kind, what)
 	if err == nil {
 		_, err = s.conn.Write(b)
 	}
@@ -332,13 +332,13 @@ func (s *stream) say(kind wire.Kind, what any) error {
 }
 
 // frame encodes a frame of the handshake.
-func (s *stream) frame(kind wire.Kind, what any) ([]byte, error) {
+func (s *handshakeConn) encode(kind wire.Kind, what any) ([]byte, error) {
 	text, err := json.Marshal(what)
 	return wire.AppendFrame(nil, &wire.Frame{Kind: kind, Epoch: s.ep.cfg.Epoch, Header: text}), err
 }
 
 // hear reads the greeting of the other end.
-func (s *stream) hear(kind wire.Kind) (greeting, error) {
+func (s *handshakeConn) readGreeting(kind wire.Kind) (greeting, error) {
 	f, err := wire.ReadControl(s.conn)
 	if err != nil {
 		return greeting{}, fmt.Errorf("handshake: %w", wire.UnexpectedEOF(err))
@@ -353,8 +353,8 @@ func (s *stream) hear(kind wire.Kind) (greeting, error) {
 }
 
 // refuse tells the peer why, where it still listens.
-func (s *stream) refuse(err error) {
-	_ = s.keep()                                                 // from here on the deadline is the one below
+func (s *handshakeConn) refuse(err error) {
+	_ = s.detach()                                               // from here on the deadline is the one below
 	s.conn.SetDeadline(time.Now().Add(s.ep.cfg.DialTimeout / 4)) //nolint:errcheck // the write fails then
-	_ = s.say(wire.Refuse, refusalOf(err))                       // the peer sees the end of the connection otherwise
+	_ = s.sendControl(wire.Refuse, refusalOf(err))               // the peer sees the end of the connection otherwise
 }

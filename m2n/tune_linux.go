@@ -14,7 +14,7 @@ const creditPriority = 6
 // tune sets the socket options of a TCP connection. Queues on the way that know
 // priorities let credits pass.
 func (n *lane) tune() error {
-	conn := n.conn
+	conn := n.netConn
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // of TLS
 		conn = t.NetConn()
 	}
@@ -27,7 +27,7 @@ func (n *lane) tune() error {
 		return err
 	}
 	set := n.forBodies
-	if !n.link.carries(n) {
+	if !n.link.carriesMessages(n) {
 		set = forCredits
 	}
 	outer := raw.Control(func(fd uintptr) { err = set(int(fd)) })

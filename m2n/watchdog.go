@@ -6,15 +6,15 @@ import "time"
 // PeerTimeout: one goroutine for a thousand pairs.
 
 // watch tells the watchdog of a new link, and starts it with the first.
-func (e *Endpoint) watch() {
+func (e *Endpoint) wakeWatchdog() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.watched == nil {
-		e.watched = make(chan struct{}, 1)
-		e.spawn(e.guard)
+	if e.watchdogWake == nil {
+		e.watchdogWake = make(chan struct{}, 1)
+		e.spawn(e.watchdog)
 	}
 	select {
-	case e.watched <- struct{}{}:
+	case e.watchdogWake <- struct{}{}:
 	default:
 	}
 }
@@ -27,41 +27,41 @@ const (
 )
 
 // guard looks until the endpoint is closed.
-func (e *Endpoint) guard() {
+func (e *Endpoint) watchdog() {
 	late, tick := false, leastTick
 	due := now()
 	for {
-		tick = e.substitute(tick)
+		tick = e.progressForConsumer(tick)
 		if passed := now() - due; passed >= 0 {
 			// A process that was stopped itself has heard of nobody: the readers get
 			// one more interval to take what has come meanwhile.
 			late = !late && passed > e.cfg.PeerTimeout/4
-			due = now() + e.look(late)
+			due = now() + e.checkLinks(late)
 		}
-		if !e.rest(min(due-now(), tick)) {
+		if !e.watchdogSleep(min(due-now(), tick)) {
 			return
 		}
 	}
 }
 
 // substitute reads for the consumer, and returns how soon to do so again.
-func (e *Endpoint) substitute(tick time.Duration) time.Duration {
-	g := e.eng.Load()
+func (e *Endpoint) progressForConsumer(tick time.Duration) time.Duration {
+	g := e.engine.Load()
 	if g == nil {
 		return e.cfg.PeerTimeout
 	}
-	g.look()
+	g.tryProgress()
 	const long = 2 * leastTick
-	if asked := tick > long && !g.resting.Load(); asked || g.moved() {
+	if asked := tick > long && !g.watchdogRests.Load(); asked || g.progressedSince() {
 		tick = 0
 	}
 	tick = min(max(2*tick, leastTick), mostTick)
-	g.resting.Store(tick > long)
+	g.watchdogRests.Store(tick > long)
 	return tick
 }
 
 // look checks every link, unless it is late, and returns when to look again.
-func (e *Endpoint) look(late bool) time.Duration {
+func (e *Endpoint) checkLinks(late bool) time.Duration {
 	next := e.cfg.PeerTimeout / 8
 	for _, p := range e.allPairs() {
 		l := p.upLink()
@@ -86,12 +86,12 @@ func (p *pair) upLink() link {
 }
 
 // rest waits until it is time to look or a link is new; false at Close.
-func (e *Endpoint) rest(d time.Duration) bool {
+func (e *Endpoint) watchdogSleep(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-e.watched:
+	case <-e.watchdogWake:
 	case <-e.ctx.Done():
 		return false
 	}

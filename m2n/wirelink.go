@@ -16,97 +16,97 @@ import (
 // travel on the others, each on the first that has room. So a credit never waits
 // behind a body.
 type wireLink struct {
-	pair  *pair
-	kind  int // index of counters
-	slots *slots
-	lanes []*lane
-	carry carrier      // nil where the lanes carry the messages
-	alive atomic.Int32 // lanes that have not left
+	pair      *pair
+	kind      int // index of counters
+	window    *receiveWindow
+	lanes     []*lane
+	transport transport    // nil where the lanes carry the messages
+	openLanes atomic.Int32 // lanes that have not left
 
 	// Guarded by pair.mu:
-	back   int    // credits to give back
-	posted uint64 // number of the last message that was sent
+	owed       int    // credits to give back
+	lastNumber uint64 // number of the last message that was sent
 
 	// order guards what follows. Nothing is written while it is held: a write that
 	// fails takes it.
-	order    sync.Mutex
-	inOrder  sequence
-	partings int   // lanes on which a goodbye came
-	parting  error // what it said
-	losses   int   // lanes that ended without one
-	loss     error // the first of them
+	orderMu     sync.Mutex
+	reorder     reorderBuffer
+	goodbyes    int   // lanes on which a goodbye came
+	peerCause   error // what it said
+	brokenLanes int   // lanes that ended without one
+	laneErr     error // the first of them
 }
 
 // newWireLink makes the link of connections whose handshake is over. memory is the
 // link's from here on.
-func newWireLink(p *pair, kind int, memory *slots, streams []*stream, theirs greeting) (*wireLink, error) {
-	l := &wireLink{pair: p, kind: kind, slots: memory}
+func newWireLink(p *pair, kind int, memory *receiveWindow, streams []*handshakeConn, theirs greeting) (*wireLink, error) {
+	l := &wireLink{pair: p, kind: kind, window: memory}
 	// On one connection, beside the lane of credits, nothing can overtake.
-	l.inOrder.ahead = 1
+	l.reorder.window = 1
 	if len(streams) > 2 {
-		l.inOrder.ahead = uint64(p.ep.cfg.Slots)
+		l.reorder.window = uint64(p.ep.cfg.Slots)
 	}
-	idle := max(min(p.ep.cfg.PeerTimeout, theirs.PeerTimeout)/4, leastIdle)
+	idle := max(min(p.ep.cfg.PeerTimeout, theirs.PeerTimeout)/4, leastKeepAlive)
 	for _, s := range streams {
-		if !p.ep.running.enter() {
+		if !p.ep.tasks.add() {
 			l.abandon()
 			return nil, ErrClosed
 		}
-		l.alive.Add(1)
+		l.openLanes.Add(1)
 		l.lanes = append(l.lanes, newLane(l, s.conn, !s.secure, idle))
 	}
 	return l, nil
 }
 
-func (l *wireLink) transport() int { return l.kind }
+func (l *wireLink) transportKind() int { return l.kind }
 
 // control is the lane of credits.
 func (l *wireLink) control() *lane { return l.lanes[0] }
 
 // carries tells whether messages travel on a lane.
-func (l *wireLink) carries(n *lane) bool {
-	return l.carry == nil && (n != l.control() || len(l.lanes) == 1)
+func (l *wireLink) carriesMessages(n *lane) bool {
+	return l.transport == nil && (n != l.control() || len(l.lanes) == 1)
 }
 
 // start opens the lanes. The pair is up.
 func (l *wireLink) start() {
-	l.pair.ep.watch()
+	l.pair.ep.wakeWatchdog()
 	for _, n := range l.lanes {
 		if err := n.open(); err != nil {
 			l.pair.fail(err)
 		}
 	}
-	l.pair.begin()
+	l.pair.startSending()
 }
 
 // abandon is for a link that was never used.
 func (l *wireLink) abandon() {
 	for range l.lanes {
-		l.gone()
+		l.laneClosed()
 	}
 	if len(l.lanes) == 0 {
-		l.slots.unref()
+		l.window.release()
 	}
 }
 
 // gone is called as each lane leaves.
-func (l *wireLink) gone() {
-	if l.alive.Add(-1) == 0 {
-		if l.carry != nil {
-			l.carry.close()
+func (l *wireLink) laneClosed() {
+	if l.openLanes.Add(-1) == 0 {
+		if l.transport != nil {
+			l.transport.close()
 		}
-		l.order.Lock()
-		l.inOrder.drop(l.slots)
-		l.order.Unlock()
-		l.slots.unref()
+		l.orderMu.Lock()
+		l.reorder.discard(l.window)
+		l.orderMu.Unlock()
+		l.window.release()
 	}
-	l.pair.ep.running.exit()
+	l.pair.ep.tasks.done()
 }
 
 // flush writes on the caller's goroutine what the kernel takes at once.
 func (l *wireLink) flush() {
-	if l.carry != nil {
-		l.carry.flush()
+	if l.transport != nil {
+		l.transport.flush()
 	}
 	for _, n := range l.lanes {
 		n.flush()
@@ -115,16 +115,16 @@ func (l *wireLink) flush() {
 
 // nextNumber numbers messages. The caller holds pair.mu.
 func (l *wireLink) nextNumber() uint64 {
-	l.posted++
-	return l.posted
+	l.lastNumber++
+	return l.lastNumber
 }
 
 // granted takes credits that the peer gives back.
-func (l *wireLink) granted(n int) error {
+func (l *wireLink) acceptCredits(n int) error {
 	if n == 0 {
 		return nil
 	}
-	if l.kind == shm { // a credit without its slot
+	if l.kind == viaSHM { // a credit without its slot
 		return fmt.Errorf("%w: it gives back %d credits by a frame, where they go through memory", ErrBadFrame, n)
 	}
 	if err := l.pair.grant(n); err != nil {
@@ -135,59 +135,59 @@ func (l *wireLink) granted(n int) error {
 }
 
 // place finds the memory for a message's body.
-func (l *wireLink) place(n *lane, f *wire.Frame) ([]byte, error) {
-	if !l.carries(n) {
+func (l *wireLink) claimSlot(n *lane, f *wire.Frame) ([]byte, error) {
+	if !l.carriesMessages(n) {
 		return nil, fmt.Errorf("%w: a message on the lane of credits", ErrBadFrame)
 	}
-	slot, ok := l.slots.take()
+	slot, ok := l.window.claimAny()
 	if !ok {
 		return nil, fmt.Errorf("%w: a message without a credit: %d are received and not released", ErrBadFrame, l.pair.ep.cfg.Slots)
 	}
-	n.slot, n.began = slot, time.Now()
-	return l.slots.bytes(slot, f.Body), nil
+	n.slot, n.bodyBegan = slot, time.Now()
+	return l.window.bytes(slot, f.Body), nil
 }
 
 // arrived delivers a message, and those that waited for it.
-func (l *wireLink) arrived(n *lane, f *wire.Frame) error {
-	if err := l.takeInTurn(arrival{*f, n.slot, n.began}); err != nil {
+func (l *wireLink) messageComplete(n *lane, f *wire.Frame) error {
+	if err := l.deliverInOrder(arrival{*f, n.slot, n.bodyBegan}); err != nil {
 		return fmt.Errorf("frame %d: %w", f.Seq, err)
 	}
-	l.giveBackIfUrgent(0)
+	l.grantIfUrgent(0)
 	return nil
 }
 
-func (l *wireLink) takeInTurn(a arrival) error {
-	l.order.Lock()
-	defer l.order.Unlock()
-	return l.inOrder.take(a, l.deliver)
+func (l *wireLink) deliverInOrder(a arrival) error {
+	l.orderMu.Lock()
+	defer l.orderMu.Unlock()
+	return l.reorder.accept(a, l.deliver)
 }
 
 func (l *wireLink) deliver(a arrival) {
 	l.pair.counters.received[l.kind].add(len(a.f.Header) + a.f.Body)
-	taken := l.pair.ep.done.push(Completion{
-		Kind: Received, Peer: l.pair.id, Header: a.f.Header, Body: l.slots.spans(a.slot, a.f.Lengths),
+	taken := l.pair.ep.completions.push(Completion{
+		Kind: Received, Peer: l.pair.id, Header: a.f.Header, Body: l.window.spans(a.slot, a.f.Lengths),
 		Posted: a.began, Arrived: time.Now(), pair: l.pair, held: &slotReceipt{link: l, slot: a.slot},
 	})
 	if !taken {
-		l.slots.put(a.slot)
+		l.window.free(a.slot)
 	}
 }
 
 // giveBack takes a slot from the receiver. The credit travels with the next
 // frame, or at once where the peer may be short of credits.
-func (l *wireLink) giveBack(slot int) {
-	if l.carry != nil {
-		l.carry.giveBack(slot)
+func (l *wireLink) releaseSlot(slot int) {
+	if l.transport != nil {
+		l.transport.releaseSlot(slot)
 		return
 	}
-	l.slots.put(slot)
-	l.giveBackIfUrgent(1)
+	l.window.free(slot)
+	l.grantIfUrgent(1)
 }
 
-func (l *wireLink) giveBackIfUrgent(more int) {
+func (l *wireLink) grantIfUrgent(more int) {
 	l.pair.mu.Lock()
-	l.back += more
-	urgent := l.urgent()
+	l.owed += more
+	urgent := l.grantUrgent()
 	l.pair.mu.Unlock()
 	if urgent {
 		l.control().flush()
@@ -196,20 +196,20 @@ func (l *wireLink) giveBackIfUrgent(more int) {
 
 // urgent reports whether the peer has, for all that this end knows, less than half
 // of its credits left. The caller holds pair.mu.
-func (l *wireLink) urgent() bool {
-	left := l.pair.ep.cfg.Slots - l.slots.taken() - l.back
-	return l.back > 0 && 2*left < l.pair.ep.cfg.Slots
+func (l *wireLink) grantUrgent() bool {
+	left := l.pair.ep.cfg.Slots - l.window.inUse() - l.owed
+	return l.owed > 0 && 2*left < l.pair.ep.cfg.Slots
 }
 
 // told takes a goodbye. What was sent before it on other lanes is still to come.
-func (l *wireLink) told(messages uint64, cause error) {
-	l.order.Lock()
-	l.partings++
-	l.parting = cause
-	last := l.losses+l.partings >= len(l.lanes)
-	l.order.Unlock()
+func (l *wireLink) goodbyeReceived(messages uint64, cause error) {
+	l.orderMu.Lock()
+	l.goodbyes++
+	l.peerCause = cause
+	last := l.brokenLanes+l.goodbyes >= len(l.lanes)
+	l.orderMu.Unlock()
 	if last {
-		if l.carry != nil && !l.carry.settle(messages, cause) {
+		if l.transport != nil && !l.transport.endAfter(messages, cause) {
 			return
 		}
 		l.pair.fail(cause)
@@ -217,17 +217,17 @@ func (l *wireLink) told(messages uint64, cause error) {
 }
 
 // ended takes the end of a lane's stream.
-func (l *wireLink) ended(n *lane, err error) {
+func (l *wireLink) laneEnded(n *lane, err error) {
 	switch {
-	case n.parted:
+	case n.goodbyeReceived:
 		return
 	case errors.Is(err, io.EOF) && n.in.AtBoundary():
 		err = fmt.Errorf("%w: the peer closed it without a goodbye", ErrBroken)
 	default:
 		err = broken(fmt.Errorf("reading: %w", wire.UnexpectedEOF(err)))
 	}
-	if l.lose(err) {
-		l.pair.fail(l.blame(err))
+	if l.noteLaneEnd(err) {
+		l.pair.fail(l.bestCause(err))
 	}
 }
 
@@ -241,52 +241,52 @@ func broken(err error) error {
 
 // lose notes that a lane has ended without a goodbye, and tells whether that takes
 // the pair down now: on another lane a goodbye may be a moment away.
-func (l *wireLink) lose(err error) bool {
-	l.order.Lock()
-	defer l.order.Unlock()
-	l.losses++
-	if l.loss == nil {
-		l.loss = err
+func (l *wireLink) noteLaneEnd(err error) bool {
+	l.orderMu.Lock()
+	defer l.orderMu.Unlock()
+	l.brokenLanes++
+	if l.laneErr == nil {
+		l.laneErr = err
 	}
-	return l.parting != nil || l.losses+l.partings >= len(l.lanes)
+	return l.peerCause != nil || l.brokenLanes+l.goodbyes >= len(l.lanes)
 }
 
 // lost is why a lane has ended, while others have not.
-func (l *wireLink) lost() error {
-	l.order.Lock()
-	defer l.order.Unlock()
-	return l.loss
+func (l *wireLink) laneError() error {
+	l.orderMu.Lock()
+	defer l.orderMu.Unlock()
+	return l.laneErr
 }
 
 // blame returns what the peer has said on parting, where it has, rather than what
 // came of that.
-func (l *wireLink) blame(err error) error {
-	l.order.Lock()
-	defer l.order.Unlock()
-	if l.parting != nil {
-		return l.parting
+func (l *wireLink) bestCause(err error) error {
+	l.orderMu.Lock()
+	defer l.orderMu.Unlock()
+	if l.peerCause != nil {
+		return l.peerCause
 	}
 	return err
 }
 
 // check is the watchdog's look at the link.
 func (l *wireLink) check(now time.Duration) {
-	if err := l.lost(); err != nil {
-		l.pair.fail(l.blame(err))
+	if err := l.laneError(); err != nil {
+		l.pair.fail(l.bestCause(err))
 		return
 	}
 	for _, n := range l.lanes {
-		if err := n.check(now); err != nil {
+		if err := n.checkAlive(now); err != nil {
 			l.pair.fail(err)
 			return
 		}
 	}
 	for _, n := range l.lanes { // not before: a lane that writes cannot say goodbye
-		n.remind(now)
+		n.keepAliveIfDue(now)
 	}
 }
 
-func (l *wireLink) interval() time.Duration { return l.control().idle / 2 }
+func (l *wireLink) interval() time.Duration { return l.control().keepAliveAfter / 2 }
 
 // end is called once the pair is down.
 func (l *wireLink) end(error) {

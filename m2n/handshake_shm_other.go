@@ -11,10 +11,10 @@ import (
 
 func hostClock() int64 { return time.Now().UnixNano() }
 
-func (e *Endpoint) serveHost(net.Listener) {}
+func (e *Endpoint) serveSHM(net.Listener) {}
 
 func (p *pair) dialSHM(context.Context, string) error {
-	return &skipError{"shared memory needs Linux"}
+	return &unavailableError{"shared memory needs Linux"}
 }
 
 // shmBoard is of Linux.

@@ -15,36 +15,36 @@ import (
 
 // newConduit takes over a connection: a socket is read in the gate; what is
 // secured, or is none, by a goroutine.
-func (n *lane) newConduit(conn net.Conn) conduit {
+func (n *lane) newConnection(conn net.Conn) connection {
 	switch conn.(type) {
 	case *net.TCPConn, *net.UnixConn:
-		if s, err := newSocket(n, conn); err == nil {
+		if s, err := newSocketConn(n, conn); err == nil {
 			return s
 		}
 	}
-	return newStreamConduit(n, conn)
+	return newStreamConn(n, conn)
 }
 
 // socket is a conduit that never blocks. Its descriptor is its own, not Go's
 // poller's: that would be woken with the gate, for nothing.
-type socket struct {
-	lane *lane
-	eng  *engine
-	fd   int
+type socketConn struct {
+	lane   *lane
+	engine *engine
+	fd     int
 
-	awaiting atomic.Bool // the driver is to go on writing
+	resumePending atomic.Bool // the driver is to go on writing
 
 	closing sync.Mutex
 	closed  bool
 
-	reading sync.Mutex
-	over    bool // reading has ended, or leave has begun and reads
-	mark    lowMark
+	reading   sync.Mutex
+	readEnded bool // reading has ended, or leave has begun and reads
+	mark      lowMark
 }
 
 // newSocket takes the descriptor out of conn, and closes that.
-func newSocket(n *lane, conn net.Conn) (*socket, error) {
-	eng, err := n.link.pair.ep.engine()
+func newSocketConn(n *lane, conn net.Conn) (*socketConn, error) {
+	eng, err := n.link.pair.ep.startEngine()
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func newSocket(n *lane, conn net.Conn) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{lane: n, eng: eng}
+	s := &socketConn{lane: n, engine: eng}
 	outer := raw.Control(func(fd uintptr) { s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
 	if err := errors.Join(outer, err); err != nil {
 		return nil, err
@@ -61,14 +61,14 @@ func newSocket(n *lane, conn net.Conn) (*socket, error) {
 	return s, conn.Close()
 }
 
-func (s *socket) start() error {
-	return firstError(func() error { return s.mark.leave(s.lane.in.Missing()) }, func() error { return s.eng.gate.add(s.fd, s) })
+func (s *socketConn) start() error {
+	return firstError(func() error { return s.mark.leave(s.lane.in.Missing()) }, func() error { return s.engine.poller.add(s.fd, s) })
 }
 
-func (s *socket) direct() bool { return true }
+func (s *socketConn) nonBlocking() bool { return true }
 
 // write returns how many bytes the kernel took; 0 where it takes none now.
-func (s *socket) write(pieces [][]byte) (int, error) {
+func (s *socketConn) write(pieces [][]byte) (int, error) {
 	n, err := writev(s.fd, pieces)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 		return 0, nil
@@ -81,25 +81,25 @@ func (s *socket) write(pieces [][]byte) (int, error) {
 
 // await leaves the rest to the driver. While the consumer is elsewhere that is the
 // watchdog, which is told.
-func (s *socket) await() error {
-	s.awaiting.Store(true)
-	if err := s.eng.gate.await(s.fd); err != nil {
-		if s.awaiting.Swap(false) {
+func (s *socketConn) resumeLater() error {
+	s.resumePending.Store(true)
+	if err := s.engine.poller.await(s.fd); err != nil {
+		if s.resumePending.Swap(false) {
 			return err
 		}
 		return nil // who has read the end goes on
 	}
-	s.eng.lookSoon()
+	s.engine.watchOften()
 	return nil
 }
 
-func (s *socket) writable() {
-	if s.awaiting.Swap(false) {
+func (s *socketConn) writable() {
+	if s.resumePending.Swap(false) {
 		s.lane.resume()
 	}
 }
 
-func (s *socket) unsent() int {
+func (s *socketConn) unsent() int {
 	n, err := unix.IoctlGetInt(s.fd, unix.SIOCOUTQ)
 	if err != nil {
 		return 0
@@ -107,7 +107,7 @@ func (s *socket) unsent() int {
 	return n
 }
 
-func (s *socket) shut() {
+func (s *socketConn) shutdown() {
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	if !s.closed { // else the descriptor may be another's by now
@@ -115,7 +115,7 @@ func (s *socket) shut() {
 	}
 }
 
-func (s *socket) close() {
+func (s *socketConn) close() {
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	s.closed = true
@@ -126,7 +126,7 @@ func (s *socket) close() {
 const readsPerTurn = 8
 
 // ready reads what is there.
-func (s *socket) ready() {
+func (s *socketConn) ready() {
 	s.reading.Lock()
 	defer s.reading.Unlock()
 	s.readTurn()
@@ -134,7 +134,7 @@ func (s *socket) ready() {
 
 // catchUp reads what is there where the gate waits for more. Where somebody reads
 // there is nothing to do.
-func (s *socket) catchUp() {
+func (s *socketConn) readPending() {
 	if s.reading.TryLock() {
 		defer s.reading.Unlock()
 		if s.mark.at > 1 {
@@ -145,42 +145,42 @@ func (s *socket) catchUp() {
 
 // readTurn reads as long as its turn is, or something comes, and leaves the mark as
 // it has to be for the next one. The caller holds reading.
-func (s *socket) readTurn() {
+func (s *socketConn) readTurn() {
 	for turn := 0; turn < readsPerTurn && s.readOnce(); turn++ {
 	}
-	if s.over {
+	if s.readEnded {
 		return
 	}
 	if err := s.mark.leave(s.lane.in.Missing()); err != nil {
-		s.take(0, err)
+		s.handOver(0, err)
 	}
 }
 
 // readOnce reads, and tells whether there may be more now.
-func (s *socket) readOnce() bool {
-	if s.over {
+func (s *socketConn) readOnce() bool {
+	if s.readEnded {
 		return false
 	}
 	n, more, err := s.read()
 	if n == 0 && err == nil {
 		return false
 	}
-	return s.take(n, err) && more
+	return s.handOver(n, err) && more
 }
 
 // take hands to the lane what was read; false where reading is over.
-func (s *socket) take(n int, err error) bool {
-	if s.lane.received(n, err) {
+func (s *socketConn) handOver(n int, err error) bool {
+	if s.lane.bytesRead(n, err) {
 		return true
 	}
-	s.over = true
-	s.eng.gate.remove(s.fd)
+	s.readEnded = true
+	s.engine.poller.remove(s.fd)
 	s.writable() // it will not be called
 	return false
 }
 
 // read puts bytes into the assembler's space. There is more where it was filled.
-func (s *socket) read() (n int, more bool, err error) {
+func (s *socketConn) read() (n int, more bool, err error) {
 	want, after := s.lane.in.Space()
 	n, err = readv(s.fd, [][]byte{want, after})
 	switch {
@@ -196,19 +196,19 @@ func (s *socket) read() (n int, more bool, err error) {
 
 // leave reads until the peer closes, too: closing with unread bytes would take
 // from it what it has not read yet.
-func (s *socket) leave(goodbye []byte, deadline time.Time) {
-	s.eng.gate.remove(s.fd)
+func (s *socketConn) closeGracefully(goodbye []byte, deadline time.Time) {
+	s.engine.poller.remove(s.fd)
 	s.reading.Lock()
-	s.over = true
+	s.readEnded = true
 	s.reading.Unlock()
-	if s.say(goodbye, deadline) {
+	if s.sendLast(goodbye, deadline) {
 		s.discard(deadline)
 	}
 	s.close()
 }
 
 // say sends the last frame; false where there is none, or the peer is gone.
-func (s *socket) say(goodbye []byte, deadline time.Time) bool {
+func (s *socketConn) sendLast(goodbye []byte, deadline time.Time) bool {
 	for pause := leastPause; len(goodbye) > 0; {
 		n, err := s.write([][]byte{goodbye})
 		if err != nil {
@@ -224,7 +224,7 @@ func (s *socket) say(goodbye []byte, deadline time.Time) bool {
 	return false
 }
 
-func (s *socket) discard(deadline time.Time) {
+func (s *socketConn) discard(deadline time.Time) {
 	var b [4 << 10]byte
 	for pause := leastPause; ; {
 		n, err := unix.Read(s.fd, b[:])

@@ -91,7 +91,7 @@ type shmBoard struct {
 	board  board
 
 	mu    sync.Mutex
-	rings [boardRings]*shmCarrier
+	rings [boardRings]*shmTransport
 	taken [boardRings]bool
 	words int // that are in use
 }
@@ -143,7 +143,7 @@ func (b *shmBoard) reserve() (int, error) {
 	return i, nil
 }
 
-func (b *shmBoard) put(i int, c *shmCarrier) {
+func (b *shmBoard) put(i int, c *shmTransport) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.rings[i] = c
@@ -156,7 +156,7 @@ func (b *shmBoard) free(i int) {
 	b.rings[i], b.taken[i] = nil, false
 }
 
-func (b *shmBoard) at(i int) *shmCarrier {
+func (b *shmBoard) at(i int) *shmTransport {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.rings[i]
@@ -188,7 +188,7 @@ func shmName(addr string) *net.UnixAddr { return &net.UnixAddr{Name: "@m2n/" + a
 
 // serveHost accepts peers of this host beside a TCP listener. Where it cannot,
 // they come by TCP.
-func (e *Endpoint) serveHost(l net.Listener) {
+func (e *Endpoint) serveSHM(l net.Listener) {
 	if _, ok := l.(*net.TCPListener); !ok || !e.sharesMemory() {
 		return
 	}
@@ -196,8 +196,8 @@ func (e *Endpoint) serveHost(l net.Listener) {
 	if err != nil {
 		return
 	}
-	e.sockets = append(e.sockets, host)
-	e.spawn(func() { e.accept(host, e.meetHost) })
+	e.listeners = append(e.listeners, host)
+	e.spawn(func() { e.acceptLoop(host, e.handleSHM) })
 }
 
 // sharesMemory tells whether messages can be received in shared memory.
@@ -283,7 +283,7 @@ func sameUser(c *net.UnixConn) error {
 type shmParty struct {
 	pair  *pair
 	conn  *hostConn
-	s     *stream
+	s     *handshakeConn
 	eng   *engine
 	mine  *memory // the ring of what this end receives
 	ring  *ring
@@ -296,8 +296,8 @@ type shmParty struct {
 }
 
 // newSHMParty makes this end's memory.
-func newSHMParty(p *pair, conn *hostConn, s *stream) (*shmParty, error) {
-	eng, err := p.ep.engine()
+func newSHMParty(p *pair, conn *hostConn, s *handshakeConn) (*shmParty, error) {
+	eng, err := p.ep.startEngine()
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +310,7 @@ func newSHMParty(p *pair, conn *hostConn, s *stream) (*shmParty, error) {
 		return nil, err
 	}
 	h := &shmParty{pair: p, conn: conn, s: s, eng: eng, mine: m, ring: &ring{m.mem, layout}, theirWake: -1}
-	if h.index, err = eng.board.reserve(); err != nil {
+	if h.index, err = eng.doorbells.reserve(); err != nil {
 		m.close()
 		return nil, err
 	}
@@ -319,12 +319,12 @@ func newSHMParty(p *pair, conn *hostConn, s *stream) (*shmParty, error) {
 
 // greet sends a greeting with this end's descriptors.
 func (h *shmParty) greet(kind wire.Kind, g greeting) error {
-	g.Ring = h.index
-	b, err := h.s.frame(kind, g)
+	g.Doorbell = h.index
+	b, err := h.s.encode(kind, g)
 	if err != nil {
 		return err
 	}
-	rights := unix.UnixRights(h.mine.fd, h.eng.board.memory.fd, h.eng.gate.bell)
+	rights := unix.UnixRights(h.mine.fd, h.eng.doorbells.memory.fd, h.eng.poller.bell)
 	n, _, err := h.conn.WriteMsgUnix(b, rights, nil)
 	if err == nil && n < len(b) {
 		err = fmt.Errorf("%d of %d bytes of the greeting went out", n, len(b))
@@ -342,8 +342,8 @@ func (h *shmParty) meet(theirs greeting) error {
 	h.theirWake = fds[2]
 	_ = unix.SetNonblock(h.theirWake, true) // where it is a bell it is so already; another must not hold up who posts
 	layout, err := newRingLayout(theirs.limits())
-	if err == nil && (theirs.Ring < 0 || theirs.Ring >= boardRings) {
-		err = fmt.Errorf("%w: ring %d of %d", ErrBadFrame, theirs.Ring, boardRings)
+	if err == nil && (theirs.Doorbell < 0 || theirs.Doorbell >= boardRings) {
+		err = fmt.Errorf("%w: ring %d of %d", ErrBadFrame, theirs.Doorbell, boardRings)
 	}
 	if err != nil {
 		closeFDs(fds[:2])
@@ -364,29 +364,29 @@ func (h *shmParty) meet(theirs greeting) error {
 // link makes the link. Its memory is the link's from here on, also where an error
 // is returned.
 func (h *shmParty) link() (*wireLink, error) {
-	s := h.pair.ep.emptySlots()
+	s := h.pair.ep.newWindow()
 	region, err := h.pair.ep.adopt(h.ring.bodies())
 	if err != nil {
 		h.drop()
 		return nil, err
 	}
 	s.region = region
-	s.free = func() {
+	s.freeMemory = func() {
 		if free := h.pair.ep.cfg.Free; free != nil && h.pair.ep.cfg.Adopt != nil {
 			free(region)
 		}
 		h.mine.close()
 	}
 	h.s.conn = h.conn.UnixConn
-	l, err := newWireLink(h.pair, shm, s, []*stream{h.s}, h.peer)
+	l, err := newWireLink(h.pair, viaSHM, s, []*handshakeConn{h.s}, h.peer)
 	if err != nil {
 		h.letGo()
 		return nil, err
 	}
-	call := caller{board: board{h.theirBoard.mem}, ring: h.peer.Ring, wake: func() { wakeFD(h.theirWake) }}
-	c := newSHMCarrier(l, h.ring, h.theirRing, call, h.letGo)
-	l.carry = c
-	h.eng.board.put(h.index, c)
+	call := caller{board: board{h.theirBoard.mem}, ring: h.peer.Doorbell, wake: func() { wakeFD(h.theirWake) }}
+	c := newSHMTransport(l, h.ring, h.theirRing, call, h.letGo)
+	l.transport = c
+	h.eng.doorbells.put(h.index, c)
 	return l, nil
 }
 
@@ -394,8 +394,8 @@ func (e *Endpoint) adopt(mem []byte) (*Region, error) {
 	if e.cfg.Adopt == nil {
 		return &Region{Bytes: mem}, nil
 	}
-	e.allocs.Lock()
-	defer e.allocs.Unlock()
+	e.allocMu.Lock()
+	defer e.allocMu.Unlock()
 	return e.cfg.Adopt(mem)
 }
 
@@ -403,7 +403,7 @@ func wakeFD(fd int) { _, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) } //
 
 // letGo lets go of the peer's memory, and of the number on the board.
 func (h *shmParty) letGo() {
-	h.eng.board.free(h.index)
+	h.eng.doorbells.free(h.index)
 	for _, m := range []*memory{h.theirs, h.theirBoard} {
 		if m != nil {
 			m.close()
@@ -421,37 +421,37 @@ func (h *shmParty) drop() {
 }
 
 // meetHost shakes hands with a peer of this host that has connected.
-func (e *Endpoint) meetHost(conn net.Conn) {
+func (e *Endpoint) handleSHM(conn net.Conn) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.DialTimeout*3/4)
 	defer cancel()
 	c := &hostConn{UnixConn: conn.(*net.UnixConn)}
-	s := newStream(ctx, e, c, nil)
-	if err := e.welcomeHost(ctx, s, c); err != nil {
+	s := newHandshakeConn(ctx, e, c, nil)
+	if err := e.acceptSHM(ctx, s, c); err != nil {
 		s.refuse(err)
 		c.Close()
 	}
 }
 
-func (e *Endpoint) welcomeHost(ctx context.Context, s *stream, c *hostConn) error {
+func (e *Endpoint) acceptSHM(ctx context.Context, s *handshakeConn, c *hostConn) error {
 	if err := sameUser(c.UnixConn); err != nil {
 		return err
 	}
-	theirs, err := s.hear(wire.Hello)
+	theirs, err := s.readGreeting(wire.Hello)
 	if err != nil {
 		return err
 	}
-	p, err := e.pairFor(ctx, theirs.hello)
+	p, err := e.pairFor(ctx, theirs.pairID)
 	if err != nil {
 		return err
 	}
-	if err := p.awaitTurn(ctx); err != nil {
+	if err := p.awaitAccept(ctx); err != nil {
 		return err
 	}
-	defer p.turnOver()
-	return p.receiveHost(c, s, theirs.hello)
+	defer p.acceptOver()
+	return p.acceptSHM(c, s, theirs.pairID)
 }
 
-func (p *pair) receiveHost(c *hostConn, s *stream, h hello) error {
+func (p *pair) acceptSHM(c *hostConn, s *handshakeConn, h pairID) error {
 	party, err := newSHMParty(p, c, s)
 	if err != nil {
 		return err
@@ -461,11 +461,11 @@ func (p *pair) receiveHost(c *hostConn, s *stream, h hello) error {
 		party.drop()
 		return err
 	}
-	return party.raise(p.take, func() error { return s.say(wire.Ready, mine) })
+	return party.raise(p.raiseAccepted, func() error { return s.sendControl(wire.Ready, mine) })
 }
 
 func (h *shmParty) hearAndMeet(kind wire.Kind) error {
-	theirs, err := h.s.hear(kind)
+	theirs, err := h.s.readGreeting(kind)
 	if err != nil {
 		return err
 	}
@@ -474,7 +474,7 @@ func (h *shmParty) hearAndMeet(kind wire.Kind) error {
 
 // raise makes the pair up with the link, and says so.
 func (h *shmParty) raise(raise func(*wireLink, limits) error, confirm func() error) error {
-	if err := h.s.keep(); err != nil {
+	if err := h.s.detach(); err != nil {
 		h.drop()
 		return err
 	}
@@ -496,31 +496,31 @@ func (h *shmParty) raise(raise func(*wireLink, limits) error, confirm func() err
 // dialSHM meets a peer of this host through memory.
 func (p *pair) dialSHM(ctx context.Context, addr string) error {
 	if p.ep.cfg.Dial != nil {
-		return &skipError{"Config.Dial says how peers are reached"}
+		return &unavailableError{"Config.Dial says how peers are reached"}
 	}
 	if !p.ep.sharesMemory() {
-		return &skipError{"its receive memory is a device's (Config.Adopt is nil)"}
+		return &unavailableError{"its receive memory is a device's (Config.Adopt is nil)"}
 	}
 	conn, err := dialHost(ctx, addr)
 	if err != nil {
 		return err
 	}
 	c := &hostConn{UnixConn: conn}
-	err = p.introduceHost(ctx, c)
+	err = p.dialSHMOn(ctx, c)
 	if err != nil {
 		c.Close()
 	}
 	return err
 }
 
-func (p *pair) introduceHost(ctx context.Context, c *hostConn) error {
+func (p *pair) dialSHMOn(ctx context.Context, c *hostConn) error {
 	if err := sameUser(c.UnixConn); err != nil {
-		return &skipError{err.Error()}
+		return &unavailableError{err.Error()}
 	}
-	s := newStream(ctx, p.ep, c, nil)
-	h := hello{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch}
+	s := newHandshakeConn(ctx, p.ep, c, nil)
+	h := pairID{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch}
 	mine := p.ep.greeting(h)
-	if err := s.say(wire.Hello, mine); err != nil {
+	if err := s.sendControl(wire.Hello, mine); err != nil {
 		return err
 	}
 	party, err := newSHMParty(p, c, s)
@@ -528,12 +528,12 @@ func (p *pair) introduceHost(ctx context.Context, c *hostConn) error {
 		return err
 	}
 	err = firstError(func() error { return party.hearAndMeet(wire.Welcome) }, func() error { return party.greet(wire.Ready, mine) },
-		func() error { _, err := s.hear(wire.Ready); return err })
+		func() error { _, err := s.readGreeting(wire.Ready); return err })
 	if err != nil {
 		party.drop()
 		return err
 	}
-	return party.raise(p.adopt, func() error { return nil })
+	return party.raise(p.raiseDialled, func() error { return nil })
 }
 
 // dialHost connects to the abstract socket of an endpoint that listens at addr.
@@ -544,10 +544,10 @@ func dialHost(ctx context.Context, addr string) (*net.UnixConn, error) {
 	}
 	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
 	if err != nil {
-		return nil, &skipError{fmt.Sprintf("no address of %s: %v", host, err)}
+		return nil, &unavailableError{fmt.Sprintf("no address of %s: %v", host, err)}
 	}
 	if !slices.ContainsFunc(ips, isLocal) {
-		return nil, &skipError{host + " is not this host"}
+		return nil, &unavailableError{host + " is not this host"}
 	}
 	var names []string
 	for _, ip := range ips {
@@ -560,10 +560,10 @@ func dialHost(ctx context.Context, addr string) (*net.UnixConn, error) {
 			return c, nil
 		}
 		if !errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, &skipError{err.Error()}
+			return nil, &unavailableError{err.Error()}
 		}
 	}
-	return nil, &skipError{"nobody on this host shares memory at " + addr}
+	return nil, &unavailableError{"nobody on this host shares memory at " + addr}
 }
 
 // isLocal tells whether an address is one of this host's, as this process sees it.

@@ -11,57 +11,57 @@ import (
 const maxLanes = 16
 
 // parties are the pairs whose first connection waits for the others.
-type parties struct {
+type pendingLinks struct {
 	mu sync.Mutex
-	m  map[string]*party
+	m  map[string]*pendingLink
 }
 
 // party is one of them: what joins comes through a channel.
-type party struct {
+type pendingLink struct {
 	token string
 	lanes int
-	came  chan joined
-	over  chan struct{}
+	joins chan joinedLane
+	done  chan struct{}
 }
 
-type joined struct {
+type joinedLane struct {
 	lane int
-	s    *stream
+	s    *handshakeConn
 }
 
-func (ps *parties) open(lanes int) *party {
-	p := &party{token: rand.Text(), lanes: lanes, came: make(chan joined), over: make(chan struct{})}
+func (ps *pendingLinks) open(lanes int) *pendingLink {
+	p := &pendingLink{token: rand.Text(), lanes: lanes, joins: make(chan joinedLane), done: make(chan struct{})}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.m == nil {
-		ps.m = make(map[string]*party)
+		ps.m = make(map[string]*pendingLink)
 	}
 	ps.m[p.token] = p
 	return p
 }
 
-func (ps *parties) close(p *party) {
+func (ps *pendingLinks) close(p *pendingLink) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	delete(ps.m, p.token)
-	close(p.over)
+	close(p.done)
 }
 
 // join hands a connection to the party that its hello names.
-func (ps *parties) join(ctx context.Context, s *stream, theirs greeting) error {
+func (ps *pendingLinks) join(ctx context.Context, s *handshakeConn, theirs greeting) error {
 	ps.mu.Lock()
 	p := ps.m[theirs.Token]
 	ps.mu.Unlock()
 	if p == nil {
 		return &refusal{Reason: "the connection belongs to none that is being made"}
 	}
-	if err := s.keep(); err != nil {
+	if err := s.detach(); err != nil {
 		return err
 	}
 	select {
-	case p.came <- joined{theirs.Lane, s}:
+	case p.joins <- joinedLane{theirs.Lane, s}:
 		return nil
-	case <-p.over:
+	case <-p.done:
 		return &refusal{Reason: "the pair is connected, or not wanted any more"}
 	case <-ctx.Done():
 		return ctx.Err()
@@ -70,11 +70,11 @@ func (ps *parties) join(ctx context.Context, s *stream, theirs greeting) error {
 
 // wait returns the party's connections, the first one included, or closes those
 // that came.
-func (p *party) wait(ctx context.Context, first *stream) ([]*stream, error) {
-	streams := make([]*stream, p.lanes)
+func (p *pendingLink) wait(ctx context.Context, first *handshakeConn) ([]*handshakeConn, error) {
+	streams := make([]*handshakeConn, p.lanes)
 	streams[0] = first
 	for n := 1; n < p.lanes; n++ {
-		if err := p.next(ctx, streams); err != nil {
+		if err := p.acceptOne(ctx, streams); err != nil {
 			for _, s := range streams[1:] {
 				if s != nil {
 					s.conn.Close()
@@ -86,9 +86,9 @@ func (p *party) wait(ctx context.Context, first *stream) ([]*stream, error) {
 	return streams, nil
 }
 
-func (p *party) next(ctx context.Context, streams []*stream) error {
+func (p *pendingLink) acceptOne(ctx context.Context, streams []*handshakeConn) error {
 	select {
-	case j := <-p.came:
+	case j := <-p.joins:
 		if j.lane < 1 || j.lane >= len(streams) || streams[j.lane] != nil {
 			j.s.conn.Close()
 			return &refusal{Reason: fmt.Sprintf("lane %d came twice, or is not one of %d", j.lane, len(streams))}

@@ -21,7 +21,7 @@ type partyHost struct {
 	token string
 }
 
-var ofX = hello{From: "x", FromEpoch: 3, To: "e"}
+var ofX = pairID{From: "x", FromEpoch: 3, To: "e"}
 
 func newPartyHost(t *testing.T, lanes int) *partyHost {
 	t.Helper()
@@ -40,7 +40,7 @@ func newPartyHost(t *testing.T, lanes int) *partyHost {
 func (h *partyHost) open(lanes int) {
 	h.t.Helper()
 	h.first = dialLane(h.t, h.addr, ofX, func(g *greeting) { g.Lanes = lanes })
-	welcome, err := h.first.hear(wire.Welcome)
+	welcome, err := h.first.readGreeting(wire.Welcome)
 	require.NoError(h.t, err)
 	require.Equal(h.t, lanes, welcome.Lanes)
 	require.NotEmpty(h.t, welcome.Token)
@@ -55,7 +55,7 @@ func (h *partyHost) join(token string, lane int) *stranger {
 
 func (h *partyHost) ready() {
 	h.t.Helper()
-	_, err := h.first.hear(wire.Ready)
+	_, err := h.first.readGreeting(wire.Ready)
 	require.NoError(h.t, err)
 	require.Equal(h.t, "up", h.e.Stats()[1].State)
 }
@@ -64,7 +64,7 @@ func (h *partyHost) ready() {
 // pair beside it is not touched.
 func (h *partyHost) refusal() error {
 	h.t.Helper()
-	_, err := h.first.hear(wire.Ready)
+	_, err := h.first.readGreeting(wire.Ready)
 	require.ErrorIs(h.t, err, ErrRefused)
 	require.Equal(h.t, "idle", h.e.Stats()[1].State)
 	transfer(h.t, h.e, h.c)

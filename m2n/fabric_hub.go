@@ -13,11 +13,11 @@ import (
 type fabricHub struct {
 	fabric Fabric
 
-	moving sync.Mutex // held by who lets the fabric work
-	events [64]FabricEvent
+	progressMu sync.Mutex // held by who lets the fabric work
+	events     [64]FabricEvent
 
-	mu       sync.Mutex
-	carriers map[*fabricCarrier]bool // that are not closed
+	mu   sync.Mutex
+	live map[*fabricTransport]bool // that are not closed
 }
 
 // newFabricHub returns the hub of a fabric, which may be nil, whose descriptor the
@@ -26,7 +26,7 @@ func newFabricHub(f Fabric, g *gate) (*fabricHub, error) {
 	if f == nil {
 		return nil, nil
 	}
-	h := &fabricHub{fabric: f, carriers: make(map[*fabricCarrier]bool)}
+	h := &fabricHub{fabric: f, live: make(map[*fabricTransport]bool)}
 	if fd := f.EventFD(); fd >= 0 {
 		if err := g.add(fd, h); err != nil {
 			return nil, fmt.Errorf("fabric %s: %w", f.Name(), err)
@@ -36,19 +36,19 @@ func newFabricHub(f Fabric, g *gate) (*fabricHub, error) {
 }
 
 // ready is called by the driver when the descriptor is readable.
-func (h *fabricHub) ready() { h.sweep() }
+func (h *fabricHub) ready() { h.progress() }
 
 // sweep lets the fabric work once, and returns how many events there were.
-func (h *fabricHub) sweep() int {
+func (h *fabricHub) progress() int {
 	if h == nil {
 		return 0
 	}
-	h.moving.Lock()
-	defer h.moving.Unlock()
+	h.progressMu.Lock()
+	defer h.progressMu.Unlock()
 	n := h.fabric.Progress(h.events[:])
 	for i := range h.events[:n] {
 		ev := &h.events[i]
-		ev.Owner.(*fabricCarrier).take(ev)
+		ev.Owner.(*fabricTransport).handle(ev)
 		*ev = FabricEvent{} // its memory is not the hub's to keep
 	}
 	return n
@@ -57,7 +57,7 @@ func (h *fabricHub) sweep() int {
 // sleep says that the driver is going to wait in the gate, and tells whether the
 // fabric has work before that. One that cannot be armed has failed: its
 // connections' ends tell.
-func (h *fabricHub) sleep() bool {
+func (h *fabricHub) prepareSleep() bool {
 	if h == nil {
 		return false
 	}
@@ -68,23 +68,23 @@ func (h *fabricHub) sleep() bool {
 	return !armed && err == nil
 }
 
-func (h *fabricHub) add(c *fabricCarrier) {
+func (h *fabricHub) add(c *fabricTransport) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.carriers[c] = true
+	h.live[c] = true
 }
 
-func (h *fabricHub) remove(c *fabricCarrier) {
+func (h *fabricHub) remove(c *fabricTransport) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.carriers, c)
+	delete(h.live, c)
 }
 
-func (h *fabricHub) all() []*fabricCarrier {
+func (h *fabricHub) all() []*fabricTransport {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var all []*fabricCarrier
-	for c := range h.carriers {
+	var all []*fabricTransport
+	for c := range h.live {
 		all = append(all, c)
 	}
 	return all
@@ -92,18 +92,18 @@ func (h *fabricHub) all() []*fabricCarrier {
 
 // hub returns the endpoint's, if it has a connection.
 func (e *Endpoint) hub() *fabricHub {
-	if g := e.eng.Load(); g != nil {
+	if g := e.engine.Load(); g != nil {
 		return g.hub
 	}
 	return nil
 }
 
 // pump lets the fabric work until over is closed or done.
-func (h *fabricHub) pump(over <-chan struct{}, done func() bool) {
+func (h *fabricHub) progressUntil(over <-chan struct{}, done func() bool) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !done() {
-		if h.sweep() > 0 {
+		if h.progress() > 0 {
 			continue
 		}
 		select {
@@ -123,20 +123,20 @@ func (e *Endpoint) closeFabric(h *fabricHub) error {
 		for _, c := range h.all() {
 			c.close()
 		}
-		h.pump(ctx.Done(), func() bool { return len(h.all()) == 0 })
+		h.progressUntil(ctx.Done(), func() bool { return len(h.all()) == 0 })
 	}
 	err := e.cfg.Fabric.Close(ctx)
 	if h != nil {
-		h.endAll()
+		h.abortAll()
 	}
 	return err
 }
 
 // endAll is for connections whose last event has not come, when it cannot come any
 // more.
-func (h *fabricHub) endAll() {
-	h.moving.Lock()
-	defer h.moving.Unlock()
+func (h *fabricHub) abortAll() {
+	h.progressMu.Lock()
+	defer h.progressMu.Unlock()
 	for _, c := range h.all() {
 		c.closed()
 	}

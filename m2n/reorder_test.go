@@ -15,15 +15,15 @@ import (
 func TestSequence(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 200 {
-		s := sequence{ahead: 1 + r.Uint64N(6)}
+		s := reorderBuffer{window: 1 + r.Uint64N(6)}
 		var got []uint64
 		take := func(n uint64) error {
-			return s.take(arrival{f: wire.Frame{Number: n}}, func(a arrival) { got = append(got, a.f.Number) })
+			return s.accept(arrival{f: wire.Frame{Number: n}}, func(a arrival) { got = append(got, a.f.Number) })
 		}
 		var want []uint64
 		for len(want) < 40 {
 			first := uint64(len(want)) + 1
-			batch := make([]uint64, 1+r.Uint64N(s.ahead))
+			batch := make([]uint64, 1+r.Uint64N(s.window))
 			for i := range batch {
 				batch[i] = first + uint64(i)
 			}
@@ -35,7 +35,7 @@ func TestSequence(t *testing.T) {
 				require.True(t, slices.IsSorted(got))
 				require.LessOrEqual(t, len(got), int(first)+i)
 			}
-			require.ErrorIs(t, take(s.last+s.ahead+1), ErrBadFrame, "too far ahead")
+			require.ErrorIs(t, take(s.last+s.window+1), ErrBadFrame, "too far ahead")
 		}
 		require.Equal(t, want, got)
 		require.Empty(t, s.early)

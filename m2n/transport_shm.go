@@ -8,7 +8,7 @@ import (
 )
 
 // shmCarrier carries a pair's messages through two rings, one of each end.
-type shmCarrier struct {
+type shmTransport struct {
 	link *wireLink
 	in   *ring // this end's: what the peer sends
 	out  *ring // the peer's
@@ -46,8 +46,8 @@ func (c caller) call() {
 	}
 }
 
-func newSHMCarrier(l *wireLink, in, out *ring, peer caller, let func()) *shmCarrier {
-	c := &shmCarrier{link: l, in: in, out: out, peer: peer, let: let, mine: make([]bool, out.layout.slots)}
+func newSHMTransport(l *wireLink, in, out *ring, peer caller, let func()) *shmTransport {
+	c := &shmTransport{link: l, in: in, out: out, peer: peer, let: let, mine: make([]bool, out.layout.slots)}
 	for i := range out.layout.slots {
 		c.free = append(c.free, out.layout.slots-1-i)
 	}
@@ -55,7 +55,7 @@ func newSHMCarrier(l *wireLink, in, out *ring, peer caller, let func()) *shmCarr
 }
 
 // flush copies what can be sent into the peer's slots, on the poster's goroutine.
-func (c *shmCarrier) flush() {
+func (c *shmTransport) flush() {
 	for {
 		o, slot := c.gather()
 		if o == nil {
@@ -69,7 +69,7 @@ func (c *shmCarrier) flush() {
 }
 
 // gather takes a message and a slot for it; from then on its caller writes.
-func (c *shmCarrier) gather() (*outgoing, int) {
+func (c *shmTransport) gather() (*outgoing, int) {
 	p := c.link.pair
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +80,7 @@ func (c *shmCarrier) gather() (*outgoing, int) {
 		c.out.starving().Store(1)
 		c.collect() // what was given back meanwhile
 	}
-	o := p.next()
+	o := p.dequeue()
 	if o == nil {
 		return nil, 0
 	}
@@ -95,7 +95,7 @@ func (c *shmCarrier) gather() (*outgoing, int) {
 // collect takes the slots that the peer has given back, if there are any. The
 // caller holds pair.mu. A return that cannot be is the peer's mistake, and fails
 // the pair.
-func (c *shmCarrier) collect() bool {
+func (c *shmTransport) collect() bool {
 	n := c.out.returned().Load()
 	for ; c.returned != n; c.returned++ {
 		slot := c.out.returnedSlot(c.returned)
@@ -111,15 +111,15 @@ func (c *shmCarrier) collect() bool {
 	return c.link.pair.credit > 0
 }
 
-func (c *shmCarrier) finish(o *outgoing) {
+func (c *shmTransport) finish(o *outgoing) {
 	l := c.link
 	l.pair.mu.Lock()
 	c.busy = false
 	l.pair.writing--
 	l.pair.counters.sent[l.kind].add(len(o.header) + o.bytes)
-	l.pair.counters.out(o.posted, o.taken)
+	l.pair.counters.noteSent(o.posted, o.dequeued)
 	l.pair.sent(o, nil)
-	l.pair.report()
+	l.pair.reportLoss()
 	closing := c.closing
 	l.pair.mu.Unlock()
 	if closing {
@@ -128,18 +128,18 @@ func (c *shmCarrier) finish(o *outgoing) {
 }
 
 // ready is called by the driver when the peer has called.
-func (c *shmCarrier) ready() {
+func (c *shmTransport) ready() {
 	c.read()
 	c.flush()
 }
 
 // settle delivers what has arrived, which is all: it was written before.
-func (c *shmCarrier) settle(uint64, error) bool {
+func (c *shmTransport) endAfter(uint64, error) bool {
 	c.read()
 	return true
 }
 
-func (c *shmCarrier) read() {
+func (c *shmTransport) read() {
 	c.reading.Lock()
 	defer c.reading.Unlock()
 	if c.deaf {
@@ -151,7 +151,7 @@ func (c *shmCarrier) read() {
 	}
 }
 
-func (c *shmCarrier) receive() error {
+func (c *shmTransport) receive() error {
 	posted := c.in.posted().Load()
 	if slots := c.in.layout.slots; posted-c.seen > uint64(slots) { // or it went back
 		return fmt.Errorf("%w: it has written %d messages, of which %d were read, to %d slots", ErrBadFrame, posted, c.seen, slots)
@@ -161,7 +161,7 @@ func (c *shmCarrier) receive() error {
 		if err != nil {
 			return fmt.Errorf("message %d: %w", c.seen+1, err)
 		}
-		if !c.link.slots.takeThis(d.slot) {
+		if !c.link.window.claim(d.slot) {
 			return fmt.Errorf("message %d: %w: it is in slot %d, which holds another", c.seen+1, ErrBadFrame, d.slot)
 		}
 		c.link.deliver(arrival{wire.Frame{Header: header, Lengths: lengths, Body: d.body}, d.slot, postedAt(d.posted)})
@@ -171,8 +171,8 @@ func (c *shmCarrier) receive() error {
 
 // giveBack puts the slot among the returns. The peer looks there when it has no
 // slot left; it is called where it waits for one.
-func (c *shmCarrier) giveBack(slot int) {
-	c.link.slots.put(slot)
+func (c *shmTransport) releaseSlot(slot int) {
+	c.link.window.free(slot)
 	c.giving.Lock()
 	defer c.giving.Unlock()
 	if c.gone {
@@ -187,7 +187,7 @@ func (c *shmCarrier) giveBack(slot int) {
 
 // close lets go of the memory: of this end's at once, of the peer's once nothing is
 // being written there.
-func (c *shmCarrier) close() {
+func (c *shmTransport) close() {
 	c.reading.Lock()
 	c.deaf = true
 	c.reading.Unlock()

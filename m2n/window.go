@@ -9,10 +9,10 @@ import (
 
 // slots is the receive memory of one connection. It goes back to its owner when
 // the connection has ended and the last message is released.
-type slots struct {
-	region *Region
-	free   func()
-	stride int
+type receiveWindow struct {
+	region     *Region
+	freeMemory func()
+	stride     int
 
 	mu    sync.Mutex
 	empty []int // slots that hold no message
@@ -22,13 +22,13 @@ type slots struct {
 
 const slotAlign = 64
 
-func newSlots(e *Endpoint) (*slots, error) {
-	s := e.emptySlots()
+func newReceiveWindow(e *Endpoint) (*receiveWindow, error) {
+	s := e.newWindow()
 	var err error
 	if s.region, err = e.alloc(s.stride * e.cfg.Slots); err != nil {
 		return nil, fmt.Errorf("receive memory of %d slots of %d bytes: %w", e.cfg.Slots, s.stride, err)
 	}
-	s.free = func() { e.free(s.region) }
+	s.freeMemory = func() { e.free(s.region) }
 	return s, nil
 }
 
@@ -40,8 +40,8 @@ func (e *Endpoint) free(r *Region) {
 }
 
 // emptySlots are slots without memory.
-func (e *Endpoint) emptySlots() *slots {
-	s := &slots{stride: roundUp(e.cfg.SlotBytes, slotAlign), free: func() {}, refs: 1}
+func (e *Endpoint) newWindow() *receiveWindow {
+	s := &receiveWindow{stride: roundUp(e.cfg.SlotBytes, slotAlign), freeMemory: func() {}, refs: 1}
 	for i := range e.cfg.Slots {
 		s.empty = append(s.empty, e.cfg.Slots-1-i)
 	}
@@ -52,8 +52,8 @@ func (e *Endpoint) alloc(n int) (*Region, error) {
 	if e.cfg.Alloc == nil {
 		return &Region{Bytes: make([]byte, n)}, nil
 	}
-	e.allocs.Lock()
-	defer e.allocs.Unlock()
+	e.allocMu.Lock()
+	defer e.allocMu.Unlock()
 	r, err := e.cfg.Alloc(n)
 	if err == nil && len(r.Bytes) < n {
 		err = fmt.Errorf("Config.Alloc returned %d bytes, asked for %d", len(r.Bytes), n)
@@ -63,7 +63,7 @@ func (e *Endpoint) alloc(n int) (*Region, error) {
 }
 
 // take returns an empty slot; false where the peer sends without a credit.
-func (s *slots) take() (int, bool) {
+func (s *receiveWindow) claimAny() (int, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.empty) == 0 {
@@ -77,7 +77,7 @@ func (s *slots) take() (int, bool) {
 }
 
 // takeThis takes the slot that a peer has chosen; false where it holds a message.
-func (s *slots) takeThis(slot int) bool {
+func (s *receiveWindow) claim(slot int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.Index(s.empty, slot)
@@ -91,41 +91,41 @@ func (s *slots) takeThis(slot int) bool {
 }
 
 // put gives a slot back.
-func (s *slots) put(i int) {
+func (s *receiveWindow) free(i int) {
 	s.mu.Lock()
 	s.empty = append(s.empty, i)
 	s.held--
 	s.mu.Unlock()
-	s.unref()
+	s.release()
 }
 
 // taken counts the slots that hold a message.
-func (s *slots) taken() int {
+func (s *receiveWindow) inUse() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.held
 }
 
 // ref is one more hold on the memory, until unref.
-func (s *slots) ref() {
+func (s *receiveWindow) retain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refs++
 }
 
 // unref drops the connection's or a message's hold on the memory.
-func (s *slots) unref() {
+func (s *receiveWindow) release() {
 	s.mu.Lock()
 	s.refs--
 	last := s.refs == 0
 	s.mu.Unlock()
 	if last {
-		s.free()
+		s.freeMemory()
 	}
 }
 
 // spans cuts slot i as the sender did.
-func (s *slots) spans(i int, lengths []int) []Span {
+func (s *receiveWindow) spans(i int, lengths []int) []Span {
 	out := slices.Grow([]Span(nil), len(lengths))
 	at := i * s.stride
 	for _, n := range lengths {
@@ -136,7 +136,7 @@ func (s *slots) spans(i int, lengths []int) []Span {
 }
 
 // bytes is the first n bytes of slot i.
-func (s *slots) bytes(i, n int) []byte { return s.region.Bytes[i*s.stride:][:n] }
+func (s *receiveWindow) bytes(i, n int) []byte { return s.region.Bytes[i*s.stride:][:n] }
 
 // slotReceipt is a message in a slot.
 type slotReceipt struct {
@@ -147,7 +147,7 @@ type slotReceipt struct {
 
 func (r *slotReceipt) release() {
 	if !r.released.Swap(true) {
-		r.link.giveBack(r.slot)
+		r.link.releaseSlot(r.slot)
 	}
 }
 

@@ -10,37 +10,37 @@ import (
 )
 
 // streamConduit is a conduit over any net.Conn: one goroutine reads, one writes.
-type streamConduit struct {
-	lane *lane
-	conn net.Conn
-	kick chan struct{} // there is a batch to write
-	quit chan struct{}
-	read chan struct{} // closed when reading is over
+type streamConn struct {
+	lane      *lane
+	conn      net.Conn
+	kick      chan struct{} // there is a batch to write
+	quit      chan struct{}
+	readEnded chan struct{} // closed when reading is over
 }
 
-func newStreamConduit(n *lane, conn net.Conn) *streamConduit {
-	return &streamConduit{lane: n, conn: conn, kick: make(chan struct{}, 1), quit: make(chan struct{}), read: make(chan struct{})}
+func newStreamConn(n *lane, conn net.Conn) *streamConn {
+	return &streamConn{lane: n, conn: conn, kick: make(chan struct{}, 1), quit: make(chan struct{}), readEnded: make(chan struct{})}
 }
 
 // start starts the goroutines, which leave ends.
-func (s *streamConduit) start() error {
+func (s *streamConn) start() error {
 	go s.readAll()
 	go s.writeAll()
 	return nil
 }
 
-func (s *streamConduit) readAll() {
-	defer close(s.read)
+func (s *streamConn) readAll() {
+	defer close(s.readEnded)
 	for more := true; more; {
 		n, err := s.readSome()
-		more = s.lane.received(n, err)
+		more = s.lane.bytesRead(n, err)
 	}
 	_, _ = io.Copy(io.Discard, s.conn) // ends with the connection or leave's deadline
 }
 
 // readSome reads a rest of a body straight to its place, anything else through
 // the buffer.
-func (s *streamConduit) readSome() (int, error) {
+func (s *streamConn) readSome() (int, error) {
 	want, after := s.lane.in.Space()
 	if len(want) >= len(after) {
 		n, err := s.conn.Read(want)
@@ -59,7 +59,7 @@ func damage(err error) error {
 	return err
 }
 
-func (s *streamConduit) writeAll() {
+func (s *streamConn) writeAll() {
 	for {
 		select {
 		case <-s.kick:
@@ -70,17 +70,17 @@ func (s *streamConduit) writeAll() {
 	}
 }
 
-func (s *streamConduit) direct() bool { return false }
+func (s *streamConn) nonBlocking() bool { return false }
 
-func (s *streamConduit) catchUp() {} // it reads whatever comes
+func (s *streamConn) readPending() {} // it reads whatever comes
 
-func (s *streamConduit) write(pieces [][]byte) (int, error) {
+func (s *streamConn) write(pieces [][]byte) (int, error) {
 	buffers := net.Buffers(slices.Clone(pieces)) // it takes the list apart
 	n, err := buffers.WriteTo(s.conn)
 	return int(n), damage(err) // after what was read has shown it, writes say it too
 }
 
-func (s *streamConduit) await() error {
+func (s *streamConn) resumeLater() error {
 	select {
 	case s.kick <- struct{}{}:
 	default: // it has not come to it yet
@@ -88,23 +88,23 @@ func (s *streamConduit) await() error {
 	return nil
 }
 
-func (s *streamConduit) unsent() int { return 0 }
+func (s *streamConn) unsent() int { return 0 }
 
-func (s *streamConduit) shut() { _ = s.conn.Close() } // reads and writes fail; so may this
+func (s *streamConn) shutdown() { _ = s.conn.Close() } // reads and writes fail; so may this
 
-func (s *streamConduit) leave(goodbye []byte, deadline time.Time) {
+func (s *streamConn) closeGracefully(goodbye []byte, deadline time.Time) {
 	close(s.quit)
 	if goodbye == nil {
 		_ = s.conn.Close() // nothing is to be saved
 	} else {
 		_ = s.conn.SetDeadline(deadline) // it fails where the connection has
-		s.say(goodbye)
+		s.sendLast(goodbye)
 	}
-	<-s.read
+	<-s.readEnded
 	_ = s.conn.Close()
 }
 
-func (s *streamConduit) say(goodbye []byte) {
+func (s *streamConn) sendLast(goodbye []byte) {
 	if _, err := s.conn.Write(goodbye); err != nil {
 		return // the peer is gone, and will find out by itself
 	}

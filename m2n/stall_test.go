@@ -35,11 +35,11 @@ func TestAdvance(t *testing.T) {
 		"the reader is late":   {{limit, 0, body(1, 900), ""}, {9 * limit, 0, body(1, 900), ""}, {10 * limit, 200, body(1, 700), ""}, {11 * limit, 0, rest, ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var a advance
-			a.begin(0, rest)
+			var a stallDetector
+			a.start(0, rest)
 			for i, s := range steps {
-				a.note(s.bytes, s.now)
-				err := a.look(s.at, limit, least)
+				a.record(s.bytes, s.now)
+				err := a.check(s.at, limit, least)
 				if s.stuck == "" {
 					require.NoError(t, err, "step %d", i)
 					continue

@@ -59,43 +59,43 @@ func (h *fabricHub) greeting(key uint64) *fabricGreeting {
 }
 
 // meetingHub returns the endpoint's hub, or why it has none.
-func (e *Endpoint) meetingHub() (*fabricHub, error) {
+func (e *Endpoint) fabricHub() (*fabricHub, error) {
 	if e.cfg.Fabric == nil {
-		return nil, &skipError{"this end has no fabric (Config.Fabric is nil)"}
+		return nil, &unavailableError{"this end has no fabric (Config.Fabric is nil)"}
 	}
-	g, err := e.engine()
+	g, err := e.startEngine()
 	if err != nil {
-		return nil, &skipError{err.Error()}
+		return nil, &unavailableError{err.Error()}
 	}
 	return g.hub, nil
 }
 
 // dialFabric meets a peer, and raises the pair with a connection by the fabric.
 func (p *pair) dialFabric(ctx context.Context, addr string) error {
-	hub, err := p.ep.meetingHub()
+	hub, err := p.ep.fabricHub()
 	if err != nil {
 		return err
 	}
-	mine := p.ep.greeting(hello{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch})
+	mine := p.ep.greeting(pairID{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch})
 	mine.Fabric = hub.greeting(0)
-	s, err := p.ep.call(ctx, addr, mine)
+	s, err := p.ep.dialLane(ctx, addr, mine)
 	if err != nil {
 		return err
 	}
-	if err := p.introduceFabric(hub, s, mine); err != nil {
+	if err := p.dialFabricOn(hub, s, mine); err != nil {
 		s.conn.Close()
 		return err
 	}
 	return nil
 }
 
-func (p *pair) introduceFabric(hub *fabricHub, s *stream, mine greeting) error {
-	theirs, err := s.hear(wire.Welcome)
+func (p *pair) dialFabricOn(hub *fabricHub, s *handshakeConn, mine greeting) error {
+	theirs, err := s.readGreeting(wire.Welcome)
 	if err != nil {
 		return err
 	}
 	if theirs.Fabric == nil {
-		return &skipError{fmt.Sprintf("the peer has no fabric %q", mine.Fabric.Name)}
+		return &unavailableError{fmt.Sprintf("the peer has no fabric %q", mine.Fabric.Name)}
 	}
 	c, err := hub.open(p)
 	if err != nil {
@@ -104,11 +104,11 @@ func (p *pair) introduceFabric(hub *fabricHub, s *stream, mine greeting) error {
 	mine.Fabric.Key = c.conn.Key()
 	err = firstError(
 		func() error { return c.connect(theirs.Fabric) },
-		func() error { return c.attach(s, theirs) },
-		func() error { return s.say(wire.Ready, mine) },
-		func() error { _, err := s.hear(wire.Ready); return err },
-		s.keep,
-		func() error { return p.adopt(c.link, theirs.limits()) },
+		func() error { return c.makeLink(s, theirs) },
+		func() error { return s.sendControl(wire.Ready, mine) },
+		func() error { _, err := s.readGreeting(wire.Ready); return err },
+		s.detach,
+		func() error { return p.raiseDialled(c.link, theirs.limits()) },
 	)
 	if err != nil {
 		c.abandon()
@@ -118,7 +118,7 @@ func (p *pair) introduceFabric(hub *fabricHub, s *stream, mine greeting) error {
 	return nil
 }
 
-func (c *fabricCarrier) connect(to *fabricGreeting) error {
+func (c *fabricTransport) connect(to *fabricGreeting) error {
 	if err := c.conn.Connect(to.Address, to.Key); err != nil {
 		return fmt.Errorf("fabric %s: %w", to.Name, err)
 	}
@@ -126,8 +126,8 @@ func (c *fabricCarrier) connect(to *fabricGreeting) error {
 }
 
 // receiveFabric answers a peer that has dialled and offers a fabric.
-func (p *pair) receiveFabric(s *stream, theirs greeting) error {
-	hub, err := p.ep.meetingHub()
+func (p *pair) acceptFabric(s *handshakeConn, theirs greeting) error {
+	hub, err := p.ep.fabricHub()
 	if err != nil || hub.fabric.Name() != theirs.Fabric.Name {
 		return p.declineFabric(s, theirs)
 	}
@@ -135,19 +135,19 @@ func (p *pair) receiveFabric(s *stream, theirs greeting) error {
 	if err != nil {
 		return err
 	}
-	mine := p.ep.greeting(theirs.hello)
+	mine := p.ep.greeting(theirs.pairID)
 	mine.Fabric = hub.greeting(c.conn.Key())
 	err = firstError(
-		func() error { return s.say(wire.Welcome, mine) },
-		func() error { return c.hearReady(s) },
-		s.keep,
-		func() error { return p.take(c.link, theirs.limits()) },
+		func() error { return s.sendControl(wire.Welcome, mine) },
+		func() error { return c.readReady(s) },
+		s.detach,
+		func() error { return p.raiseAccepted(c.link, theirs.limits()) },
 	)
 	if err != nil {
 		c.abandon()
 		return err
 	}
-	if err := s.say(wire.Ready, mine); err != nil {
+	if err := s.sendControl(wire.Ready, mine); err != nil {
 		p.fail(fmt.Errorf("handshake: %w", err))
 	}
 	c.start()
@@ -155,8 +155,8 @@ func (p *pair) receiveFabric(s *stream, theirs greeting) error {
 }
 
 // hearReady hears the key of the end that dials, and connects.
-func (c *fabricCarrier) hearReady(s *stream) error {
-	theirs, err := s.hear(wire.Ready)
+func (c *fabricTransport) readReady(s *handshakeConn) error {
+	theirs, err := s.readGreeting(wire.Ready)
 	if err != nil {
 		return err
 	}
@@ -166,11 +166,11 @@ func (c *fabricCarrier) hearReady(s *stream) error {
 	if err := c.connect(theirs.Fabric); err != nil {
 		return err
 	}
-	return c.attach(s, theirs)
+	return c.makeLink(s, theirs)
 }
 
 // declineFabric lets the peer come otherwise.
-func (p *pair) declineFabric(s *stream, theirs greeting) error {
+func (p *pair) declineFabric(s *handshakeConn, theirs greeting) error {
 	defer s.conn.Close()
-	return s.say(wire.Welcome, p.ep.greeting(theirs.hello))
+	return s.sendControl(wire.Welcome, p.ep.greeting(theirs.pairID))
 }

@@ -16,15 +16,15 @@ type arrival struct {
 
 // sequence puts messages in order that come by several ways: those that come
 // early wait for the ones before them. Its owner calls it one at a time.
-type sequence struct {
-	ahead uint64 // how many messages a peer can have sent beyond the last in order
-	last  uint64 // number of the last message in order
-	early map[uint64]arrival
+type reorderBuffer struct {
+	window uint64 // how many messages a peer can have sent beyond the last in order
+	last   uint64 // number of the last message in order
+	early  map[uint64]arrival
 }
 
 // take delivers a message in its turn, and those that waited for it. An error says
 // that the peer cannot have sent it now.
-func (s *sequence) take(a arrival, deliver func(arrival)) error {
+func (s *reorderBuffer) accept(a arrival, deliver func(arrival)) error {
 	if err := s.check(a.f.Number); err != nil {
 		return err
 	}
@@ -35,32 +35,32 @@ func (s *sequence) take(a arrival, deliver func(arrival)) error {
 		s.early[a.f.Number] = a
 		return nil
 	}
-	for ok := true; ok; a, ok = s.next() {
+	for ok := true; ok; a, ok = s.popNext() {
 		s.last++
 		deliver(a)
 	}
 	return nil
 }
 
-func (s *sequence) next() (arrival, bool) {
+func (s *reorderBuffer) popNext() (arrival, bool) {
 	a, ok := s.early[s.last+1]
 	delete(s.early, s.last+1)
 	return a, ok
 }
 
 // drop gives back the slots of messages that waited in vain.
-func (s *sequence) drop(from *slots) {
+func (s *reorderBuffer) discard(from *receiveWindow) {
 	for _, a := range s.early {
-		from.put(a.slot)
+		from.free(a.slot)
 	}
 	s.early = nil
 }
 
 // check tells whether a message of that number can come now.
-func (s *sequence) check(number uint64) error {
+func (s *reorderBuffer) check(number uint64) error {
 	_, twice := s.early[number]
-	if beyond := number - s.last; beyond == 0 || beyond > s.ahead || twice {
-		return fmt.Errorf("%w: it is message %d, the last one was %d, and %d may be under way", ErrBadFrame, number, s.last, s.ahead)
+	if beyond := number - s.last; beyond == 0 || beyond > s.window || twice {
+		return fmt.Errorf("%w: it is message %d, the last one was %d, and %d may be under way", ErrBadFrame, number, s.last, s.window)
 	}
 	return nil
 }

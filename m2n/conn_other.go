@@ -7,4 +7,4 @@ import "net"
 // tune sets nothing: priorities and pacing are Linux's.
 func (n *lane) tune() error { return nil }
 
-func (n *lane) newConduit(conn net.Conn) conduit { return newStreamConduit(n, conn) }
+func (n *lane) newConnection(conn net.Conn) connection { return newStreamConn(n, conn) }

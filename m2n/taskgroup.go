@@ -8,24 +8,24 @@ import (
 
 // owned counts the goroutines and connections of an endpoint, so that Close can
 // wait for them.
-type owned struct {
+type taskGroup struct {
 	mu    sync.Mutex
 	n     int
 	empty chan struct{} // made by wait; closed when n is 0
 }
 
 // spawn runs f, unless wait has seen the last one end.
-func (o *owned) spawn(f func()) {
-	if o.enter() {
+func (o *taskGroup) spawn(f func()) {
+	if o.add() {
 		go func() {
-			defer o.exit()
+			defer o.done()
 			f()
 		}()
 	}
 }
 
 // enter counts one more, until exit; false where it is too late.
-func (o *owned) enter() bool {
+func (o *taskGroup) add() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.empty != nil && o.n == 0 {
@@ -35,7 +35,7 @@ func (o *owned) enter() bool {
 	return true
 }
 
-func (o *owned) exit() {
+func (o *taskGroup) done() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.n--
@@ -45,7 +45,7 @@ func (o *owned) exit() {
 }
 
 // wait lets no more goroutines start, and waits for those that run.
-func (o *owned) wait(limit time.Duration) error {
+func (o *taskGroup) wait(limit time.Duration) error {
 	o.mu.Lock()
 	o.empty = make(chan struct{})
 	if o.n == 0 {
