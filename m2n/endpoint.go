@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // Endpoint is one member of the mesh. Its methods may be called from any
@@ -271,13 +273,10 @@ func (e *Endpoint) peer(id string) (*pair, error) {
 	return p, nil
 }
 
-// maxSpans bounds the list of one message: 64 Ki rows.
-const MaxSpans = 1 << 16
-
 // bodyBytes checks the spans and adds their lengths.
 func bodyBytes(body []Span) (int, error) {
-	if len(body) > MaxSpans {
-		return 0, fmt.Errorf("%w: %d spans, the limit is %d", ErrTooLarge, len(body), MaxSpans)
+	if len(body) > wire.MaxSpans {
+		return 0, fmt.Errorf("%w: %d spans, the limit is %d", ErrTooLarge, len(body), wire.MaxSpans)
 	}
 	n := 0
 	for i, s := range body {

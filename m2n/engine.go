@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/shm"
 )
 
 // engine reads what comes from other processes. Nobody reads for the consumer:
@@ -15,7 +17,7 @@ import (
 // few hundred times a second as long as something comes.
 type engine struct {
 	poller        *gate
-	doorbells     *shmBoard
+	doorbells     *shm.Page
 	hub           *fabricHub   // nil where there is no fabric
 	mu            sync.Mutex   // held by who reads
 	stopped       bool         // guarded by driving
@@ -51,7 +53,7 @@ func (e *Endpoint) startEngine() (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	board, err := newBoard()
+	page, err := shm.NewPage()
 	if err != nil {
 		gate.close()
 		return nil, err
@@ -59,10 +61,10 @@ func (e *Endpoint) startEngine() (*engine, error) {
 	hub, err := newFabricHub(e.cfg.Fabric, gate)
 	if err != nil {
 		gate.close()
-		board.close()
+		page.Close()
 		return nil, err
 	}
-	eng := &engine{poller: gate, doorbells: board, hub: hub, load: newHostLoad()}
+	eng := &engine{poller: gate, doorbells: page, hub: hub, load: newHostLoad()}
 	eng.wakeWatchdog = e.wakeWatchdog
 	eng.spinner = newSpinner(e.cfg.SpinFor, eng.load)
 	e.engine.Store(eng)
@@ -115,7 +117,7 @@ func (g *engine) stop() {
 	defer g.mu.Unlock()
 	g.stopped = true
 	g.poller.close()
-	g.doorbells.close()
+	g.doorbells.Close()
 	g.load.close()
 }
 
@@ -131,17 +133,17 @@ func (g *engine) tryProgress() {
 
 // drive reads what is there. The caller holds driving.
 func (g *engine) progress() {
-	g.noteProgress(g.doorbells.sweep() + g.hub.progress() + g.poller.serve(g.poller.wait(true)))
+	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.serve(g.poller.wait(true)))
 }
 
 // park waits until there is something to read, or the bell rings; then it calls
 // awake, and reads. The caller holds driving.
 func (g *engine) sleep(awake func()) {
-	busy := g.doorbells.sleep()
+	busy := g.doorbells.PrepareSleep()
 	events := g.poller.wait(g.hub.prepareSleep() || busy)
-	g.doorbells.wakeUp()
+	g.doorbells.Awake()
 	awake()
-	g.noteProgress(g.doorbells.sweep() + g.hub.progress() + g.poller.serve(events))
+	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.serve(events))
 }
 
 func (g *engine) noteProgress(moved int) {
@@ -211,7 +213,7 @@ func (g *engine) yield(now time.Duration) {
 // glance returns what looks for something to read, again and again: at the rings
 // each time, where there are some, and at the sockets now and then.
 func (g *engine) spinStep() func() {
-	if !g.doorbells.used() && g.hub == nil {
+	if !g.doorbells.InUse() && g.hub == nil {
 		return g.progress
 	}
 	const seldom = 64
@@ -221,6 +223,6 @@ func (g *engine) spinStep() func() {
 			g.progress()
 			return
 		}
-		g.noteProgress(g.doorbells.sweep() + g.hub.progress())
+		g.noteProgress(g.doorbells.Poll() + g.hub.progress())
 	}
 }

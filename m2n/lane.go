@@ -84,7 +84,7 @@ const leastKeepAlive = 2 * time.Millisecond
 func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
 	n := &lane{link: l, netConn: conn, checksums: sums, keepAliveAfter: idle, busy: true} // until open: the handshake writes
 	cfg := l.pair.ep.cfg
-	n.in = wire.NewAssembler(wire.Bounds{Header: cfg.HeaderBytes, Spans: MaxSpans, Body: cfg.SlotBytes}, n)
+	n.in = wire.NewAssembler(wire.Bounds{Header: cfg.HeaderBytes, Spans: wire.MaxSpans, Body: cfg.SlotBytes}, n)
 	n.stall.start(now(), n.in.Position())
 	n.lastReceived.Store(int64(now()))
 	n.lastSent.Store(int64(now()))

@@ -31,7 +31,7 @@ type fabricTransport struct {
 
 // fabricHeaderBytes bounds what stands before a body: the frame's fixed part, the
 // lengths of its spans, and the message's header.
-func (c Config) fabricHeaderBytes() int { return wire.FixedBytes + 4*MaxSpans + c.HeaderBytes }
+func (c Config) fabricHeaderBytes() int { return wire.FixedBytes + 4*wire.MaxSpans + c.HeaderBytes }
 
 // open makes the receiving half for a pair. Until the carrier is started its
 // events are kept.

@@ -4,201 +4,203 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/tandem-moe/tandem/m2n/internal/shm"
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// shmCarrier carries a pair's messages through two rings, one of each end.
+// shmTransport carries a pair's messages through two rings: this end receives from
+// its own and sends into the peer's. Slots and credits are the same here: the sender
+// knows which of the peer's slots are free, and has a credit for each.
 type shmTransport struct {
-	link *wireLink
-	in   *ring // this end's: what the peer sends
-	out  *ring // the peer's
-	peer caller
-	let  func() // lets go of the memory
+	link      *wireLink
+	in        *shm.Ring    // this end's: the peer writes messages, this end returns
+	out       *shm.Ring    // the peer's: this end writes messages, the peer returns
+	peer      shm.Doorbell // tells the peer that one of the rings has something for it
+	letGo     func()       // unmaps the peer's memory and frees this end's doorbell
+	readingMu sync.Mutex
+	givingMu  sync.Mutex
 
 	// Guarded by pair.mu:
-	busy     bool // somebody writes a message
-	closing  bool
-	free     []int  // slots of the peer's that can be written
-	mine     []bool // by slot: it was written, and has not come back
-	posted   uint64 // messages written
-	returned uint64 // returns read
+	sending   bool   // a goroutine writes a message
+	closed    bool   // the peer's memory is unmapped once nothing is sending
+	freeSlots []int  // of the peer, that can be written
+	lent      []bool // by the peer's slot: this end wrote it and the peer has not returned it
+	posted    uint64 // messages written
+	collected uint64 // returns read
 
-	reading sync.Mutex
-	seen    uint64 // messages read
-	deaf    bool   // the pair is down
+	// Guarded by readingMu:
+	read uint64 // messages read
+	deaf bool   // nothing is read any more: the pair is down
 
-	giving sync.Mutex
-	given  uint64 // returns written
-	gone   bool   // the peer's memory is not to be touched
+	// Guarded by givingMu:
+	given uint64 // returns written
+	gone  bool   // nothing is returned any more
 }
 
-// caller is how a peer is told that its ring has something.
-type caller struct {
-	board board
-	ring  int    // the peer's number of this pair
-	wake  func() // ends the peer's sleep
-}
-
-func (c caller) call() {
-	c.board.set(c.ring)
-	if c.board.wakes() {
-		c.wake()
+func newSHMTransport(l *wireLink, in, out *shm.Ring, peer shm.Doorbell, letGo func()) *shmTransport {
+	t := &shmTransport{link: l, in: in, out: out, peer: peer, letGo: letGo, lent: make([]bool, out.Slots)}
+	for i := range out.Slots {
+		t.freeSlots = append(t.freeSlots, out.Slots-1-i)
 	}
+	return t
 }
 
-func newSHMTransport(l *wireLink, in, out *ring, peer caller, let func()) *shmTransport {
-	c := &shmTransport{link: l, in: in, out: out, peer: peer, let: let, mine: make([]bool, out.layout.slots)}
-	for i := range out.layout.slots {
-		c.free = append(c.free, out.layout.slots-1-i)
-	}
-	return c
-}
-
-// flush copies what can be sent into the peer's slots, on the poster's goroutine.
-func (c *shmTransport) flush() {
+// flush copies the messages that can be sent into the peer's slots, on the caller's
+// goroutine. While another goroutine does so it returns at once: that goroutine sends
+// these messages too.
+func (t *shmTransport) flush() {
 	for {
-		o, slot := c.gather()
+		o, slot := t.beginSend()
 		if o == nil {
 			return
 		}
-		c.out.write(c.posted, slot, o)
-		c.posted++
-		c.peer.call()
-		c.finish(o)
+		w := t.out.Write(slot)
+		for _, s := range o.body {
+			w.Span(s.Bytes())
+		}
+		t.out.Publish(t.posted, w, o.header, o.posted)
+		t.posted++
+		t.peer.Signal()
+		t.finishSend(o)
 	}
 }
 
-// gather takes a message and a slot for it; from then on its caller writes.
-func (c *shmTransport) gather() (*outgoing, int) {
-	p := c.link.pair
+// beginSend dequeues a message and picks a slot for it. Where it returns a message the
+// caller has to write it.
+func (t *shmTransport) beginSend() (*outgoing, int) {
+	p := t.link.pair
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.busy || p.phase != up {
+	if t.sending || p.phase != up {
 		return nil, 0
 	}
-	if p.queue.len() > 0 && p.credit == 0 && !c.collect() {
-		c.out.starving().Store(1)
-		c.collect() // what was given back meanwhile
+	if p.queue.len() > 0 && p.credit == 0 && !t.collectReturns() {
+		t.out.Starving().Store(1)
+		t.collectReturns() // those that the peer wrote before it could see the flag
 	}
 	o := p.dequeue()
 	if o == nil {
 		return nil, 0
 	}
-	slot := c.free[len(c.free)-1]
-	c.free = c.free[:len(c.free)-1]
-	c.mine[slot] = true
-	c.busy = true
+	slot := t.freeSlots[len(t.freeSlots)-1]
+	t.freeSlots = t.freeSlots[:len(t.freeSlots)-1]
+	t.lent[slot] = true
+	t.sending = true
 	p.writing++
 	return o, slot
 }
 
-// collect takes the slots that the peer has given back, if there are any. The
-// caller holds pair.mu. A return that cannot be is the peer's mistake, and fails
-// the pair.
-func (c *shmTransport) collect() bool {
-	n := c.out.returned().Load()
-	for ; c.returned != n; c.returned++ {
-		slot := c.out.returnedSlot(c.returned)
-		if slot >= len(c.mine) || !c.mine[slot] {
+// collectReturns takes the slots that the peer has returned, with a credit each, and
+// reports whether there is a credit now. A return that cannot be is the peer's
+// mistake, and fails the pair. The caller holds pair.mu.
+func (t *shmTransport) collectReturns() bool {
+	p := t.link.pair
+	n := t.out.Returned().Load()
+	for ; t.collected != n; t.collected++ {
+		slot := t.out.Return(t.collected)
+		if slot >= len(t.lent) || !t.lent[slot] {
 			err := fmt.Errorf("%w: it gives back slot %d, which is not out", ErrBadFrame, slot)
-			c.link.pair.ep.spawn(func() { c.link.pair.fail(err) })
+			p.ep.spawn(func() { p.fail(err) })
 			return false
 		}
-		c.mine[slot] = false
-		c.free = append(c.free, slot)
-		c.link.pair.credit++
+		t.lent[slot] = false
+		t.freeSlots = append(t.freeSlots, slot)
+		p.credit++
 	}
-	return c.link.pair.credit > 0
+	return p.credit > 0
 }
 
-func (c *shmTransport) finish(o *outgoing) {
-	l := c.link
+func (t *shmTransport) finishSend(o *outgoing) {
+	l := t.link
 	l.pair.mu.Lock()
-	c.busy = false
+	t.sending = false
 	l.pair.writing--
 	l.pair.counters.sent[l.kind].add(len(o.header) + o.bytes)
 	l.pair.counters.noteSent(o.posted, o.dequeued)
 	l.pair.sent(o, nil)
 	l.pair.reportLoss()
-	closing := c.closing
+	closed := t.closed
 	l.pair.mu.Unlock()
-	if closing {
-		c.let()
+	if closed {
+		t.letGo()
 	}
 }
 
-// ready is called by the driver when the peer has called.
-func (c *shmTransport) ready() {
-	c.read()
-	c.flush()
+// Readable is called by the progress engine when the peer has signalled: there are
+// messages, or returns for a sender that starves.
+func (t *shmTransport) Readable() {
+	t.readAll()
+	t.flush()
 }
 
-// settle delivers what has arrived, which is all: it was written before.
-func (c *shmTransport) endAfter(uint64, error) bool {
-	c.read()
+// endAfter delivers what has arrived. That is all: the peer wrote its messages before
+// its goodbye.
+func (t *shmTransport) endAfter(uint64, error) bool {
+	t.readAll()
 	return true
 }
 
-func (c *shmTransport) read() {
-	c.reading.Lock()
-	defer c.reading.Unlock()
-	if c.deaf {
+func (t *shmTransport) readAll() {
+	t.readingMu.Lock()
+	defer t.readingMu.Unlock()
+	if t.deaf {
 		return
 	}
-	if err := c.receive(); err != nil {
-		c.deaf = true
-		c.link.pair.ep.spawn(func() { c.link.pair.fail(err) })
+	if err := t.receive(); err != nil {
+		t.deaf = true
+		t.link.pair.ep.spawn(func() { t.link.pair.fail(err) })
 	}
 }
 
-func (c *shmTransport) receive() error {
-	posted := c.in.posted().Load()
-	if slots := c.in.layout.slots; posted-c.seen > uint64(slots) { // or it went back
-		return fmt.Errorf("%w: it has written %d messages, of which %d were read, to %d slots", ErrBadFrame, posted, c.seen, slots)
+// receive delivers the messages that the peer has published. The caller holds
+// readingMu.
+func (t *shmTransport) receive() error {
+	posted := t.in.Posted().Load()
+	if posted-t.read > uint64(t.in.Slots) { // more than there are slots, or fewer than before
+		return fmt.Errorf("%w: it has written %d messages, of which %d were read, to %d slots", ErrBadFrame, posted, t.read, t.in.Slots)
 	}
-	for ; c.seen != posted; c.seen++ {
-		d, lengths, header, err := c.in.read(c.seen)
+	for ; t.read != posted; t.read++ {
+		m, err := t.in.Read(t.read)
 		if err != nil {
-			return fmt.Errorf("message %d: %w", c.seen+1, err)
+			return fmt.Errorf("message %d: %w", t.read+1, err)
 		}
-		if !c.link.window.claim(d.slot) {
-			return fmt.Errorf("message %d: %w: it is in slot %d, which holds another", c.seen+1, ErrBadFrame, d.slot)
+		if !t.link.window.claim(m.Slot) {
+			return fmt.Errorf("message %d: %w: it is in slot %d, which holds another", t.read+1, ErrBadFrame, m.Slot)
 		}
-		c.link.deliver(arrival{wire.Frame{Header: header, Lengths: lengths, Body: d.body}, d.slot, postedAt(d.posted)})
+		t.link.deliver(arrival{wire.Frame{Header: m.Header, Lengths: m.Lengths, Body: m.Body}, m.Slot, m.Posted})
 	}
 	return nil
 }
 
-// giveBack puts the slot among the returns. The peer looks there when it has no
-// slot left; it is called where it waits for one.
-func (c *shmTransport) releaseSlot(slot int) {
-	c.link.window.free(slot)
-	c.giving.Lock()
-	defer c.giving.Unlock()
-	if c.gone {
+// releaseSlot returns a slot to the peer. The peer looks for returns when it has no
+// slot left; its doorbell is rung only where it waits for one.
+func (t *shmTransport) releaseSlot(slot int) {
+	t.link.window.free(slot)
+	t.givingMu.Lock()
+	defer t.givingMu.Unlock()
+	if t.gone {
 		return
 	}
-	c.in.putReturn(c.given, slot)
-	c.given++
-	if c.in.starving().Load() != 0 && c.in.starving().Swap(0) != 0 {
-		c.peer.call()
+	t.in.PutReturn(t.given, slot)
+	t.given++
+	if t.in.Starving().Load() != 0 && t.in.Starving().Swap(0) != 0 {
+		t.peer.Signal()
 	}
 }
 
-// close lets go of the memory: of this end's at once, of the peer's once nothing is
-// being written there.
-func (c *shmTransport) close() {
-	c.reading.Lock()
-	c.deaf = true
-	c.reading.Unlock()
-	c.giving.Lock()
-	c.gone = true
-	c.giving.Unlock()
-	c.link.pair.mu.Lock()
-	c.closing = true
-	busy := c.busy
-	c.link.pair.mu.Unlock()
-	if !busy {
-		c.let()
+// close lets go of the peer's memory, as soon as no message is being written there.
+func (t *shmTransport) close() {
+	t.readingMu.Lock()
+	t.deaf = true
+	t.readingMu.Unlock()
+	t.givingMu.Lock()
+	t.gone = true
+	t.givingMu.Unlock()
+	t.link.pair.mu.Lock()
+	t.closed = true
+	sending := t.sending
+	t.link.pair.mu.Unlock()
+	if !sending {
+		t.letGo()
 	}
 }

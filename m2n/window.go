@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tandem-moe/tandem/m2n/internal/shm"
 )
 
 // slots is the receive memory of one connection. It goes back to its owner when
@@ -19,8 +21,6 @@ type receiveWindow struct {
 	held  int   // those that do
 	refs  int   // held, and the connection
 }
-
-const slotAlign = 64
 
 func newReceiveWindow(e *Endpoint) (*receiveWindow, error) {
 	s := e.newWindow()
@@ -41,7 +41,7 @@ func (e *Endpoint) free(r *Region) {
 
 // emptySlots are slots without memory.
 func (e *Endpoint) newWindow() *receiveWindow {
-	s := &receiveWindow{stride: roundUp(e.cfg.SlotBytes, slotAlign), freeMemory: func() {}, refs: 1}
+	s := &receiveWindow{stride: shm.Stride(e.cfg.SlotBytes), freeMemory: func() {}, refs: 1}
 	for i := range e.cfg.Slots {
 		s.empty = append(s.empty, e.cfg.Slots-1-i)
 	}

@@ -46,6 +46,8 @@ var arrows = []arrow{
 		reason: "m2n is a library that others can use alone: it moves opaque headers and spans, and knows no model"},
 	{from: []string{"m2n/internal/wire"}, to: []string{"m2n/internal/shm", "m2n/internal/poll", "net", "os", "time", "golang.org/x/sys"},
 		reason: "the frame format is bytes in and frames out: it is fuzzed without a socket"},
+	{from: []string{"m2n/internal/shm"}, to: []string{"m2n/internal/poll"}, family: true,
+		reason: "shared memory is read when its doorbell rings; who waits for that is the engine's business"},
 	{from: []string{"certs"}, to: house,
 		reason: "a certificate says who belongs to a cluster; who asks, and for what, is not its business"},
 	{from: []string{"schedule"}, to: house,
