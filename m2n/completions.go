@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tandem-moe/tandem/m2n/internal/poll"
 )
 
 // completions is the queue between the transports, which push, and the one
@@ -13,7 +15,7 @@ import (
 type completionQueue struct {
 	length atomic.Int64 // of ring's content, readable without the lock
 	wakeup chan struct{}
-	poller atomic.Pointer[gate]
+	poller atomic.Pointer[poll.Poller]
 
 	mu         sync.Mutex
 	queue      fifo[Completion]
@@ -46,8 +48,8 @@ func (q *completionQueue) push(c Completion) bool {
 
 // signal ends the consumer's wait, or its next one.
 func (q *completionQueue) signal() {
-	if g := q.poller.Load(); g != nil {
-		g.ring()
+	if p := q.poller.Load(); p != nil {
+		p.Wake()
 		return
 	}
 	select {
@@ -57,9 +59,9 @@ func (q *completionQueue) signal() {
 }
 
 // ringAt makes the gate the place to wait; who waits already goes there.
-func (q *completionQueue) wakeThrough(g *gate) {
+func (q *completionQueue) wakeThrough(p *poll.Poller) {
 	q.signal()
-	q.poller.Store(g)
+	q.poller.Store(p)
 }
 
 func (q *completionQueue) pop() (Completion, bool) {

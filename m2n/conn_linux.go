@@ -1,20 +1,16 @@
 package m2n
 
 import (
-	"errors"
-	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/tandem-moe/tandem/m2n/internal/poll"
 )
 
-// newConduit takes over a connection: a socket is read in the gate; what is
-// secured, or is none, by a goroutine.
+// newConnection takes over a connection. The progress engine reads plain sockets; what
+// is secured by TLS, or is no socket, is read by a goroutine.
 func (n *lane) newConnection(conn net.Conn) connection {
 	switch conn.(type) {
 	case *net.TCPConn, *net.UnixConn:
@@ -25,231 +21,136 @@ func (n *lane) newConnection(conn net.Conn) connection {
 	return newStreamConn(n, conn)
 }
 
-// socket is a conduit that never blocks. Its descriptor is its own, not Go's
-// poller's: that would be woken with the gate, for nothing.
+// socketConn is a connection that never blocks. Whoever drives the progress engine
+// reads it.
 type socketConn struct {
 	lane   *lane
 	engine *engine
-	fd     int
+	socket *poll.Socket
 
-	resumePending atomic.Bool // the driver is to go on writing
+	resumePending atomic.Bool // the driver is to call lane.resume
 
-	closing sync.Mutex
-	closed  bool
-
-	reading   sync.Mutex
-	readEnded bool // reading has ended, or leave has begun and reads
-	mark      lowMark
+	reading   sync.Mutex // held while lane.bytesRead is called
+	readEnded bool       // lane.bytesRead is not called any more; guarded by reading
 }
 
-// newSocket takes the descriptor out of conn, and closes that.
 func newSocketConn(n *lane, conn net.Conn) (*socketConn, error) {
 	eng, err := n.link.pair.ep.startEngine()
 	if err != nil {
 		return nil, err
 	}
-	raw, err := conn.(syscall.Conn).SyscallConn()
+	socket, err := poll.NewSocket(conn)
 	if err != nil {
 		return nil, err
 	}
-	s := &socketConn{lane: n, engine: eng}
-	outer := raw.Control(func(fd uintptr) { s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
-	if err := errors.Join(outer, err); err != nil {
-		return nil, err
-	}
-	s.mark = newLowMark(s.fd)
-	return s, conn.Close()
+	return &socketConn{lane: n, engine: eng, socket: socket}, nil
 }
 
 func (s *socketConn) start() error {
-	return firstError(func() error { return s.mark.leave(s.lane.in.Missing()) }, func() error { return s.engine.poller.add(s.fd, s) })
+	return firstError(
+		func() error { return s.socket.Await(s.lane.in.Missing()) },
+		func() error { return s.engine.poller.Add(s.socket.FD(), s) },
+	)
 }
 
 func (s *socketConn) nonBlocking() bool { return true }
 
-// write returns how many bytes the kernel took; 0 where it takes none now.
-func (s *socketConn) write(pieces [][]byte) (int, error) {
-	n, err := writev(s.fd, pieces)
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("write: %w", err)
-	}
-	return n, nil
-}
+func (s *socketConn) write(pieces [][]byte) (int, error) { return s.socket.Write(pieces) }
 
-// await leaves the rest to the driver. While the consumer is elsewhere that is the
-// watchdog, which is told.
+// resumeLater leaves the rest of a batch to the driver. While the consumer does not
+// poll, that is the watchdog, which is told to look often.
 func (s *socketConn) resumeLater() error {
 	s.resumePending.Store(true)
-	if err := s.engine.poller.await(s.fd); err != nil {
+	if err := s.engine.poller.WantWrite(s.socket.FD()); err != nil {
 		if s.resumePending.Swap(false) {
 			return err
 		}
-		return nil // who has read the end goes on
+		return nil // the reader has met the end of the stream, and has resumed the lane
 	}
 	s.engine.watchOften()
 	return nil
 }
 
-func (s *socketConn) writable() {
+// Writable is called by the driver, and by the reader at the end of the stream.
+func (s *socketConn) Writable() {
 	if s.resumePending.Swap(false) {
 		s.lane.resume()
 	}
 }
 
-func (s *socketConn) unsent() int {
-	n, err := unix.IoctlGetInt(s.fd, unix.SIOCOUTQ)
-	if err != nil {
-		return 0
+func (s *socketConn) unsent() int { return s.socket.Unsent() }
+
+func (s *socketConn) retransmits() (uint64, bool) {
+	s.reading.Lock() // closeGracefully takes it before it closes the socket
+	defer s.reading.Unlock()
+	if s.readEnded {
+		return 0, false
 	}
-	return n
+	return s.socket.Retransmits()
 }
 
-func (s *socketConn) shutdown() {
-	s.closing.Lock()
-	defer s.closing.Unlock()
-	if !s.closed { // else the descriptor may be another's by now
-		_ = unix.Shutdown(s.fd, unix.SHUT_RDWR) // it fails where the connection has
-	}
-}
+func (s *socketConn) shutdown() { s.socket.Shutdown() }
 
-func (s *socketConn) close() {
-	s.closing.Lock()
-	defer s.closing.Unlock()
-	s.closed = true
-	_ = unix.Close(s.fd) // nothing is to be saved
-}
-
-// readsPerTurn bounds what one source takes before the others have their turn.
+// readsPerTurn bounds how often one source is read before the others are.
 const readsPerTurn = 8
 
-// ready reads what is there.
-func (s *socketConn) ready() {
+// Readable is called by the driver.
+func (s *socketConn) Readable() {
 	s.reading.Lock()
 	defer s.reading.Unlock()
 	s.readTurn()
 }
 
-// catchUp reads what is there where the gate waits for more. Where somebody reads
-// there is nothing to do.
 func (s *socketConn) readPending() {
-	if s.reading.TryLock() {
+	if s.reading.TryLock() { // else somebody reads already
 		defer s.reading.Unlock()
-		if s.mark.at > 1 {
+		if s.socket.HoldsBack() {
 			s.readTurn()
 		}
 	}
 }
 
-// readTurn reads as long as its turn is, or something comes, and leaves the mark as
-// it has to be for the next one. The caller holds reading.
+// readTurn reads what is there, up to readsPerTurn times, and has the poller wait for
+// what is missing then. The caller holds reading.
 func (s *socketConn) readTurn() {
 	for turn := 0; turn < readsPerTurn && s.readOnce(); turn++ {
 	}
 	if s.readEnded {
 		return
 	}
-	if err := s.mark.leave(s.lane.in.Missing()); err != nil {
+	if err := s.socket.Await(s.lane.in.Missing()); err != nil {
 		s.handOver(0, err)
 	}
 }
 
-// readOnce reads, and tells whether there may be more now.
+// readOnce reports whether there may be more to read now.
 func (s *socketConn) readOnce() bool {
 	if s.readEnded {
 		return false
 	}
-	n, more, err := s.read()
+	n, more, err := s.socket.Read(s.lane.in.Space())
 	if n == 0 && err == nil {
 		return false
 	}
 	return s.handOver(n, err) && more
 }
 
-// take hands to the lane what was read; false where reading is over.
+// handOver tells the lane of n bytes that were read, or of the error of reading. It
+// returns false where the lane wants no more.
 func (s *socketConn) handOver(n int, err error) bool {
 	if s.lane.bytesRead(n, err) {
 		return true
 	}
 	s.readEnded = true
-	s.engine.poller.remove(s.fd)
-	s.writable() // it will not be called
+	s.engine.poller.Remove(s.socket.FD())
+	s.Writable() // the driver will not call it: a writer that waits meets its error now
 	return false
 }
 
-// read puts bytes into the assembler's space. There is more where it was filled.
-func (s *socketConn) read() (n int, more bool, err error) {
-	want, after := s.lane.in.Space()
-	n, err = readv(s.fd, [][]byte{want, after})
-	switch {
-	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
-		return 0, false, nil
-	case err != nil:
-		return 0, false, fmt.Errorf("read: %w", err)
-	case n == 0:
-		return 0, false, io.EOF
-	}
-	return n, n == len(want)+len(after), nil
-}
-
-// leave reads until the peer closes, too: closing with unread bytes would take
-// from it what it has not read yet.
 func (s *socketConn) closeGracefully(goodbye []byte, deadline time.Time) {
-	s.engine.poller.remove(s.fd)
+	s.engine.poller.Remove(s.socket.FD())
 	s.reading.Lock()
 	s.readEnded = true
 	s.reading.Unlock()
-	if s.sendLast(goodbye, deadline) {
-		s.discard(deadline)
-	}
-	s.close()
-}
-
-// say sends the last frame; false where there is none, or the peer is gone.
-func (s *socketConn) sendLast(goodbye []byte, deadline time.Time) bool {
-	for pause := leastPause; len(goodbye) > 0; {
-		n, err := s.write([][]byte{goodbye})
-		if err != nil {
-			return false
-		}
-		if goodbye = goodbye[n:]; len(goodbye) == 0 {
-			return unix.Shutdown(s.fd, unix.SHUT_WR) == nil
-		}
-		if !pauseUntil(&pause, deadline) {
-			return false
-		}
-	}
-	return false
-}
-
-func (s *socketConn) discard(deadline time.Time) {
-	var b [4 << 10]byte
-	for pause := leastPause; ; {
-		n, err := unix.Read(s.fd, b[:])
-		switch {
-		case n > 0:
-			continue
-		case n == 0 && err == nil:
-			return
-		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
-			return
-		}
-		if !pauseUntil(&pause, deadline) {
-			return
-		}
-	}
-}
-
-const leastPause = 100 * time.Microsecond
-
-// pauseUntil waits, longer each time; false at the deadline.
-func pauseUntil(pause *time.Duration, deadline time.Time) bool {
-	if !time.Now().Before(deadline) {
-		return false
-	}
-	<-time.After(*pause)
-	*pause = min(2**pause, 5*time.Millisecond)
-	return true
+	s.socket.Finish(goodbye, deadline)
 }

@@ -7,51 +7,56 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/poll"
 )
 
-// streamConduit is a conduit over any net.Conn: one goroutine reads, one writes.
+// streamConn is a connection over any net.Conn: one goroutine reads, one writes.
 type streamConn struct {
 	lane      *lane
 	conn      net.Conn
-	kick      chan struct{} // there is a batch to write
-	quit      chan struct{}
-	readEnded chan struct{} // closed when reading is over
+	kick      chan struct{} // the lane has a batch to write
+	quit      chan struct{} // closed to end the writing goroutine
+	readEnded chan struct{} // closed when the reading goroutine has ended
 }
 
 func newStreamConn(n *lane, conn net.Conn) *streamConn {
 	return &streamConn{lane: n, conn: conn, kick: make(chan struct{}, 1), quit: make(chan struct{}), readEnded: make(chan struct{})}
 }
 
-// start starts the goroutines, which leave ends.
+// start starts the goroutines, which closeGracefully ends.
 func (s *streamConn) start() error {
 	go s.readAll()
 	go s.writeAll()
 	return nil
 }
 
+// readAll reads to the end of the stream, also when the lane wants no more: a peer that
+// still writes must not be stopped by a full connection before it reads the goodbye.
 func (s *streamConn) readAll() {
 	defer close(s.readEnded)
 	for more := true; more; {
 		n, err := s.readSome()
 		more = s.lane.bytesRead(n, err)
 	}
-	_, _ = io.Copy(io.Discard, s.conn) // ends with the connection or leave's deadline
+	_, _ = io.Copy(io.Discard, s.conn) // ends with the connection or closeGracefully's deadline
 }
 
-// readSome reads a rest of a body straight to its place, anything else through
-// the buffer.
+// readSome reads the long rest of a body straight to its place, anything else through
+// the assembler's buffer.
 func (s *streamConn) readSome() (int, error) {
 	want, after := s.lane.in.Space()
 	if len(want) >= len(after) {
 		n, err := s.conn.Read(want)
-		return n, damage(err)
+		return n, asBadFrame(err)
 	}
 	n, err := s.conn.Read(after)
-	return s.lane.in.Shift(n), damage(err)
+	return s.lane.in.Shift(n), asBadFrame(err)
 }
 
-// damage names what TLS has found wrong with the bytes, at this end or the other.
-func damage(err error) error {
+// asBadFrame names the errors of TLS that say that bytes were changed on the way, as
+// found by this end or the other.
+func asBadFrame(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && (op.Op == "local error" || op.Op == "remote error") {
 		return fmt.Errorf("%w: %w", ErrBadFrame, err)
@@ -72,32 +77,34 @@ func (s *streamConn) writeAll() {
 
 func (s *streamConn) nonBlocking() bool { return false }
 
-func (s *streamConn) readPending() {} // it reads whatever comes
+func (s *streamConn) readPending() {} // the reading goroutine reads whatever comes
 
 func (s *streamConn) write(pieces [][]byte) (int, error) {
-	buffers := net.Buffers(slices.Clone(pieces)) // it takes the list apart
+	buffers := net.Buffers(slices.Clone(pieces)) // WriteTo changes the list
 	n, err := buffers.WriteTo(s.conn)
-	return int(n), damage(err) // after what was read has shown it, writes say it too
+	return int(n), asBadFrame(err) // once a read has found changed bytes, writes fail with the same error
 }
 
 func (s *streamConn) resumeLater() error {
 	select {
 	case s.kick <- struct{}{}:
-	default: // it has not come to it yet
+	default: // a kick is waiting already
 	}
 	return nil
 }
 
 func (s *streamConn) unsent() int { return 0 }
 
-func (s *streamConn) shutdown() { _ = s.conn.Close() } // reads and writes fail; so may this
+func (s *streamConn) retransmits() (uint64, bool) { return poll.Retransmits(s.conn) }
+
+func (s *streamConn) shutdown() { _ = s.conn.Close() } // an error means that it is closed already
 
 func (s *streamConn) closeGracefully(goodbye []byte, deadline time.Time) {
 	close(s.quit)
 	if goodbye == nil {
 		_ = s.conn.Close() // nothing is to be saved
 	} else {
-		_ = s.conn.SetDeadline(deadline) // it fails where the connection has
+		_ = s.conn.SetDeadline(deadline) // an error means that the connection has failed
 		s.sendLast(goodbye)
 	}
 	<-s.readEnded
@@ -106,9 +113,9 @@ func (s *streamConn) closeGracefully(goodbye []byte, deadline time.Time) {
 
 func (s *streamConn) sendLast(goodbye []byte) {
 	if _, err := s.conn.Write(goodbye); err != nil {
-		return // the peer is gone, and will find out by itself
+		return // the peer is gone, or will see the end of the connection
 	}
 	if half, ok := s.conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // fails where the connection has
+		_ = half.CloseWrite() // an error means that the connection has failed
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tandem-moe/tandem/m2n/internal/poll"
 	"github.com/tandem-moe/tandem/m2n/internal/shm"
 )
 
@@ -16,7 +17,7 @@ import (
 // between goroutines. While the consumer is elsewhere the watchdog looks, a
 // few hundred times a second as long as something comes.
 type engine struct {
-	poller        *gate
+	poller        *poll.Poller
 	doorbells     *shm.Page
 	hub           *fabricHub   // nil where there is no fabric
 	mu            sync.Mutex   // held by who reads
@@ -30,18 +31,6 @@ type engine struct {
 	wakeWatchdog  func()      // ends its rest
 }
 
-// source is something that the gate watches.
-type source interface {
-	// ready is called by the driver when there may be something to read.
-	ready()
-}
-
-// writer is a source that may wait until it can write.
-type writer interface {
-	// writable is called by the driver when it can.
-	writable()
-}
-
 // engine returns the endpoint's, which its first connection makes.
 func (e *Endpoint) startEngine() (*engine, error) {
 	e.mu.Lock()
@@ -49,26 +38,26 @@ func (e *Endpoint) startEngine() (*engine, error) {
 	if g := e.engine.Load(); g != nil {
 		return g, nil
 	}
-	gate, err := newGate()
+	poller, err := poll.New()
 	if err != nil {
 		return nil, err
 	}
 	page, err := shm.NewPage()
 	if err != nil {
-		gate.close()
+		poller.Close()
 		return nil, err
 	}
-	hub, err := newFabricHub(e.cfg.Fabric, gate)
+	hub, err := newFabricHub(e.cfg.Fabric, poller)
 	if err != nil {
-		gate.close()
+		poller.Close()
 		page.Close()
 		return nil, err
 	}
-	eng := &engine{poller: gate, doorbells: page, hub: hub, load: newHostLoad()}
+	eng := &engine{poller: poller, doorbells: page, hub: hub, load: newHostLoad()}
 	eng.wakeWatchdog = e.wakeWatchdog
 	eng.spinner = newSpinner(e.cfg.SpinFor, eng.load)
 	e.engine.Store(eng)
-	e.completions.wakeThrough(gate)
+	e.completions.wakeThrough(poller)
 	return eng, nil
 }
 
@@ -116,7 +105,7 @@ func (g *engine) stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.stopped = true
-	g.poller.close()
+	g.poller.Close()
 	g.doorbells.Close()
 	g.load.close()
 }
@@ -133,17 +122,17 @@ func (g *engine) tryProgress() {
 
 // drive reads what is there. The caller holds driving.
 func (g *engine) progress() {
-	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.serve(g.poller.wait(true)))
+	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.Serve(g.poller.Wait(false)))
 }
 
 // park waits until there is something to read, or the bell rings; then it calls
 // awake, and reads. The caller holds driving.
 func (g *engine) sleep(awake func()) {
 	busy := g.doorbells.PrepareSleep()
-	events := g.poller.wait(g.hub.prepareSleep() || busy)
+	events := g.poller.Wait(!g.hub.prepareSleep() && !busy)
 	g.doorbells.Awake()
 	awake()
-	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.serve(events))
+	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.Serve(events))
 }
 
 func (g *engine) noteProgress(moved int) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/poll"
 )
 
 // fabricHub is what an endpoint has of its fabric: it lets the fabric work, and
@@ -22,21 +24,21 @@ type fabricHub struct {
 
 // newFabricHub returns the hub of a fabric, which may be nil, whose descriptor the
 // gate watches.
-func newFabricHub(f Fabric, g *gate) (*fabricHub, error) {
+func newFabricHub(f Fabric, p *poll.Poller) (*fabricHub, error) {
 	if f == nil {
 		return nil, nil
 	}
 	h := &fabricHub{fabric: f, live: make(map[*fabricTransport]bool)}
 	if fd := f.EventFD(); fd >= 0 {
-		if err := g.add(fd, h); err != nil {
+		if err := p.Add(fd, h); err != nil {
 			return nil, fmt.Errorf("fabric %s: %w", f.Name(), err)
 		}
 	}
 	return h, nil
 }
 
-// ready is called by the driver when the descriptor is readable.
-func (h *fabricHub) ready() { h.progress() }
+// Readable is called by the driver when the descriptor is readable.
+func (h *fabricHub) Readable() { h.progress() }
 
 // sweep lets the fabric work once, and returns how many events there were.
 func (h *fabricHub) progress() int {

@@ -239,7 +239,7 @@ func TestFabricOrder(t *testing.T) {
 func takeInOrder(t *testing.T, e *Endpoint, messages int) {
 	received, sent := 0, 0
 	for received < messages || sent < messages {
-		c := poll(t, e)
+		c := pollOne(t, e)
 		require.NoError(t, c.Err)
 		if c.Kind == Sent {
 			sent++
@@ -277,7 +277,7 @@ func TestFabricOrElse(t *testing.T) {
 			require.NoError(t, a.SetPeer("b", at, 1))
 			_, err := a.Post("b", Message{Header: []byte("hello")})
 			require.NoError(t, err)
-			require.Equal(t, []byte("hello"), poll(t, b).Header)
+			require.Equal(t, []byte("hello"), pollOne(t, b).Header)
 			require.Equal(t, "tcp", b.Stats()[0].Transport)
 
 			c := endpoint(t, Config{ID: "c", Epoch: 1, DialTimeout: slowness * 100 * time.Millisecond})
@@ -300,12 +300,12 @@ func TestFabricGoodbye(t *testing.T) {
 			require.NoError(t, err)
 		}
 		for range messages {
-			require.Equal(t, Sent, poll(t, a).Kind)
+			require.Equal(t, Sent, pollOne(t, a).Kind)
 		}
 		var closed sync.WaitGroup
 		closed.Go(func() { require.NoError(t, a.Close(t.Context())) })
 		for i := range messages {
-			c := poll(t, b)
+			c := pollOne(t, b)
 			require.Equal(t, Received, c.Kind)
 			require.Equal(t, []byte{byte(i)}, c.Header)
 			b.Release(c)
@@ -322,8 +322,8 @@ func TestFabricLosesMessages(t *testing.T) {
 	a, b := fabricDuo(t, w, nil)
 	_, err := a.Post("b", Message{})
 	require.NoError(t, err)
-	require.Equal(t, Received, poll(t, b).Kind)
-	require.Equal(t, Sent, poll(t, a).Kind)
+	require.Equal(t, Received, pollOne(t, b).Kind)
+	require.Equal(t, Sent, pollOne(t, a).Kind)
 	w.mu.Lock()
 	w.drop = true
 	w.mu.Unlock()
@@ -333,7 +333,7 @@ func TestFabricLosesMessages(t *testing.T) {
 	require.ErrorIs(t, requireLost(t, b, "a"), ErrReplaced)
 	kinds := map[Kind]int{}
 	for kinds[Sent] == 0 || kinds[Lost] == 0 {
-		c := poll(t, a)
+		c := pollOne(t, a)
 		kinds[c.Kind]++
 		if c.Kind == Sent {
 			require.Equal(t, token, c.Token)
@@ -373,7 +373,7 @@ func TestFabricBadFrames(t *testing.T) {
 			a, b := fabricDuo(t, w, nil)
 			_, err := a.Post("b", Message{})
 			require.NoError(t, err)
-			require.Equal(t, Received, poll(t, b).Kind)
+			require.Equal(t, Received, pollOne(t, b).Kind)
 			region := &Region{Bytes: make([]byte, tc.body)}
 			w.mu.Lock()
 			b.hub().all()[0].conn.(*toyConn).arrive(tc.header, []Span{{region, 0, tc.body}})

@@ -79,7 +79,7 @@ func transfer(t testing.TB, from, to *Endpoint) {
 func requireLost(t *testing.T, e *Endpoint, peer string) error {
 	t.Helper()
 	for {
-		c := poll(t, e)
+		c := pollOne(t, e)
 		if c.Kind == Lost {
 			require.Equal(t, peer, c.Peer)
 			return c.Err

@@ -92,7 +92,7 @@ func (h *shmHandshake) sendGreeting(kind wire.Kind, g greeting) error {
 	if err != nil {
 		return err
 	}
-	return h.conn.WriteWithFDs(b, h.segment.FD, h.engine.doorbells.FD(), h.engine.poller.bell)
+	return h.conn.WriteWithFDs(b, h.segment.FD, h.engine.doorbells.FD(), h.engine.poller.WakeFD())
 }
 
 // readGreeting reads the peer's greeting and maps the memory that comes with it.

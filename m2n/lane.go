@@ -50,28 +50,6 @@ type lane struct {
 	bodyBegan       time.Time
 }
 
-// conduit is a lane's connection.
-type connection interface {
-	// start begins to read, until leave.
-	start() error
-	// catchUp reads what has come, where that is less than what start's reader waits
-	// for. It is called every now and then by the watchdog.
-	readPending()
-	// direct tells that write can be called anywhere, and does not block.
-	nonBlocking() bool
-	// write writes some of the pieces: none where the kernel has no room now.
-	write(pieces [][]byte) (int, error)
-	// await has lane.resume called elsewhere, once write has something to do.
-	resumeLater() error
-	// unsent is how many bytes the peer has not acknowledged, as far as is known.
-	unsent() int
-	// shut makes reads and writes fail from now on.
-	shutdown()
-	// leave ends reading, says goodbye where there is one, lets the peer read it,
-	// and closes; all of that until the deadline. Nobody writes meanwhile.
-	closeGracefully(goodbye []byte, deadline time.Time)
-}
-
 // Limits of what one write gathers.
 const (
 	batchBytes    = 64 << 10
@@ -94,7 +72,7 @@ func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
 // open lets the lane be used, once the handshake is over and the pair is up.
 func (n *lane) open() error {
 	n.lastReceived.Store(int64(now()))
-	err := n.tune()
+	err := n.tune(n.netConn)
 	c := n.newConnection(n.netConn)
 	err = errors.Join(err, c.start())
 	p := n.link.pair
@@ -445,4 +423,18 @@ func (n *lane) keepAliveIfDue(now time.Duration) {
 	n.keepAliveDue = true
 	n.link.pair.mu.Unlock()
 	n.flush()
+}
+
+// countRetransmits adds what the kernel has sent again since the last check.
+func (n *lane) countRetransmits() {
+	n.link.pair.mu.Lock()
+	c := n.conn
+	n.link.pair.mu.Unlock()
+	if c == nil {
+		return
+	}
+	if total, ok := c.retransmits(); ok {
+		n.link.pair.counters.retransmits.Add(total - n.retransmits)
+		n.retransmits = total
+	}
 }

@@ -365,7 +365,7 @@ func TestAnyOrder(t *testing.T) {
 					}
 					heard := 0
 					for heard < n-1 {
-						c := poll(t, e)
+						c := pollOne(t, e)
 						require.NotEqual(t, Lost, c.Kind, "%v", c.Err)
 						require.NoError(t, c.Err)
 						if c.Kind == Received {
@@ -417,7 +417,7 @@ func TestOneSidedAddresses(t *testing.T) {
 		require.NoError(t, err)
 		for _, e := range []*Endpoint{x, y} {
 			for kinds := map[Kind]int{}; kinds[Sent] == 0 || kinds[Received] == 0; {
-				c := poll(t, e)
+				c := pollOne(t, e)
 				require.NotEqual(t, Lost, c.Kind, "%v", c.Err)
 				kinds[c.Kind]++
 			}

@@ -68,7 +68,7 @@ func dialHostAs(t *testing.T, addr string) *hostStranger {
 
 // descriptors are what x's greeting has to carry.
 func (x *hostStranger) descriptors() []int {
-	return []int{x.segment.FD, x.engine.doorbells.FD(), x.engine.poller.bell}
+	return []int{x.segment.FD, x.engine.doorbells.FD(), x.engine.poller.WakeFD()}
 }
 
 // say sends a greeting with descriptors.
@@ -226,7 +226,7 @@ func TestBreachesInSharedMemory(t *testing.T) {
 			tc.do(x)
 			kinds := map[Kind]int{}
 			var lost Completion
-			for lost = poll(t, e); lost.Kind != Lost; lost = poll(t, e) {
+			for lost = pollOne(t, e); lost.Kind != Lost; lost = pollOne(t, e) {
 				kinds[lost.Kind]++
 			}
 			require.Equal(t, tc.received, kinds[Received])

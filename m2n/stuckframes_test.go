@@ -62,7 +62,7 @@ func TestHoleInAFrame(t *testing.T) {
 			p.proxy.SetAfter(1, m2ntest.ToTarget, body/2, m2ntest.Drop)
 			_, err := p.a.Post("b", Message{Body: []Span{{region, 0, body}}})
 			require.NoError(t, err)
-			for c := poll(t, p.a); c.Kind != Sent; c = poll(t, p.a) {
+			for c := pollOne(t, p.a); c.Kind != Sent; c = pollOne(t, p.a) {
 				p.a.Release(c)
 			}
 			time.Sleep(testTimeout / 8) // until the proxy has lost it

@@ -24,7 +24,7 @@ func TestCreditsThatCannotBeWritten(t *testing.T) {
 	h.e.mu.RLock()
 	l := h.e.pairs["x"].upLink().(*wireLink)
 	h.e.mu.RUnlock()
-	require.NoError(t, unix.Shutdown(l.control().conn.(*socketConn).fd, unix.SHUT_WR))
+	require.NoError(t, unix.Shutdown(l.control().conn.(*socketConn).socket.FD(), unix.SHUT_WR))
 	for range h.e.cfg.Slots/2 - 1 {
 		deliver()
 	}

@@ -1,4 +1,4 @@
-package m2n
+package poll
 
 import (
 	"runtime"
@@ -8,16 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What follows are system calls that do not block, of which Go's scheduler is not
-// told. Its monitor wakes where it is told of one after a while of idleness, and then
-// looks every 20 µs for a millisecond whether that has blocked. They are for this
-// process's own descriptors: one that a peer shares it could make block, and with it
-// all of the process.
+// The functions below make system calls that do not block, and do not tell Go's
+// scheduler of them. The scheduler's monitor thread would wake where it is told of one
+// after some idleness, and then check every 20 µs for a millisecond whether the call
+// has blocked. They are for descriptors of this process alone: a peer that shares a
+// descriptor could make it block, and with it the whole process.
 
-// writev writes the pieces, as many bytes as the kernel takes.
+// writev writes the pieces in order, as many bytes as the kernel takes.
 func writev(fd int, pieces [][]byte) (int, error) { return vectored(unix.SYS_WRITEV, fd, pieces) }
 
-// readv fills the pieces, as far as there is something; 0 is the end.
+// readv fills the pieces in order with the bytes that are there. It returns 0 at the
+// end of the stream.
 func readv(fd int, pieces [][]byte) (int, error) { return vectored(unix.SYS_READV, fd, pieces) }
 
 func vectored(trap uintptr, fd int, pieces [][]byte) (int, error) {
@@ -35,8 +36,8 @@ func vectored(trap uintptr, fd int, pieces [][]byte) (int, error) {
 	return count(n, errno)
 }
 
-// epollLook returns the events that are there.
-func epollLook(epoll int, events []unix.EpollEvent) (int, error) {
+// epollNow returns the events that are there, without waiting.
+func epollNow(epoll int, events []unix.EpollEvent) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
 		uintptr(len(events)), 0, 0, 0)
 	return count(n, errno)

@@ -10,13 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rings takes the bell's count: how often it was rung since the last time.
-func rings(t *testing.T, e *Endpoint) int {
+// wakes is how often e's poller was woken since the last call.
+func wakes(t *testing.T, e *Endpoint) int {
 	t.Helper()
-	e.engine.Load().poller.mu.Lock()
-	defer e.engine.Load().poller.mu.Unlock()
 	var b [8]byte
-	n, err := unix.Read(e.engine.Load().poller.bell, b[:])
+	n, err := unix.Read(e.engine.Load().poller.WakeFD(), b[:])
 	if errors.Is(err, unix.EAGAIN) {
 		return 0
 	}
@@ -25,9 +23,9 @@ func rings(t *testing.T, e *Endpoint) int {
 	return int(b[0])
 }
 
-// TestContextThatEndsAfterItsWaitAtTheGate rings no bell: it would end the next wait
-// for nothing.
-func TestContextThatEndsAfterItsWaitAtTheGate(t *testing.T) {
+// TestContextThatEndsAfterItsWaitAtThePoller wakes nobody: a wake would end the next
+// wait for nothing.
+func TestContextThatEndsAfterItsWaitAtThePoller(t *testing.T) {
 	a, b := tcpDuo(t, func(c *Config) { c.SpinFor = -1 })
 	transfer(t, a, b)
 	waits(t, b, func() {
@@ -35,11 +33,11 @@ func TestContextThatEndsAfterItsWaitAtTheGate(t *testing.T) {
 		require.NoError(t, err)
 	})
 	time.Sleep(forASignal)
-	require.Zero(t, rings(t, b))
+	require.Zero(t, wakes(t, b))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := b.Poll(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	time.Sleep(forASignal)
-	require.Zero(t, rings(t, b), "nobody waited")
+	require.Zero(t, wakes(t, b), "nobody waited")
 }
