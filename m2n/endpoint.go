@@ -194,7 +194,7 @@ func (e *Endpoint) recordPeer(id, addr string, epoch uint64) (*pair, error) {
 	}
 	old := e.pairs[id]
 	if old != nil && epoch <= old.epoch {
-		old.readdress(addr, epoch)
+		old.setAddr(addr, epoch)
 		return nil, nil
 	}
 	c := e.counts[id]
@@ -205,22 +205,6 @@ func (e *Endpoint) recordPeer(id, addr string, epoch uint64) (*pair, error) {
 	e.pairs[id] = newPair(e, id, addr, epoch, c)
 	e.peersChanged.notify()
 	return old, nil
-}
-
-// readdress changes where a pair that has not dialled yet will dial.
-func (p *pair) readdress(addr string, epoch uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if epoch == p.epoch && p.phase == idle {
-		p.addr = addr
-	}
-}
-
-// abandon takes the pair down by our own will: what was received of it and not
-// yet polled is dropped.
-func (p *pair) discard(cause error) {
-	p.discarded.Store(true)
-	p.fail(cause)
 }
 
 // RemovePeer forgets a peer, its pair and its counters.

@@ -134,7 +134,7 @@ func goodbyeOf(cause error) goodbye {
 }
 
 // told is the cause of the loss at the end that hears the farewell.
-func (f goodbye) cause() error {
+func (f goodbye) asCause() error {
 	reason := printable(f.Reason)
 	for _, s := range knownCauses {
 		if f.Cause == s.Error() {
@@ -142,6 +142,14 @@ func (f goodbye) cause() error {
 		}
 	}
 	return &peerError{reason, nil}
+}
+
+func parseGoodbye(b []byte) (cause, err error) {
+	var g goodbye
+	if err := json.Unmarshal(b, &g); err != nil {
+		return nil, fmt.Errorf("%w: goodbye: %w", ErrBadFrame, err)
+	}
+	return g.asCause(), nil
 }
 
 type peerError struct {

@@ -61,11 +61,11 @@ func TestControlFramesFit(t *testing.T) {
 
 func TestFarewellsKeepTheirCause(t *testing.T) {
 	for _, cause := range knownCauses {
-		told := goodbyeOf(fmt.Errorf("because: %w", cause)).cause()
+		told := goodbyeOf(fmt.Errorf("because: %w", cause)).asCause()
 		require.ErrorIs(t, told, cause)
 		require.EqualError(t, told, "the peer says: because: "+cause.Error())
 	}
-	require.EqualError(t, goodbyeOf(errors.New("other")).cause(), "the peer says: other")
+	require.EqualError(t, goodbyeOf(errors.New("other")).asCause(), "the peer says: other")
 }
 
 // FuzzControlTexts: whatever a peer gives as a reason, it is an error of bounded
@@ -97,7 +97,7 @@ func FuzzControlTexts(f *testing.F) {
 func TestReasonsDoNothingToATerminal(t *testing.T) {
 	const wild = "\x1b]0;title\aline\nnext \u202e"
 	const want = "\ufffd]0;title\ufffdline\ufffdnext \ufffd"
-	require.EqualError(t, goodbye{Reason: wild}.cause(), "the peer says: "+want)
+	require.EqualError(t, goodbye{Reason: wild}.asCause(), "the peer says: "+want)
 	b, err := json.Marshal(refusal{Reason: wild, Temporary: true})
 	require.NoError(t, err)
 	require.Equal(t, &refusal{want, true}, parseRefusal(b))

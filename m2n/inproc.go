@@ -116,10 +116,6 @@ func raiseBoth(p, q *pair) error {
 	return nil
 }
 
-func (e *Endpoint) limits() limits {
-	return limits{slots: e.cfg.Slots, slotBytes: e.cfg.SlotBytes, headerBytes: e.cfg.HeaderBytes}
-}
-
 // inprocLink hands messages over without copying: the receiver reads the
 // sender's spans, and its release is what completes the sending.
 type inprocLink struct{ here, there *pair }
@@ -156,7 +152,7 @@ func (l *inprocLink) check(time.Duration) {}
 func (l *inprocLink) interval() time.Duration { return time.Hour }
 
 // end takes the other end down too.
-func (l *inprocLink) end(cause error) { l.there.fail(goodbyeOf(cause).cause()) }
+func (l *inprocLink) end(cause error) { l.there.fail(goodbyeOf(cause).asCause()) }
 
 // release is the receiver's: the sender has its spans and its credit again.
 func (o *outgoing) release() {
@@ -176,7 +172,7 @@ func (o *outgoing) returnSpans(err error) {
 	p.mu.Lock()
 	p.counters.noteSent(o.posted, o.dequeued)
 	p.sent(o, err)
-	p.credit++
+	p.send.credit++
 	p.mu.Unlock()
 	p.flush()
 }

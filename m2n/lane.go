@@ -2,7 +2,6 @@ package m2n
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -11,56 +10,56 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// lane is one connection of a wireLink. Whoever has something to send writes, one
-// at a time: the poster itself as far as the kernel takes it without blocking;
-// then the conduit goes on.
+// lane is one connection of a wireLink: it makes frames of messages and credits, and
+// messages and credits of frames. Its life is in [laneState].
+//
+// One goroutine at a time writes: the one that posts or releases, as far as the kernel
+// takes bytes without blocking; then the connection has another one go on, by resume.
 type lane struct {
 	link           *wireLink
-	netConn        net.Conn   // of the handshake
-	conn           connection // made by open, under pair.mu
-	in             *wire.Assembler
-	keepAliveAfter time.Duration // after so long without a frame, send one
-	checksums      bool          // bodies are checksummed
+	netConn        net.Conn // of the handshake; conn takes it over
+	checksums      bool     // bodies carry checksums
+	keepAliveAfter time.Duration
 
-	// Times, since began. stuck is when the present piece was given to the kernel,
-	// 0 while none is; spoke is when the last write ended; heard is when something
-	// was last read.
+	// Times since started. writingSince is when the kernel last took bytes of the
+	// present batch, or the writer began to offer them; 0 while nobody writes.
 	writingSince, lastSent, lastReceived atomic.Int64
 
 	// Guarded by pair.mu:
-	busy         bool   // somebody writes, or it is over
-	cut          bool   // inside a frame, when the pair went down
-	keepAliveDue bool   // a sign of life is due
+	state        laneState
+	conn         connection // nil until open
+	keepAliveDue bool
 	seq          uint64 // of the last frame sent
-	orderly      bool   // a goodbye can follow the last frame
 
 	// The writer's own: what is being written.
-	out          wire.Batch
-	messages     []*outgoing  // whose frames are in out
-	frames       []wire.Frame // in out, one for each message, or a keep-alive
-	silentBefore bool         // it was silent for too long when the watchdog last looked; its own
-	stall        stallDetector
-
-	retransmits uint64 // TCP segments, as far as they were counted; the watchdog's own
+	out      wire.Batch
+	messages []*outgoing  // whose frames are in out
+	frames   []wire.Frame // in out: one for each message, or one keep-alive
 
 	// The reader's own:
-	lastSeq         uint64 // sequence number of the last frame received
-	goodbyeReceived bool   // a goodbye was received
-	slot            int    // that the body of the present frame goes to
-	bodyBegan       time.Time
+	in              *wire.Assembler
+	lastSeq         uint64 // of the last frame received
+	goodbyeReceived bool
+	slot            int       // that the body of the present frame goes to
+	bodyBegan       time.Time // when the head of the present frame had come
+
+	// The watchdog's own:
+	stall        stallDetector // which the reader feeds
+	silentBefore bool          // at the last check the peer had been silent for too long
+	retransmits  uint64        // of TCP segments, as far as they were counted
 }
 
-// Limits of what one write gathers.
+// Limits of what one batch gathers.
 const (
 	batchBytes    = 64 << 10
 	batchMessages = 16
 )
 
-// leastIdle bounds how often a peer may want to hear something.
+// leastKeepAlive bounds how often a peer can ask for keep-alives.
 const leastKeepAlive = 2 * time.Millisecond
 
-func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
-	n := &lane{link: l, netConn: conn, checksums: sums, keepAliveAfter: idle, busy: true} // until open: the handshake writes
+func newLane(l *wireLink, conn net.Conn, checksums bool, keepAliveAfter time.Duration) *lane {
+	n := &lane{link: l, netConn: conn, checksums: checksums, keepAliveAfter: keepAliveAfter}
 	cfg := l.pair.ep.cfg
 	n.in = wire.NewAssembler(wire.Bounds{Header: cfg.HeaderBytes, Spans: wire.MaxSpans, Body: cfg.SlotBytes}, n)
 	n.stall.start(now(), n.in.Position())
@@ -69,25 +68,75 @@ func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
 	return n
 }
 
-// open lets the lane be used, once the handshake is over and the pair is up.
+// open takes over the connection of the handshake, which is over, and begins to read.
+// An error fails the pair.
 func (n *lane) open() error {
 	n.lastReceived.Store(int64(now()))
 	err := n.tune(n.netConn)
-	c := n.newConnection(n.netConn)
-	err = errors.Join(err, c.start())
+	conn := n.newConnection(n.netConn)
+	if startErr := conn.start(); err == nil {
+		err = startErr
+	}
 	p := n.link.pair
 	p.mu.Lock()
-	n.conn, n.orderly = c, true
-	n.busy = p.phase == down
-	over := n.busy
+	n.conn = conn
+	do, goodbye := n.move(laneOpened)
 	p.mu.Unlock()
-	if over {
-		n.leave()
-	}
+	n.act(do, goodbye)
 	return err
 }
 
-// flush writes what there is to write, unless somebody else is at it.
+// move moves the lane's state. The caller holds pair.mu, and passes what move returns
+// to act once it has released that.
+func (n *lane) move(e laneEvent) (do laneAction, goodbye []byte) {
+	n.state, do = n.state.after(e)
+	if do == closeBye {
+		goodbye = n.encodeGoodbye()
+	}
+	return do, goodbye
+}
+
+// act does what a move asks for.
+func (n *lane) act(do laneAction, goodbye []byte) {
+	switch do {
+	case shutDownSocket:
+		n.conn.shutdown()
+	case closeBye, closeCut:
+		n.close(goodbye)
+	}
+}
+
+// end is called once the pair is down.
+func (n *lane) end() {
+	n.link.pair.mu.Lock()
+	do, goodbye := n.move(lanePairDown)
+	n.link.pair.mu.Unlock()
+	n.act(do, goodbye)
+}
+
+// close closes the connection, after a goodbye that may be nil. The peer gets a part
+// of PeerTimeout to read the goodbye.
+func (n *lane) close(goodbye []byte) {
+	go func() { // the endpoint's tasks count it since the lane was made
+		defer n.link.laneClosed()
+		n.conn.closeGracefully(goodbye, time.Now().Add(n.link.pair.ep.cfg.PeerTimeout/4))
+	}()
+}
+
+// encodeGoodbye returns the lane's last frame: why the pair ends, and after how many
+// messages. The caller holds pair.mu.
+func (n *lane) encodeGoodbye() []byte {
+	p := n.link.pair
+	text, err := json.Marshal(goodbyeOf(p.cause))
+	if err != nil {
+		return nil // the peer sees the end of the connection instead
+	}
+	n.seq++
+	return wire.AppendFrame(nil, &wire.Frame{Kind: wire.Goodbye, Epoch: p.ep.cfg.Epoch, Seq: n.seq, Number: n.link.lastNumber, Header: text})
+}
+
+// flush writes what there is to write, unless another goroutine writes: that one goes
+// on until nothing is left.
 func (n *lane) flush() {
 	for n.gather() {
 		if !n.conn.nonBlocking() {
@@ -100,13 +149,13 @@ func (n *lane) flush() {
 	}
 }
 
-// gather takes what can be sent into out; the caller writes where the answer is
-// yes.
+// gather makes a batch of what can be sent. Where it returns true the caller has to
+// write it.
 func (n *lane) gather() bool {
 	l := n.link
 	l.pair.mu.Lock()
 	defer l.pair.mu.Unlock()
-	if n.busy || l.pair.phase != up {
+	if n.state != laneIdle || l.pair.phase != up {
 		return false
 	}
 	n.out.Reset()
@@ -116,19 +165,21 @@ func (n *lane) gather() bool {
 		n.gatherMessages()
 	}
 	if len(n.frames) == 0 {
-		if !n.keepAliveDue && !(n == l.control() && l.grantUrgent()) {
+		if !n.keepAliveDue && !(n == l.control() && l.window.grantDue()) {
 			return false
 		}
 		n.frames = append(n.frames, wire.Frame{Kind: wire.KeepAlive})
 	}
 	n.numberFrames()
-	n.busy = true
 	if len(n.messages) > 0 {
 		l.pair.writing++
 	}
+	n.move(laneBegun)
 	return true
 }
 
+// gatherMessages dequeues messages up to the limits of a batch. The caller holds
+// pair.mu.
 func (n *lane) gatherMessages() {
 	flags := uint16(0)
 	if n.checksums {
@@ -147,13 +198,13 @@ func (n *lane) gatherMessages() {
 	}
 }
 
-// number gives the gathered frames what is the connection's: their numbers, and
-// the first one the credits, which so go before all data; but not where they
-// would queue behind what was sent before.
+// numberFrames numbers the gathered frames and encodes them. The first one gets the
+// credits that this end owes, so that the peer has them before any body; but not
+// where they would queue behind bodies that were sent before. The caller holds
+// pair.mu.
 func (n *lane) numberFrames() {
-	if l := n.link; l.owed > 0 && (n == l.control() || n.conn.unsent() == 0) {
-		n.frames[0].Credits = uint32(l.owed)
-		l.owed = 0
+	if l := n.link; l.window.owes() && (n == l.control() || n.conn.unsent() == 0) {
+		n.frames[0].Credits = l.window.grant()
 	}
 	n.keepAliveDue = false
 	for i := range n.frames {
@@ -174,8 +225,8 @@ func (n *lane) encode(i int) {
 	}
 }
 
-// carryOn writes until the batch is out, or the kernel has no room: then it is
-// false, and goes on elsewhere.
+// writeBatch writes until the batch is written or has failed. It returns false where
+// the kernel has no room: then the connection has resume called later.
 func (n *lane) writeBatch() bool {
 	for {
 		pieces := n.out.Next()
@@ -202,21 +253,22 @@ func (n *lane) writeBatch() bool {
 	}
 }
 
-// leaveRest leaves the batch to the conduit.
+// resumeLater leaves the rest of the batch to the connection.
 func (n *lane) resumeLater() {
 	if err := n.conn.resumeLater(); err != nil {
 		n.finishBatch(err)
 	}
 }
 
-// resume goes on with a batch that was left.
+// resume is called by the connection, and goes on with a batch that was left to it.
 func (n *lane) resume() {
 	if n.writeBatch() {
 		n.flush()
 	}
 }
 
-// finish reports the batch and lets the next one begin.
+// finishBatch reports the messages of the batch as sent, or lost, and lets the next
+// batch begin.
 func (n *lane) finishBatch(err error) {
 	p := n.link.pair
 	n.writingSince.Store(0)
@@ -225,21 +277,21 @@ func (n *lane) finishBatch(err error) {
 		p.fail(n.link.bestCause(broken(fmt.Errorf("writing: %w", err))))
 	}
 	p.mu.Lock()
-	n.orderly = n.orderly && err == nil
 	n.reportBatch(err)
 	if len(n.messages) > 0 {
 		p.writing--
 	}
 	p.reportLoss()
-	n.busy = p.phase == down
-	leaving := n.busy
-	p.mu.Unlock()
-	if leaving {
-		n.leave()
+	e := laneWritten
+	if err != nil {
+		e = laneFailed
 	}
+	do, goodbye := n.move(e)
+	p.mu.Unlock()
+	n.act(do, goodbye)
 }
 
-// report completes the batch's messages. The caller holds pair.mu.
+// reportBatch completes the batch's messages. The caller holds pair.mu.
 func (n *lane) reportBatch(err error) {
 	l := n.link
 	if err != nil {
@@ -254,53 +306,8 @@ func (n *lane) reportBatch(err error) {
 	}
 }
 
-// end is called once the pair is down. A connection between two frames gets the
-// time to say why; one inside of a frame, or broken, is cut.
-func (n *lane) end() {
-	p := n.link.pair
-	p.mu.Lock()
-	opened, writing := n.conn != nil, n.busy
-	if opened {
-		n.busy, n.cut = true, n.cut || writing
-	}
-	p.mu.Unlock()
-	switch {
-	case !opened: // open will see it
-	case writing:
-		n.conn.shutdown() // the writer notices, and leaves
-	default:
-		n.leave()
-	}
-}
-
-// leave takes the lane out of use. Its caller is the writer.
-func (n *lane) leave() {
-	p := n.link.pair
-	p.mu.Lock()
-	goodbye := n.encodeGoodbye()
-	p.mu.Unlock()
-	go func() { // the endpoint counts it since the lane was made
-		defer n.link.laneClosed()
-		n.conn.closeGracefully(goodbye, time.Now().Add(p.ep.cfg.PeerTimeout/4))
-	}()
-}
-
-// goodbye is the last frame, nil where none can be sent. The caller holds pair.mu.
-func (n *lane) encodeGoodbye() []byte {
-	if n.cut || !n.orderly {
-		return nil
-	}
-	p := n.link.pair
-	text, err := json.Marshal(goodbyeOf(p.cause))
-	if err != nil {
-		return nil // the peer sees the end of the connection
-	}
-	n.seq++
-	return wire.AppendFrame(nil, &wire.Frame{Kind: wire.Goodbye, Epoch: p.ep.cfg.Epoch, Seq: n.seq, Number: n.link.lastNumber, Header: text})
-}
-
-// received takes bytes that were put into the assembler's space, or the error of
-// reading; false where reading is over.
+// bytesRead is called by the connection: so many bytes were put into the assembler's
+// space, or reading has failed. It returns false where the lane wants no more.
 func (n *lane) bytesRead(bytes int, err error) bool {
 	if bytes > 0 {
 		n.lastReceived.Store(int64(now()))
@@ -316,7 +323,7 @@ func (n *lane) bytesRead(bytes int, err error) bool {
 	return err == nil
 }
 
-// place is called with each frame that comes, and returns memory for its body.
+// BodyMemory is called by the assembler when the head of a frame has come.
 func (n *lane) BodyMemory(f *wire.Frame) ([]byte, error) {
 	b, err := n.checkFrame(f)
 	if err != nil {
@@ -325,6 +332,8 @@ func (n *lane) BodyMemory(f *wire.Frame) ([]byte, error) {
 	return b, nil
 }
 
+// checkFrame checks the head of a frame against the lane's and the pair's state, takes
+// its credits, and returns memory for its body.
 func (n *lane) checkFrame(f *wire.Frame) ([]byte, error) {
 	p := n.link.pair
 	n.lastSeq++
@@ -335,7 +344,7 @@ func (n *lane) checkFrame(f *wire.Frame) ([]byte, error) {
 		return nil, fmt.Errorf("%w: its number should be %d", ErrBadFrame, n.lastSeq)
 	case f.Epoch < p.epoch:
 		p.counters.droppedOld.Add(1)
-		return make([]byte, f.Body), nil
+		return make([]byte, f.Body), nil // FrameComplete drops it
 	case f.Epoch > p.epoch:
 		return nil, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.Epoch, p.epoch)
 	}
@@ -351,7 +360,7 @@ func (n *lane) checkFrame(f *wire.Frame) ([]byte, error) {
 	return nil, fmt.Errorf("%w: type %d outside of a handshake", ErrBadFrame, f.Kind)
 }
 
-// take is called with each frame that is whole.
+// FrameComplete is called by the assembler when a frame's body has come too.
 func (n *lane) FrameComplete(f *wire.Frame) error {
 	switch {
 	case f.Epoch < n.link.pair.epoch:
@@ -369,25 +378,17 @@ func (n *lane) FrameComplete(f *wire.Frame) error {
 	return nil
 }
 
-func parseGoodbye(b []byte) (cause, err error) {
-	var f goodbye
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, fmt.Errorf("%w: goodbye: %w", ErrBadFrame, err)
-	}
-	return f.cause(), nil
-}
-
-// check is the watchdog's look at the lane.
+// checkAlive is the watchdog's check. An error says why the lane has to be given up.
 func (n *lane) checkAlive(now time.Duration) error {
 	limit := n.link.pair.ep.cfg.PeerTimeout
 	if now-time.Duration(n.lastReceived.Load()) > n.keepAliveAfter {
-		n.readPending() // it may be there, and too little to wake who reads
+		n.readPending() // bytes may be there that are too few to wake the reader
 	}
 	silence := now - time.Duration(n.lastReceived.Load())
 	if silence > limit && n.silentBefore {
 		return fmt.Errorf("%w: nothing heard for %v, the limit is %v%s", ErrSilent, silence.Round(time.Millisecond), limit, n.stall.missing())
 	}
-	n.silentBefore = silence > limit // the reader may be late: it gets one more interval
+	n.silentBefore = silence > limit // the reader may be late: the lane gets one more interval
 	if err := n.stall.check(now, limit, n.leastProgress(limit)); err != nil {
 		return err
 	}
@@ -398,23 +399,27 @@ func (n *lane) checkAlive(now time.Duration) error {
 	return nil
 }
 
-// catchUp is the conduit's, once there is one.
-func (n *lane) readPending() {
+// opened returns the connection, nil before open.
+func (n *lane) opened() connection {
 	n.link.pair.mu.Lock()
-	c := n.conn
-	n.link.pair.mu.Unlock()
-	if c != nil {
+	defer n.link.pair.mu.Unlock()
+	return n.conn
+}
+
+func (n *lane) readPending() {
+	if c := n.opened(); c != nil {
 		c.readPending()
 	}
 }
 
-// leastAdvance is how many bytes of a frame have to come within a time: four times
-// what signs of life bring, a kilobyte in PeerTimeout where both ends have the same.
+// leastProgress is how many bytes of a frame have to come within a time: four times
+// what the peer's keep-alives bring, which is a kilobyte in PeerTimeout where both ends
+// have the same.
 func (n *lane) leastProgress(within time.Duration) int {
 	return 4 * wire.FixedBytes * max(1, int(within/n.keepAliveAfter))
 }
 
-// remind sends a sign of life, where one is due.
+// keepAliveIfDue sends a keep-alive where nothing was sent for keepAliveAfter.
 func (n *lane) keepAliveIfDue(now time.Duration) {
 	if now-time.Duration(n.lastSent.Load()) <= n.keepAliveAfter {
 		return
@@ -425,11 +430,10 @@ func (n *lane) keepAliveIfDue(now time.Duration) {
 	n.flush()
 }
 
-// countRetransmits adds what the kernel has sent again since the last check.
+// countRetransmits counts the TCP segments that the kernel has sent again since the
+// last check.
 func (n *lane) countRetransmits() {
-	n.link.pair.mu.Lock()
-	c := n.conn
-	n.link.pair.mu.Unlock()
+	c := n.opened()
 	if c == nil {
 		return
 	}

@@ -1,17 +1,19 @@
 package m2n
 
-// carrier takes a wireLink's messages where its lanes do not: memory that both
-// ends share, or a fabric.
+// transport carries a wireLink's messages where the lanes do not: shmTransport through
+// memory that both ends share, fabricTransport over a program's fabric. The link keeps
+// a lane for credits, keep-alives and the goodbye.
 type transport interface {
-	// flush sends what pair.next gives, as far as that does not block.
+	// flush sends what pair.dequeue gives, as far as that does not block.
 	flush()
-	// giveBack takes a slot from the receiver, and tells the sender when it may be
-	// short of credits.
+	// releaseSlot takes a slot back from the consumer, and sees to it that the peer
+	// learns of the credit.
 	releaseSlot(slot int)
-	// settle takes what has arrived: the peer has said goodbye, for that cause, after
-	// its message of number last. Where that one is still under way settle is false,
-	// and the carrier fails the pair when it is here, or late.
+	// endAfter is called when the peer has said goodbye, for that cause, after its
+	// message of number last. It delivers what has arrived. Where it returns false that
+	// message is still under way: then the transport fails the pair, once the message
+	// is here or is late.
 	endAfter(last uint64, cause error) bool
-	// close is called when the pair is down and no lane is left.
+	// close is called when the pair is down and all lanes are closed.
 	close()
 }

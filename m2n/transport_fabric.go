@@ -113,10 +113,9 @@ func (c *fabricTransport) gather() (*outgoing, []byte) {
 	}
 	n := l.nextNumber()
 	f := wire.Frame{
-		Kind: wire.Data, Epoch: p.ep.cfg.Epoch, Seq: n, Number: n, Credits: uint32(l.owed),
+		Kind: wire.Data, Epoch: p.ep.cfg.Epoch, Seq: n, Number: n, Credits: l.window.grant(),
 		Body: o.bytes, Lengths: o.lengths(), Header: o.header,
 	}
-	l.owed = 0
 	c.inFlight[o.token] = o
 	return o, wire.AppendFrame(make([]byte, 0, wire.FixedBytes+4*len(f.Lengths)+len(f.Header)), &f)
 }
@@ -181,7 +180,7 @@ func (c *fabricTransport) receive(ev *FabricEvent) error {
 	if c.peerCause != nil && c.reorder.last >= c.lastOfPeer {
 		c.pair.fail(c.peerCause)
 	}
-	c.link.grantIfUrgent(0)
+	c.link.sendDueGrant()
 	return nil
 }
 
@@ -203,7 +202,7 @@ func (c *fabricTransport) parse(ev *FabricEvent) (wire.Frame, error) {
 func (c *fabricTransport) releaseSlot(slot int) {
 	c.slots.free(slot)
 	c.conn.Refill(slot)
-	c.link.grantIfUrgent(1)
+	c.link.owe()
 }
 
 // settle takes what has arrived. The peer has said goodbye after its message of

@@ -74,7 +74,7 @@ func (t *shmTransport) beginSend() (*outgoing, int) {
 	if t.sending || p.phase != up {
 		return nil, 0
 	}
-	if p.queue.len() > 0 && p.credit == 0 && !t.collectReturns() {
+	if p.queue.len() > 0 && p.send.credit == 0 && !t.collectReturns() {
 		t.out.Starving().Store(1)
 		t.collectReturns() // those that the peer wrote before it could see the flag
 	}
@@ -105,9 +105,9 @@ func (t *shmTransport) collectReturns() bool {
 		}
 		t.lent[slot] = false
 		t.freeSlots = append(t.freeSlots, slot)
-		p.credit++
+		p.send.credit++
 	}
-	return p.credit > 0
+	return p.send.credit > 0
 }
 
 func (t *shmTransport) finishSend(o *outgoing) {

@@ -76,15 +76,6 @@ func (e *Endpoint) checkLinks(late bool) time.Duration {
 	return next
 }
 
-func (p *pair) upLink() link {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.phase != up {
-		return nil
-	}
-	return p.link
-}
-
 // rest waits until it is time to look or a link is new; false at Close.
 func (e *Endpoint) watchdogSleep(d time.Duration) bool {
 	t := time.NewTimer(d)

@@ -11,49 +11,51 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// wireLink carries one pair between processes. Its first lane carries credits,
-// signs of life and the goodbye, and messages where it is the only one; they
-// travel on the others, each on the first that has room. So a credit never waits
-// behind a body.
+// wireLink is the link of a pair between two processes: lanes, which are connections,
+// and where messages do not travel on lanes a transport beside them.
+//
+// The first lane is the lane of credits: it carries credits, keep-alives and the
+// goodbye. Messages travel on the other lanes, each on the first that is idle, so that
+// a credit never waits behind a body. Where there is only one lane and no transport, it
+// carries messages too.
 type wireLink struct {
 	pair      *pair
 	kind      int // index of counters
 	window    *receiveWindow
 	lanes     []*lane
 	transport transport    // nil where the lanes carry the messages
-	openLanes atomic.Int32 // lanes that have not left
+	openLanes atomic.Int32 // lanes whose connection is not closed
 
-	// Guarded by pair.mu:
-	owed       int    // credits to give back
-	lastNumber uint64 // number of the last message that was sent
+	lastNumber uint64 // of the last message sent; guarded by pair.mu
 
-	// order guards what follows. Nothing is written while it is held: a write that
-	// fails takes it.
+	// orderMu guards what follows. Nothing is written while it is held, since a write
+	// that fails takes it.
 	orderMu     sync.Mutex
 	reorder     reorderBuffer
-	goodbyes    int   // lanes on which a goodbye came
-	peerCause   error // what it said
-	brokenLanes int   // lanes that ended without one
-	laneErr     error // the first of them
+	goodbyes    int   // lanes on which a goodbye has come
+	peerCause   error // what the last one said
+	brokenLanes int   // lanes that have ended without a goodbye
+	laneErr     error // how the first of them ended
 }
 
-// newWireLink makes the link of connections whose handshake is over. memory is the
-// link's from here on.
-func newWireLink(p *pair, kind int, memory *receiveWindow, streams []*handshakeConn, theirs greeting) (*wireLink, error) {
-	l := &wireLink{pair: p, kind: kind, window: memory}
-	// On one connection, beside the lane of credits, nothing can overtake.
+// newWireLink makes the link of connections whose handshake is over. The window is the
+// link's from here on, also where an error is returned.
+func newWireLink(p *pair, kind int, window *receiveWindow, conns []*handshakeConn, theirs greeting) (*wireLink, error) {
+	l := &wireLink{pair: p, kind: kind, window: window}
+	// With one lane for messages, none can overtake another.
 	l.reorder.window = 1
-	if len(streams) > 2 {
+	if len(conns) > 2 {
 		l.reorder.window = uint64(p.ep.cfg.Slots)
 	}
-	idle := max(min(p.ep.cfg.PeerTimeout, theirs.PeerTimeout)/4, leastKeepAlive)
-	for _, s := range streams {
+	// A peer is to hear four frames in the shorter of the two timeouts.
+	keepAliveAfter := max(min(p.ep.cfg.PeerTimeout, theirs.PeerTimeout)/4, leastKeepAlive)
+	for _, c := range conns {
 		if !p.ep.tasks.add() {
 			l.abandon()
 			return nil, ErrClosed
 		}
 		l.openLanes.Add(1)
-		l.lanes = append(l.lanes, newLane(l, s.conn, !s.secure, idle))
+		l.lanes = append(l.lanes, newLane(l, c.conn, !c.secure, keepAliveAfter))
 	}
 	return l, nil
 }
@@ -63,7 +65,7 @@ func (l *wireLink) transportKind() int { return l.kind }
 // control is the lane of credits.
 func (l *wireLink) control() *lane { return l.lanes[0] }
 
-// carries tells whether messages travel on a lane.
+// carriesMessages reports whether messages travel on a lane.
 func (l *wireLink) carriesMessages(n *lane) bool {
 	return l.transport == nil && (n != l.control() || len(l.lanes) == 1)
 }
@@ -79,7 +81,8 @@ func (l *wireLink) start() {
 	l.pair.startSending()
 }
 
-// abandon is for a link that was never used.
+// abandon releases a link whose pair never came up with it. The connections are still
+// the caller's.
 func (l *wireLink) abandon() {
 	for range l.lanes {
 		l.laneClosed()
@@ -89,7 +92,8 @@ func (l *wireLink) abandon() {
 	}
 }
 
-// gone is called as each lane leaves.
+// laneClosed is called when a lane's connection is closed. With the last one the link
+// lets go of everything.
 func (l *wireLink) laneClosed() {
 	if l.openLanes.Add(-1) == 0 {
 		if l.transport != nil {
@@ -103,7 +107,7 @@ func (l *wireLink) laneClosed() {
 	l.pair.ep.tasks.done()
 }
 
-// flush writes on the caller's goroutine what the kernel takes at once.
+// flush writes, on the caller's goroutine, what the kernel takes at once.
 func (l *wireLink) flush() {
 	if l.transport != nil {
 		l.transport.flush()
@@ -113,28 +117,28 @@ func (l *wireLink) flush() {
 	}
 }
 
-// nextNumber numbers messages. The caller holds pair.mu.
+// nextNumber numbers the messages that are sent. The caller holds pair.mu.
 func (l *wireLink) nextNumber() uint64 {
 	l.lastNumber++
 	return l.lastNumber
 }
 
-// granted takes credits that the peer gives back.
+// acceptCredits takes the credits of a frame.
 func (l *wireLink) acceptCredits(n int) error {
 	if n == 0 {
 		return nil
 	}
-	if l.kind == viaSHM { // a credit without its slot
+	if l.kind == viaSHM {
 		return fmt.Errorf("%w: it gives back %d credits by a frame, where they go through memory", ErrBadFrame, n)
 	}
-	if err := l.pair.grant(n); err != nil {
+	if err := l.pair.refill(n); err != nil {
 		return err
 	}
 	l.flush()
 	return nil
 }
 
-// place finds the memory for a message's body.
+// claimSlot finds a slot for the message that begins with f on lane n.
 func (l *wireLink) claimSlot(n *lane, f *wire.Frame) ([]byte, error) {
 	if !l.carriesMessages(n) {
 		return nil, fmt.Errorf("%w: a message on the lane of credits", ErrBadFrame)
@@ -147,12 +151,13 @@ func (l *wireLink) claimSlot(n *lane, f *wire.Frame) ([]byte, error) {
 	return l.window.bytes(slot, f.Body), nil
 }
 
-// arrived delivers a message, and those that waited for it.
+// messageComplete delivers a message that has come whole on lane n, when those before
+// it are here.
 func (l *wireLink) messageComplete(n *lane, f *wire.Frame) error {
 	if err := l.deliverInOrder(arrival{*f, n.slot, n.bodyBegan}); err != nil {
 		return fmt.Errorf("frame %d: %w", f.Seq, err)
 	}
-	l.grantIfUrgent(0)
+	l.sendDueGrant()
 	return nil
 }
 
@@ -162,18 +167,19 @@ func (l *wireLink) deliverInOrder(a arrival) error {
 	return l.reorder.accept(a, l.deliver)
 }
 
+// deliver gives a message to the consumer. A closed endpoint has none.
 func (l *wireLink) deliver(a arrival) {
 	l.pair.counters.received[l.kind].add(len(a.f.Header) + a.f.Body)
-	taken := l.pair.ep.completions.push(Completion{
+	accepted := l.pair.ep.completions.push(Completion{
 		Kind: Received, Peer: l.pair.id, Header: a.f.Header, Body: l.window.spans(a.slot, a.f.Lengths),
 		Posted: a.began, Arrived: time.Now(), pair: l.pair, held: &slotReceipt{link: l, slot: a.slot},
 	})
-	if !taken {
+	if !accepted {
 		l.window.free(a.slot)
 	}
 }
 
-// giveBack takes a slot from the receiver. The credit travels with the next
+// releaseSlot takes a slot back from the consumer. The credit travels with the next
 // frame, or at once where the peer may be short of credits.
 func (l *wireLink) releaseSlot(slot int) {
 	if l.transport != nil {
@@ -181,27 +187,24 @@ func (l *wireLink) releaseSlot(slot int) {
 		return
 	}
 	l.window.free(slot)
-	l.grantIfUrgent(1)
+	l.owe()
 }
 
-func (l *wireLink) grantIfUrgent(more int) {
-	l.pair.mu.Lock()
-	l.owed += more
-	urgent := l.grantUrgent()
-	l.pair.mu.Unlock()
-	if urgent {
+// owe gives the peer a credit back.
+func (l *wireLink) owe() {
+	l.window.owe()
+	l.sendDueGrant()
+}
+
+func (l *wireLink) sendDueGrant() {
+	if l.window.grantDue() {
 		l.control().flush()
 	}
 }
 
-// urgent reports whether the peer has, for all that this end knows, less than half
-// of its credits left. The caller holds pair.mu.
-func (l *wireLink) grantUrgent() bool {
-	left := l.pair.ep.cfg.Slots - l.window.inUse() - l.owed
-	return l.owed > 0 && 2*left < l.pair.ep.cfg.Slots
-}
-
-// told takes a goodbye. What was sent before it on other lanes is still to come.
+// goodbyeReceived is called with the goodbye of a lane. The pair fails with the last
+// lane's: what the peer sent before it on other lanes is still to come. messages is how
+// many the peer has sent in all.
 func (l *wireLink) goodbyeReceived(messages uint64, cause error) {
 	l.orderMu.Lock()
 	l.goodbyes++
@@ -216,7 +219,7 @@ func (l *wireLink) goodbyeReceived(messages uint64, cause error) {
 	}
 }
 
-// ended takes the end of a lane's stream.
+// laneEnded is called at the end of a lane's stream.
 func (l *wireLink) laneEnded(n *lane, err error) {
 	switch {
 	case n.goodbyeReceived:
@@ -226,12 +229,13 @@ func (l *wireLink) laneEnded(n *lane, err error) {
 	default:
 		err = broken(fmt.Errorf("reading: %w", wire.UnexpectedEOF(err)))
 	}
-	if l.noteLaneEnd(err) {
+	if l.noteBrokenLane(err) {
 		l.pair.fail(l.bestCause(err))
 	}
 }
 
-// broken is what has broken a connection, under that name where it has no other.
+// broken wraps what has broken a connection in ErrBroken, unless the peer has broken
+// the protocol.
 func broken(err error) error {
 	if errors.Is(err, ErrBadFrame) {
 		return err
@@ -239,9 +243,10 @@ func broken(err error) error {
 	return fmt.Errorf("%w: %w", ErrBroken, err)
 }
 
-// lose notes that a lane has ended without a goodbye, and tells whether that takes
-// the pair down now: on another lane a goodbye may be a moment away.
-func (l *wireLink) noteLaneEnd(err error) bool {
+// noteBrokenLane notes that a lane has ended without a goodbye, and reports whether
+// that takes the pair down now. Else a goodbye may come on another lane a moment later,
+// and says more; without one the watchdog takes the pair down.
+func (l *wireLink) noteBrokenLane(err error) bool {
 	l.orderMu.Lock()
 	defer l.orderMu.Unlock()
 	l.brokenLanes++
@@ -251,15 +256,15 @@ func (l *wireLink) noteLaneEnd(err error) bool {
 	return l.peerCause != nil || l.brokenLanes+l.goodbyes >= len(l.lanes)
 }
 
-// lost is why a lane has ended, while others have not.
-func (l *wireLink) laneError() error {
+// brokenLane returns how a lane has ended without a goodbye, nil where none has.
+func (l *wireLink) brokenLane() error {
 	l.orderMu.Lock()
 	defer l.orderMu.Unlock()
 	return l.laneErr
 }
 
-// blame returns what the peer has said on parting, where it has, rather than what
-// came of that.
+// bestCause returns the peer's reason, where it has said goodbye, rather than the error
+// that came of the peer's end.
 func (l *wireLink) bestCause(err error) error {
 	l.orderMu.Lock()
 	defer l.orderMu.Unlock()
@@ -269,9 +274,9 @@ func (l *wireLink) bestCause(err error) error {
 	return err
 }
 
-// check is the watchdog's look at the link.
+// check is called by the watchdog.
 func (l *wireLink) check(now time.Duration) {
-	if err := l.laneError(); err != nil {
+	if err := l.brokenLane(); err != nil {
 		l.pair.fail(l.bestCause(err))
 		return
 	}
@@ -281,7 +286,7 @@ func (l *wireLink) check(now time.Duration) {
 			return
 		}
 	}
-	for _, n := range l.lanes { // not before: a lane that writes cannot say goodbye
+	for _, n := range l.lanes { // after the checks: a lane that writes cannot say goodbye
 		n.keepAliveIfDue(now)
 	}
 }
