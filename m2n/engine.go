@@ -12,26 +12,32 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/shm"
 )
 
-// engine reads what comes from other processes. Nobody reads for the consumer:
-// Poll itself waits in the gate and reads, so that a message costs no hand-over
-// between goroutines. While the consumer is elsewhere the watchdog looks, a
-// few hundred times a second as long as something comes.
+// engine is an endpoint's progress engine: it reads what other processes send. No
+// goroutine reads on behalf of the consumer: Poll itself waits in the poller and reads,
+// so that a message costs no hand-over between goroutines. While the consumer does not
+// poll, the watchdog reads, a few hundred times a second as long as something comes.
+//
+// The driver is the goroutine that holds mu: the consumer or the watchdog.
 type engine struct {
-	poller        *poll.Poller
-	doorbells     *shm.Page
-	hub           *fabricHub   // nil where there is no fabric
-	mu            sync.Mutex   // held by who reads
-	stopped       bool         // guarded by driving
-	spinner       spinner      // the driver's
-	yielded       atomic.Int64 // when the consumer last called Go's scheduler
-	load          *hostLoad
-	progresses    atomic.Uint64
-	watchdogSaw   uint64      // of moves; the watchdog's
-	watchdogRests atomic.Bool // the watchdog looks seldom
-	wakeWatchdog  func()      // ends its rest
+	poller    *poll.Poller
+	doorbells *shm.Page
+	hub       *fabricHub // nil where the endpoint has no fabric
+	load      *hostLoad
+
+	mu      sync.Mutex
+	stopped bool    // guarded by mu
+	spinner spinner // guarded by mu
+
+	yielded    atomic.Int64  // when the consumer last called Go's scheduler
+	progresses atomic.Uint64 // how often the driver has found something
+
+	// For the watchdog:
+	watchdogSaw   uint64      // of progresses; its own
+	watchdogRests atomic.Bool // it looks seldom
+	wakeWatchdog  func()
 }
 
-// engine returns the endpoint's, which its first connection makes.
+// startEngine returns the endpoint's engine, which its first connection makes.
 func (e *Endpoint) startEngine() (*engine, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -53,36 +59,34 @@ func (e *Endpoint) startEngine() (*engine, error) {
 		page.Close()
 		return nil, err
 	}
-	eng := &engine{poller: poller, doorbells: page, hub: hub, load: newHostLoad()}
-	eng.wakeWatchdog = e.wakeWatchdog
-	eng.spinner = newSpinner(e.cfg.SpinFor, eng.load)
-	e.engine.Store(eng)
+	g := &engine{poller: poller, doorbells: page, hub: hub, load: newHostLoad(), wakeWatchdog: e.wakeWatchdog}
+	g.spinner = newSpinner(e.cfg.SpinFor, g.load)
+	e.engine.Store(g)
 	e.completions.wakeThrough(poller)
-	return eng, nil
+	return g, nil
 }
 
-// windUp waits until the links have let go of everything. Nobody needs to poll any
-// more, so the reading and writing that this takes is done here.
+// waitForTasks waits until all links are closed, as a part of Close. The consumer need
+// not poll any more, so the reading and writing that this takes is done here.
 func (e *Endpoint) waitForTasks() error {
-	over := e.keepProgressing()
+	stop := e.keepProgressing()
 	err := e.tasks.wait(e.cfg.PeerTimeout)
-	over()
+	stop()
 	if e.cfg.Fabric != nil {
 		err = errors.Join(err, e.closeFabric(e.hub()))
 	}
 	return err
 }
 
-// keepLooking drives, where there is an engine, until the function that it returns
-// is called.
-func (e *Endpoint) keepProgressing() (over func()) {
+// keepProgressing drives the engine, where there is one, until the caller calls stop.
+func (e *Endpoint) keepProgressing() (stop func()) {
 	g := e.engine.Load()
 	if g == nil {
 		return func() {}
 	}
 	quit := make(chan struct{})
-	var looking sync.WaitGroup
-	looking.Go(func() {
+	var progressing sync.WaitGroup
+	progressing.Go(func() {
 		tick := time.NewTicker(leastTick)
 		defer tick.Stop()
 		for {
@@ -96,7 +100,7 @@ func (e *Endpoint) keepProgressing() (over func()) {
 	})
 	return func() {
 		close(quit)
-		looking.Wait()
+		progressing.Wait()
 	}
 }
 
@@ -110,7 +114,7 @@ func (g *engine) stop() {
 	g.load.close()
 }
 
-// look reads what is there, unless somebody does.
+// tryProgress reads what is there, unless another goroutine drives.
 func (g *engine) tryProgress() {
 	if g.mu.TryLock() {
 		defer g.mu.Unlock()
@@ -120,13 +124,13 @@ func (g *engine) tryProgress() {
 	}
 }
 
-// drive reads what is there. The caller holds driving.
+// progress reads what is there. The caller holds mu.
 func (g *engine) progress() {
 	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.Serve(g.poller.Wait(false)))
 }
 
-// park waits until there is something to read, or the bell rings; then it calls
-// awake, and reads. The caller holds driving.
+// sleep waits until there is something to read, or until the poller is woken; then it
+// calls awake, and reads. The caller holds mu.
 func (g *engine) sleep(awake func()) {
 	busy := g.doorbells.PrepareSleep()
 	events := g.poller.Wait(!g.hub.prepareSleep() && !busy)
@@ -135,34 +139,36 @@ func (g *engine) sleep(awake func()) {
 	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.Serve(events))
 }
 
-func (g *engine) noteProgress(moved int) {
-	if moved > 0 {
+// noteProgress notes how many sources have been read.
+func (g *engine) noteProgress(sources int) {
+	if sources > 0 {
 		g.progresses.Add(1)
 	}
 }
 
-// lookSoon has the watchdog look often, for as long as something comes.
+// watchOften has the watchdog look often, for as long as there is progress.
 func (g *engine) watchOften() {
 	if g.watchdogRests.Swap(false) {
 		g.wakeWatchdog()
 	}
 }
 
-// moved tells whether something came since it was last asked, by the watchdog.
-func (g *engine) progressedSince() bool {
+// progressed reports whether there was progress since the watchdog last asked.
+func (g *engine) progressed() bool {
 	n := g.progresses.Load()
 	defer func() { g.watchdogSaw = n }()
 	return n != g.watchdogSaw
 }
 
-// wait returns nil when there may be a completion to pop.
+// waitForCompletion returns nil when there may be a completion to pop, and an error
+// where there will be none: ctx is over, or the endpoint closed.
 func (e *Endpoint) waitForCompletion(ctx context.Context) error {
 	e.completions.watchContext(ctx)
 	if err := e.completions.checkEnded(ctx); err != nil {
 		return err
 	}
 	g := e.engine.Load()
-	if g == nil {
+	if g == nil { // all peers so far are in this process
 		if !e.spin(ctx, e.cfg.SpinFor, runtime.Gosched) {
 			e.completions.waitForSignal()
 		}
@@ -176,22 +182,23 @@ func (e *Endpoint) waitForCompletion(ctx context.Context) error {
 	began := now()
 	g.yield(began)
 	if !e.spin(ctx, g.spinner.limit(), g.spinStep()) && e.completions.park() {
-		g.sleep(e.completions.unpark) // what it reads needs no bell
+		g.sleep(e.completions.unpark) // completions of what this goroutine reads need no wake
 	}
 	g.spinner.record(now() - began)
 	return nil
 }
 
-// yieldEvery leaves room for a wait of several milliseconds.
+// yieldEvery leaves room for a wait of several milliseconds before the ten that Go's
+// scheduler allows.
 const yieldEvery = 4 * time.Millisecond
 
-// yield calls Go's scheduler now and then, before a wait and after a post, for a
-// consumer that never does, as it waits in system calls. After ten milliseconds
-// without, the scheduler takes the processor away from whoever is in a system call,
-// wait by wait, and its monitor looks for such loops every 20 µs, on a core that
-// somebody computes on: a tenth of the machine was lost where nodes share two
-// cores, and as much where senders do. To call it every time costs more: it wakes a
-// thread to help.
+// yield calls Go's scheduler once in yieldEvery, before a wait and after a post. A
+// consumer that waits in system calls never calls it otherwise. After ten milliseconds
+// without a call the scheduler takes the processor from the goroutine in its next system
+// call, wait after wait, and the scheduler's monitor thread looks for such goroutines
+// every 20 µs, on a core that somebody computes on: a tenth of the machine was lost so
+// where nodes share two cores. A call at every wait costs more, since it wakes a thread
+// to help.
 func (g *engine) yield(now time.Duration) {
 	if now-time.Duration(g.yielded.Load()) >= yieldEvery {
 		g.yielded.Store(int64(now))
@@ -199,8 +206,9 @@ func (g *engine) yield(now time.Duration) {
 	}
 }
 
-// glance returns what looks for something to read, again and again: at the rings
-// each time, where there are some, and at the sockets now and then.
+// spinStep returns what a consumer that spins does again and again. Memory is cheap to
+// look at, sockets take a system call: so where the endpoint shares memory or has a
+// fabric, the sockets are read now and then only.
 func (g *engine) spinStep() func() {
 	if !g.doorbells.InUse() && g.hub == nil {
 		return g.progress

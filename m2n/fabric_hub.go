@@ -9,21 +9,21 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/poll"
 )
 
-// fabricHub is what an endpoint has of its fabric: it lets the fabric work, and
-// hands the events to the carriers. The engine's driver looks here as it looks at
-// sockets and boards. A nil hub is one without a fabric.
+// fabricHub drives an endpoint's fabric, and hands the fabric's events to the
+// transports of the pairs. The progress engine calls it as it polls sockets and
+// doorbells. A nil hub does nothing: it is that of an endpoint without a fabric.
 type fabricHub struct {
 	fabric Fabric
 
-	progressMu sync.Mutex // held by who lets the fabric work
+	progressMu sync.Mutex // held while Fabric.Progress runs and its events are handled
 	events     [64]FabricEvent
 
 	mu   sync.Mutex
-	live map[*fabricTransport]bool // that are not closed
+	live map[*fabricTransport]bool // those whose FabricClosed has not come
 }
 
-// newFabricHub returns the hub of a fabric, which may be nil, whose descriptor the
-// gate watches.
+// newFabricHub returns the hub of a fabric, which may be nil, and has the poller watch
+// the fabric's descriptor.
 func newFabricHub(f Fabric, p *poll.Poller) (*fabricHub, error) {
 	if f == nil {
 		return nil, nil
@@ -37,10 +37,10 @@ func newFabricHub(f Fabric, p *poll.Poller) (*fabricHub, error) {
 	return h, nil
 }
 
-// Readable is called by the driver when the descriptor is readable.
+// Readable is called by the driver when the fabric's descriptor is readable.
 func (h *fabricHub) Readable() { h.progress() }
 
-// sweep lets the fabric work once, and returns how many events there were.
+// progress has the fabric work once, and returns how many events there were.
 func (h *fabricHub) progress() int {
 	if h == nil {
 		return 0
@@ -51,15 +51,15 @@ func (h *fabricHub) progress() int {
 	for i := range h.events[:n] {
 		ev := &h.events[i]
 		ev.Owner.(*fabricTransport).handle(ev)
-		*ev = FabricEvent{} // its memory is not the hub's to keep
+		*ev = FabricEvent{} // so that its header can be collected
 	}
 	return n
 }
 
-// sleep says that the driver is going to wait in the gate, and tells whether the
-// fabric has work before that. One that cannot be armed has failed: its
-// connections' ends tell.
-func (h *fabricHub) prepareSleep() bool {
+// prepareSleep has the fabric's descriptor wake the poller, and reports whether there is
+// work before that: then the driver must not sleep. A fabric that cannot be armed has
+// failed, and the ends of its connections say so.
+func (h *fabricHub) prepareSleep() (busy bool) {
 	if h == nil {
 		return false
 	}
@@ -70,29 +70,29 @@ func (h *fabricHub) prepareSleep() bool {
 	return !armed && err == nil
 }
 
-func (h *fabricHub) add(c *fabricTransport) {
+func (h *fabricHub) add(t *fabricTransport) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.live[c] = true
+	h.live[t] = true
 }
 
-func (h *fabricHub) remove(c *fabricTransport) {
+func (h *fabricHub) remove(t *fabricTransport) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.live, c)
+	delete(h.live, t)
 }
 
 func (h *fabricHub) all() []*fabricTransport {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []*fabricTransport
-	for c := range h.live {
-		all = append(all, c)
+	for t := range h.live {
+		all = append(all, t)
 	}
 	return all
 }
 
-// hub returns the endpoint's, if it has a connection.
+// hub returns the endpoint's hub, nil before its first connection.
 func (e *Endpoint) hub() *fabricHub {
 	if g := e.engine.Load(); g != nil {
 		return g.hub
@@ -100,8 +100,8 @@ func (e *Endpoint) hub() *fabricHub {
 	return nil
 }
 
-// pump lets the fabric work until over is closed or done.
-func (h *fabricHub) progressUntil(over <-chan struct{}, done func() bool) {
+// progressUntil has the fabric work until done returns true or stop is closed.
+func (h *fabricHub) progressUntil(stop <-chan struct{}, done func() bool) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !done() {
@@ -110,36 +110,36 @@ func (h *fabricHub) progressUntil(over <-chan struct{}, done func() bool) {
 		}
 		select {
 		case <-tick.C:
-		case <-over:
+		case <-stop:
 			return
 		}
 	}
 }
 
-// closeFabric closes the connections, gives the fabric some time to say that they
-// are, and closes it. After that nothing is under way.
+// closeFabric closes the connections, gives the fabric a part of PeerTimeout to report
+// that they are closed, and closes it. After that no message is under way.
 func (e *Endpoint) closeFabric(h *fabricHub) error {
 	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.PeerTimeout/4)
 	defer cancel()
 	if h != nil {
-		for _, c := range h.all() {
-			c.close()
+		for _, t := range h.all() {
+			t.close()
 		}
 		h.progressUntil(ctx.Done(), func() bool { return len(h.all()) == 0 })
 	}
 	err := e.cfg.Fabric.Close(ctx)
 	if h != nil {
-		h.abortAll()
+		h.finishAll()
 	}
 	return err
 }
 
-// endAll is for connections whose last event has not come, when it cannot come any
+// finishAll finishes connections whose FabricClosed has not come, and cannot come any
 // more.
-func (h *fabricHub) abortAll() {
+func (h *fabricHub) finishAll() {
 	h.progressMu.Lock()
 	defer h.progressMu.Unlock()
-	for _, c := range h.all() {
-		c.closed()
+	for _, t := range h.all() {
+		t.finish()
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// Two ends that meet by a fabric do so on one TCP connection, which stays as the
-// lane:
+// Two ends whose messages are to go by a fabric shake hands on one TCP connection,
+// which stays as the lane:
 //
 //	dials                                listens
 //	hello: fabric, address      ──▶
@@ -16,10 +16,10 @@ import (
 //	ready: fabric, address, key ──▶
 //	                            ◀──     ready
 //
-// A welcome without a fabric says that there is none of that name; the connection
-// ends with it.
+// A welcome without a fabric says that the end that listens has none of that name, and
+// ends the connection.
 
-// fabricGreeting is how the sender of a greeting is reached by its fabric.
+// fabricGreeting is how the fabric of a greeting's sender is reached.
 type fabricGreeting struct {
 	Name    string `json:"name"`
 	Address []byte `json:"address"`
@@ -29,8 +29,8 @@ type fabricGreeting struct {
 // maxFabricAddress bounds an address, so that greetings fit into their frames.
 const maxFabricAddress = wire.ControlBytes / 2
 
-// check holds a peer's address to what this end would send: a fabric's library is
-// given no more than that.
+// check holds a peer's address to the limits of this end's own, so that a fabric's
+// library is given no more than that.
 func (g *fabricGreeting) check() error {
 	switch {
 	case g == nil:
@@ -43,7 +43,7 @@ func (g *fabricGreeting) check() error {
 	return nil
 }
 
-// checkFabric is a part of Config's check.
+// checkFabric checks Config.Fabric.
 func checkFabric(f Fabric) error {
 	if f == nil {
 		return nil
@@ -58,7 +58,7 @@ func (h *fabricHub) greeting(key uint64) *fabricGreeting {
 	return &fabricGreeting{h.fabric.Name(), h.fabric.Address(), key}
 }
 
-// meetingHub returns the endpoint's hub, or why it has none.
+// fabricHub returns the hub of the endpoint's fabric, or why there is none.
 func (e *Endpoint) fabricHub() (*fabricHub, error) {
 	if e.cfg.Fabric == nil {
 		return nil, &unavailableError{"this end has no fabric (Config.Fabric is nil)"}
@@ -70,7 +70,7 @@ func (e *Endpoint) fabricHub() (*fabricHub, error) {
 	return g.hub, nil
 }
 
-// dialFabric meets a peer, and raises the pair with a connection by the fabric.
+// dialFabric connects the pair by the fabric.
 func (p *pair) dialFabric(ctx context.Context, addr string) error {
 	hub, err := p.ep.fabricHub()
 	if err != nil {
@@ -78,99 +78,100 @@ func (p *pair) dialFabric(ctx context.Context, addr string) error {
 	}
 	mine := p.ep.greeting(pairID{From: p.ep.cfg.ID, FromEpoch: p.ep.cfg.Epoch, To: p.id, ToEpoch: p.epoch})
 	mine.Fabric = hub.greeting(0)
-	s, err := p.ep.dialLane(ctx, addr, mine)
+	c, err := p.ep.dialLane(ctx, addr, mine)
 	if err != nil {
 		return err
 	}
-	if err := p.dialFabricOn(hub, s, mine); err != nil {
-		s.conn.Close()
+	if err := p.dialFabricOn(hub, c, mine); err != nil {
+		c.conn.Close()
 		return err
 	}
 	return nil
 }
 
-func (p *pair) dialFabricOn(hub *fabricHub, s *handshakeConn, mine greeting) error {
-	theirs, err := s.readGreeting(wire.Welcome)
+func (p *pair) dialFabricOn(hub *fabricHub, c *handshakeConn, mine greeting) error {
+	theirs, err := c.readGreeting(wire.Welcome)
 	if err != nil {
 		return err
 	}
 	if theirs.Fabric == nil {
 		return &unavailableError{fmt.Sprintf("the peer has no fabric %q", mine.Fabric.Name)}
 	}
-	c, err := hub.open(p)
+	t, err := hub.open(p)
 	if err != nil {
 		return err
 	}
-	mine.Fabric.Key = c.conn.Key()
+	mine.Fabric.Key = t.conn.Key()
 	err = firstError(
-		func() error { return c.connect(theirs.Fabric) },
-		func() error { return c.makeLink(s, theirs) },
-		func() error { return s.sendControl(wire.Ready, mine) },
-		func() error { _, err := s.readGreeting(wire.Ready); return err },
-		s.detach,
-		func() error { return p.raiseDialled(c.link, theirs.limits()) },
+		func() error { return t.connect(theirs.Fabric) },
+		func() error { return t.makeLink(c, theirs) },
+		func() error { return c.sendControl(wire.Ready, mine) },
+		func() error { _, err := c.readGreeting(wire.Ready); return err },
+		c.detach,
+		func() error { return p.raiseDialled(t.link, theirs.limits()) },
 	)
 	if err != nil {
-		c.abandon()
+		t.abandon()
 		return err
 	}
-	c.start()
+	t.start()
 	return nil
 }
 
-func (c *fabricTransport) connect(to *fabricGreeting) error {
-	if err := c.conn.Connect(to.Address, to.Key); err != nil {
+func (t *fabricTransport) connect(to *fabricGreeting) error {
+	if err := t.conn.Connect(to.Address, to.Key); err != nil {
 		return fmt.Errorf("fabric %s: %w", to.Name, err)
 	}
 	return nil
 }
 
-// receiveFabric answers a peer that has dialled and offers a fabric.
-func (p *pair) acceptFabric(s *handshakeConn, theirs greeting) error {
+// acceptFabric shakes hands with a peer that has dialled and offers a fabric.
+func (p *pair) acceptFabric(c *handshakeConn, theirs greeting) error {
 	hub, err := p.ep.fabricHub()
 	if err != nil || hub.fabric.Name() != theirs.Fabric.Name {
-		return p.declineFabric(s, theirs)
+		return p.declineFabric(c, theirs)
 	}
-	c, err := hub.open(p)
+	t, err := hub.open(p)
 	if err != nil {
 		return err
 	}
 	mine := p.ep.greeting(theirs.pairID)
-	mine.Fabric = hub.greeting(c.conn.Key())
+	mine.Fabric = hub.greeting(t.conn.Key())
 	err = firstError(
-		func() error { return s.sendControl(wire.Welcome, mine) },
-		func() error { return c.readReady(s) },
-		s.detach,
-		func() error { return p.raiseAccepted(c.link, theirs.limits()) },
+		func() error { return c.sendControl(wire.Welcome, mine) },
+		func() error { return t.readReady(c) },
+		c.detach,
+		func() error { return p.raiseAccepted(t.link, theirs.limits()) },
 	)
 	if err != nil {
-		c.abandon()
+		t.abandon()
 		return err
 	}
-	if err := s.sendControl(wire.Ready, mine); err != nil {
+	if err := c.sendControl(wire.Ready, mine); err != nil {
 		p.fail(fmt.Errorf("handshake: %w", err))
 	}
-	c.start()
+	t.start()
 	return nil
 }
 
-// hearReady hears the key of the end that dials, and connects.
-func (c *fabricTransport) readReady(s *handshakeConn) error {
-	theirs, err := s.readGreeting(wire.Ready)
+// readReady reads the key of the end that dials, and connects to it.
+func (t *fabricTransport) readReady(c *handshakeConn) error {
+	theirs, err := c.readGreeting(wire.Ready)
 	if err != nil {
 		return err
 	}
 	if theirs.Fabric == nil {
 		return fmt.Errorf("%w: greeting: it has no fabric", ErrBadFrame)
 	}
-	if err := c.connect(theirs.Fabric); err != nil {
+	if err := t.connect(theirs.Fabric); err != nil {
 		return err
 	}
-	return c.makeLink(s, theirs)
+	return t.makeLink(c, theirs)
 }
 
-// declineFabric lets the peer come otherwise.
-func (p *pair) declineFabric(s *handshakeConn, theirs greeting) error {
-	defer s.conn.Close()
-	return s.sendControl(wire.Welcome, p.ep.greeting(theirs.pairID))
+// declineFabric tells the peer that there is no such fabric here, so that it tries the
+// next transport.
+func (p *pair) declineFabric(c *handshakeConn, theirs greeting) error {
+	defer c.conn.Close()
+	return c.sendControl(wire.Welcome, p.ep.greeting(theirs.pairID))
 }

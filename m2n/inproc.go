@@ -37,7 +37,8 @@ func (n *Network) unbind(name string, e *Endpoint) {
 	}
 }
 
-// find waits for an endpoint of that name until ctx ends.
+// find returns the endpoint of that name. Where there is none yet, it waits until ctx
+// ends.
 func (n *Network) find(ctx context.Context, name string) (*Endpoint, error) {
 	for {
 		n.mu.Lock()
@@ -91,8 +92,8 @@ func (p *pair) dialInproc(ctx context.Context, name string) error {
 	return nil
 }
 
-// join raises both ends of a pair in one process. When both dial, the first one
-// here has done it for both.
+// raiseBoth makes both ends of a pair up, under both locks. Where both ends dial, the
+// first has done it for the second.
 func raiseBoth(p, q *pair) error {
 	first, second := p, q
 	if q.ep.cfg.ID < p.ep.cfg.ID {
@@ -116,14 +117,14 @@ func raiseBoth(p, q *pair) error {
 	return nil
 }
 
-// inprocLink hands messages over without copying: the receiver reads the
-// sender's spans, and its release is what completes the sending.
+// inprocLink hands messages over without copying: the receiver reads the sender's spans,
+// and its release is what makes a message Sent.
 type inprocLink struct{ here, there *pair }
 
 func (l *inprocLink) transportKind() int { return viaInproc }
 
-// flush delivers at once, on the goroutine that made it possible: there is no
-// hand-off but the one to the receiver's Poll.
+// flush delivers on the caller's goroutine: the only hand-over is the one to the
+// receiver's Poll.
 func (l *inprocLink) flush() {
 	l.here.mu.Lock()
 	defer l.here.mu.Unlock()
@@ -136,17 +137,17 @@ func (l *inprocLink) deliver(o *outgoing) {
 	n := len(o.header) + o.bytes
 	l.here.counters.sent[viaInproc].add(n)
 	l.there.counters.received[viaInproc].add(n)
-	taken := l.there.ep.completions.push(Completion{
+	accepted := l.there.ep.completions.push(Completion{
 		Kind: Received, Peer: l.there.id, Header: o.header, Body: o.body,
 		Posted: o.posted, Arrived: o.dequeued, pair: l.there, held: o,
 	})
-	if !taken {
+	if !accepted { // the receiver is closed
 		o.released.Store(true)
 		l.here.sent(o, ErrClosed)
 	}
 }
 
-// check does nothing: an end in the same process is not silent.
+// check does nothing: an end in this process cannot be silent.
 func (l *inprocLink) check(time.Duration) {}
 
 func (l *inprocLink) interval() time.Duration { return time.Hour }
@@ -154,13 +155,14 @@ func (l *inprocLink) interval() time.Duration { return time.Hour }
 // end takes the other end down too.
 func (l *inprocLink) end(cause error) { l.there.fail(goodbyeOf(cause).asCause()) }
 
-// release is the receiver's: the sender has its spans and its credit again.
+// release is the receiver's: the sender gets its spans and its credit back.
 func (o *outgoing) release() {
 	if !o.released.Swap(true) {
 		o.returnSpans(nil)
 	}
 }
 
+// drop is release for a message that the receiver has not seen.
 func (o *outgoing) drop() {
 	if !o.released.Swap(true) {
 		o.returnSpans(errors.New("the receiver closed or replaced the pair before it looked at the message"))

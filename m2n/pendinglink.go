@@ -10,23 +10,27 @@ import (
 // maxLanes bounds the connections of a pair.
 const maxLanes = 16
 
-// parties are the pairs whose first connection waits for the others.
+// pendingLinks are the links of an accepting endpoint whose first connection is there,
+// and waits for the others. A token names each; the end that dials shows the token on
+// the connections that it makes next.
 type pendingLinks struct {
 	mu sync.Mutex
-	m  map[string]*pendingLink
+	m  map[string]*pendingLink // by token
 }
 
-// party is one of them: what joins comes through a channel.
+// pendingLink is one of them. The goroutine of the first connection receives the others
+// through a channel.
 type pendingLink struct {
 	token string
 	lanes int
 	joins chan joinedLane
-	done  chan struct{}
+	done  chan struct{} // closed when the link wants no more connections
 }
 
+// joinedLane is a connection that has shown the token, and its place among the lanes.
 type joinedLane struct {
 	lane int
-	s    *handshakeConn
+	conn *handshakeConn
 }
 
 func (ps *pendingLinks) open(lanes int) *pendingLink {
@@ -47,19 +51,19 @@ func (ps *pendingLinks) close(p *pendingLink) {
 	close(p.done)
 }
 
-// join hands a connection to the party that its hello names.
-func (ps *pendingLinks) join(ctx context.Context, s *handshakeConn, theirs greeting) error {
+// join hands a connection to the link whose token its hello shows.
+func (ps *pendingLinks) join(ctx context.Context, c *handshakeConn, theirs greeting) error {
 	ps.mu.Lock()
 	p := ps.m[theirs.Token]
 	ps.mu.Unlock()
 	if p == nil {
 		return &refusal{Reason: "the connection belongs to none that is being made"}
 	}
-	if err := s.detach(); err != nil {
+	if err := c.detach(); err != nil {
 		return err
 	}
 	select {
-	case p.joins <- joinedLane{theirs.Lane, s}:
+	case p.joins <- joinedLane{theirs.Lane, c}:
 		return nil
 	case <-p.done:
 		return &refusal{Reason: "the pair is connected, or not wanted any more"}
@@ -68,32 +72,33 @@ func (ps *pendingLinks) join(ctx context.Context, s *handshakeConn, theirs greet
 	}
 }
 
-// wait returns the party's connections, the first one included, or closes those
-// that came.
+// wait returns the connections of all lanes, the first one included. On an error it
+// closes those that have joined.
 func (p *pendingLink) wait(ctx context.Context, first *handshakeConn) ([]*handshakeConn, error) {
-	streams := make([]*handshakeConn, p.lanes)
-	streams[0] = first
+	conns := make([]*handshakeConn, p.lanes)
+	conns[0] = first
 	for n := 1; n < p.lanes; n++ {
-		if err := p.acceptOne(ctx, streams); err != nil {
-			for _, s := range streams[1:] {
-				if s != nil {
-					s.conn.Close()
+		if err := p.acceptOne(ctx, conns); err != nil {
+			for _, c := range conns[1:] {
+				if c != nil {
+					c.conn.Close()
 				}
 			}
 			return nil, fmt.Errorf("connection %d of %d: %w", n+1, p.lanes, err)
 		}
 	}
-	return streams, nil
+	return conns, nil
 }
 
-func (p *pendingLink) acceptOne(ctx context.Context, streams []*handshakeConn) error {
+// acceptOne puts the next connection that joins into its place.
+func (p *pendingLink) acceptOne(ctx context.Context, conns []*handshakeConn) error {
 	select {
 	case j := <-p.joins:
-		if j.lane < 1 || j.lane >= len(streams) || streams[j.lane] != nil {
-			j.s.conn.Close()
-			return &refusal{Reason: fmt.Sprintf("lane %d came twice, or is not one of %d", j.lane, len(streams))}
+		if j.lane < 1 || j.lane >= len(conns) || conns[j.lane] != nil {
+			j.conn.conn.Close()
+			return &refusal{Reason: fmt.Sprintf("lane %d came twice, or is not one of %d", j.lane, len(conns))}
 		}
-		streams[j.lane] = j.s
+		conns[j.lane] = j.conn
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for it: %w", ctx.Err())

@@ -7,60 +7,61 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// arrival is a message in a slot.
+// arrival is a message that has come whole.
 type arrival struct {
 	f     wire.Frame
-	slot  int
-	began time.Time
+	slot  int       // that its body is in
+	began time.Time // when the sender posted it or, where that is not known, its head came
 }
 
-// sequence puts messages in order that come by several ways: those that come
-// early wait for the ones before them. Its owner calls it one at a time.
+// reorderBuffer puts messages in the order of their numbers where they come by several
+// lanes, or by a fabric. Its owner's lock guards it.
 type reorderBuffer struct {
-	window uint64 // how many messages a peer can have sent beyond the last in order
+	window uint64 // how many messages beyond the last in order the peer can have sent
 	last   uint64 // number of the last message in order
 	early  map[uint64]arrival
 }
 
-// take delivers a message in its turn, and those that waited for it. An error says
-// that the peer cannot have sent it now.
-func (s *reorderBuffer) accept(a arrival, deliver func(arrival)) error {
-	if err := s.check(a.f.Number); err != nil {
+// accept delivers a message, and those that waited for it, where all before it are
+// delivered; else it keeps the message. An error says that the peer cannot have sent
+// the message now.
+func (b *reorderBuffer) accept(a arrival, deliver func(arrival)) error {
+	if err := b.check(a.f.Number); err != nil {
 		return err
 	}
-	if s.early == nil {
-		s.early = make(map[uint64]arrival)
+	if b.early == nil {
+		b.early = make(map[uint64]arrival)
 	}
-	if a.f.Number > s.last+1 {
-		s.early[a.f.Number] = a
+	if a.f.Number > b.last+1 {
+		b.early[a.f.Number] = a
 		return nil
 	}
-	for ok := true; ok; a, ok = s.popNext() {
-		s.last++
+	for ok := true; ok; a, ok = b.popNext() {
+		b.last++
 		deliver(a)
 	}
 	return nil
 }
 
-func (s *reorderBuffer) popNext() (arrival, bool) {
-	a, ok := s.early[s.last+1]
-	delete(s.early, s.last+1)
+func (b *reorderBuffer) popNext() (arrival, bool) {
+	a, ok := b.early[b.last+1]
+	delete(b.early, b.last+1)
 	return a, ok
 }
 
-// drop gives back the slots of messages that waited in vain.
-func (s *reorderBuffer) discard(from *receiveWindow) {
-	for _, a := range s.early {
+// discard frees the slots of messages that are still kept.
+func (b *reorderBuffer) discard(from *receiveWindow) {
+	for _, a := range b.early {
 		from.free(a.slot)
 	}
-	s.early = nil
+	b.early = nil
 }
 
-// check tells whether a message of that number can come now.
-func (s *reorderBuffer) check(number uint64) error {
-	_, twice := s.early[number]
-	if beyond := number - s.last; beyond == 0 || beyond > s.window || twice {
-		return fmt.Errorf("%w: it is message %d, the last one was %d, and %d may be under way", ErrBadFrame, number, s.last, s.window)
+// check holds a message's number to the window.
+func (b *reorderBuffer) check(number uint64) error {
+	_, twice := b.early[number]
+	if beyond := number - b.last; beyond == 0 || beyond > b.window || twice {
+		return fmt.Errorf("%w: it is message %d, the last one was %d, and %d may be under way", ErrBadFrame, number, b.last, b.window)
 	}
 	return nil
 }

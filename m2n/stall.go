@@ -8,61 +8,62 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// advance is how far the frames of a lane have come: the lane's reader notes it, and
-// the watchdog looks. Signs of life tell that the peer is there, and not that a frame
-// gets on: where a network has lost a part of a frame, the assembler takes the signs
-// of life that follow for the rest of the frame, so that they keep a lane alive on
-// which nothing will ever be complete. So inside of a frame more bytes have to come
-// than signs of life bring.
+// stallDetector finds a frame that has begun to come and does not get on. The lane's
+// reader records what comes, and the watchdog checks.
+//
+// Silence alone does not find such a frame: where a network has lost a part of a frame,
+// the assembler takes the keep-alives that follow for the missing part, so the lane
+// never falls silent and no frame is ever complete. So inside of a frame more bytes
+// have to come than keep-alives bring.
 type stallDetector struct {
 	mu       sync.Mutex
-	received uint64 // read so far
+	received uint64 // bytes
 	position wire.Position
 
-	// The watchdog's own: since when, from which count and in which frame it waits for
-	// enough.
+	// The watchdog's own: it waits since this time, in this frame, for bytes beyond
+	// this count.
 	since     time.Duration
-	base      uint64
 	frame     uint64
-	suspected bool // too few bytes had come when the watchdog last looked
+	base      uint64
+	suspected bool // at the last check too few bytes had come in time
 }
 
-// begin is called before there is a reader or a watchdog.
-func (a *stallDetector) start(now time.Duration, at wire.Position) { a.since, a.position = now, at }
+// start is called before there is a reader or a watchdog.
+func (d *stallDetector) start(now time.Duration, at wire.Position) { d.since, d.position = now, at }
 
-// note is called by the lane's reader: so many more bytes have come, and the assembler
-// stands there.
-func (a *stallDetector) record(bytes int, at wire.Position) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.received += uint64(bytes)
-	a.position = at
+// record is called by the reader: so many bytes have come, and the assembler is at that
+// position now.
+func (d *stallDetector) record(bytes int, at wire.Position) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.received += uint64(bytes)
+	d.position = at
 }
 
-// look is called by the watchdog. It returns an error where fewer than least bytes of
+// check is called by the watchdog. It returns an error where fewer than least bytes of
 // the present frame have come within limit.
-func (a *stallDetector) check(now, limit time.Duration, least int) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	came, wait := a.received-a.base, now-a.since
+func (d *stallDetector) check(now, limit time.Duration, least int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	came, wait := d.received-d.base, now-d.since
 	switch {
-	case a.position.AtBoundary() || a.position.Seq != a.frame || came >= uint64(least):
-		a.since, a.base, a.frame, a.suspected = now, a.received, a.position.Seq, false
-	case wait > limit && a.suspected:
+	case d.position.AtBoundary() || d.position.Seq != d.frame || came >= uint64(least):
+		d.since, d.base, d.frame, d.suspected = now, d.received, d.position.Seq, false
+	case wait > limit && d.suspected:
 		return fmt.Errorf("%w: %v are missing, and %d bytes came in %v: at least %d should within %v",
-			ErrSilent, a.position, came, wait.Round(time.Millisecond), least, limit)
+			ErrSilent, d.position, came, wait.Round(time.Millisecond), least, limit)
 	default:
-		a.suspected = wait > limit // the reader may be late: it gets one more interval
+		d.suspected = wait > limit // the reader may be late: the frame gets one more interval
 	}
 	return nil
 }
 
-// missing says what of a frame is to come, for an error: nothing between two.
-func (a *stallDetector) missing() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.position.AtBoundary() {
+// missing says for an error which part of a frame is still to come, "" between frames.
+func (d *stallDetector) missing() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.position.AtBoundary() {
 		return ""
 	}
-	return fmt.Sprintf("; %v are missing", a.position)
+	return fmt.Sprintf("; %v are missing", d.position)
 }

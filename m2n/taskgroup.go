@@ -6,60 +6,61 @@ import (
 	"time"
 )
 
-// owned counts the goroutines and connections of an endpoint, so that Close can
-// wait for them.
+// taskGroup counts the goroutines and connections of an endpoint, so that Close can
+// wait for them. Unlike a sync.WaitGroup it takes no new ones once the last one has
+// ended, and its wait is bounded.
 type taskGroup struct {
 	mu    sync.Mutex
 	n     int
 	empty chan struct{} // made by wait; closed when n is 0
 }
 
-// spawn runs f, unless wait has seen the last one end.
-func (o *taskGroup) spawn(f func()) {
-	if o.add() {
+// spawn runs f on a goroutine, unless it is too late for one.
+func (g *taskGroup) spawn(f func()) {
+	if g.add() {
 		go func() {
-			defer o.done()
+			defer g.done()
 			f()
 		}()
 	}
 }
 
-// enter counts one more, until exit; false where it is too late.
-func (o *taskGroup) add() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.empty != nil && o.n == 0 {
+// add counts one task more, until done; false where it is too late.
+func (g *taskGroup) add() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.empty != nil && g.n == 0 {
 		return false
 	}
-	o.n++
+	g.n++
 	return true
 }
 
-func (o *taskGroup) done() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.n--
-	if o.n == 0 && o.empty != nil {
-		close(o.empty)
+func (g *taskGroup) done() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.n--
+	if g.n == 0 && g.empty != nil {
+		close(g.empty)
 	}
 }
 
-// wait lets no more goroutines start, and waits for those that run.
-func (o *taskGroup) wait(limit time.Duration) error {
-	o.mu.Lock()
-	o.empty = make(chan struct{})
-	if o.n == 0 {
-		close(o.empty)
+// wait waits until no task is left. After that, add returns false.
+func (g *taskGroup) wait(limit time.Duration) error {
+	g.mu.Lock()
+	g.empty = make(chan struct{})
+	if g.n == 0 {
+		close(g.empty)
 	}
-	o.mu.Unlock()
+	g.mu.Unlock()
 	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	select {
-	case <-o.empty:
+	case <-g.empty:
 		return nil
 	case <-timeout.C:
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		return fmt.Errorf("m2n: %d goroutines still run after %v: an Event does not heed its context", o.n, limit)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return fmt.Errorf("m2n: %d goroutines still run after %v: an Event does not heed its context", g.n, limit)
 	}
 }

@@ -7,104 +7,105 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// fabricCarrier carries a pair's messages over the endpoint's fabric. Each is the
-// header of a frame, as TCP would have it, and the spans. The fabric may let them
-// overtake each other: they are put in order by their numbers. Credits travel with
-// messages, and on the lane when none goes that way.
+// fabricTransport carries a pair's messages over the endpoint's fabric. Each message is
+// the head of a frame, as on TCP, and the spans. The fabric may let messages overtake
+// each other: their numbers put them in order. Credits travel with messages, and on the
+// lane where none goes that way.
 type fabricTransport struct {
-	hub   *fabricHub
-	conn  FabricConn
-	pair  *pair
-	slots *receiveWindow
-	link  *wireLink // made by attach
+	hub    *fabricHub
+	conn   FabricConn
+	pair   *pair
+	window *receiveWindow
+	link   *wireLink // made by makeLink
 
 	inFlight map[uint64]*outgoing // by token: with the fabric; guarded by pair.mu
 
-	// Guarded by hub.moving:
-	started    bool          // events are taken
-	heldEvents []FabricEvent // that came before
-	closedSeen bool          // its last event has come
+	// Guarded by hub.progressMu:
+	started    bool          // events are handled
+	heldEvents []FabricEvent // that came before that
+	finished   bool          // FabricClosed has come
 	reorder    reorderBuffer
-	peerCause  error  // why the peer ends, once it has said so
-	lastOfPeer uint64 // the number of its last message then
+	peerCause  error  // why the peer ends the pair, once it has said so
+	lastOfPeer uint64 // the number of the peer's last message, with peerCause
 }
 
 // fabricHeaderBytes bounds what stands before a body: the frame's fixed part, the
 // lengths of its spans, and the message's header.
-func (c Config) fabricHeaderBytes() int { return wire.FixedBytes + 4*wire.MaxSpans + c.HeaderBytes }
+func (c Config) fabricHeaderBytes() int {
+	return wire.FixedBytes + 4*wire.MaxSpans + c.HeaderBytes
+}
 
-// open makes the receiving half for a pair. Until the carrier is started its
-// events are kept.
+// open makes the receiving half of a pair's connection. Its events are held until start.
 func (h *fabricHub) open(p *pair) (*fabricTransport, error) {
-	memory, err := newReceiveWindow(p.ep)
+	window, err := newReceiveWindow(p.ep)
 	if err != nil {
 		return nil, err
 	}
-	c := &fabricTransport{hub: h, pair: p, slots: memory, inFlight: make(map[uint64]*outgoing), reorder: reorderBuffer{window: uint64(p.ep.cfg.Slots)}}
+	t := &fabricTransport{hub: h, pair: p, window: window, inFlight: make(map[uint64]*outgoing), reorder: reorderBuffer{window: uint64(p.ep.cfg.Slots)}}
 	cfg := p.ep.cfg
-	c.conn, err = h.fabric.Open(FabricReceiver{
-		Owner: c, Memory: memory.region, Stride: memory.stride, Slots: cfg.Slots,
+	t.conn, err = h.fabric.Open(FabricReceiver{
+		Owner: t, Memory: window.region, Stride: window.stride, Slots: cfg.Slots,
 		SlotBytes: cfg.SlotBytes, HeaderBytes: cfg.fabricHeaderBytes(),
 	})
 	if err != nil {
-		memory.release()
+		window.release()
 		return nil, fmt.Errorf("fabric %s: %w", h.fabric.Name(), err)
 	}
-	memory.retain() // the hardware's
-	h.add(c)
-	return c, nil
+	window.retain() // the hardware writes to it until finish
+	h.add(t)
+	return t, nil
 }
 
-// attach makes the link, whose one lane is s.
-func (c *fabricTransport) makeLink(s *handshakeConn, theirs greeting) error {
-	l, err := newWireLink(c.pair, viaUCX, c.slots, []*handshakeConn{s}, theirs)
+// makeLink makes the link, whose one lane is c.
+func (t *fabricTransport) makeLink(c *handshakeConn, theirs greeting) error {
+	l, err := newWireLink(t.pair, viaUCX, t.window, []*handshakeConn{c}, theirs)
 	if err != nil {
-		c.slots.retain() // newWireLink has let go of it, and abandon does
+		t.window.retain() // newWireLink has released it, and abandon will
 		return err
 	}
-	l.transport = c
-	c.hub.progressMu.Lock()
-	defer c.hub.progressMu.Unlock()
-	c.link = l
+	l.transport = t
+	t.hub.progressMu.Lock()
+	defer t.hub.progressMu.Unlock()
+	t.link = l
 	return nil
 }
 
-// abandon is for a carrier that was never started.
-func (c *fabricTransport) abandon() {
-	if c.link != nil {
-		c.link.abandon() // closes the carrier
+// abandon closes a transport that was never started.
+func (t *fabricTransport) abandon() {
+	if t.link != nil {
+		t.link.abandon() // closes the transport
 		return
 	}
-	c.close()
-	c.slots.release()
+	t.close()
+	t.window.release()
 }
 
-// start takes events from now on. The pair is up.
-func (c *fabricTransport) start() {
-	c.hub.progressMu.Lock()
-	c.started = true
-	for i := range c.heldEvents {
-		c.handle(&c.heldEvents[i])
+// start handles events from now on. The pair is up.
+func (t *fabricTransport) start() {
+	t.hub.progressMu.Lock()
+	t.started = true
+	for i := range t.heldEvents {
+		t.handle(&t.heldEvents[i])
 	}
-	c.heldEvents = nil
-	c.hub.progressMu.Unlock()
-	c.link.start()
+	t.heldEvents = nil
+	t.hub.progressMu.Unlock()
+	t.link.start()
 }
 
-// flush hands to the fabric what can be sent, on the poster's goroutine.
-func (c *fabricTransport) flush() {
-	for o, header := c.gather(); o != nil; o, header = c.gather() {
-		if err := c.conn.Send(o.token, header, o.body); err != nil {
-			c.sent(o.token, err)
+// flush hands to the fabric what can be sent, on the caller's goroutine.
+func (t *fabricTransport) flush() {
+	for o, head := t.beginSend(); o != nil; o, head = t.beginSend() {
+		if err := t.conn.Send(o.token, head, o.body); err != nil {
+			t.finishSend(o.token, err)
 			return
 		}
 	}
 }
 
-// gather takes a message and encodes its frame, with the credits that there are to
-// give back.
-func (c *fabricTransport) gather() (*outgoing, []byte) {
-	p, l := c.pair, c.link
+// beginSend dequeues a message and encodes the head of its frame, with the credits that
+// this end owes.
+func (t *fabricTransport) beginSend() (*outgoing, []byte) {
+	p, l := t.pair, t.link
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	o := p.dequeue()
@@ -116,42 +117,42 @@ func (c *fabricTransport) gather() (*outgoing, []byte) {
 		Kind: wire.Data, Epoch: p.ep.cfg.Epoch, Seq: n, Number: n, Credits: l.window.grant(),
 		Body: o.bytes, Lengths: o.lengths(), Header: o.header,
 	}
-	c.inFlight[o.token] = o
+	t.inFlight[o.token] = o
 	return o, wire.AppendFrame(make([]byte, 0, wire.FixedBytes+4*len(f.Lengths)+len(f.Header)), &f)
 }
 
-// take takes an event. The caller holds hub.moving.
-func (c *fabricTransport) handle(ev *FabricEvent) {
+// handle handles an event. The caller holds hub.progressMu.
+func (t *fabricTransport) handle(ev *FabricEvent) {
 	if ev.Kind == FabricClosed {
-		c.closed()
+		t.finish()
 		return
 	}
-	if !c.started {
-		c.heldEvents = append(c.heldEvents, *ev) // at most one per slot, and a failure
+	if !t.started {
+		t.heldEvents = append(t.heldEvents, *ev) // at most one per slot, and a failure
 		return
 	}
 	switch ev.Kind {
 	case FabricSent:
-		c.sent(ev.Token, ev.Err)
+		t.finishSend(ev.Token, ev.Err)
 	case FabricReceived:
-		if err := c.receive(ev); err != nil {
-			c.pair.fail(fmt.Errorf("message after %d: %w", c.reorder.last, err))
+		if err := t.receive(ev); err != nil {
+			t.pair.fail(fmt.Errorf("message after %d: %w", t.reorder.last, err))
 		}
 	case FabricFailed:
-		c.pair.fail(ev.Err)
+		t.pair.fail(ev.Err)
 	}
 }
 
-// sent reports a message's spans as free. An error takes the pair down.
-func (c *fabricTransport) sent(token uint64, err error) {
-	p := c.pair
+// finishSend reports a message as sent, or fails the pair.
+func (t *fabricTransport) finishSend(token uint64, err error) {
+	p := t.pair
 	if err != nil {
 		p.fail(err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	o := c.inFlight[token]
-	delete(c.inFlight, token)
+	o := t.inFlight[token]
+	delete(t.inFlight, token)
 	if err != nil {
 		p.sent(o, p.lostError())
 		return
@@ -161,61 +162,59 @@ func (c *fabricTransport) sent(token uint64, err error) {
 	p.sent(o, nil)
 }
 
-// receive takes a message that is in a slot, and delivers it and those that waited
-// for it.
-func (c *fabricTransport) receive(ev *FabricEvent) error {
-	f, err := c.parse(ev)
+// receive takes the message of an event, and delivers it when those before it are here.
+func (t *fabricTransport) receive(ev *FabricEvent) error {
+	f, err := t.parse(ev)
 	if err == nil {
-		err = c.link.acceptCredits(int(f.Credits))
+		err = t.link.acceptCredits(int(f.Credits))
 	}
 	if err != nil {
 		return err
 	}
-	if !c.slots.claim(ev.Slot) {
+	if !t.window.claim(ev.Slot) {
 		return fmt.Errorf("%w: it is in slot %d, which holds another", ErrBadFrame, ev.Slot)
 	}
-	if err := c.reorder.accept(arrival{f, ev.Slot, time.Now()}, c.link.deliver); err != nil {
+	if err := t.reorder.accept(arrival{f, ev.Slot, time.Now()}, t.link.deliver); err != nil {
 		return err
 	}
-	if c.peerCause != nil && c.reorder.last >= c.lastOfPeer {
-		c.pair.fail(c.peerCause)
+	if t.peerCause != nil && t.reorder.last >= t.lastOfPeer {
+		t.pair.fail(t.peerCause)
 	}
-	c.link.sendDueGrant()
+	t.link.sendDueGrant()
 	return nil
 }
 
-// parse reads the frame that stands before a body, and checks all that it says.
-func (c *fabricTransport) parse(ev *FabricEvent) (wire.Frame, error) {
-	cfg := c.pair.ep.cfg
+// parse reads the head of the frame, and checks all that it says.
+func (t *fabricTransport) parse(ev *FabricEvent) (wire.Frame, error) {
+	cfg := t.pair.ep.cfg
 	f, err := wire.ParseMessage(ev.Header, ev.Body, wire.Bounds{Header: cfg.HeaderBytes, Spans: wire.MaxSpans, Body: cfg.SlotBytes})
 	if err != nil {
 		return f, err
 	}
-	if f.Epoch != c.pair.epoch {
-		return f, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.Epoch, c.pair.epoch)
+	if f.Epoch != t.pair.epoch {
+		return f, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.Epoch, t.pair.epoch)
 	}
-	return f, c.reorder.check(f.Number)
+	return f, t.reorder.check(f.Number)
 }
 
-// giveBack takes a slot from the receiver. It is empty for the hardware before the
-// peer hears of it.
-func (c *fabricTransport) releaseSlot(slot int) {
-	c.slots.free(slot)
-	c.conn.Refill(slot)
-	c.link.owe()
+// releaseSlot refills the slot before it gives a credit back: the peer may use the
+// credit at once, and the hardware then needs the slot.
+func (t *fabricTransport) releaseSlot(slot int) {
+	t.window.free(slot)
+	t.conn.Refill(slot)
+	t.link.owe()
 }
 
-// settle takes what has arrived. The peer has said goodbye after its message of
-// that number; where that is still to come, the pair is failed by it, or when it
-// does not come.
-func (c *fabricTransport) endAfter(last uint64, cause error) bool {
-	c.hub.progressMu.Lock()
-	defer c.hub.progressMu.Unlock()
-	if c.reorder.last >= last {
+// endAfter returns true where the peer's last message has arrived. Else the pair fails
+// when that message comes, or is late.
+func (t *fabricTransport) endAfter(last uint64, cause error) bool {
+	t.hub.progressMu.Lock()
+	defer t.hub.progressMu.Unlock()
+	if t.reorder.last >= last {
 		return true
 	}
-	c.lastOfPeer, c.peerCause = last, cause
-	p := c.pair
+	t.lastOfPeer, t.peerCause = last, cause
+	p := t.pair
 	p.ep.spawn(func() {
 		late := time.NewTimer(p.ep.cfg.PeerTimeout / 4)
 		defer late.Stop()
@@ -228,28 +227,29 @@ func (c *fabricTransport) endAfter(last uint64, cause error) bool {
 	return false
 }
 
-// close cancels what is under way.
-func (c *fabricTransport) close() { c.conn.Close() }
+// close cancels what is under way. FabricClosed follows.
+func (t *fabricTransport) close() { t.conn.Close() }
 
-// closed is called when nothing touches the slots any more, nor any span.
-func (c *fabricTransport) closed() {
-	if c.closedSeen {
+// finish is called when the fabric touches neither slots nor spans any more. The caller
+// holds hub.progressMu.
+func (t *fabricTransport) finish() {
+	if t.finished {
 		return
 	}
-	c.closedSeen = true
-	c.hub.remove(c)
-	c.reportInFlight()
-	c.reorder.discard(c.slots)
-	c.slots.release()
+	t.finished = true
+	t.hub.remove(t)
+	t.reportInFlight()
+	t.reorder.discard(t.window)
+	t.window.release()
 }
 
-// lose reports what the fabric has not.
-func (c *fabricTransport) reportInFlight() {
-	p := c.pair
+// reportInFlight reports messages as lost that the fabric has not reported as sent.
+func (t *fabricTransport) reportInFlight() {
+	p := t.pair
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for token, o := range c.inFlight {
-		delete(c.inFlight, token)
+	for token, o := range t.inFlight {
+		delete(t.inFlight, token)
 		p.sent(o, p.lostError())
 	}
 }

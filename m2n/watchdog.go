@@ -2,10 +2,12 @@ package m2n
 
 import "time"
 
-// The watchdog of an endpoint looks at all its pairs, several times in a
-// PeerTimeout: one goroutine for a thousand pairs.
+// The watchdog is one goroutine for all pairs of an endpoint. It has two duties: to
+// notice peers that are silent and send keep-alives, several times in a PeerTimeout; and
+// to drive the progress engine while the consumer does not poll.
 
-// watch tells the watchdog of a new link, and starts it with the first.
+// wakeWatchdog has the watchdog look at all links soon, as one is new. The first link
+// starts it.
 func (e *Endpoint) wakeWatchdog() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -15,26 +17,25 @@ func (e *Endpoint) wakeWatchdog() {
 	}
 	select {
 	case e.watchdogWake <- struct{}{}:
-	default:
+	default: // it is woken already
 	}
 }
 
-// How often the watchdog looks for a consumer that may be elsewhere: the longer,
-// the longer nothing has come.
+// How often the watchdog drives the engine: the longer nothing has come, the less often.
 const (
 	leastTick = 4 * time.Millisecond
 	mostTick  = 32 * time.Millisecond
 )
 
-// guard looks until the endpoint is closed.
+// watchdog runs until the endpoint is closed.
 func (e *Endpoint) watchdog() {
 	late, tick := false, leastTick
-	due := now()
+	due := now() // when the links are to be checked
 	for {
-		tick = e.progressForConsumer(tick)
+		tick = e.driveForConsumer(tick)
 		if passed := now() - due; passed >= 0 {
-			// A process that was stopped itself has heard of nobody: the readers get
-			// one more interval to take what has come meanwhile.
+			// A process that was itself stopped has heard nothing of any peer: readers
+			// get one more interval to read what has come meanwhile.
 			late = !late && passed > e.cfg.PeerTimeout/4
 			due = now() + e.checkLinks(late)
 		}
@@ -44,15 +45,15 @@ func (e *Endpoint) watchdog() {
 	}
 }
 
-// substitute reads for the consumer, and returns how soon to do so again.
-func (e *Endpoint) progressForConsumer(tick time.Duration) time.Duration {
+// driveForConsumer drives the engine once, and returns after which time to do so again.
+func (e *Endpoint) driveForConsumer(tick time.Duration) time.Duration {
 	g := e.engine.Load()
 	if g == nil {
 		return e.cfg.PeerTimeout
 	}
 	g.tryProgress()
 	const long = 2 * leastTick
-	if asked := tick > long && !g.watchdogRests.Load(); asked || g.progressedSince() {
+	if asked := tick > long && !g.watchdogRests.Load(); asked || g.progressed() {
 		tick = 0
 	}
 	tick = min(max(2*tick, leastTick), mostTick)
@@ -60,7 +61,8 @@ func (e *Endpoint) progressForConsumer(tick time.Duration) time.Duration {
 	return tick
 }
 
-// look checks every link, unless it is late, and returns when to look again.
+// checkLinks checks the links of all pairs that are up, unless the watchdog is late, and
+// returns after which time to do so again.
 func (e *Endpoint) checkLinks(late bool) time.Duration {
 	next := e.cfg.PeerTimeout / 8
 	for _, p := range e.allPairs() {
@@ -76,7 +78,7 @@ func (e *Endpoint) checkLinks(late bool) time.Duration {
 	return next
 }
 
-// rest waits until it is time to look or a link is new; false at Close.
+// watchdogSleep waits for d, or until the watchdog is woken. It returns false at Close.
 func (e *Endpoint) watchdogSleep(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
