@@ -4,37 +4,41 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tandem-moe/tandem/m2n/internal/poll"
 )
 
-// completions is the queue between the transports, which push, and the one
-// consumer, which polls. A consumer that waits is woken through a channel, or by
-// the gate's bell, where there is a gate; one that finds a completion there takes
-// it without any hand-off.
-type completions struct {
-	length atomic.Int64 // of ring's content, readable without the lock
-	wake   chan struct{}
-	gate   atomic.Pointer[gate]
+// completionQueue is the queue between links, which push, and the one consumer, which
+// pops. A consumer with nothing to pop parks, and the next push wakes it: through the
+// poller, where the endpoint has one and the consumer waits there, else through a
+// channel.
+type completionQueue struct {
+	length atomic.Int64 // of queue, readable without the lock
+	wakeup chan struct{}
+	poller atomic.Pointer[poll.Poller]
 
-	mu      sync.Mutex
-	ring    fifo[Completion]
-	parked  bool
-	ended   bool
-	watched context.Context // the consumer's, whose end is a signal while it waits
-	unwatch func() bool
+	mu         sync.Mutex
+	queue      fifo[Completion]
+	parked     bool            // the consumer waits, or is about to
+	ended      bool            // closed
+	watchedCtx context.Context // the consumer's, whose end wakes it
+	unwatch    func() bool
 }
 
-func newCompletions() *completions { return &completions{wake: make(chan struct{}, 1)} }
+func newCompletionQueue() *completionQueue {
+	return &completionQueue{wakeup: make(chan struct{}, 1)}
+}
 
-// push adds a completion. It is false, and nothing was added, for a message that
+// push adds a completion. It returns false, and adds nothing, for a message that
 // arrives after close.
-func (q *completions) push(c Completion) bool {
+func (q *completionQueue) push(c Completion) bool {
 	q.mu.Lock()
 	if q.ended && c.Kind == Received {
 		q.mu.Unlock()
 		return false
 	}
-	q.ring.push(c)
-	q.length.Store(int64(q.ring.len()))
+	q.queue.push(c)
+	q.length.Store(int64(q.queue.len()))
 	wake := q.parked
 	q.parked = false
 	q.mu.Unlock()
@@ -45,74 +49,77 @@ func (q *completions) push(c Completion) bool {
 }
 
 // signal ends the consumer's wait, or its next one.
-func (q *completions) signal() {
-	if g := q.gate.Load(); g != nil {
-		g.ring()
+func (q *completionQueue) signal() {
+	if p := q.poller.Load(); p != nil {
+		p.Wake()
 		return
 	}
 	select {
-	case q.wake <- struct{}{}:
-	default:
+	case q.wakeup <- struct{}{}:
+	default: // a signal is waiting already
 	}
 }
 
-// ringAt makes the gate the place to wait; who waits already goes there.
-func (q *completions) ringAt(g *gate) {
+// wakeThrough has the consumer wait in the poller from now on. A consumer that waits
+// for the channel is sent there.
+func (q *completionQueue) wakeThrough(p *poll.Poller) {
 	q.signal()
-	q.gate.Store(g)
+	q.poller.Store(p)
 }
 
-func (q *completions) pop() (Completion, bool) {
+func (q *completionQueue) pop() (Completion, bool) {
 	if q.length.Load() == 0 {
 		return Completion{}, false
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	c, ok := q.ring.pop()
-	q.length.Store(int64(q.ring.len()))
+	c, ok := q.queue.pop()
+	q.length.Store(int64(q.queue.len()))
 	return c, ok
 }
 
-// await waits for a signal, unless there is something already.
-func (q *completions) await() {
+// waitForSignal waits, unless there is something to pop already.
+func (q *completionQueue) waitForSignal() {
 	if q.park() {
-		<-q.wake
+		<-q.wakeup
 	}
 }
 
-// over says that there is nothing to wait for.
-func (q *completions) over(ctx context.Context) error {
+// checkEnded returns an error where the consumer must not wait: ctx is over, or the
+// queue is closed and empty.
+func (q *completionQueue) checkEnded(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.ended && q.ring.len() == 0 {
+	if q.ended && q.queue.len() == 0 {
 		return ErrClosed
 	}
 	return nil
 }
 
-// watch makes the end of ctx a signal, so that waiting is for one thing only. A
-// consumer waits with the same context again and again, or with one that is soon
-// over.
-func (q *completions) watch(ctx context.Context) {
+// watchContext has the end of ctx signal the consumer, which can wait for one thing
+// only. Consumers call with the same context again and again, or with contexts that are
+// soon over: so the watch is kept until another context comes.
+func (q *completionQueue) watchContext(ctx context.Context) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.watched != nil && ctx.Done() == q.watched.Done() {
+	if q.watchedCtx != nil && ctx.Done() == q.watchedCtx.Done() {
 		return
 	}
-	q.stopWatching()
+	q.unwatchContext()
 	if !q.ended {
-		q.watched, q.unwatch = ctx, context.AfterFunc(ctx, func() { q.expire(ctx.Done()) })
+		q.watchedCtx, q.unwatch = ctx, context.AfterFunc(ctx, func() { q.contextEnded(ctx.Done()) })
 	}
 }
 
-// expire ends the wait whose context has ended, and no other: most contexts end
-// because their wait has, and a signal then would end the next one for nothing.
-func (q *completions) expire(done <-chan struct{}) {
+// contextEnded signals a consumer that waits with this context. It does not signal
+// otherwise: most contexts end after their wait, and a signal then would end the next
+// wait for nothing.
+func (q *completionQueue) contextEnded(done <-chan struct{}) {
 	q.mu.Lock()
-	waits := q.parked && q.watched != nil && q.watched.Done() == done
+	waits := q.parked && q.watchedCtx != nil && q.watchedCtx.Done() == done
 	if waits {
 		q.parked = false
 	}
@@ -122,94 +129,94 @@ func (q *completions) expire(done <-chan struct{}) {
 	}
 }
 
-func (q *completions) stopWatching() {
+func (q *completionQueue) unwatchContext() {
 	if q.unwatch != nil {
 		q.unwatch()
-		q.watched, q.unwatch = nil, nil
+		q.watchedCtx, q.unwatch = nil, nil
 	}
 }
 
-// park asks the next push for a signal, unless there is something already, or the
-// consumer's context has ended.
-func (q *completions) park() bool {
+// park has the next push signal the consumer, which waits then. It returns false where
+// the consumer must not wait: there is something to pop, or its context has ended.
+func (q *completionQueue) park() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.ring.len() > 0 || q.ended || q.watched != nil && q.watched.Err() != nil {
+	if q.queue.len() > 0 || q.ended || q.watchedCtx != nil && q.watchedCtx.Err() != nil {
 		return false
 	}
 	q.parked = true
 	return true
 }
 
-// unpark takes that back.
-func (q *completions) unpark() {
+// unpark is called by a consumer that waits no more: the next push signals nobody.
+func (q *completionQueue) unpark() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.parked = false
 }
 
-// close ends the waiting and returns the messages that nobody has polled. What
-// else is queued can still be popped.
-func (q *completions) close() (messages []Completion) {
+// close ends the consumer's wait, and returns the messages that it has not polled. Other
+// completions can still be popped.
+func (q *completionQueue) close() (messages []Completion) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.ended {
 		return nil
 	}
 	q.ended = true
-	q.stopWatching()
+	q.unwatchContext()
 	defer q.signal()
-	for range q.ring.len() {
-		c, _ := q.ring.pop()
+	for range q.queue.len() {
+		c, _ := q.queue.pop()
 		if c.Kind == Received {
 			messages = append(messages, c)
 		} else {
-			q.ring.push(c)
+			q.queue.push(c)
 		}
 	}
-	q.length.Store(int64(q.ring.len()))
+	q.length.Store(int64(q.queue.len()))
 	return messages
 }
 
-// fifo is a first-in, first-out queue that keeps its memory.
+// fifo is a first-in, first-out queue in a ring buffer that grows and keeps its memory.
 type fifo[T any] struct {
 	buf  []T
-	head int
+	head int // index of the oldest element
 	n    int
 }
 
-func (r *fifo[T]) len() int { return r.n }
+func (q *fifo[T]) len() int { return q.n }
 
-func (r *fifo[T]) push(v T) {
-	if r.n == len(r.buf) {
-		r.grow()
+func (q *fifo[T]) push(v T) {
+	if q.n == len(q.buf) {
+		q.grow()
 	}
-	r.buf[(r.head+r.n)%len(r.buf)] = v
-	r.n++
+	q.buf[(q.head+q.n)%len(q.buf)] = v
+	q.n++
 }
 
-func (r *fifo[T]) grow() {
-	buf := make([]T, max(8, 2*len(r.buf)))
-	for i := range r.n {
-		buf[i] = r.buf[(r.head+i)%len(r.buf)]
+func (q *fifo[T]) grow() {
+	buf := make([]T, max(8, 2*len(q.buf)))
+	for i := range q.n {
+		buf[i] = q.buf[(q.head+i)%len(q.buf)]
 	}
-	r.buf, r.head = buf, 0
+	q.buf, q.head = buf, 0
 }
 
 // front returns the oldest element, which must exist.
-func (r *fifo[T]) front() T { return r.buf[r.head] }
+func (q *fifo[T]) front() T { return q.buf[q.head] }
 
-func (r *fifo[T]) pop() (T, bool) {
+func (q *fifo[T]) pop() (T, bool) {
 	var zero T
-	if r.n == 0 {
+	if q.n == 0 {
 		return zero, false
 	}
-	v := r.buf[r.head]
-	r.buf[r.head] = zero
-	r.head = (r.head + 1) % len(r.buf)
-	r.n--
+	v := q.buf[q.head]
+	q.buf[q.head] = zero
+	q.head = (q.head + 1) % len(q.buf)
+	q.n--
 	return v, true
 }
 
 // at returns the i-th oldest element, which must exist.
-func (r *fifo[T]) at(i int) T { return r.buf[(r.head+i)%len(r.buf)] }
+func (q *fifo[T]) at(i int) T { return q.buf[(q.head+i)%len(q.buf)] }

@@ -20,9 +20,9 @@ func waits(t *testing.T, e *Endpoint, do func()) {
 		polled <- err
 	}()
 	require.Eventually(t, func() bool {
-		e.done.mu.Lock()
-		defer e.done.mu.Unlock()
-		return e.done.parked
+		e.completions.mu.Lock()
+		defer e.completions.mu.Unlock()
+		return e.completions.parked
 	}, atLast, time.Millisecond)
 	do()
 	require.NoError(t, <-polled)
@@ -39,7 +39,7 @@ func TestContextThatEndsAfterItsWait(t *testing.T) {
 		require.NoError(t, err)
 	})
 	time.Sleep(forASignal)
-	require.Empty(t, b.done.wake)
+	require.Empty(t, b.completions.wakeup)
 }
 
 // TestContextThatEndsDuringItsWait: the wait ends at once, whenever it has begun.

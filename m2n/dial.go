@@ -7,18 +7,19 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// Who connects a pair. Either end may dial, and both may at once; then the
-// connection of the end with the smaller id is kept:
+// Which connection a pair keeps. Either end may dial, and both may at once; then the
+// connection that the end with the smaller id has dialled is kept:
 //
-//   - The end with the larger id takes it, although it is dialling itself.
-//   - The end with the smaller id lets the other's wait while a try of its own is
-//     under way, and takes it when that has failed: the peer may be where it can
-//     not be dialled.
+//   - The end with the larger id accepts it, although that end is dialling too.
+//   - The end with the smaller id lets a connection of the other end wait while a dial
+//     attempt of its own is under way, and accepts it when the attempt has failed: the
+//     peer may be at an address that cannot be dialled.
 //
-// So a connection is only taken by an end that has no other one under way that
-// the peer could take.
+// So an end accepts a connection only while the peer cannot accept one of its own.
 
 // dial connects the pair from this side, unless the peer is faster.
 func (p *pair) dial() {
@@ -51,8 +52,8 @@ func (p *pair) dialFailed(err error) {
 	}
 }
 
-// connect dials addr until the pair is up by it, or ctx ends because it is up by
-// the peer's doing or time is over.
+// connect dials addr until the pair is up by that. ctx ends when the pair is up because
+// the peer has dialled, or after DialTimeout.
 func (p *pair) connect(ctx context.Context, addr string) error {
 	if addr == "" {
 		<-ctx.Done()
@@ -62,30 +63,31 @@ func (p *pair) connect(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	if err := p.persist(ctx, func() error { return p.try(ctx, transports, rest) }); err != nil {
+	if err := p.retryDial(ctx, func() error { return p.tryTransports(ctx, transports, rest) }); err != nil {
 		return fmt.Errorf("connecting to %s: %w", addr, err)
 	}
 	return nil
 }
 
-// try connects by the first transport that is possible, and notes why the others
-// are not.
-func (p *pair) try(ctx context.Context, transports []string, addr string) error {
+// tryTransports connects by the first transport that is available, and notes why those
+// before it are not.
+func (p *pair) tryTransports(ctx context.Context, transports []string, addr string) error {
 	var passed []error
 	for _, t := range transports {
 		err := p.dialBy(ctx, t, addr)
 		if err == nil {
-			p.noteChoice(t, passed)
+			p.noteTransport(t, passed)
 			return nil
 		}
 		passed = append(passed, fmt.Errorf("%s: %w", t, err))
-		if skip := new(skipError); !errors.As(err, &skip) {
+		if next := new(unavailableError); !errors.As(err, &next) {
 			break
 		}
 	}
 	return errors.Join(passed...)
 }
 
+// dialBy makes one attempt by one transport.
 func (p *pair) dialBy(ctx context.Context, transport, addr string) error {
 	switch transport {
 	case "inproc":
@@ -98,13 +100,14 @@ func (p *pair) dialBy(ctx context.Context, transport, addr string) error {
 	return p.dialTCP(ctx, addr)
 }
 
-// skipError says why a transport is not possible between two ends.
-type skipError struct{ reason string }
+// unavailableError says why a transport cannot connect two ends, so that the next one is
+// tried.
+type unavailableError struct{ reason string }
 
-func (e *skipError) Error() string { return e.reason }
+func (e *unavailableError) Error() string { return e.reason }
 
-// noteChoice keeps the report of what was chosen, and why.
-func (p *pair) noteChoice(transport string, passed []error) {
+// noteTransport keeps which transport was chosen, and why, for Stats.
+func (p *pair) noteTransport(transport string, passed []error) {
 	why := "this end dialled"
 	if len(passed) > 0 {
 		why = errors.Join(passed...).Error()
@@ -114,18 +117,18 @@ func (p *pair) noteChoice(transport string, passed []error) {
 	p.why = transport + ": " + why
 }
 
-// persist tries again, with growing pauses, until ctx ends or the peer refuses
-// for good: ends start in any order.
-func (p *pair) persist(ctx context.Context, try func() error) (err error) {
+// retryDial dials again, with growing pauses, until ctx ends or the peer refuses for
+// good: ends may start in any order.
+func (p *pair) retryDial(ctx context.Context, try func() error) (err error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		if p.beginTry() {
+		if p.beginAttempt() {
 			last := err
 			err = try()
-			p.endTry()
+			p.endAttempt()
 			switch {
 			case err == nil || isFinal(err):
 				return err
-			case ctx.Err() != nil: // it was cut short: what the one before met says more
+			case ctx.Err() != nil: // ctx has cut this attempt short: the error of the attempt before says more
 				return errors.Join(last, err)
 			}
 			p.counters.retries.Add(1)
@@ -138,62 +141,63 @@ func (p *pair) persist(ctx context.Context, try func() error) (err error) {
 	}
 }
 
-// isFinal reports whether another try is in vain.
+// isFinal reports whether another attempt would fail in the same way.
 func isFinal(err error) bool {
 	var r *refusal
-	var v *versionError
+	var v *wire.VersionError
 	return errors.As(err, &r) && !r.Temporary || errors.As(err, &v) || isUntrusted(err)
 }
 
-// isUntrusted reports whether one end does not take the other's certificate.
+// isUntrusted reports whether one end does not trust the other's certificate.
 func isUntrusted(err error) bool {
 	var here *tls.CertificateVerificationError
-	var there *net.OpError // crypto/tls says so when an alert comes
+	var there *net.OpError // crypto/tls returns it for an alert of the peer's
 	return errors.As(err, &here) || errors.As(err, &there) && there.Op == "remote error"
 }
 
-// beginTry is false where a connection of the peer's is here to be taken.
-func (p *pair) beginTry() bool {
+// beginAttempt returns false where the pair needs no dial attempt: a connection of the
+// peer waits to be accepted.
+func (p *pair) beginAttempt() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trying = p.phase == connecting && p.spares == 0
-	return p.trying
+	p.attempting = p.phase == connecting && p.waitingAccepts == 0
+	return p.attempting
 }
 
-func (p *pair) endTry() {
+func (p *pair) endAttempt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trying = false
-	p.settled.ring()
+	p.attempting = false
+	p.changed.notify()
 }
 
-// awaitTurn waits until a connection that the peer has made may be taken, or
-// returns why it may not. Until turnOver this end begins no try of its own.
-func (p *pair) awaitTurn(ctx context.Context) error {
+// awaitAccept waits until a connection that the peer has made may be accepted, or returns
+// why it may not. Until acceptOver this end begins no dial attempt.
+func (p *pair) awaitAccept(ctx context.Context) error {
 	p.mu.Lock()
-	p.spares++
-	err := p.waitTurn(ctx)
+	p.waitingAccepts++
+	err := p.waitAcceptable(ctx)
 	p.mu.Unlock()
 	if err != nil {
-		p.turnOver()
+		p.acceptOver()
 	}
 	return err
 }
 
-func (p *pair) turnOver() {
+func (p *pair) acceptOver() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.spares--
+	p.waitingAccepts--
 }
 
-// waitTurn is called, and returns, with mu held.
-func (p *pair) waitTurn(ctx context.Context) error {
+// waitAcceptable is called, and returns, with mu held.
+func (p *pair) waitAcceptable(ctx context.Context) error {
 	for {
-		mine, err := p.mayTake()
-		if mine || err != nil {
+		now, err := p.mayAccept()
+		if now || err != nil {
 			return err
 		}
-		changed := p.settled.next()
+		changed := p.changed.next()
 		p.mu.Unlock()
 		select {
 		case <-changed:
@@ -207,14 +211,14 @@ func (p *pair) waitTurn(ctx context.Context) error {
 	}
 }
 
-// mayTake reports whether a connection of the peer's may be taken now; an error
-// says never. The caller holds mu.
-func (p *pair) mayTake() (bool, error) {
+// mayAccept reports whether a connection that the peer has made may be accepted now; an
+// error says never. The caller holds mu.
+func (p *pair) mayAccept() (bool, error) {
 	switch {
 	case p.phase == down:
 		return false, &refusal{Reason: fmt.Sprintf("the pair was lost at %q: %v", p.ep.cfg.ID, p.cause)}
 	case p.phase == up:
 		return false, &refusal{Reason: fmt.Sprintf("the pair is up at %q", p.ep.cfg.ID), Temporary: true}
 	}
-	return p.id < p.ep.cfg.ID || !p.trying, nil
+	return p.id < p.ep.cfg.ID || !p.attempting, nil
 }

@@ -10,30 +10,32 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // Endpoint is one member of the mesh. Its methods may be called from any
 // goroutine, but Poll and TryPoll by one at a time.
 type Endpoint struct {
-	cfg     Config
-	ctx     context.Context // ends with Close
-	cancel  context.CancelFunc
-	running owned
-	done    *completions
-	eng     atomic.Pointer[engine] // made with the first connection
-	tokens  atomic.Uint64
-	parties parties
+	cfg          Config
+	ctx          context.Context // ends with Close
+	cancel       context.CancelFunc
+	tasks        taskGroup
+	completions  *completionQueue
+	engine       atomic.Pointer[engine] // made with the first connection
+	tokens       atomic.Uint64
+	pendingLinks pendingLinks
 
-	mu      sync.RWMutex
-	closing bool
-	pairs   map[string]*pair
-	counts  map[string]*counters
-	changed bell           // rung when a peer is named
-	bound   []string       // names in the network
-	sockets []net.Listener // that accept
-	watched chan struct{}  // made with the first link that needs the watchdog
+	mu           sync.RWMutex
+	closing      bool
+	pairs        map[string]*pair
+	counts       map[string]*counters
+	peersChanged broadcast      // rung when a peer is named
+	inprocNames  []string       // names in the network
+	listeners    []net.Listener // that accept
+	watchdogWake chan struct{}  // made with the first link that needs the watchdog
 
-	allocs sync.Mutex // Config.Alloc is called by one goroutine at a time
+	allocMu sync.Mutex // Config.Alloc is called by one goroutine at a time
 }
 
 // NewEndpoint makes an endpoint that knows no peers and listens nowhere.
@@ -42,7 +44,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Endpoint{cfg: cfg, done: newCompletions(), pairs: make(map[string]*pair), counts: make(map[string]*counters)}
+	e := &Endpoint{cfg: cfg, completions: newCompletionQueue(), pairs: make(map[string]*pair), counts: make(map[string]*counters)}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	return e, nil
 }
@@ -127,7 +129,7 @@ func (e *Endpoint) Listen(ctx context.Context, addr string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := e.alive(); err != nil {
+	if err := e.checkOpen(); err != nil {
 		return "", err
 	}
 	if transports[0] == "inproc" {
@@ -153,7 +155,7 @@ func splitAddr(addr string) (transports []string, rest string, err error) {
 	return transports, rest, nil
 }
 
-func (e *Endpoint) alive() error {
+func (e *Endpoint) checkOpen() error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	if e.closing {
@@ -176,15 +178,15 @@ func (e *Endpoint) SetPeer(id, addr string, epoch uint64) error {
 			return fmt.Errorf("peer %q: %w", id, err)
 		}
 	}
-	old, err := e.name(id, addr, epoch)
+	old, err := e.recordPeer(id, addr, epoch)
 	if old != nil {
-		old.abandon(fmt.Errorf("%w (%d, was %d)", ErrReplaced, epoch, old.epoch))
+		old.discard(fmt.Errorf("%w (%d, was %d)", ErrReplaced, epoch, old.epoch))
 	}
 	return err
 }
 
 // name records the peer and returns the pair that it replaces.
-func (e *Endpoint) name(id, addr string, epoch uint64) (*pair, error) {
+func (e *Endpoint) recordPeer(id, addr string, epoch uint64) (*pair, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
@@ -192,7 +194,7 @@ func (e *Endpoint) name(id, addr string, epoch uint64) (*pair, error) {
 	}
 	old := e.pairs[id]
 	if old != nil && epoch <= old.epoch {
-		old.readdress(addr, epoch)
+		old.setAddr(addr, epoch)
 		return nil, nil
 	}
 	c := e.counts[id]
@@ -201,24 +203,8 @@ func (e *Endpoint) name(id, addr string, epoch uint64) (*pair, error) {
 		e.counts[id] = c
 	}
 	e.pairs[id] = newPair(e, id, addr, epoch, c)
-	e.changed.ring()
+	e.peersChanged.notify()
 	return old, nil
-}
-
-// readdress changes where a pair that has not dialled yet will dial.
-func (p *pair) readdress(addr string, epoch uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if epoch == p.epoch && p.phase == idle {
-		p.addr = addr
-	}
-}
-
-// abandon takes the pair down by our own will: what was received of it and not
-// yet polled is dropped.
-func (p *pair) abandon(cause error) {
-	p.over.Store(true)
-	p.fail(cause)
 }
 
 // RemovePeer forgets a peer, its pair and its counters.
@@ -229,7 +215,7 @@ func (e *Endpoint) RemovePeer(id string) {
 	delete(e.counts, id)
 	e.mu.Unlock()
 	if p != nil {
-		p.abandon(ErrRemoved)
+		p.discard(ErrRemoved)
 	}
 }
 
@@ -252,7 +238,7 @@ func (e *Endpoint) Post(peer string, m Message) (uint64, error) {
 	if err := p.post(o); err != nil {
 		return 0, err
 	}
-	if g := e.eng.Load(); g != nil {
+	if g := e.engine.Load(); g != nil {
 		g.yield(now())
 	}
 	return o.token, nil
@@ -271,13 +257,10 @@ func (e *Endpoint) peer(id string) (*pair, error) {
 	return p, nil
 }
 
-// maxSpans bounds the list of one message: 64 Ki rows.
-const maxSpans = 1 << 16
-
 // bodyBytes checks the spans and adds their lengths.
 func bodyBytes(body []Span) (int, error) {
-	if len(body) > maxSpans {
-		return 0, fmt.Errorf("%w: %d spans, the limit is %d", ErrTooLarge, len(body), maxSpans)
+	if len(body) > wire.MaxSpans {
+		return 0, fmt.Errorf("%w: %d spans, the limit is %d", ErrTooLarge, len(body), wire.MaxSpans)
 	}
 	n := 0
 	for i, s := range body {
@@ -301,7 +284,7 @@ func (e *Endpoint) Poll(ctx context.Context) (Completion, error) {
 		if c, ok := e.pop(); ok {
 			return c, nil
 		}
-		if err := e.wait(ctx); err != nil {
+		if err := e.waitForCompletion(ctx); err != nil {
 			return Completion{}, err
 		}
 	}
@@ -310,8 +293,8 @@ func (e *Endpoint) Poll(ctx context.Context) (Completion, error) {
 // TryPoll returns the next completion, if there is one.
 func (e *Endpoint) TryPoll() (Completion, bool) {
 	c, ok := e.pop()
-	if g := e.eng.Load(); !ok && g != nil {
-		g.look()
+	if g := e.engine.Load(); !ok && g != nil {
+		g.tryProgress()
 		return e.pop()
 	}
 	return c, ok
@@ -319,8 +302,8 @@ func (e *Endpoint) TryPoll() (Completion, bool) {
 
 func (e *Endpoint) pop() (Completion, bool) {
 	for {
-		c, ok := e.done.pop()
-		if !ok || c.account() {
+		c, ok := e.completions.pop()
+		if !ok || c.handOut() {
 			return c, ok
 		}
 	}
@@ -328,19 +311,19 @@ func (e *Endpoint) pop() (Completion, bool) {
 
 // account notes that the consumer sees c; false where it must not, because the
 // pair is over.
-func (c *Completion) account() bool {
+func (c *Completion) handOut() bool {
 	switch c.Kind {
 	case Received:
-		if c.pair.over.Load() {
+		if c.pair.discarded.Load() {
 			c.pair.counters.droppedOld.Add(1)
 			c.held.drop()
 			return false
 		}
-		c.pair.counters.handed(c.Posted)
+		c.pair.counters.handedOut(c.Posted)
 	case Sent:
-		c.pair.open.Add(-1)
+		c.pair.outstanding.Add(-1)
 	case Lost:
-		c.pair.over.Store(true)
+		c.pair.discarded.Store(true)
 	}
 	return true
 }
@@ -392,12 +375,12 @@ func (e *Endpoint) Close(ctx context.Context) error {
 		p.fail(ErrClosed)
 	}
 	e.cancel()
-	left := e.windUp()
+	left := e.waitForTasks()
 	errs = append(errs, left)
-	for _, c := range e.done.close() {
+	for _, c := range e.completions.close() {
 		c.held.drop()
 	}
-	if g := e.eng.Load(); g != nil && left == nil { // else somebody may still use it
+	if g := e.engine.Load(); g != nil && left == nil { // else somebody may still use it
 		g.stop()
 	}
 	return errors.Join(errs...)
@@ -405,7 +388,7 @@ func (e *Endpoint) Close(ctx context.Context) error {
 
 // spawn runs f on a goroutine that Close waits for. After Close it does nothing:
 // whatever f would do, the pairs are down.
-func (e *Endpoint) spawn(f func()) { e.running.spawn(f) }
+func (e *Endpoint) spawn(f func()) { e.tasks.spawn(f) }
 
 func (e *Endpoint) beginClose() bool {
 	e.mu.Lock()
@@ -414,12 +397,12 @@ func (e *Endpoint) beginClose() bool {
 		return false
 	}
 	e.closing = true
-	for _, name := range e.bound {
+	for _, name := range e.inprocNames {
 		e.cfg.Network.unbind(name, e)
 	}
-	for _, l := range e.sockets {
+	for _, l := range e.listeners {
 		l.Close()
 	}
-	e.changed.ring()
+	e.peersChanged.notify()
 	return true
 }

@@ -7,95 +7,90 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/poll"
+	"github.com/tandem-moe/tandem/m2n/internal/shm"
 )
 
-// engine reads what comes from other processes. Nobody reads for the consumer:
-// Poll itself waits in the gate and reads, so that a message costs no hand-over
-// between goroutines. While the consumer is elsewhere the watchdog looks, a
-// few hundred times a second as long as something comes.
+// engine is an endpoint's progress engine: it reads what other processes send. No
+// goroutine reads on behalf of the consumer: Poll itself waits in the poller and reads,
+// so that a message costs no hand-over between goroutines. While the consumer does not
+// poll, the watchdog reads, a few hundred times a second as long as something comes.
+//
+// The driver is the goroutine that holds mu: the consumer or the watchdog.
 type engine struct {
-	gate    *gate
-	board   *shmBoard
-	hub     *fabricHub   // nil where there is no fabric
-	driving sync.Mutex   // held by who reads
-	stopped bool         // guarded by driving
-	spinner spinner      // the driver's
-	yielded atomic.Int64 // when the consumer last called Go's scheduler
-	load    *hostLoad
-	moves   atomic.Uint64
-	known   uint64      // of moves; the watchdog's
-	resting atomic.Bool // the watchdog looks seldom
-	rouse   func()      // ends its rest
+	poller    *poll.Poller
+	doorbells *shm.Page
+	hub       *fabricHub // nil where the endpoint has no fabric
+	load      *hostLoad
+
+	mu      sync.Mutex
+	stopped bool    // guarded by mu
+	spinner spinner // guarded by mu
+
+	yielded    atomic.Int64  // when the consumer last called Go's scheduler
+	progresses atomic.Uint64 // how often the driver has found something
+
+	// For the watchdog:
+	watchdogSaw   uint64      // of progresses; its own
+	watchdogRests atomic.Bool // it looks seldom
+	wakeWatchdog  func()
 }
 
-// source is something that the gate watches.
-type source interface {
-	// ready is called by the driver when there may be something to read.
-	ready()
-}
-
-// writer is a source that may wait until it can write.
-type writer interface {
-	// writable is called by the driver when it can.
-	writable()
-}
-
-// engine returns the endpoint's, which its first connection makes.
-func (e *Endpoint) engine() (*engine, error) {
+// startEngine returns the endpoint's engine, which its first connection makes.
+func (e *Endpoint) startEngine() (*engine, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if g := e.eng.Load(); g != nil {
+	if g := e.engine.Load(); g != nil {
 		return g, nil
 	}
-	gate, err := newGate()
+	poller, err := poll.New()
 	if err != nil {
 		return nil, err
 	}
-	board, err := newBoard()
+	page, err := shm.NewPage()
 	if err != nil {
-		gate.close()
+		poller.Close()
 		return nil, err
 	}
-	hub, err := newFabricHub(e.cfg.Fabric, gate)
+	hub, err := newFabricHub(e.cfg.Fabric, poller)
 	if err != nil {
-		gate.close()
-		board.close()
+		poller.Close()
+		page.Close()
 		return nil, err
 	}
-	eng := &engine{gate: gate, board: board, hub: hub, load: newHostLoad()}
-	eng.rouse = e.watch
-	eng.spinner = newSpinner(e.cfg.SpinFor, eng.load)
-	e.eng.Store(eng)
-	e.done.ringAt(gate)
-	return eng, nil
+	g := &engine{poller: poller, doorbells: page, hub: hub, load: newHostLoad(), wakeWatchdog: e.wakeWatchdog}
+	g.spinner = newSpinner(e.cfg.SpinFor, g.load)
+	e.engine.Store(g)
+	e.completions.wakeThrough(poller)
+	return g, nil
 }
 
-// windUp waits until the links have let go of everything. Nobody needs to poll any
-// more, so the reading and writing that this takes is done here.
-func (e *Endpoint) windUp() error {
-	over := e.keepLooking()
-	err := e.running.wait(e.cfg.PeerTimeout)
-	over()
+// waitForTasks waits until all links are closed, as a part of Close. The consumer need
+// not poll any more, so the reading and writing that this takes is done here.
+func (e *Endpoint) waitForTasks() error {
+	stop := e.keepProgressing()
+	err := e.tasks.wait(e.cfg.PeerTimeout)
+	stop()
 	if e.cfg.Fabric != nil {
 		err = errors.Join(err, e.closeFabric(e.hub()))
 	}
 	return err
 }
 
-// keepLooking drives, where there is an engine, until the function that it returns
-// is called.
-func (e *Endpoint) keepLooking() (over func()) {
-	g := e.eng.Load()
+// keepProgressing drives the engine, where there is one, until the caller calls stop.
+func (e *Endpoint) keepProgressing() (stop func()) {
+	g := e.engine.Load()
 	if g == nil {
 		return func() {}
 	}
 	quit := make(chan struct{})
-	var looking sync.WaitGroup
-	looking.Go(func() {
+	var progressing sync.WaitGroup
+	progressing.Go(func() {
 		tick := time.NewTicker(leastTick)
 		defer tick.Stop()
 		for {
-			g.look()
+			g.tryProgress()
 			select {
 			case <-tick.C:
 			case <-quit:
@@ -105,102 +100,105 @@ func (e *Endpoint) keepLooking() (over func()) {
 	})
 	return func() {
 		close(quit)
-		looking.Wait()
+		progressing.Wait()
 	}
 }
 
 // stop is called when nothing is left to read or write.
 func (g *engine) stop() {
-	g.driving.Lock()
-	defer g.driving.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.stopped = true
-	g.gate.close()
-	g.board.close()
+	g.poller.Close()
+	g.doorbells.Close()
 	g.load.close()
 }
 
-// look reads what is there, unless somebody does.
-func (g *engine) look() {
-	if g.driving.TryLock() {
-		defer g.driving.Unlock()
+// tryProgress reads what is there, unless another goroutine drives.
+func (g *engine) tryProgress() {
+	if g.mu.TryLock() {
+		defer g.mu.Unlock()
 		if !g.stopped {
-			g.drive()
+			g.progress()
 		}
 	}
 }
 
-// drive reads what is there. The caller holds driving.
-func (g *engine) drive() {
-	g.note(g.board.sweep() + g.hub.sweep() + g.gate.serve(g.gate.wait(true)))
+// progress reads what is there. The caller holds mu.
+func (g *engine) progress() {
+	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.Serve(g.poller.Wait(false)))
 }
 
-// park waits until there is something to read, or the bell rings; then it calls
-// awake, and reads. The caller holds driving.
-func (g *engine) park(awake func()) {
-	busy := g.board.sleep()
-	events := g.gate.wait(g.hub.sleep() || busy)
-	g.board.wakeUp()
+// sleep waits until there is something to read, or until the poller is woken; then it
+// calls awake, and reads. The caller holds mu.
+func (g *engine) sleep(awake func()) {
+	busy := g.doorbells.PrepareSleep()
+	events := g.poller.Wait(!g.hub.prepareSleep() && !busy)
+	g.doorbells.Awake()
 	awake()
-	g.note(g.board.sweep() + g.hub.sweep() + g.gate.serve(events))
+	g.noteProgress(g.doorbells.Poll() + g.hub.progress() + g.poller.Serve(events))
 }
 
-func (g *engine) note(moved int) {
-	if moved > 0 {
-		g.moves.Add(1)
+// noteProgress notes how many sources have been read.
+func (g *engine) noteProgress(sources int) {
+	if sources > 0 {
+		g.progresses.Add(1)
 	}
 }
 
-// lookSoon has the watchdog look often, for as long as something comes.
-func (g *engine) lookSoon() {
-	if g.resting.Swap(false) {
-		g.rouse()
+// watchOften has the watchdog look often, for as long as there is progress.
+func (g *engine) watchOften() {
+	if g.watchdogRests.Swap(false) {
+		g.wakeWatchdog()
 	}
 }
 
-// moved tells whether something came since it was last asked, by the watchdog.
-func (g *engine) moved() bool {
-	n := g.moves.Load()
-	defer func() { g.known = n }()
-	return n != g.known
+// progressed reports whether there was progress since the watchdog last asked.
+func (g *engine) progressed() bool {
+	n := g.progresses.Load()
+	defer func() { g.watchdogSaw = n }()
+	return n != g.watchdogSaw
 }
 
-// wait returns nil when there may be a completion to pop.
-func (e *Endpoint) wait(ctx context.Context) error {
-	e.done.watch(ctx)
-	if err := e.done.over(ctx); err != nil {
+// waitForCompletion returns nil when there may be a completion to pop, and an error
+// where there will be none: ctx is over, or the endpoint closed.
+func (e *Endpoint) waitForCompletion(ctx context.Context) error {
+	e.completions.watchContext(ctx)
+	if err := e.completions.checkEnded(ctx); err != nil {
 		return err
 	}
-	g := e.eng.Load()
-	if g == nil {
+	g := e.engine.Load()
+	if g == nil { // all peers so far are in this process
 		if !e.spin(ctx, e.cfg.SpinFor, runtime.Gosched) {
-			e.done.await()
+			e.completions.waitForSignal()
 		}
 		return nil
 	}
-	g.driving.Lock()
-	defer g.driving.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.stopped {
 		return nil
 	}
 	began := now()
 	g.yield(began)
-	if !e.spin(ctx, g.spinner.limit(), g.glance()) && e.done.park() {
-		g.park(e.done.unpark) // what it reads needs no bell
+	if !e.spin(ctx, g.spinner.limit(), g.spinStep()) && e.completions.park() {
+		g.sleep(e.completions.unpark) // completions of what this goroutine reads need no wake
 	}
-	g.spinner.took(now() - began)
+	g.spinner.record(now() - began)
 	return nil
 }
 
-// yieldEvery leaves room for a wait of several milliseconds.
+// yieldEvery leaves room for a wait of several milliseconds before the ten that Go's
+// scheduler allows.
 const yieldEvery = 4 * time.Millisecond
 
-// yield calls Go's scheduler now and then, before a wait and after a post, for a
-// consumer that never does, as it waits in system calls. After ten milliseconds
-// without, the scheduler takes the processor away from whoever is in a system call,
-// wait by wait, and its monitor looks for such loops every 20 µs, on a core that
-// somebody computes on: a tenth of the machine was lost where nodes share two
-// cores, and as much where senders do. To call it every time costs more: it wakes a
-// thread to help.
+// yield calls Go's scheduler once in yieldEvery, before a wait and after a post. A
+// consumer that waits in system calls never calls it otherwise. After ten milliseconds
+// without a call the scheduler takes the processor from the goroutine in its next system
+// call, wait after wait, and the scheduler's monitor thread looks for such goroutines
+// every 20 µs, on a core that somebody computes on: a tenth of the machine was lost so
+// where nodes share two cores. A call at every wait costs more, since it wakes a thread
+// to help.
 func (g *engine) yield(now time.Duration) {
 	if now-time.Duration(g.yielded.Load()) >= yieldEvery {
 		g.yielded.Store(int64(now))
@@ -208,19 +206,20 @@ func (g *engine) yield(now time.Duration) {
 	}
 }
 
-// glance returns what looks for something to read, again and again: at the rings
-// each time, where there are some, and at the sockets now and then.
-func (g *engine) glance() func() {
-	if !g.board.used() && g.hub == nil {
-		return g.drive
+// spinStep returns what a consumer that spins does again and again. Memory is cheap to
+// look at, sockets take a system call: so where the endpoint shares memory or has a
+// fabric, the sockets are read now and then only.
+func (g *engine) spinStep() func() {
+	if !g.doorbells.InUse() && g.hub == nil {
+		return g.progress
 	}
 	const seldom = 64
 	i := 0
 	return func() {
 		if i++; i%seldom == 0 {
-			g.drive()
+			g.progress()
 			return
 		}
-		g.note(g.board.sweep() + g.hub.sweep())
+		g.noteProgress(g.doorbells.Poll() + g.hub.progress())
 	}
 }

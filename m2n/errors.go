@@ -3,6 +3,8 @@ package m2n
 import (
 	"errors"
 	"fmt"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // Causes of a loss and reasons for a refusal, for errors.Is.
@@ -20,7 +22,7 @@ var (
 	// process was killed, for example.
 	ErrBroken = errors.New("connection is broken")
 	// ErrBadFrame: what the peer sent is no frame, or breaks the protocol.
-	ErrBadFrame = errors.New("bad frame")
+	ErrBadFrame = wire.ErrBadFrame
 	// ErrRefused: the two ends disagree on who they are, or never heard of each
 	// other.
 	ErrRefused = errors.New("connection refused by the peer")

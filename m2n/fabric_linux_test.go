@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // toyFabrics is a fabric in memory, for tests: a send copies at once, and
@@ -237,7 +239,7 @@ func TestFabricOrder(t *testing.T) {
 func takeInOrder(t *testing.T, e *Endpoint, messages int) {
 	received, sent := 0, 0
 	for received < messages || sent < messages {
-		c := poll(t, e)
+		c := pollOne(t, e)
 		require.NoError(t, c.Err)
 		if c.Kind == Sent {
 			sent++
@@ -275,7 +277,7 @@ func TestFabricOrElse(t *testing.T) {
 			require.NoError(t, a.SetPeer("b", at, 1))
 			_, err := a.Post("b", Message{Header: []byte("hello")})
 			require.NoError(t, err)
-			require.Equal(t, []byte("hello"), poll(t, b).Header)
+			require.Equal(t, []byte("hello"), pollOne(t, b).Header)
 			require.Equal(t, "tcp", b.Stats()[0].Transport)
 
 			c := endpoint(t, Config{ID: "c", Epoch: 1, DialTimeout: slowness * 100 * time.Millisecond})
@@ -298,12 +300,12 @@ func TestFabricGoodbye(t *testing.T) {
 			require.NoError(t, err)
 		}
 		for range messages {
-			require.Equal(t, Sent, poll(t, a).Kind)
+			require.Equal(t, Sent, pollOne(t, a).Kind)
 		}
 		var closed sync.WaitGroup
 		closed.Go(func() { require.NoError(t, a.Close(t.Context())) })
 		for i := range messages {
-			c := poll(t, b)
+			c := pollOne(t, b)
 			require.Equal(t, Received, c.Kind)
 			require.Equal(t, []byte{byte(i)}, c.Header)
 			b.Release(c)
@@ -320,8 +322,8 @@ func TestFabricLosesMessages(t *testing.T) {
 	a, b := fabricDuo(t, w, nil)
 	_, err := a.Post("b", Message{})
 	require.NoError(t, err)
-	require.Equal(t, Received, poll(t, b).Kind)
-	require.Equal(t, Sent, poll(t, a).Kind)
+	require.Equal(t, Received, pollOne(t, b).Kind)
+	require.Equal(t, Sent, pollOne(t, a).Kind)
 	w.mu.Lock()
 	w.drop = true
 	w.mu.Unlock()
@@ -331,7 +333,7 @@ func TestFabricLosesMessages(t *testing.T) {
 	require.ErrorIs(t, requireLost(t, b, "a"), ErrReplaced)
 	kinds := map[Kind]int{}
 	for kinds[Sent] == 0 || kinds[Lost] == 0 {
-		c := poll(t, a)
+		c := pollOne(t, a)
 		kinds[c.Kind]++
 		if c.Kind == Sent {
 			require.Equal(t, token, c.Token)
@@ -343,13 +345,13 @@ func TestFabricLosesMessages(t *testing.T) {
 
 // TestFabricBadFrames: what is no frame of ours fails the pair, and names why.
 func TestFabricBadFrames(t *testing.T) {
-	good := frame{kind: frameData, epoch: 1, number: 2, lengths: []int{3}, body: 3, header: []byte("abcdef")}
-	change := func(change func(*frame)) []byte {
+	good := wire.Frame{Kind: wire.Data, Epoch: 1, Number: 2, Lengths: []int{3}, Body: 3, Header: []byte("abcdef")}
+	change := func(change func(*wire.Frame)) []byte {
 		f := good
 		change(&f)
-		return appendFrame(nil, &f)
+		return wire.AppendFrame(nil, &f)
 	}
-	flip := appendFrame(nil, &good)
+	flip := wire.AppendFrame(nil, &good)
 	flip[70] ^= 1
 	for name, tc := range map[string]struct {
 		header []byte
@@ -358,20 +360,20 @@ func TestFabricBadFrames(t *testing.T) {
 	}{
 		"short":            {flip[:20], 3, "it has 20 bytes before the body"},
 		"flipped":          {flip, 3, "the checksum of the header is"},
-		"cut":              {appendFrame(nil, &good)[:66], 3, "announced 10 and 3"},
-		"another body":     {appendFrame(nil, &good), 2, "of lengths and header and 2 of body"},
-		"another type":     {change(func(f *frame) { f.kind = frameNote; f.body, f.lengths = 0, nil }), 0, "type 6"},
-		"another epoch":    {change(func(f *frame) { f.epoch = 7 }), 3, "epoch 7"},
-		"an old number":    {change(func(f *frame) { f.number = 1 }), 3, "message 1,"},
-		"too far ahead":    {change(func(f *frame) { f.number = 100 }), 3, "message 100,"},
-		"too many credits": {change(func(f *frame) { f.grant = 100 }), 3, "100 credits"},
+		"cut":              {wire.AppendFrame(nil, &good)[:66], 3, "announced 10 and 3"},
+		"another body":     {wire.AppendFrame(nil, &good), 2, "of lengths and header and 2 of body"},
+		"another type":     {change(func(f *wire.Frame) { f.Kind = wire.KeepAlive; f.Body, f.Lengths = 0, nil }), 0, "type 6"},
+		"another epoch":    {change(func(f *wire.Frame) { f.Epoch = 7 }), 3, "epoch 7"},
+		"an old number":    {change(func(f *wire.Frame) { f.Number = 1 }), 3, "message 1,"},
+		"too far ahead":    {change(func(f *wire.Frame) { f.Number = 100 }), 3, "message 100,"},
+		"too many credits": {change(func(f *wire.Frame) { f.Credits = 100 }), 3, "100 credits"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newToyFabrics(1)
 			a, b := fabricDuo(t, w, nil)
 			_, err := a.Post("b", Message{})
 			require.NoError(t, err)
-			require.Equal(t, Received, poll(t, b).Kind)
+			require.Equal(t, Received, pollOne(t, b).Kind)
 			region := &Region{Bytes: make([]byte, tc.body)}
 			w.mu.Lock()
 			b.hub().all()[0].conn.(*toyConn).arrive(tc.header, []Span{{region, 0, tc.body}})
@@ -386,22 +388,22 @@ func TestFabricBadFrames(t *testing.T) {
 // FuzzFabricFrame: whatever a fabric delivers, parsing it allocates within the
 // limits, and what is accepted is encoded again as it was.
 func FuzzFabricFrame(f *testing.F) {
-	valid := appendFrame(nil, &frame{kind: frameData, epoch: 1, seq: 2, number: 2, grant: 1, lengths: []int{3, 0, 4}, body: 7, header: []byte("header")})
+	valid := wire.AppendFrame(nil, &wire.Frame{Kind: wire.Data, Epoch: 1, Seq: 2, Number: 2, Credits: 1, Lengths: []int{3, 0, 4}, Body: 7, Header: []byte("header")})
 	f.Add(valid, 7)
 	f.Add(valid[:70], 7)
 	f.Add(valid, 8)
-	f.Add(appendFrame(nil, &frame{kind: frameData, epoch: 1, number: 9}), 0)
+	f.Add(wire.AppendFrame(nil, &wire.Frame{Kind: wire.Data, Epoch: 1, Number: 9}), 0)
 	e := &Endpoint{cfg: Config{HeaderBytes: 100, SlotBytes: 1000, Slots: 8}}
-	c := &fabricCarrier{pair: &pair{ep: e, epoch: 1}}
+	c := &fabricTransport{pair: &pair{ep: e, epoch: 1}}
 	f.Fuzz(func(t *testing.T, b []byte, body int) {
 		got, err := c.parse(&FabricEvent{Header: b, Body: body})
 		if err != nil {
 			require.Less(t, len(err.Error()), 500)
 			return
 		}
-		require.LessOrEqual(t, len(got.header), 100)
-		require.LessOrEqual(t, 4*len(got.lengths), len(b))
-		require.Equal(t, body, got.body)
-		require.Equal(t, b, appendFrame(nil, &got))
+		require.LessOrEqual(t, len(got.Header), 100)
+		require.LessOrEqual(t, 4*len(got.Lengths), len(b))
+		require.Equal(t, body, got.Body)
+		require.Equal(t, b, wire.AppendFrame(nil, &got))
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 	"github.com/tandem-moe/tandem/m2n/m2ntest"
 )
 
@@ -78,7 +79,7 @@ func transfer(t testing.TB, from, to *Endpoint) {
 func requireLost(t *testing.T, e *Endpoint, peer string) error {
 	t.Helper()
 	for {
-		c := poll(t, e)
+		c := pollOne(t, e)
 		if c.Kind == Lost {
 			require.Equal(t, peer, c.Peer)
 			return c.Err
@@ -334,36 +335,36 @@ func zeros(n int) []byte { return make([]byte, n) }
 // stranger speaks the protocol by hand.
 type stranger struct {
 	t *testing.T
-	*stream
+	*handshakeConn
 	seq    uint64
 	number uint64
 }
 
 // dialAs shakes hands with e as a peer that e knows, on one connection.
-func dialAs(t *testing.T, addr string, h hello) *stranger {
+func dialAs(t *testing.T, addr string, h pairID) *stranger {
 	t.Helper()
 	return dialLane(t, addr, h, func(*greeting) {})
 }
 
 // dialLane says a hello of the caller's.
-func dialLane(t *testing.T, addr string, h hello, change func(*greeting)) *stranger {
+func dialLane(t *testing.T, addr string, h pairID, change func(*greeting)) *stranger {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "tcp:"))
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	self := endpoint(t, Config{ID: h.From, Epoch: h.FromEpoch, PeerTimeout: atLast})
-	s := &stranger{t: t, stream: newStream(context.Background(), self, conn, nil)}
+	s := &stranger{t: t, handshakeConn: newHandshakeConn(context.Background(), self, conn, nil)}
 	require.NoError(t, conn.SetDeadline(time.Now().Add(2*atLast)))
 	g := self.greeting(h)
 	change(&g)
-	require.NoError(t, s.say(frameHello, g))
+	require.NoError(t, s.sendControl(wire.Hello, g))
 	return s
 }
 
 func (s *stranger) welcomed() *stranger {
 	s.t.Helper()
-	for _, kind := range []frameType{frameWelcome, frameReady} {
-		_, err := s.hear(kind)
+	for _, kind := range []wire.Kind{wire.Welcome, wire.Ready} {
+		_, err := s.readGreeting(kind)
 		require.NoError(s.t, err)
 	}
 	return s
@@ -371,52 +372,52 @@ func (s *stranger) welcomed() *stranger {
 
 func (s *stranger) refused() error {
 	s.t.Helper()
-	_, err := s.hear(frameWelcome)
+	_, err := s.readGreeting(wire.Welcome)
 	require.ErrorIs(s.t, err, ErrRefused)
 	return err
 }
 
 // send writes a frame, numbered as it should be.
-func (s *stranger) send(f frame, body string) {
+func (s *stranger) send(f wire.Frame, body string) {
 	s.t.Helper()
 	s.seq++
-	if f.seq == 0 {
-		f.seq = s.seq
+	if f.Seq == 0 {
+		f.Seq = s.seq
 	}
-	if f.kind == frameData && f.epoch == s.ep.cfg.Epoch {
+	if f.Kind == wire.Data && f.Epoch == s.ep.cfg.Epoch {
 		s.number++
 	}
-	f.number = s.number
+	f.Number = s.number
 	_, err := s.conn.Write(encode(f, []byte(body)))
 	require.NoError(s.t, err)
 }
 
 func TestBreachesOfTheProtocol(t *testing.T) {
-	message := frame{kind: frameData, epoch: 3, flags: flagBodySum, body: 1, lengths: []int{1}}
-	with := func(change func(*frame)) frame {
+	message := wire.Frame{Kind: wire.Data, Epoch: 3, Flags: wire.FlagBodySum, Body: 1, Lengths: []int{1}}
+	with := func(change func(*wire.Frame)) wire.Frame {
 		f := message
 		change(&f)
 		return f
 	}
 	for _, tc := range []struct {
 		name string
-		send []frame
+		send []wire.Frame
 		want string
 	}{
-		{"no credit", []frame{message, message, message}, "frame 3: bad frame: a message without a credit: 2 are received and not released"},
-		{"gap", []frame{with(func(f *frame) { f.seq = 2 })}, "its number should be 1"},
-		{"newer epoch", []frame{with(func(f *frame) { f.epoch = 4 })}, "it is of epoch 4, the peer of 3"},
-		{"more credits than are out", []frame{with(func(f *frame) { f.grant = 1 })}, "it gives back 1 credits, 0 of 8 are out"},
-		{"type", []frame{{kind: frameHello, epoch: 3}}, "type 1 outside of a handshake"},
-		{"slot overrun", []frame{with(func(f *frame) { f.body, f.lengths = 101, []int{101} })}, "it announces 101 bytes of body, the limit is 100"},
-		{"goodbye that is none", []frame{{kind: frameGoodbye, epoch: 3, header: []byte("{")}}, "goodbye"},
-		{"header overrun", []frame{with(func(f *frame) { f.header = zeros(11) })}, "it announces 11 bytes of header, the limit is 10"},
+		{"no credit", []wire.Frame{message, message, message}, "frame 3: bad frame: a message without a credit: 2 are received and not released"},
+		{"gap", []wire.Frame{with(func(f *wire.Frame) { f.Seq = 2 })}, "its number should be 1"},
+		{"newer epoch", []wire.Frame{with(func(f *wire.Frame) { f.Epoch = 4 })}, "it is of epoch 4, the peer of 3"},
+		{"more credits than are out", []wire.Frame{with(func(f *wire.Frame) { f.Credits = 1 })}, "it gives back 1 credits, 0 of 8 are out"},
+		{"type", []wire.Frame{{Kind: wire.Hello, Epoch: 3}}, "type 1 outside of a handshake"},
+		{"slot overrun", []wire.Frame{with(func(f *wire.Frame) { f.Body, f.Lengths = 101, []int{101} })}, "it announces 101 bytes of body, the limit is 100"},
+		{"goodbye that is none", []wire.Frame{{Kind: wire.Goodbye, Epoch: 3, Header: []byte("{")}}, "goodbye"},
+		{"header overrun", []wire.Frame{with(func(f *wire.Frame) { f.Header = zeros(11) })}, "it announces 11 bytes of header, the limit is 10"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := endpoint(t, Config{ID: "e", Slots: 2, SlotBytes: 100, HeaderBytes: 10})
 			addr := listen(t, e, "tcp:127.0.0.1:0")
 			require.NoError(t, e.SetPeer("x", "", 3))
-			x := dialAs(t, addr, hello{From: "x", FromEpoch: 3, To: "e"}).welcomed()
+			x := dialAs(t, addr, pairID{From: "x", FromEpoch: 3, To: "e"}).welcomed()
 			for _, f := range tc.send {
 				x.send(f, "!")
 			}
@@ -426,10 +427,10 @@ func TestBreachesOfTheProtocol(t *testing.T) {
 			lost := pollKind(t, e, Lost)
 			require.ErrorIs(t, lost.Err, ErrBadFrame)
 			require.ErrorContains(t, lost.Err, tc.want)
-			f, err := readControl(x.conn)
+			f, err := wire.ReadControl(x.conn)
 			require.NoError(t, err)
-			require.Equal(t, frameGoodbye, f.kind)
-			told, err := readFarewell(f.header)
+			require.Equal(t, wire.Goodbye, f.Kind)
+			told, err := parseGoodbye(f.Header)
 			require.NoError(t, err)
 			require.ErrorContains(t, told, tc.want, "the peer is told")
 		})
@@ -440,9 +441,9 @@ func TestFramesOfAnOlderEpochAreDropped(t *testing.T) {
 	e := endpoint(t, Config{ID: "e"})
 	addr := listen(t, e, "tcp:127.0.0.1:0")
 	require.NoError(t, e.SetPeer("x", "", 3))
-	x := dialAs(t, addr, hello{From: "x", FromEpoch: 3, To: "e"}).welcomed()
+	x := dialAs(t, addr, pairID{From: "x", FromEpoch: 3, To: "e"}).welcomed()
 	for _, epoch := range []uint64{2, 3} {
-		x.send(frame{kind: frameData, epoch: epoch, flags: flagBodySum, body: 1, lengths: []int{1}, header: []byte{byte(epoch)}}, "!")
+		x.send(wire.Frame{Kind: wire.Data, Epoch: epoch, Flags: wire.FlagBodySum, Body: 1, Lengths: []int{1}, Header: []byte{byte(epoch)}}, "!")
 	}
 	require.Equal(t, []byte{3}, pollKind(t, e, Received).Header)
 	require.Equal(t, uint64(1), e.Stats()[0].DroppedOld)
@@ -454,19 +455,19 @@ func TestRefusalsNameBothValues(t *testing.T) {
 	e := endpoint(t, Config{ID: "e", Epoch: 5, DialTimeout: slowness * time.Second})
 	addr := listen(t, e, "tcp:127.0.0.1:0")
 	require.NoError(t, e.SetPeer("x", "", 3))
-	good := hello{From: "x", FromEpoch: 3, To: "e", ToEpoch: 5}
+	good := pairID{From: "x", FromEpoch: 3, To: "e", ToEpoch: 5}
 	for _, tc := range []struct {
 		name   string
-		change func(*hello)
+		change func(*pairID)
 		want   string
 		final  bool
 	}{
-		{"unknown", func(h *hello) { h.From = "y" }, `peer "y" (epoch 3) is not known to "e"`, true},
-		{"another id", func(h *hello) { h.To = "f" }, `the peer wanted is "f", this is "e"`, true},
-		{"older epoch of the peer", func(h *hello) { h.FromEpoch = 2 }, `peer "x" has epoch 2, "e" knows epoch 3`, true},
-		{"newer epoch of the peer", func(h *hello) { h.FromEpoch = 4 }, `peer "x" has epoch 4, "e" knows epoch 3`, true},
-		{"older epoch of ours", func(h *hello) { h.ToEpoch = 4 }, `the epoch wanted of "e" is 4, this is 5`, true},
-		{"newer epoch of ours", func(h *hello) { h.ToEpoch = 6 }, `the epoch wanted of "e" is 6, this is 5`, false},
+		{"unknown", func(h *pairID) { h.From = "y" }, `peer "y" (epoch 3) is not known to "e"`, true},
+		{"another id", func(h *pairID) { h.To = "f" }, `the peer wanted is "f", this is "e"`, true},
+		{"older epoch of the peer", func(h *pairID) { h.FromEpoch = 2 }, `peer "x" has epoch 2, "e" knows epoch 3`, true},
+		{"newer epoch of the peer", func(h *pairID) { h.FromEpoch = 4 }, `peer "x" has epoch 4, "e" knows epoch 3`, true},
+		{"older epoch of ours", func(h *pairID) { h.ToEpoch = 4 }, `the epoch wanted of "e" is 4, this is 5`, true},
+		{"newer epoch of ours", func(h *pairID) { h.ToEpoch = 6 }, `the epoch wanted of "e" is 6, this is 5`, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := good
@@ -487,7 +488,7 @@ func TestAnotherProtocolVersionIsRefused(t *testing.T) {
 	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "tcp:"))
 	require.NoError(t, err)
 	defer conn.Close()
-	b := encode(frame{kind: frameHello}, nil)
+	b := encode(wire.Frame{Kind: wire.Hello}, nil)
 	b[4] = 9
 	_, err = conn.Write(b)
 	require.NoError(t, err)
@@ -529,10 +530,10 @@ func answerByVersion(l net.Listener, version byte) error {
 		return err
 	}
 	defer conn.Close()
-	if _, err := readControl(conn); err != nil {
+	if _, err := wire.ReadControl(conn); err != nil {
 		return err
 	}
-	b := encode(frame{kind: frameWelcome}, nil)
+	b := encode(wire.Frame{Kind: wire.Welcome}, nil)
 	b[4] = version
 	_, err = conn.Write(b)
 	return err
@@ -543,7 +544,7 @@ func answerByVersion(l net.Listener, version byte) error {
 func TestClientsThatSayNothing(t *testing.T) {
 	t.Parallel()
 	a, b := tcpDuo(t, func(c *Config) { c.DialTimeout = slowness * time.Second })
-	addr := strings.TrimPrefix(b.sockets[0].Addr().String(), "tcp:")
+	addr := strings.TrimPrefix(b.listeners[0].Addr().String(), "tcp:")
 	var conns []net.Conn
 	for range 300 {
 		c, err := net.Dial("tcp", addr)

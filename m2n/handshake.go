@@ -8,38 +8,42 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// hello names the two ends of a pair, as the one that dials sees them.
-type hello struct {
+// pairID names the two ends of a pair, from the side of the end that dials.
+type pairID struct {
 	From      string `json:"from"`
 	FromEpoch uint64 `json:"from_epoch"`
 	To        string `json:"to"`
 	ToEpoch   uint64 `json:"to_epoch"`
 }
 
-// greeting is what an end says of itself, the header of a hello frame, and of a
-// welcome and a ready frame, which name the same two ends.
+// greeting is the header of hello, welcome and ready frames: which pair it is about, and
+// what the sender has to say of itself.
 type greeting struct {
-	hello
+	pairID
 	Slots       int           `json:"slots"`
 	SlotBytes   int           `json:"slot_bytes"`
 	HeaderBytes int           `json:"header_bytes"`
 	PeerTimeout time.Duration `json:"peer_timeout_ns"`
-	// Lanes is how many connections the end that dials wants, then how many there
-	// will be. Token names the first one to the others, each with its Lane.
+	// Lanes is, in a hello, how many connections the end that dials wants; in a welcome,
+	// how many there will be. Token, from the welcome of the first connection, is in the
+	// hello of each further one, with its place in Lane.
 	Lanes int    `json:"lanes,omitempty"`
 	Lane  int    `json:"lane,omitempty"`
 	Token string `json:"token,omitempty"`
-	// Ring is where on the sender's board the pair's bit is, where they share memory.
-	Ring int `json:"ring,omitempty"`
-	// Fabric is how the sender is reached by its fabric, where they meet by one.
+	// Doorbell is, where the ends share memory, the doorbell of the sender's page that
+	// the receiver is to signal.
+	Doorbell int `json:"ring,omitempty"`
+	// Fabric is how the sender's fabric is reached, where messages are to go by one.
 	Fabric *fabricGreeting `json:"fabric,omitempty"`
 }
 
-func (e *Endpoint) greeting(h hello) greeting {
+func (e *Endpoint) greeting(id pairID) greeting {
 	c := e.cfg
-	return greeting{hello: h, Slots: c.Slots, SlotBytes: c.SlotBytes, HeaderBytes: c.HeaderBytes, PeerTimeout: c.PeerTimeout}
+	return greeting{pairID: id, Slots: c.Slots, SlotBytes: c.SlotBytes, HeaderBytes: c.HeaderBytes, PeerTimeout: c.PeerTimeout}
 }
 
 func (g greeting) limits() limits {
@@ -60,8 +64,8 @@ func parseGreeting(b []byte) (greeting, error) {
 	return g, nil
 }
 
-// refusal is the reason of an endpoint that does not want a connection, and the
-// header of a refuse frame. Temporary where another attempt may succeed.
+// refusal is why an endpoint does not want a connection, and the header of a refuse
+// frame. It is temporary where another attempt may succeed.
 type refusal struct {
 	Reason    string `json:"reason"`
 	Temporary bool   `json:"temporary"`
@@ -70,18 +74,18 @@ type refusal struct {
 func (r *refusal) Error() string { return fmt.Sprintf("%v: %s", ErrRefused, r.Reason) }
 func (r *refusal) Unwrap() error { return ErrRefused }
 
-// refusalOf is what the peer is told of err.
+// refusalOf is the refusal that tells the peer of err.
 func refusalOf(err error) *refusal {
 	var r *refusal
 	if errors.As(err, &r) {
-		return &refusal{brief(r.Reason), r.Temporary}
+		return &refusal{shorten(r.Reason), r.Temporary}
 	}
-	return &refusal{Reason: brief(err.Error())}
+	return &refusal{Reason: shorten(err.Error())}
 }
 
-// brief cuts a text so that, escaped, it fits into a control frame.
-func brief(text string) string {
-	const limit = controlBytes / 8
+// shorten cuts a text so that, escaped, it fits into a control frame.
+func shorten(text string) string {
+	const limit = wire.ControlBytes / 8
 	if len(text) > limit {
 		return strings.ToValidUTF8(text[:limit], "") + "…"
 	}
@@ -90,9 +94,9 @@ func brief(text string) string {
 
 // printable returns a peer's text in a form that may stand in this end's errors, which
 // may go to a terminal: a mark is in the place of each character that cannot be
-// printed, and the text is as short as brief makes it.
+// printed, and the text is as short as shorten makes it.
 func printable(text string) string {
-	return brief(strings.Map(func(r rune) rune {
+	return shorten(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return unicode.ReplacementChar
 		}
@@ -110,68 +114,79 @@ func parseRefusal(b []byte) error {
 	return r
 }
 
-// farewell is the header of a goodbye frame: why the pair ends.
-type farewell struct {
-	Cause  string `json:"cause"` // a sentinel's text, where there is one
+// goodbye is the header of a goodbye frame: why the pair ends.
+type goodbye struct {
+	Cause  string `json:"cause"` // the text of one of knownCauses, where it is one
 	Reason string `json:"reason"`
 }
 
-// sentinels are the causes that a peer can tell.
-var sentinels = []error{ErrClosed, ErrReplaced, ErrRemoved, ErrSilent, ErrBadFrame, ErrTooLarge}
+// knownCauses are the causes that errors.Is finds at the other end too.
+var knownCauses = []error{ErrClosed, ErrReplaced, ErrRemoved, ErrSilent, ErrBadFrame, ErrTooLarge}
 
-// farewellOf is what the peer is told of the cause of a loss.
-func farewellOf(cause error) farewell {
-	f := farewell{Reason: brief(cause.Error())}
-	for _, s := range sentinels {
+// goodbyeOf is the goodbye that tells the peer of the cause of a loss.
+func goodbyeOf(cause error) goodbye {
+	g := goodbye{Reason: shorten(cause.Error())}
+	for _, s := range knownCauses {
 		if errors.Is(cause, s) {
-			f.Cause = s.Error()
+			g.Cause = s.Error()
 			break
 		}
 	}
-	return f
+	return g
 }
 
-// told is the cause of the loss at the end that hears the farewell.
-func (f farewell) told() error {
-	reason := printable(f.Reason)
-	for _, s := range sentinels {
-		if f.Cause == s.Error() {
-			return &toldError{reason, s}
+// asCause is the cause of the loss at the end that has received the goodbye.
+func (g goodbye) asCause() error {
+	reason := printable(g.Reason)
+	for _, s := range knownCauses {
+		if g.Cause == s.Error() {
+			return &peerError{reason, s}
 		}
 	}
-	return &toldError{reason, nil}
+	return &peerError{reason, nil}
 }
 
-type toldError struct {
+// parseGoodbye returns the cause that a goodbye names.
+func parseGoodbye(b []byte) (cause, err error) {
+	var g goodbye
+	if err := json.Unmarshal(b, &g); err != nil {
+		return nil, fmt.Errorf("%w: goodbye: %w", ErrBadFrame, err)
+	}
+	return g.asCause(), nil
+}
+
+// peerError is a cause of loss in the peer's words.
+type peerError struct {
 	reason string
 	cause  error
 }
 
-func (e *toldError) Error() string { return "the peer says: " + e.reason }
-func (e *toldError) Unwrap() error { return e.cause }
+func (e *peerError) Error() string { return "the peer says: " + e.reason }
+func (e *peerError) Unwrap() error { return e.cause }
 
-// meant checks that a hello is for this incarnation.
-func (e *Endpoint) meant(h hello) error {
+// checkAddressee checks that a hello is for this incarnation of this endpoint.
+func (e *Endpoint) checkAddressee(id pairID) error {
 	switch {
-	case h.To != e.cfg.ID:
-		return &refusal{Reason: fmt.Sprintf("the peer wanted is %q, this is %q", h.To, e.cfg.ID)}
-	case h.ToEpoch != e.cfg.Epoch:
+	case id.To != e.cfg.ID:
+		return &refusal{Reason: fmt.Sprintf("the peer wanted is %q, this is %q", id.To, e.cfg.ID)}
+	case id.ToEpoch != e.cfg.Epoch:
 		return &refusal{
-			Reason:    fmt.Sprintf("the epoch wanted of %q is %d, this is %d", h.To, h.ToEpoch, e.cfg.Epoch),
-			Temporary: h.ToEpoch > e.cfg.Epoch, // this incarnation may give way to the next
+			Reason:    fmt.Sprintf("the epoch wanted of %q is %d, this is %d", id.To, id.ToEpoch, e.cfg.Epoch),
+			Temporary: id.ToEpoch > e.cfg.Epoch, // this incarnation may give way to the next
 		}
 	}
 	return nil
 }
 
-// pairFor finds the pair that a hello is about. Ends start in any order: one that
-// is not named yet, or only with an older epoch, is waited for until ctx ends.
-func (e *Endpoint) pairFor(ctx context.Context, h hello) (*pair, error) {
-	if err := e.meant(h); err != nil {
+// pairFor returns the pair that a hello is about. Ends may start in any order: where
+// SetPeer has not named the peer yet, or only with an older epoch, pairFor waits for
+// that until ctx ends.
+func (e *Endpoint) pairFor(ctx context.Context, id pairID) (*pair, error) {
+	if err := e.checkAddressee(id); err != nil {
 		return nil, err
 	}
 	for {
-		p, changed, err := e.lookup(h)
+		p, changed, err := e.lookup(id)
 		if p != nil {
 			return p, nil
 		}
@@ -186,21 +201,22 @@ func (e *Endpoint) pairFor(ctx context.Context, h hello) (*pair, error) {
 	}
 }
 
-// lookup returns the pair, or the error for now; changed is nil where it is final.
-func (e *Endpoint) lookup(h hello) (p *pair, changed <-chan struct{}, err error) {
+// lookup returns the pair, or an error. Where changed is not nil, another lookup may
+// succeed once that channel is closed.
+func (e *Endpoint) lookup(id pairID) (p *pair, changed <-chan struct{}, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	p = e.pairs[h.From]
+	p = e.pairs[id.From]
 	switch {
 	case e.closing:
 		return nil, nil, &refusal{Reason: fmt.Sprintf("%q is closed", e.cfg.ID), Temporary: true}
 	case p == nil:
-		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q (epoch %d) is not known to %q", h.From, h.FromEpoch, e.cfg.ID)}
-	case p.epoch < h.FromEpoch:
-		return nil, e.changed.next(), &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
-	case p.epoch > h.FromEpoch:
+		return nil, e.peersChanged.next(), &refusal{Reason: fmt.Sprintf("peer %q (epoch %d) is not known to %q", id.From, id.FromEpoch, e.cfg.ID)}
+	case p.epoch < id.FromEpoch:
+		return nil, e.peersChanged.next(), &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", id.From, id.FromEpoch, e.cfg.ID, p.epoch)}
+	case p.epoch > id.FromEpoch:
 		p.counters.droppedOld.Add(1)
-		return nil, nil, &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", h.From, h.FromEpoch, e.cfg.ID, p.epoch)}
+		return nil, nil, &refusal{Reason: fmt.Sprintf("peer %q has epoch %d, %q knows epoch %d", id.From, id.FromEpoch, e.cfg.ID, p.epoch)}
 	}
 	return p, nil, nil
 }

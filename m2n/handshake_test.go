@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 func sampleGreeting() greeting {
-	return greeting{hello: hello{From: "a", FromEpoch: 1, To: "b", ToEpoch: 2}, Slots: 8, SlotBytes: 1 << 20, HeaderBytes: 64 << 10,
+	return greeting{pairID: pairID{From: "a", FromEpoch: 1, To: "b", ToEpoch: 2}, Slots: 8, SlotBytes: 1 << 20, HeaderBytes: 64 << 10,
 		PeerTimeout: time.Second, Lanes: 2, Token: "token"}
 }
 
@@ -50,43 +52,43 @@ func TestControlFramesFit(t *testing.T) {
 	g := sampleGreeting()
 	g.From, g.To, g.FromEpoch, g.ToEpoch = wild, wild, 1<<63, 1<<63
 	long := errors.New(strings.Repeat("\x01é", 10_000))
-	for _, what := range []any{g, refusalOf(long), farewellOf(fmt.Errorf("%w: %w", ErrBadFrame, long))} {
+	for _, what := range []any{g, refusalOf(long), goodbyeOf(fmt.Errorf("%w: %w", ErrBadFrame, long))} {
 		b, err := json.Marshal(what)
 		require.NoError(t, err)
-		require.LessOrEqual(t, len(b), controlBytes)
+		require.LessOrEqual(t, len(b), wire.ControlBytes)
 	}
 }
 
 func TestFarewellsKeepTheirCause(t *testing.T) {
-	for _, cause := range sentinels {
-		told := farewellOf(fmt.Errorf("because: %w", cause)).told()
+	for _, cause := range knownCauses {
+		told := goodbyeOf(fmt.Errorf("because: %w", cause)).asCause()
 		require.ErrorIs(t, told, cause)
 		require.EqualError(t, told, "the peer says: because: "+cause.Error())
 	}
-	require.EqualError(t, farewellOf(errors.New("other")).told(), "the peer says: other")
+	require.EqualError(t, goodbyeOf(errors.New("other")).asCause(), "the peer says: other")
 }
 
 // FuzzControlTexts: whatever a peer gives as a reason, it is an error of bounded
 // length that does nothing to a terminal.
 func FuzzControlTexts(f *testing.F) {
 	f.Add([]byte(`{"reason":"\u001b[2J\u0007no","cause":"endpoint closed","temporary":true}`))
-	f.Add([]byte(`{"reason":"` + strings.Repeat("é", controlBytes) + `"}`))
+	f.Add([]byte(`{"reason":"` + strings.Repeat("é", wire.ControlBytes) + `"}`))
 	f.Add([]byte(`{"reason":1}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		if len(in) > controlBytes {
+		if len(in) > wire.ControlBytes {
 			return // longer ones are refused before they are read
 		}
 		texts := []string{parseRefusal(in).Error()}
-		if cause, err := readFarewell(in); err == nil {
+		if cause, err := parseGoodbye(in); err == nil {
 			texts = append(texts, cause.Error())
 		}
 		for _, text := range texts {
-			require.LessOrEqual(t, len(text), controlBytes)
+			require.LessOrEqual(t, len(text), wire.ControlBytes)
 			require.NotContains(t, text, "\x1b")
 		}
 		if r := new(refusal); errors.As(parseRefusal(in), &r) {
 			require.NotContains(t, r.Reason, "\n")
-			require.LessOrEqual(t, len(r.Reason), controlBytes/8+len("…"))
+			require.LessOrEqual(t, len(r.Reason), wire.ControlBytes/8+len("…"))
 		}
 	})
 }
@@ -95,7 +97,7 @@ func FuzzControlTexts(f *testing.F) {
 func TestReasonsDoNothingToATerminal(t *testing.T) {
 	const wild = "\x1b]0;title\aline\nnext \u202e"
 	const want = "\ufffd]0;title\ufffdline\ufffdnext \ufffd"
-	require.EqualError(t, farewell{Reason: wild}.told(), "the peer says: "+want)
+	require.EqualError(t, goodbye{Reason: wild}.asCause(), "the peer says: "+want)
 	b, err := json.Marshal(refusal{Reason: wild, Temporary: true})
 	require.NoError(t, err)
 	require.Equal(t, &refusal{want, true}, parseRefusal(b))

@@ -12,7 +12,7 @@ import (
 type Network struct {
 	mu      sync.Mutex
 	names   map[string]*Endpoint
-	changed bell
+	changed broadcast
 }
 
 // NewNetwork returns a network without endpoints.
@@ -25,7 +25,7 @@ func (n *Network) bind(name string, e *Endpoint) error {
 		return fmt.Errorf("m2n: inproc:%s is taken by endpoint %q (epoch %d)", name, other.cfg.ID, other.cfg.Epoch)
 	}
 	n.names[name] = e
-	n.changed.ring()
+	n.changed.notify()
 	return nil
 }
 
@@ -37,7 +37,8 @@ func (n *Network) unbind(name string, e *Endpoint) {
 	}
 }
 
-// find waits for an endpoint of that name until ctx ends.
+// find returns the endpoint of that name. Where there is none yet, it waits until ctx
+// ends.
 func (n *Network) find(ctx context.Context, name string) (*Endpoint, error) {
 	for {
 		n.mu.Lock()
@@ -66,7 +67,7 @@ func (e *Endpoint) bindInproc(name string) error {
 	if err := e.cfg.Network.bind(name, e); err != nil {
 		return err
 	}
-	e.bound = append(e.bound, name)
+	e.inprocNames = append(e.inprocNames, name)
 	return nil
 }
 
@@ -79,21 +80,21 @@ func (p *pair) dialInproc(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	q, err := remote.pairFor(ctx, hello{From: e.cfg.ID, FromEpoch: e.cfg.Epoch, To: p.id, ToEpoch: p.epoch})
+	q, err := remote.pairFor(ctx, pairID{From: e.cfg.ID, FromEpoch: e.cfg.Epoch, To: p.id, ToEpoch: p.epoch})
 	if err != nil {
 		return err
 	}
-	if err := join(p, q); err != nil {
+	if err := raiseBoth(p, q); err != nil {
 		return err
 	}
-	p.begin()
-	q.begin()
+	p.startSending()
+	q.startSending()
 	return nil
 }
 
-// join raises both ends of a pair in one process. When both dial, the first one
-// here has done it for both.
-func join(p, q *pair) error {
+// raiseBoth makes both ends of a pair up, under both locks. Where both ends dial, the
+// first has done it for the second.
+func raiseBoth(p, q *pair) error {
 	first, second := p, q
 	if q.ep.cfg.ID < p.ep.cfg.ID {
 		first, second = q, p
@@ -108,75 +109,72 @@ func join(p, q *pair) error {
 	case p.phase == up:
 		return nil
 	case q.phase == down || q.phase == up:
-		_, err := q.mayTake()
+		_, err := q.mayAccept()
 		return err
 	}
-	p.raise(&inprocLink{here: p, there: q}, q.ep.limits())
-	q.raise(&inprocLink{here: q, there: p}, p.ep.limits())
+	p.markUp(&inprocLink{here: p, there: q}, q.ep.limits())
+	q.markUp(&inprocLink{here: q, there: p}, p.ep.limits())
 	return nil
 }
 
-func (e *Endpoint) limits() limits {
-	return limits{slots: e.cfg.Slots, slotBytes: e.cfg.SlotBytes, headerBytes: e.cfg.HeaderBytes}
-}
-
-// inprocLink hands messages over without copying: the receiver reads the
-// sender's spans, and its release is what completes the sending.
+// inprocLink hands messages over without copying: the receiver reads the sender's spans,
+// and its release is what makes a message Sent.
 type inprocLink struct{ here, there *pair }
 
-func (l *inprocLink) transport() int { return inproc }
+func (l *inprocLink) transportKind() int { return viaInproc }
 
-// flush delivers at once, on the goroutine that made it possible: there is no
-// hand-off but the one to the receiver's Poll.
+// flush delivers on the caller's goroutine: the only hand-over is the one to the
+// receiver's Poll.
 func (l *inprocLink) flush() {
 	l.here.mu.Lock()
 	defer l.here.mu.Unlock()
-	for o := l.here.next(); o != nil; o = l.here.next() {
+	for o := l.here.dequeue(); o != nil; o = l.here.dequeue() {
 		l.deliver(o)
 	}
 }
 
 func (l *inprocLink) deliver(o *outgoing) {
 	n := len(o.header) + o.bytes
-	l.here.counters.sent[inproc].add(n)
-	l.there.counters.received[inproc].add(n)
-	taken := l.there.ep.done.push(Completion{
+	l.here.counters.sent[viaInproc].add(n)
+	l.there.counters.received[viaInproc].add(n)
+	accepted := l.there.ep.completions.push(Completion{
 		Kind: Received, Peer: l.there.id, Header: o.header, Body: o.body,
-		Posted: o.posted, Arrived: o.taken, pair: l.there, held: o,
+		Posted: o.posted, Arrived: o.dequeued, pair: l.there, held: o,
 	})
-	if !taken {
+	if !accepted { // the receiver is closed
 		o.released.Store(true)
 		l.here.sent(o, ErrClosed)
 	}
 }
 
-// check does nothing: an end in the same process is not silent.
+// check does nothing: an end in this process cannot be silent.
 func (l *inprocLink) check(time.Duration) {}
 
 func (l *inprocLink) interval() time.Duration { return time.Hour }
 
 // end takes the other end down too.
-func (l *inprocLink) end(cause error) { l.there.fail(farewellOf(cause).told()) }
+func (l *inprocLink) end(cause error) { l.there.fail(goodbyeOf(cause).asCause()) }
 
-// release is the receiver's: the sender has its spans and its credit again.
+// release is the receiver's: the sender gets its spans and its credit back.
 func (o *outgoing) release() {
 	if !o.released.Swap(true) {
-		o.giveBack(nil)
+		o.returnSpans(nil)
 	}
 }
 
+// drop is release for a message that the receiver has not seen.
 func (o *outgoing) drop() {
 	if !o.released.Swap(true) {
-		o.giveBack(errors.New("the receiver closed or replaced the pair before it looked at the message"))
+		o.returnSpans(errors.New("the receiver closed or replaced the pair before it looked at the message"))
 	}
 }
 
-func (o *outgoing) giveBack(err error) {
+func (o *outgoing) returnSpans(err error) {
 	p := o.pair
 	p.mu.Lock()
-	p.counters.out(o.posted, o.taken)
+	p.counters.noteSent(o.posted, o.dequeued)
 	p.sent(o, err)
-	p.credit++
+	p.send.credit++
 	p.mu.Unlock()
 	p.flush()
 }

@@ -33,8 +33,8 @@ func listen(t testing.TB, e *Endpoint, addr string) string {
 	return bound
 }
 
-// poll returns the next completion, or fails the test after a while.
-func poll(t testing.TB, e *Endpoint) Completion {
+// pollOne returns the next completion, or fails the test after a while.
+func pollOne(t testing.TB, e *Endpoint) Completion {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*atLast)
 	defer cancel()
@@ -45,7 +45,7 @@ func poll(t testing.TB, e *Endpoint) Completion {
 
 func pollKind(t testing.TB, e *Endpoint, k Kind) Completion {
 	t.Helper()
-	c := poll(t, e)
+	c := pollOne(t, e)
 	require.Equal(t, k, c.Kind, "%+v", c)
 	return c
 }

@@ -2,430 +2,443 @@ package m2n
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// lane is one connection of a wireLink. Whoever has something to send writes, one
-// at a time: the poster itself as far as the kernel takes it without blocking;
-// then the conduit goes on.
+// lane is one connection of a wireLink: it makes frames of messages and credits, and
+// messages and credits of frames. Its life is in [laneState].
+//
+// One goroutine at a time writes: the one that posts or releases, as far as the kernel
+// takes bytes without blocking; then the connection has another one go on, by resume.
 type lane struct {
-	link    *wireLink
-	conn    net.Conn // of the handshake
-	conduit conduit  // made by open, under pair.mu
-	in      *assembler
-	idle    time.Duration // after so long without a frame, send one
-	sums    bool          // bodies are checksummed
+	link           *wireLink
+	netConn        net.Conn // of the handshake; conn takes it over
+	checksums      bool     // bodies carry checksums
+	keepAliveAfter time.Duration
 
-	// Times, since began. stuck is when the present piece was given to the kernel,
-	// 0 while none is; spoke is when the last write ended; heard is when something
-	// was last read.
-	stuck, spoke, heard atomic.Int64
+	// Times since started. writingSince is when the kernel last took bytes of the
+	// present batch, or the writer began to offer them; 0 while nobody writes.
+	writingSince, lastSent, lastReceived atomic.Int64
 
 	// Guarded by pair.mu:
-	busy    bool   // somebody writes, or it is over
-	cut     bool   // inside a frame, when the pair went down
-	ping    bool   // a sign of life is due
-	seq     uint64 // of the last frame sent
-	orderly bool   // a goodbye can follow the last frame
+	state        laneState
+	conn         connection // nil until open
+	keepAliveDue bool
+	seq          uint64 // of the last frame sent
 
-	out     batch // what is being written; the writer's own
-	suspect bool  // it was silent for too long when the watchdog last looked; its own
-	advance advance
-
-	resent uint64 // TCP segments, as far as they were counted; the watchdog's own
+	// The writer's own: what is being written.
+	out      wire.Batch
+	messages []*outgoing  // whose frames are in out
+	frames   []wire.Frame // in out: one for each message, or one keep-alive
 
 	// The reader's own:
-	seen   uint64 // sequence number of the last frame received
-	parted bool   // a goodbye was received
-	slot   int    // that the body of the present frame goes to
-	began  time.Time
+	in              *wire.Assembler
+	lastSeq         uint64 // of the last frame received
+	goodbyeReceived bool
+	slot            int       // that the body of the present frame goes to
+	bodyBegan       time.Time // when the head of the present frame had come
+
+	// The watchdog's own:
+	stall        stallDetector // which the reader feeds
+	silentBefore bool          // at the last check the peer had been silent for too long
+	retransmits  uint64        // of TCP segments, as far as they were counted
 }
 
-// conduit is a lane's connection.
-type conduit interface {
-	// start begins to read, until leave.
-	start() error
-	// catchUp reads what has come, where that is less than what start's reader waits
-	// for. It is called every now and then by the watchdog.
-	catchUp()
-	// direct tells that write can be called anywhere, and does not block.
-	direct() bool
-	// write writes some of the pieces: none where the kernel has no room now.
-	write(pieces [][]byte) (int, error)
-	// await has lane.resume called elsewhere, once write has something to do.
-	await() error
-	// unsent is how many bytes the peer has not acknowledged, as far as is known.
-	unsent() int
-	// shut makes reads and writes fail from now on.
-	shut()
-	// leave ends reading, says goodbye where there is one, lets the peer read it,
-	// and closes; all of that until the deadline. Nobody writes meanwhile.
-	leave(goodbye []byte, deadline time.Time)
-}
-
-// Limits of what one write gathers.
+// Limits of what one batch gathers.
 const (
 	batchBytes    = 64 << 10
 	batchMessages = 16
 )
 
-// leastIdle bounds how often a peer may want to hear something.
-const leastIdle = 2 * time.Millisecond
+// leastKeepAlive bounds how often a peer can ask for keep-alives.
+const leastKeepAlive = 2 * time.Millisecond
 
-func newLane(l *wireLink, conn net.Conn, sums bool, idle time.Duration) *lane {
-	n := &lane{link: l, conn: conn, sums: sums, idle: idle, busy: true} // until open: the handshake writes
+func newLane(l *wireLink, conn net.Conn, checksums bool, keepAliveAfter time.Duration) *lane {
+	n := &lane{link: l, netConn: conn, checksums: checksums, keepAliveAfter: keepAliveAfter}
 	cfg := l.pair.ep.cfg
-	n.in = newAssembler(bounds{header: cfg.HeaderBytes, spans: maxSpans, body: cfg.SlotBytes}, n)
-	n.advance.begin(now(), n.in.standing())
-	n.heard.Store(int64(now()))
-	n.spoke.Store(int64(now()))
+	n.in = wire.NewAssembler(wire.Bounds{Header: cfg.HeaderBytes, Spans: wire.MaxSpans, Body: cfg.SlotBytes}, n)
+	n.stall.start(now(), n.in.Position())
+	n.lastReceived.Store(int64(now()))
+	n.lastSent.Store(int64(now()))
 	return n
 }
 
-// open lets the lane be used, once the handshake is over and the pair is up.
+// open takes over the connection of the handshake, which is over, and begins to read.
+// An error fails the pair.
 func (n *lane) open() error {
-	n.heard.Store(int64(now()))
-	err := n.tune()
-	c := n.newConduit(n.conn)
-	err = errors.Join(err, c.start())
+	n.lastReceived.Store(int64(now()))
+	err := n.tune(n.netConn)
+	conn := n.newConnection(n.netConn)
+	if startErr := conn.start(); err == nil {
+		err = startErr
+	}
 	p := n.link.pair
 	p.mu.Lock()
-	n.conduit, n.orderly = c, true
-	n.busy = p.phase == down
-	over := n.busy
+	n.conn = conn
+	do, goodbye := n.move(laneOpened)
 	p.mu.Unlock()
-	if over {
-		n.leave()
-	}
+	n.act(do, goodbye)
 	return err
 }
 
-// flush writes what there is to write, unless somebody else is at it.
+// move moves the lane's state. The caller holds pair.mu, and passes what move returns
+// to act once it has released that.
+func (n *lane) move(e laneEvent) (do laneAction, goodbye []byte) {
+	n.state, do = n.state.after(e)
+	if do == closeBye {
+		goodbye = n.encodeGoodbye()
+	}
+	return do, goodbye
+}
+
+// act does what a move asks for.
+func (n *lane) act(do laneAction, goodbye []byte) {
+	switch do {
+	case shutDownSocket:
+		n.conn.shutdown()
+	case closeBye, closeCut:
+		n.close(goodbye)
+	}
+}
+
+// end is called once the pair is down.
+func (n *lane) end() {
+	n.link.pair.mu.Lock()
+	do, goodbye := n.move(lanePairDown)
+	n.link.pair.mu.Unlock()
+	n.act(do, goodbye)
+}
+
+// close closes the connection, after a goodbye that may be nil. The peer gets a part
+// of PeerTimeout to read the goodbye.
+func (n *lane) close(goodbye []byte) {
+	go func() { // the endpoint's tasks count it since the lane was made
+		defer n.link.laneClosed()
+		n.conn.closeGracefully(goodbye, time.Now().Add(n.link.pair.ep.cfg.PeerTimeout/4))
+	}()
+}
+
+// encodeGoodbye returns the lane's last frame: why the pair ends, and after how many
+// messages. The caller holds pair.mu.
+func (n *lane) encodeGoodbye() []byte {
+	p := n.link.pair
+	text, err := json.Marshal(goodbyeOf(p.cause))
+	if err != nil {
+		return nil // the peer sees the end of the connection instead
+	}
+	n.seq++
+	return wire.AppendFrame(nil, &wire.Frame{Kind: wire.Goodbye, Epoch: p.ep.cfg.Epoch, Seq: n.seq, Number: n.link.lastNumber, Header: text})
+}
+
+// flush writes what there is to write, unless another goroutine writes: that one goes
+// on until nothing is left.
 func (n *lane) flush() {
 	for n.gather() {
-		if !n.conduit.direct() {
-			n.leaveRest()
+		if !n.conn.nonBlocking() {
+			n.resumeLater()
 			return
 		}
-		if !n.carryOn() {
+		if !n.writeBatch() {
 			return
 		}
 	}
 }
 
-// gather takes what can be sent into out; the caller writes where the answer is
-// yes.
+// gather makes a batch of what can be sent. Where it returns true the caller has to
+// write it.
 func (n *lane) gather() bool {
 	l := n.link
 	l.pair.mu.Lock()
 	defer l.pair.mu.Unlock()
-	if n.busy || l.pair.phase != up {
+	if n.state != laneIdle || l.pair.phase != up {
 		return false
 	}
-	n.out.reset()
-	if l.carries(n) {
+	n.out.Reset()
+	clear(n.messages) // so that they can be collected
+	n.messages, n.frames = n.messages[:0], n.frames[:0]
+	if l.carriesMessages(n) {
 		n.gatherMessages()
 	}
-	if len(n.out.frames) == 0 {
-		if !n.ping && !(n == l.control() && l.urgent()) {
+	if len(n.frames) == 0 {
+		if !n.keepAliveDue && !(n == l.control() && l.window.grantDue()) {
 			return false
 		}
-		n.out.frames = append(n.out.frames, frame{kind: frameNote})
+		n.frames = append(n.frames, wire.Frame{Kind: wire.KeepAlive})
 	}
-	n.number()
-	n.busy = true
-	if len(n.out.messages) > 0 {
+	n.numberFrames()
+	if len(n.messages) > 0 {
 		l.pair.writing++
 	}
+	n.move(laneBegun)
 	return true
 }
 
+// gatherMessages dequeues messages up to the limits of a batch. The caller holds
+// pair.mu.
 func (n *lane) gatherMessages() {
 	flags := uint16(0)
-	if n.sums {
-		flags = flagBodySum
+	if n.checksums {
+		flags = wire.FlagBodySum
 	}
-	for bytes := 0; bytes < batchBytes && len(n.out.messages) < batchMessages; {
-		o := n.link.pair.next()
+	for bytes := 0; bytes < batchBytes && len(n.messages) < batchMessages; {
+		o := n.link.pair.dequeue()
 		if o == nil {
 			return
 		}
 		bytes += o.bytes
-		n.out.messages = append(n.out.messages, o)
-		n.out.frames = append(n.out.frames, frame{
-			kind: frameData, flags: flags, body: o.bytes, lengths: o.lengths(), header: o.header, number: n.link.nextNumber(),
+		n.messages = append(n.messages, o)
+		n.frames = append(n.frames, wire.Frame{
+			Kind: wire.Data, Flags: flags, Body: o.bytes, Lengths: o.lengths(), Header: o.header, Number: n.link.nextNumber(),
 		})
 	}
 }
 
-// number gives the gathered frames what is the connection's: their numbers, and
-// the first one the credits, which so go before all data; but not where they
-// would queue behind what was sent before.
-func (n *lane) number() {
-	if l := n.link; l.back > 0 && (n == l.control() || n.conduit.unsent() == 0) {
-		n.out.frames[0].grant = uint32(l.back)
-		l.back = 0
+// numberFrames numbers the gathered frames and encodes them. The first one gets the
+// credits that this end owes, so that the peer has them before any body; but not
+// where they would queue behind bodies that were sent before. The caller holds
+// pair.mu.
+func (n *lane) numberFrames() {
+	if l := n.link; l.window.owes() && (n == l.control() || n.conn.unsent() == 0) {
+		n.frames[0].Credits = l.window.grant()
 	}
-	n.ping = false
-	for i := range n.out.frames {
+	n.keepAliveDue = false
+	for i := range n.frames {
 		n.seq++
-		n.out.frames[i].seq = n.seq
-		n.out.frames[i].epoch = n.link.pair.ep.cfg.Epoch
+		n.frames[i].Seq = n.seq
+		n.frames[i].Epoch = n.link.pair.ep.cfg.Epoch
+		n.encode(i)
 	}
-	n.out.encode()
 }
 
-// carryOn writes until the batch is out, or the kernel has no room: then it is
-// false, and goes on elsewhere.
-func (n *lane) carryOn() bool {
+// encode adds the i-th frame to the stream, with the body of its message.
+func (n *lane) encode(i int) {
+	n.out.AddFrame(&n.frames[i])
+	if i < len(n.messages) {
+		for _, s := range n.messages[i].body {
+			n.out.AddBody(s.Bytes())
+		}
+	}
+}
+
+// writeBatch writes until the batch is written or has failed. It returns false where
+// the kernel has no room: then the connection has resume called later.
+func (n *lane) writeBatch() bool {
 	for {
-		pieces := n.out.next()
+		pieces := n.out.Next()
 		if len(pieces) == 0 {
-			n.finish(nil)
+			n.finishBatch(nil)
 			return true
 		}
-		if n.stuck.Load() == 0 {
-			n.stuck.Store(int64(now()))
+		if n.writingSince.Load() == 0 {
+			n.writingSince.Store(int64(now()))
 		}
-		written, err := n.conduit.write(pieces)
-		n.out.advance(written)
+		written, err := n.conn.write(pieces)
+		n.out.Advance(written)
 		if written > 0 {
-			n.stuck.Store(int64(now()))
+			n.writingSince.Store(int64(now()))
 		}
 		switch {
 		case err != nil:
-			n.finish(err)
+			n.finishBatch(err)
 			return true
 		case written == 0:
-			n.leaveRest()
+			n.resumeLater()
 			return false
 		}
 	}
 }
 
-// leaveRest leaves the batch to the conduit.
-func (n *lane) leaveRest() {
-	if err := n.conduit.await(); err != nil {
-		n.finish(err)
+// resumeLater leaves the rest of the batch to the connection.
+func (n *lane) resumeLater() {
+	if err := n.conn.resumeLater(); err != nil {
+		n.finishBatch(err)
 	}
 }
 
-// resume goes on with a batch that was left.
+// resume is called by the connection, and goes on with a batch that was left to it.
 func (n *lane) resume() {
-	if n.carryOn() {
+	if n.writeBatch() {
 		n.flush()
 	}
 }
 
-// finish reports the batch and lets the next one begin.
-func (n *lane) finish(err error) {
+// finishBatch reports the messages of the batch as sent, or lost, and lets the next
+// batch begin.
+func (n *lane) finishBatch(err error) {
 	p := n.link.pair
-	n.stuck.Store(0)
-	n.spoke.Store(int64(now()))
+	n.writingSince.Store(0)
+	n.lastSent.Store(int64(now()))
 	if err != nil {
-		p.fail(n.link.blame(broken(fmt.Errorf("writing: %w", err))))
+		p.fail(n.link.bestCause(broken(fmt.Errorf("writing: %w", err))))
 	}
 	p.mu.Lock()
-	n.orderly = n.orderly && err == nil
-	n.report(err)
-	if len(n.out.messages) > 0 {
+	n.reportBatch(err)
+	if len(n.messages) > 0 {
 		p.writing--
 	}
-	p.report()
-	n.busy = p.phase == down
-	leaving := n.busy
-	p.mu.Unlock()
-	if leaving {
-		n.leave()
+	p.reportLoss()
+	e := laneWritten
+	if err != nil {
+		e = laneFailed
 	}
+	do, goodbye := n.move(e)
+	p.mu.Unlock()
+	n.act(do, goodbye)
 }
 
-// report completes the batch's messages. The caller holds pair.mu.
-func (n *lane) report(err error) {
+// reportBatch completes the batch's messages. The caller holds pair.mu.
+func (n *lane) reportBatch(err error) {
 	l := n.link
 	if err != nil {
 		err = l.pair.lostError()
 	}
-	for _, o := range n.out.messages {
+	for _, o := range n.messages {
 		if err == nil {
 			l.pair.counters.sent[l.kind].add(len(o.header) + o.bytes)
-			l.pair.counters.out(o.posted, o.taken)
+			l.pair.counters.noteSent(o.posted, o.dequeued)
 		}
 		l.pair.sent(o, err)
 	}
 }
 
-// end is called once the pair is down. A connection between two frames gets the
-// time to say why; one inside of a frame, or broken, is cut.
-func (n *lane) end() {
-	p := n.link.pair
-	p.mu.Lock()
-	opened, writing := n.conduit != nil, n.busy
-	if opened {
-		n.busy, n.cut = true, n.cut || writing
-	}
-	p.mu.Unlock()
-	switch {
-	case !opened: // open will see it
-	case writing:
-		n.conduit.shut() // the writer notices, and leaves
-	default:
-		n.leave()
-	}
-}
-
-// leave takes the lane out of use. Its caller is the writer.
-func (n *lane) leave() {
-	p := n.link.pair
-	p.mu.Lock()
-	goodbye := n.goodbye()
-	p.mu.Unlock()
-	go func() { // the endpoint counts it since the lane was made
-		defer n.link.gone()
-		n.conduit.leave(goodbye, time.Now().Add(p.ep.cfg.PeerTimeout/4))
-	}()
-}
-
-// goodbye is the last frame, nil where none can be sent. The caller holds pair.mu.
-func (n *lane) goodbye() []byte {
-	if n.cut || !n.orderly {
-		return nil
-	}
-	p := n.link.pair
-	text, err := json.Marshal(farewellOf(p.cause))
-	if err != nil {
-		return nil // the peer sees the end of the connection
-	}
-	n.seq++
-	return appendFrame(nil, &frame{kind: frameGoodbye, epoch: p.ep.cfg.Epoch, seq: n.seq, number: n.link.posted, header: text})
-}
-
-// received takes bytes that were put into the assembler's space, or the error of
-// reading; false where reading is over.
-func (n *lane) received(bytes int, err error) bool {
+// bytesRead is called by the connection: so many bytes were put into the assembler's
+// space, or reading has failed. It returns false where the lane wants no more.
+func (n *lane) bytesRead(bytes int, err error) bool {
 	if bytes > 0 {
-		n.heard.Store(int64(now()))
-		if err := n.in.advance(bytes); err != nil {
+		n.lastReceived.Store(int64(now()))
+		if err := n.in.Advance(bytes); err != nil {
 			n.link.pair.fail(err)
 			return false
 		}
-		n.advance.note(bytes, n.in.standing())
+		n.stall.record(bytes, n.in.Position())
 	}
 	if err != nil {
-		n.link.ended(n, err)
+		n.link.laneEnded(n, err)
 	}
 	return err == nil
 }
 
-// place is called with each frame that comes, and returns memory for its body.
-func (n *lane) place(f *frame) ([]byte, error) {
-	b, err := n.admit(f)
+// BodyMemory is called by the assembler when the head of a frame has come.
+func (n *lane) BodyMemory(f *wire.Frame) ([]byte, error) {
+	b, err := n.checkFrame(f)
 	if err != nil {
-		return nil, fmt.Errorf("frame %d: %w", f.seq, err)
+		return nil, fmt.Errorf("frame %d: %w", f.Seq, err)
 	}
 	return b, nil
 }
 
-func (n *lane) admit(f *frame) ([]byte, error) {
+// checkFrame checks the head of a frame against the lane's and the pair's state, takes
+// its credits, and returns memory for its body.
+func (n *lane) checkFrame(f *wire.Frame) ([]byte, error) {
 	p := n.link.pair
-	n.seen++
+	n.lastSeq++
 	switch {
-	case n.parted:
-		return nil, fmt.Errorf("%w: type %d after a goodbye", ErrBadFrame, f.kind)
-	case f.seq != n.seen:
-		return nil, fmt.Errorf("%w: its number should be %d", ErrBadFrame, n.seen)
-	case f.epoch < p.epoch:
+	case n.goodbyeReceived:
+		return nil, fmt.Errorf("%w: type %d after a goodbye", ErrBadFrame, f.Kind)
+	case f.Seq != n.lastSeq:
+		return nil, fmt.Errorf("%w: its number should be %d", ErrBadFrame, n.lastSeq)
+	case f.Epoch < p.epoch:
 		p.counters.droppedOld.Add(1)
-		return make([]byte, f.body), nil
-	case f.epoch > p.epoch:
-		return nil, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.epoch, p.epoch)
+		return make([]byte, f.Body), nil // FrameComplete drops it
+	case f.Epoch > p.epoch:
+		return nil, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.Epoch, p.epoch)
 	}
-	if err := n.link.granted(int(f.grant)); err != nil {
+	if err := n.link.acceptCredits(int(f.Credits)); err != nil {
 		return nil, err
 	}
-	switch f.kind {
-	case frameData:
-		return n.link.place(n, f)
-	case frameNote, frameGoodbye:
+	switch f.Kind {
+	case wire.Data:
+		return n.link.claimSlot(n, f)
+	case wire.KeepAlive, wire.Goodbye:
 		return nil, nil
 	}
-	return nil, fmt.Errorf("%w: type %d outside of a handshake", ErrBadFrame, f.kind)
+	return nil, fmt.Errorf("%w: type %d outside of a handshake", ErrBadFrame, f.Kind)
 }
 
-// take is called with each frame that is whole.
-func (n *lane) take(f *frame) error {
+// FrameComplete is called by the assembler when a frame's body has come too.
+func (n *lane) FrameComplete(f *wire.Frame) error {
 	switch {
-	case f.epoch < n.link.pair.epoch:
+	case f.Epoch < n.link.pair.epoch:
 		return nil
-	case f.kind == frameData:
-		return n.link.arrived(n, f)
-	case f.kind == frameGoodbye:
-		cause, err := readFarewell(f.header)
+	case f.Kind == wire.Data:
+		return n.link.messageComplete(n, f)
+	case f.Kind == wire.Goodbye:
+		cause, err := parseGoodbye(f.Header)
 		if err != nil {
-			return fmt.Errorf("frame %d: %w", f.seq, err)
+			return fmt.Errorf("frame %d: %w", f.Seq, err)
 		}
-		n.parted = true
-		n.link.told(f.number, cause)
+		n.goodbyeReceived = true
+		n.link.goodbyeReceived(f.Number, cause)
 	}
 	return nil
 }
 
-func readFarewell(b []byte) (cause, err error) {
-	var f farewell
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, fmt.Errorf("%w: goodbye: %w", ErrBadFrame, err)
-	}
-	return f.told(), nil
-}
-
-// check is the watchdog's look at the lane.
-func (n *lane) check(now time.Duration) error {
+// checkAlive is the watchdog's check. An error says why the lane has to be given up.
+func (n *lane) checkAlive(now time.Duration) error {
 	limit := n.link.pair.ep.cfg.PeerTimeout
-	if now-time.Duration(n.heard.Load()) > n.idle {
-		n.catchUp() // it may be there, and too little to wake who reads
+	if now-time.Duration(n.lastReceived.Load()) > n.keepAliveAfter {
+		n.readPending() // bytes may be there that are too few to wake the reader
 	}
-	silence := now - time.Duration(n.heard.Load())
-	if silence > limit && n.suspect {
-		return fmt.Errorf("%w: nothing heard for %v, the limit is %v%s", ErrSilent, silence.Round(time.Millisecond), limit, n.advance.missing())
+	silence := now - time.Duration(n.lastReceived.Load())
+	if silence > limit && n.silentBefore {
+		return fmt.Errorf("%w: nothing heard for %v, the limit is %v%s", ErrSilent, silence.Round(time.Millisecond), limit, n.stall.missing())
 	}
-	n.suspect = silence > limit // the reader may be late: it gets one more interval
-	if err := n.advance.look(now, limit, n.leastAdvance(limit)); err != nil {
+	n.silentBefore = silence > limit // the reader may be late: the lane gets one more interval
+	if err := n.stall.check(now, limit, n.leastProgress(limit)); err != nil {
 		return err
 	}
-	if since := time.Duration(n.stuck.Load()); since != 0 && now-since > limit {
+	if since := time.Duration(n.writingSince.Load()); since != 0 && now-since > limit {
 		return fmt.Errorf("%w: a write is stuck for %v, the limit is %v", ErrSilent, (now - since).Round(time.Millisecond), limit)
 	}
 	n.countRetransmits()
 	return nil
 }
 
-// catchUp is the conduit's, once there is one.
-func (n *lane) catchUp() {
+// opened returns the connection, nil before open.
+func (n *lane) opened() connection {
 	n.link.pair.mu.Lock()
-	c := n.conduit
-	n.link.pair.mu.Unlock()
-	if c != nil {
-		c.catchUp()
+	defer n.link.pair.mu.Unlock()
+	return n.conn
+}
+
+func (n *lane) readPending() {
+	if c := n.opened(); c != nil {
+		c.readPending()
 	}
 }
 
-// leastAdvance is how many bytes of a frame have to come within a time: four times
-// what signs of life bring, a kilobyte in PeerTimeout where both ends have the same.
-func (n *lane) leastAdvance(within time.Duration) int {
-	return 4 * fixedBytes * max(1, int(within/n.idle))
+// leastProgress is how many bytes of a frame have to come within a time: four times
+// what the peer's keep-alives bring, which is a kilobyte in PeerTimeout where both ends
+// have the same.
+func (n *lane) leastProgress(within time.Duration) int {
+	return 4 * wire.FixedBytes * max(1, int(within/n.keepAliveAfter))
 }
 
-// remind sends a sign of life, where one is due.
-func (n *lane) remind(now time.Duration) {
-	if now-time.Duration(n.spoke.Load()) <= n.idle {
+// keepAliveIfDue sends a keep-alive where nothing was sent for keepAliveAfter.
+func (n *lane) keepAliveIfDue(now time.Duration) {
+	if now-time.Duration(n.lastSent.Load()) <= n.keepAliveAfter {
 		return
 	}
 	n.link.pair.mu.Lock()
-	n.ping = true
+	n.keepAliveDue = true
 	n.link.pair.mu.Unlock()
 	n.flush()
+}
+
+// countRetransmits counts the TCP segments that the kernel has sent again since the
+// last check.
+func (n *lane) countRetransmits() {
+	c := n.opened()
+	if c == nil {
+		return
+	}
+	if total, ok := c.retransmits(); ok {
+		n.link.pair.counters.retransmits.Add(total - n.retransmits)
+		n.retransmits = total
+	}
 }

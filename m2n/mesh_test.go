@@ -365,7 +365,7 @@ func TestAnyOrder(t *testing.T) {
 					}
 					heard := 0
 					for heard < n-1 {
-						c := poll(t, e)
+						c := pollOne(t, e)
 						require.NotEqual(t, Lost, c.Kind, "%v", c.Err)
 						require.NoError(t, c.Err)
 						if c.Kind == Received {
@@ -417,7 +417,7 @@ func TestOneSidedAddresses(t *testing.T) {
 		require.NoError(t, err)
 		for _, e := range []*Endpoint{x, y} {
 			for kinds := map[Kind]int{}; kinds[Sent] == 0 || kinds[Received] == 0; {
-				c := poll(t, e)
+				c := pollOne(t, e)
 				require.NotEqual(t, Lost, c.Kind, "%v", c.Err)
 				kinds[c.Kind]++
 			}
@@ -474,7 +474,7 @@ func TestNextEpoch(t *testing.T) {
 			// Something of the old one is waiting to be polled when the new one is named.
 			_, err := old.Post("a", Message{Header: []byte("stale")})
 			require.NoError(t, err)
-			require.Eventually(t, func() bool { return a.done.length.Load() == 1 }, atLast, time.Millisecond)
+			require.Eventually(t, func() bool { return a.completions.length.Load() == 1 }, atLast, time.Millisecond)
 			b, atB := start("b", 2)
 			meet(a, atA, b, atB)
 			require.NoError(t, a.SetPeer("b", atOld, 1), "old news are ignored")

@@ -23,29 +23,27 @@ const (
 
 var phaseNames = [...]string{idle: "idle", connecting: "connecting", up: "up", down: "lost"}
 
-// link is a transport's share of one pair, at one end.
+// link is how one pair's messages travel, at one end: inprocLink in one process,
+// wireLink between two.
 type link interface {
-	// transport tells the counters' index.
-	transport() int
-	// flush sends what pair.next gives, on the caller's goroutine as far as that
-	// does not block. It is called without the lock whenever there may be something.
+	// transportKind is the index of the link's counters.
+	transportKind() int
+	// flush sends what pair.dequeue gives, on the caller's goroutine as far as that
+	// does not block. It is called without pair.mu whenever there may be something to
+	// send.
 	flush()
-	// check is called every now and then, without the lock, with the time since
-	// began: the peer may be silent, or want to hear something.
+	// check is called by the watchdog, without pair.mu, with the time since started.
+	// It fails the pair where the peer is silent, and sends a keep-alive where one is
+	// due.
 	check(now time.Duration)
-	// interval is how often that should be.
+	// interval is how often check should be called.
 	interval() time.Duration
-	// end tells that the pair is down, once and without the lock: say goodbye to
-	// the peer where that is possible, and let go of everything.
+	// end is called once, without pair.mu, when the pair is down. It says goodbye to
+	// the peer where that is possible, and lets go of everything.
 	end(cause error)
 }
 
-// limits are what the receiving end of a pair takes.
-type limits struct {
-	slots, slotBytes, headerBytes int
-}
-
-// outgoing is a message on its way.
+// outgoing is a message from its post until its Sent completion.
 type outgoing struct {
 	pair   *pair
 	token  uint64
@@ -55,9 +53,9 @@ type outgoing struct {
 	ready  Event
 	posted time.Time
 
-	waits    time.Time // since when for a credit; zero where it need not
-	taken    time.Time // when the transport took it
-	released atomic.Bool
+	starvedSince time.Time   // when it began to wait for a credit; zero where it has not
+	dequeued     time.Time   // when the link took it
+	released     atomic.Bool // in process: the receiver has released it
 }
 
 // lengths are those of the spans.
@@ -69,40 +67,41 @@ func (o *outgoing) lengths() []int {
 	return n
 }
 
-// pair is this end of the connection with one incarnation of a peer: the queue
-// of what is to be sent, the credit that the peer gave, and the link.
+// pair is this end's side of the traffic with one incarnation of a peer: the queue of
+// messages to send, the window that the peer has given, and the link.
 //
-// Lock order: Endpoint.mu, pair.mu (of two pairs in the order of their owners'
-// ids), then slots.mu or completions.mu; those two also under wireLink.order, which
-// is taken without the others.
+// Lock order: Endpoint.mu, then pair.mu (of two pairs in the order of their owners'
+// ids), then receiveWindow.mu or completionQueue.mu. Those two are also taken under
+// wireLink.orderMu, which is taken without the others.
 type pair struct {
-	ep       *Endpoint
-	id       string // the peer's
-	epoch    uint64 // the peer's
-	counters *counters
-	ctx      context.Context // ends when the pair goes down
-	cancel   context.CancelFunc
-	open     atomic.Int64 // messages whose Sent has not been polled
-	over     atomic.Bool  // nothing of this pair is to be received any more
+	ep          *Endpoint
+	id          string // the peer's
+	epoch       uint64 // the peer's
+	counters    *counters
+	ctx         context.Context // ends when the pair goes down
+	cancel      context.CancelFunc
+	outstanding atomic.Int64 // messages whose Sent has not been polled
+	discarded   atomic.Bool  // the consumer is to receive nothing of this pair any more
 
-	mu       sync.Mutex
-	addr     string
-	phase    phase
-	cause    error  // of being down
-	why      string // which transport was chosen, and why
-	limits   limits
-	credit   int
-	link     link
-	queue    fifo[*outgoing]
-	asking   bool          // a goroutine waits for the first message's event
-	writing  int           // writes under way that read spans of messages
-	reported bool          // Lost has been reported
-	pending  int           // messages accepted, Sent not yet pushed
-	drained  chan struct{} // closed when pending is 0, where Close waits for it
-	settled  bell          // rung when the phase changes or a try to connect ends
-	stopDial context.CancelFunc
-	trying   bool // this end has a connection under way
-	spares   int  // connections of the peer's that wait for that
+	mu            sync.Mutex
+	addr          string
+	phase         phase
+	cause         error  // why the phase is down
+	why           string // which transport was chosen, and why
+	send          sendWindow
+	link          link
+	queue         fifo[*outgoing]
+	awaitingReady bool          // a goroutine waits for the event of the queue's first message
+	writing       int           // writes under way that read spans of messages
+	lossReported  bool          // Lost has been pushed
+	unreported    int           // messages accepted by Post, Sent not yet pushed
+	drained       chan struct{} // made where Close waits, closed when unreported is 0
+
+	// How the pair connects, see dial.go:
+	changed        broadcast          // sent when the phase changes or a dial attempt ends
+	stopDial       context.CancelFunc // ends this end's attempts
+	attempting     bool               // this end has a dial attempt under way
+	waitingAccepts int                // connections that the peer has made, and that wait for the attempt's end
 }
 
 func newPair(e *Endpoint, id, addr string, epoch uint64, c *counters) *pair {
@@ -111,7 +110,8 @@ func newPair(e *Endpoint, id, addr string, epoch uint64, c *counters) *pair {
 	return p
 }
 
-// post queues a message and, if it is the pair's first, connects.
+// post queues a message, sends what can be sent, and connects the pair if the message
+// is its first.
 func (p *pair) post(o *outgoing) error {
 	l, err := p.enqueue(o)
 	if l != nil {
@@ -120,14 +120,14 @@ func (p *pair) post(o *outgoing) error {
 	return err
 }
 
-// enqueue returns the link, once there is one.
+// enqueue returns the link, nil before there is one.
 func (p *pair) enqueue(o *outgoing) (link, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.admit(o); err != nil {
 		return nil, err
 	}
-	p.pending++
+	p.unreported++
 	p.queue.push(o)
 	if p.phase == idle {
 		p.phase = connecting
@@ -136,31 +136,21 @@ func (p *pair) enqueue(o *outgoing) (link, error) {
 	return p.link, nil
 }
 
-// admit checks what can be checked now. The receiver's limits are known once the
-// pair is up; what was queued before is checked then.
+// admit checks a message against the queue's limit, and against the receiver's limits
+// where they are known. startSending checks messages that were queued before.
 func (p *pair) admit(o *outgoing) error {
 	if p.phase == down {
 		return p.lostError()
 	}
 	if p.phase == up {
-		if err := p.limits.check(o); err != nil {
+		if err := p.send.admits(o); err != nil {
 			return fmt.Errorf("post to peer %q: %w", p.id, err)
 		}
 	}
-	if n := p.open.Add(1); n > int64(p.ep.cfg.Queue) {
-		p.open.Add(-1)
+	if n := p.outstanding.Add(1); n > int64(p.ep.cfg.Queue) {
+		p.outstanding.Add(-1)
 		return fmt.Errorf("post to peer %q: %w: %d messages wait for their completion, the limit is %d",
 			p.id, ErrQueueFull, n-1, p.ep.cfg.Queue)
-	}
-	return nil
-}
-
-func (l limits) check(o *outgoing) error {
-	if o.bytes > l.slotBytes {
-		return fmt.Errorf("%w: the body has %d bytes, the peer's slot %d", ErrTooLarge, o.bytes, l.slotBytes)
-	}
-	if len(o.header) > l.headerBytes {
-		return fmt.Errorf("%w: the header has %d bytes, the peer takes %d", ErrTooLarge, len(o.header), l.headerBytes)
 	}
 	return nil
 }
@@ -169,9 +159,9 @@ func (p *pair) lostError() *LostError {
 	return &LostError{Peer: p.id, Epoch: p.epoch, Cause: p.cause}
 }
 
-// next takes the first queued message, where it is ready and has a credit; nil
-// where there is none. The caller holds mu.
-func (p *pair) next() *outgoing {
+// dequeue takes the first queued message, where it is ready and there is a credit for
+// it; else it returns nil. The caller holds mu.
+func (p *pair) dequeue() *outgoing {
 	if p.phase != up || p.queue.len() == 0 {
 		return nil
 	}
@@ -179,48 +169,48 @@ func (p *pair) next() *outgoing {
 	if !p.isReady(o) {
 		return nil
 	}
-	if p.credit == 0 {
-		p.noteWait(o)
+	if !p.send.spend() {
+		p.noteStarving(o)
 		return nil
 	}
-	p.credit--
 	p.queue.pop()
-	o.taken = time.Now()
-	p.counters.queueTime.add(o.taken.Sub(o.posted))
-	if !o.waits.IsZero() {
-		p.counters.creditTime.add(o.taken.Sub(o.waits))
+	o.dequeued = time.Now()
+	p.counters.queueTime.add(o.dequeued.Sub(o.posted))
+	if !o.starvedSince.IsZero() {
+		p.counters.creditTime.add(o.dequeued.Sub(o.starvedSince))
 	}
 	return o
 }
 
-func (p *pair) noteWait(o *outgoing) {
-	if o.waits.IsZero() {
-		o.waits = time.Now()
+// noteStarving notes that a message waits for a credit.
+func (p *pair) noteStarving(o *outgoing) {
+	if o.starvedSince.IsZero() {
+		o.starvedSince = time.Now()
 		p.counters.creditWaits.Add(1)
 	}
 }
 
-// ended is a context that is over: an event asked with it does not wait.
-var ended = func() context.Context {
+// endedContext is over: an event that is asked with it answers without waiting.
+var endedContext = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
 }()
 
-// isReady asks the message's event; where it has not completed a goroutine waits
-// for it and wakes the link, so that nobody else does.
+// isReady asks the event of a message. Where the event has not completed, one goroutine
+// waits for it and flushes the link then.
 func (p *pair) isReady(o *outgoing) bool {
 	if o.ready == nil {
 		return true
 	}
-	if p.asking {
+	if p.awaitingReady {
 		return false
 	}
-	if o.ready.Wait(ended) == nil {
+	if o.ready.Wait(endedContext) == nil {
 		o.ready = nil
 		return true
 	}
-	p.asking = true
+	p.awaitingReady = true
 	p.ep.spawn(func() { p.awaitReady(o) })
 	return false
 }
@@ -234,54 +224,62 @@ func (p *pair) awaitReady(o *outgoing) {
 	}
 	p.mu.Lock()
 	o.ready = nil
-	p.asking = false
+	p.awaitingReady = false
 	p.mu.Unlock()
 	p.flush()
 }
 
-// flush lets the link send, once there is one.
+// flush flushes the link, where the pair is up.
 func (p *pair) flush() {
 	if l := p.upLink(); l != nil {
 		l.flush()
 	}
 }
 
-// grant adds n to the credit, which the peer gives back.
-func (p *pair) grant(n int) error {
+// upLink returns the link, nil where the pair is not up.
+func (p *pair) upLink() link {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.credit+n > p.limits.slots {
-		return fmt.Errorf("%w: it gives back %d credits, %d of %d are out", ErrBadFrame, n, p.limits.slots-p.credit, p.limits.slots)
+	if p.phase != up {
+		return nil
 	}
-	p.credit += n
-	return nil
+	return p.link
 }
 
-// sent reports a message's spans as free. The caller holds mu.
+// refill takes n credits that the peer gives back.
+func (p *pair) refill(n int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.send.refill(n)
+}
+
+// sent pushes the Sent completion of a message: its spans are the poster's again. The
+// caller holds mu.
 func (p *pair) sent(o *outgoing, err error) {
-	p.pending--
-	p.ep.done.push(Completion{Kind: Sent, Peer: p.id, Token: o.token, Err: err, Posted: o.posted, Arrived: time.Now(), pair: p})
-	if p.pending == 0 && p.drained != nil {
+	p.unreported--
+	p.ep.completions.push(Completion{Kind: Sent, Peer: p.id, Token: o.token, Err: err, Posted: o.posted, Arrived: time.Now(), pair: p})
+	if p.unreported == 0 && p.drained != nil {
 		close(p.drained)
 		p.drained = nil
 	}
 }
 
-// raise makes the pair up. The caller holds mu and has checked the phase.
-func (p *pair) raise(l link, lim limits) {
+// markUp makes the phase up, with a link and the receiver's limits. The caller holds mu
+// and has checked the phase; it calls startSending afterwards.
+func (p *pair) markUp(l link, lim limits) {
 	p.phase = up
 	p.link = l
-	p.limits = lim
-	p.credit = lim.slots
+	p.send.open(lim)
 	p.counters.connects.Add(1)
-	p.settled.ring()
+	p.changed.notify()
 	if p.stopDial != nil {
 		p.stopDial()
 	}
 }
 
-// begin checks what was queued before the pair was up, and sends it.
-func (p *pair) begin() {
+// startSending checks the messages that were queued before the receiver's limits were
+// known, and sends them.
+func (p *pair) startSending() {
 	if err := p.checkQueued(); err != nil {
 		p.fail(err)
 	}
@@ -292,14 +290,14 @@ func (p *pair) checkQueued() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range p.queue.len() {
-		if err := p.limits.check(p.queue.at(i)); err != nil {
+		if err := p.send.admits(p.queue.at(i)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fail takes the pair down, once.
+// fail takes the pair down, and ends its link. Only the first call does anything.
 func (p *pair) fail(cause error) {
 	p.mu.Lock()
 	if p.phase == down {
@@ -308,37 +306,53 @@ func (p *pair) fail(cause error) {
 	}
 	used := p.phase != idle
 	p.phase, p.cause = down, cause
-	p.reported = !used // of a pair that never was there is nothing to tell
+	p.lossReported = !used // the consumer does not know of a pair that was never used
 	l := p.link
 	p.cancel()
-	p.settled.ring()
-	p.report()
+	p.changed.notify()
+	p.reportLoss()
 	p.mu.Unlock()
 	if l != nil {
 		l.end(cause)
 	}
 }
 
-// report tells the endpoint of the loss as soon as no span of this end is being
-// read: by the one who fails the pair, or by the link when its write has ended.
-// The caller holds mu.
-func (p *pair) report() {
-	if p.phase != down || p.writing > 0 || p.reported {
+// reportLoss completes the queued messages with an error and pushes Lost, once the pair
+// is down and nobody reads spans of this end any more. It is called by fail, and by
+// every writer when its write has ended. The caller holds mu.
+func (p *pair) reportLoss() {
+	if p.phase != down || p.writing > 0 || p.lossReported {
 		return
 	}
-	p.reported = true
+	p.lossReported = true
 	err := p.lostError()
 	for o, ok := p.queue.pop(); ok; o, ok = p.queue.pop() {
 		p.sent(o, err)
 	}
 	p.counters.losses.Add(1)
-	p.ep.done.push(Completion{Kind: Lost, Peer: p.id, Err: err, Arrived: time.Now(), pair: p})
+	p.ep.completions.push(Completion{Kind: Lost, Peer: p.id, Err: err, Arrived: time.Now(), pair: p})
 }
 
-// drain waits until every accepted message has been reported.
+// discard takes the pair down because this end wants it no more: messages that were
+// received and not polled are dropped.
+func (p *pair) discard(cause error) {
+	p.discarded.Store(true)
+	p.fail(cause)
+}
+
+// setAddr changes where a pair will dial that has not begun to.
+func (p *pair) setAddr(addr string, epoch uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if epoch == p.epoch && p.phase == idle {
+		p.addr = addr
+	}
+}
+
+// drain waits until every accepted message has its Sent completion.
 func (p *pair) drain(ctx context.Context) error {
 	p.mu.Lock()
-	if p.pending == 0 {
+	if p.unreported == 0 {
 		p.mu.Unlock()
 		return nil
 	}
@@ -353,7 +367,7 @@ func (p *pair) drain(ctx context.Context) error {
 	case <-ctx.Done():
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return fmt.Errorf("peer %q: %d messages are not out: %w", p.id, p.pending, ctx.Err())
+		return fmt.Errorf("peer %q: %d messages are not out: %w", p.id, p.unreported, ctx.Err())
 	}
 }
 
@@ -364,23 +378,23 @@ func (p *pair) stats() PeerStats {
 	s.Endpoint, s.Peer, s.Epoch, s.State, s.Why = p.ep.cfg.ID, p.id, p.epoch, phaseNames[p.phase], p.why
 	s.Queued = p.queue.len()
 	if p.phase == up {
-		s.Credit, s.Transport = p.credit, transportNames[p.link.transport()]
+		s.Credit, s.Transport = p.send.credit, transportNames[p.link.transportKind()]
 	}
 	return s
 }
 
-// bell wakes all who wait for a change. Its owner's lock guards it.
-type bell struct{ ch chan struct{} }
+// broadcast wakes all goroutines that wait for a change. Its owner's lock guards it.
+type broadcast struct{ ch chan struct{} }
 
-// next is closed at the next ring.
-func (b *bell) next() <-chan struct{} {
+// next returns a channel that the next notify closes.
+func (b *broadcast) next() <-chan struct{} {
 	if b.ch == nil {
 		b.ch = make(chan struct{})
 	}
 	return b.ch
 }
 
-func (b *bell) ring() {
+func (b *broadcast) notify() {
 	if b.ch != nil {
 		close(b.ch)
 		b.ch = nil

@@ -92,7 +92,7 @@ func flood(t *testing.T, e *Endpoint, peer string, more func(sent int) bool) (po
 	post()
 	post()
 	for {
-		c := poll(t, e)
+		c := pollOne(t, e)
 		switch c.Kind {
 		case Lost:
 			require.ErrorIs(t, c.Err, ErrBroken)
@@ -116,7 +116,7 @@ func TestKilledMidMessage(t *testing.T) {
 			p := otherProcess(t, e, addr, floodVariable+"=1")
 			var begin time.Time
 			for received := 0; ; {
-				d := poll(t, e)
+				d := pollOne(t, e)
 				if d.Kind == Lost {
 					require.Equal(t, "p", d.Peer)
 					require.ErrorIs(t, d.Err, ErrBroken)
@@ -184,7 +184,7 @@ func TestKilledAndStoppedProcesses(t *testing.T) {
 				_, err := e.Post("p", Message{Header: []byte("ping")})
 				require.NoError(t, err)
 				for kinds := map[Kind]int{}; kinds[Sent] == 0 || kinds[Received] == 0; { // in either order
-					c := poll(t, e)
+					c := pollOne(t, e)
 					require.NoError(t, c.Err)
 					kinds[c.Kind]++
 					e.Release(c)

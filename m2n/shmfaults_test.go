@@ -19,13 +19,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-moe/tandem/m2n/internal/shm"
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // hostStranger is a peer "x" of e that shares memory with it, by hand.
 type hostStranger struct {
 	t *testing.T
 	e *Endpoint
-	*shmParty
+	*shmHandshake
 	mine greeting
 	seq  uint64
 }
@@ -42,41 +45,41 @@ func newHostStranger(t *testing.T, conn *net.UnixConn) *hostStranger {
 	self := endpoint(t, cfg)
 	require.NoError(t, self.SetPeer("e", "", 0))
 	require.NoError(t, conn.SetDeadline(time.Now().Add(2*atLast)))
-	c := &hostConn{UnixConn: conn}
+	c := &shm.Conn{UnixConn: conn}
 	t.Cleanup(func() { c.Close() })
-	party, err := newSHMParty(self.pairs["e"], c, newStream(context.Background(), self, c, nil))
+	h, err := newSHMHandshake(self.pairs["e"], c, newHandshakeConn(context.Background(), self, c, nil))
 	require.NoError(t, err)
-	t.Cleanup(party.drop)
-	x := &hostStranger{t: t, shmParty: party, mine: self.greeting(hello{From: "x", To: "e"})}
-	x.mine.Ring = party.index
+	t.Cleanup(h.releaseAll)
+	x := &hostStranger{t: t, shmHandshake: h, mine: self.greeting(pairID{From: "x", To: "e"})}
+	x.mine.Doorbell = h.doorbell
 	return x
 }
 
 // dialHostAs makes one that has said hello and mapped e's memory.
 func dialHostAs(t *testing.T, addr string) *hostStranger {
 	t.Helper()
-	conn, err := dialHost(t.Context(), strings.TrimPrefix(addr, "shm:"))
+	conn, err := shm.Dial(t.Context(), strings.TrimPrefix(addr, "shm:"))
 	require.NoError(t, err)
-	x := newHostStranger(t, conn)
-	require.NoError(t, x.s.say(frameHello, x.mine))
-	require.NoError(t, x.hearAndMeet(frameWelcome))
+	x := newHostStranger(t, conn.UnixConn)
+	require.NoError(t, x.hs.sendControl(wire.Hello, x.mine))
+	require.NoError(t, x.shmHandshake.readGreeting(wire.Welcome))
 	return x
 }
 
 // descriptors are what x's greeting has to carry.
 func (x *hostStranger) descriptors() []int {
-	return []int{x.shmParty.mine.fd, x.eng.board.memory.fd, x.eng.gate.bell}
+	return []int{x.segment.FD, x.engine.doorbells.FD(), x.engine.poller.WakeFD()}
 }
 
 // say sends a greeting with descriptors.
-func (x *hostStranger) say(kind frameType, g greeting, fds ...int) {
+func (x *hostStranger) say(kind wire.Kind, g greeting, fds ...int) {
 	x.t.Helper()
 	require.NoError(x.t, x.try(kind, g, fds...))
 }
 
 // try is say where e may have given up.
-func (x *hostStranger) try(kind frameType, g greeting, fds ...int) error {
-	b, err := x.s.frame(kind, g)
+func (x *hostStranger) try(kind wire.Kind, g greeting, fds ...int) error {
+	b, err := x.hs.encode(kind, g)
 	if err == nil {
 		_, _, err = x.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
 	}
@@ -86,27 +89,27 @@ func (x *hostStranger) try(kind frameType, g greeting, fds ...int) error {
 // joined ends the handshake as it should be.
 func (x *hostStranger) joined() *hostStranger {
 	x.t.Helper()
-	x.say(frameReady, x.mine, x.descriptors()...)
-	_, err := x.s.hear(frameReady)
+	x.say(wire.Ready, x.mine, x.descriptors()...)
+	_, err := x.hs.readGreeting(wire.Ready)
 	require.NoError(x.t, err)
 	return x
 }
 
 // call tells e that its ring has something.
 func (x *hostStranger) call() {
-	caller{board: board{x.theirBoard.mem}, ring: x.peer.Ring, wake: func() { wakeFD(x.theirWake) }}.call()
+	x.peerPage.Doorbell(x.peer.Doorbell, x.peerWake).Signal()
 }
 
 // publish puts a descriptor, whatever it says, as the n-th.
-func (x *hostStranger) publish(n uint64, d descriptor) {
-	x.theirRing.putDescriptor(n, d)
-	x.theirRing.posted().Store(n + 1)
+func (x *hostStranger) publish(n uint64, d shm.Descriptor) {
+	x.peerRing.PutDescriptor(n, d)
+	x.peerRing.Posted().Store(n + 1)
 	x.call()
 }
 
 // post writes a message as it should be.
 func (x *hostStranger) post(n uint64, slot int, header string) {
-	x.theirRing.write(n, slot, &outgoing{header: []byte(header), posted: time.Now()})
+	x.peerRing.Publish(n, x.peerRing.Write(slot), []byte(header), time.Now())
 	x.call()
 }
 
@@ -114,33 +117,33 @@ func (x *hostStranger) post(n uint64, slot int, header string) {
 func (x *hostStranger) read(n uint64) {
 	x.t.Helper()
 	require.Eventually(x.t, func() bool {
-		x.e.eng.Load().look()
+		x.e.engine.Load().tryProgress()
 		all := x.e.Stats()
 		return all[len(all)-1].Received["shm"].Messages == n
 	}, atLast, time.Millisecond)
 }
 
 // send writes a frame to the connection beside the memory.
-func (x *hostStranger) send(f frame) {
+func (x *hostStranger) send(f wire.Frame) {
 	x.t.Helper()
 	x.seq++
-	f.seq = x.seq
-	_, err := x.conn.Write(encode(f, zeros(f.body)))
+	f.Seq = x.seq
+	_, err := x.conn.Write(encode(f, zeros(f.Body)))
 	require.NoError(x.t, err)
 }
 
-// told reads up to e's goodbye.
-func (x *hostStranger) told() error {
+// goodbye reads up to e's goodbye.
+func (x *hostStranger) goodbye() error {
 	x.t.Helper()
 	for {
-		f, err := readControl(x.conn)
+		f, err := wire.ReadControl(x.conn)
 		require.NoError(x.t, err)
-		if f.kind == frameGoodbye {
-			told, err := readFarewell(f.header)
+		if f.Kind == wire.Goodbye {
+			cause, err := parseGoodbye(f.Header)
 			require.NoError(x.t, err)
-			return told
+			return cause
 		}
-		require.Equal(x.t, frameNote, f.kind)
+		require.Equal(x.t, wire.KeepAlive, f.Kind)
 	}
 }
 
@@ -163,19 +166,19 @@ func hostPair(t *testing.T) (e, c *Endpoint, addr string) {
 // TestBreachesInSharedMemory: what a peer may write is bounded by nothing but its
 // manners. Each breach is named, at both ends, and is that pair's alone.
 func TestBreachesInSharedMemory(t *testing.T) {
-	good := descriptor{slot: 1, header: 0, spans: 1, body: 4}
-	with := func(change func(*descriptor)) func(*hostStranger) {
+	good := shm.Descriptor{Slot: 1, Header: 0, Spans: 1, Body: 4}
+	with := func(change func(*shm.Descriptor)) func(*hostStranger) {
 		return func(x *hostStranger) {
 			d := good
 			change(&d)
-			binary.LittleEndian.PutUint32(x.theirRing.meta(1), 4)
+			binary.LittleEndian.PutUint32(x.peerRing.Meta(1), 4)
 			x.publish(0, d)
 		}
 	}
 	giveBack := func(slots ...int) func(*hostStranger) {
 		return func(x *hostStranger) {
 			for n, slot := range slots {
-				x.ring.putReturn(uint64(n), slot)
+				x.ring.PutReturn(uint64(n), slot)
 			}
 			x.call()
 		}
@@ -187,29 +190,29 @@ func TestBreachesInSharedMemory(t *testing.T) {
 		do       func(*hostStranger)
 		want     string
 	}{
-		{"slot beyond the last", 0, 0, with(func(d *descriptor) { d.slot = 2 }), "message 1: bad frame: slot 2 of 2"},
-		{"slot that is no int32", 0, 0, with(func(d *descriptor) { d.slot = math.MaxUint32 }), "slot 4294967295 of 2"},
-		{"slot overrun", 0, 0, with(func(d *descriptor) { d.body = 101 }), "it announces 101 bytes of body, the limit is 100"},
-		{"body of no size", 0, 0, with(func(d *descriptor) { d.body = -1 }), "it announces 18446744073709551615 bytes of body"},
-		{"header overrun", 0, 0, with(func(d *descriptor) { d.header = 11 }), "it announces 11 bytes of header, the limit is 10"},
-		{"spans overrun", 0, 0, with(func(d *descriptor) { d.spans = maxSpans + 1 }), "it announces 65537 spans, the limit is 65536"},
-		{"spans that do not add up", 0, 0, with(func(d *descriptor) { d.body = 5 }), "the spans have 4 bytes, the body 5"},
+		{"slot beyond the last", 0, 0, with(func(d *shm.Descriptor) { d.Slot = 2 }), "message 1: bad frame: slot 2 of 2"},
+		{"slot that is no int32", 0, 0, with(func(d *shm.Descriptor) { d.Slot = math.MaxUint32 }), "slot 4294967295 of 2"},
+		{"slot overrun", 0, 0, with(func(d *shm.Descriptor) { d.Body = 101 }), "it announces 101 bytes of body, the limit is 100"},
+		{"body of no size", 0, 0, with(func(d *shm.Descriptor) { d.Body = -1 }), "it announces 18446744073709551615 bytes of body"},
+		{"header overrun", 0, 0, with(func(d *shm.Descriptor) { d.Header = 11 }), "it announces 11 bytes of header, the limit is 10"},
+		{"spans overrun", 0, 0, with(func(d *shm.Descriptor) { d.Spans = wire.MaxSpans + 1 }), "it announces 65537 spans, the limit is 65536"},
+		{"spans that do not add up", 0, 0, with(func(d *shm.Descriptor) { d.Body = 5 }), "the spans have 4 bytes, the body 5"},
 		{"slot in use", 1, 0, func(x *hostStranger) { x.post(0, 1, "a"); x.post(1, 1, "b") }, "message 2: bad frame: it is in slot 1, which holds another"},
 		{"no credit", 2, 0, func(x *hostStranger) { x.post(0, 0, "a"); x.post(1, 1, "b"); x.read(2); x.post(2, 0, "c") }, "message 3: bad frame: it is in slot 0, which holds another"},
 		{"count that jumps", 0, 0, func(x *hostStranger) { x.publish(2, good) }, "it has written 3 messages, of which 0 were read, to 2 slots"},
 		{"count that goes back", 1, 0, func(x *hostStranger) {
 			x.post(0, 1, "a")
 			x.read(1)
-			x.theirRing.posted().Store(0)
+			x.peerRing.Posted().Store(0)
 			x.call()
 		}, "it has written 0 messages, of which 1 were read"},
 		{"return of a slot beyond the last", 0, 3, giveBack(2), "it gives back slot 2, which is not out"},
 		{"return of a slot that is no int32", 0, 3, giveBack(math.MaxUint32), "it gives back slot 4294967295, which is not out"},
 		{"return twice", 0, 3, giveBack(0, 0), "it gives back slot 0, which is not out"},
-		{"returns that jump", 0, 3, func(x *hostStranger) { x.ring.returned().Store(1 << 40); x.call() }, "it gives back slot 0, which is not out"},
-		{"message on the connection", 0, 0, func(x *hostStranger) { x.send(frame{kind: frameData}) }, "frame 1: bad frame: a message on the lane of credits"},
-		{"credits on the connection", 0, 2, func(x *hostStranger) { x.send(frame{kind: frameNote, grant: 1}) }, "frame 1: bad frame: it gives back 1 credits by a frame"},
-		{"no frame on the connection", 0, 0, func(x *hostStranger) { _, _ = x.conn.Write(bytes.Repeat([]byte("?"), fixedBytes)) }, `it begins with "????"`},
+		{"returns that jump", 0, 3, func(x *hostStranger) { x.ring.Returned().Store(1 << 40); x.call() }, "it gives back slot 0, which is not out"},
+		{"message on the connection", 0, 0, func(x *hostStranger) { x.send(wire.Frame{Kind: wire.Data}) }, "frame 1: bad frame: a message on the lane of credits"},
+		{"credits on the connection", 0, 2, func(x *hostStranger) { x.send(wire.Frame{Kind: wire.KeepAlive, Credits: 1}) }, "frame 1: bad frame: it gives back 1 credits by a frame"},
+		{"no frame on the connection", 0, 0, func(x *hostStranger) { _, _ = x.conn.Write(bytes.Repeat([]byte("?"), wire.FixedBytes)) }, `it begins with "????"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e, c, addr := hostPair(t)
@@ -223,7 +226,7 @@ func TestBreachesInSharedMemory(t *testing.T) {
 			tc.do(x)
 			kinds := map[Kind]int{}
 			var lost Completion
-			for lost = poll(t, e); lost.Kind != Lost; lost = poll(t, e) {
+			for lost = pollOne(t, e); lost.Kind != Lost; lost = pollOne(t, e) {
 				kinds[lost.Kind]++
 			}
 			require.Equal(t, tc.received, kinds[Received])
@@ -232,7 +235,7 @@ func TestBreachesInSharedMemory(t *testing.T) {
 			require.ErrorIs(t, lost.Err, ErrBadFrame)
 			require.ErrorContains(t, lost.Err, `peer "x" (epoch 0) is lost: `)
 			require.ErrorContains(t, lost.Err, tc.want)
-			require.ErrorContains(t, x.told(), tc.want, "the peer is told")
+			require.ErrorContains(t, x.goodbye(), tc.want, "the peer is told")
 			transfer(t, c, e)
 			transfer(t, e, c)
 		})
@@ -249,54 +252,54 @@ func TestBreachesAtTheDoorOfSharedMemory(t *testing.T) {
 		want string
 	}{
 		{"ring beyond the last", func(x *hostStranger) {
-			x.mine.Ring = boardRings
-			x.say(frameReady, x.mine, x.descriptors()...)
+			x.mine.Doorbell = shm.MaxDoorbells
+			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "ring 4096 of 4096"},
 		{"ring below the first", func(x *hostStranger) {
-			x.mine.Ring = -1
-			x.say(frameReady, x.mine, x.descriptors()...)
+			x.mine.Doorbell = -1
+			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "ring -1 of 4096"},
-		{"no descriptors", func(x *hostStranger) { x.say(frameReady, x.mine) }, "0 descriptors came with the greeting, want 3"},
-		{"two descriptors", func(x *hostStranger) { x.say(frameReady, x.mine, x.descriptors()[:2]...) }, "2 descriptors came"},
+		{"no descriptors", func(x *hostStranger) { x.say(wire.Ready, x.mine) }, "0 descriptors came with the greeting, want 3"},
+		{"two descriptors", func(x *hostStranger) { x.say(wire.Ready, x.mine, x.descriptors()[:2]...) }, "2 descriptors came"},
 		{"many descriptors", func(x *hostStranger) {
 			many := bytes.Repeat([]byte{0}, 40)
 			fds := make([]int, len(many))
 			for i := range fds {
 				fds[i] = x.descriptors()[0]
 			}
-			x.say(frameReady, x.mine, fds...)
+			x.say(wire.Ready, x.mine, fds...)
 		}, "40 descriptors came"},
 		{"ring that can shrink", func(x *hostStranger) {
-			x.say(frameReady, x.mine, unsealed(x.t, x.ring.layout.total), x.descriptors()[1], x.descriptors()[2])
+			x.say(wire.Ready, x.mine, unsealed(x.t, x.ring.Bytes), x.descriptors()[1], x.descriptors()[2])
 		}, "the peer's memory is not sealed"},
 		{"board that can shrink", func(x *hostStranger) {
-			x.say(frameReady, x.mine, x.descriptors()[0], unsealed(x.t, pageBytes), x.descriptors()[2])
+			x.say(wire.Ready, x.mine, x.descriptors()[0], unsealed(x.t, shm.PageBytes), x.descriptors()[2])
 		}, "the peer's memory is not sealed"},
 		{"ring of another size", func(x *hostStranger) {
-			x.say(frameReady, x.mine, x.descriptors()[1], x.descriptors()[1], x.descriptors()[2])
+			x.say(wire.Ready, x.mine, x.descriptors()[1], x.descriptors()[1], x.descriptors()[2])
 		}, "the peer's memory has 4096 bytes, announced 5"},
 		{"ring of other limits", func(x *hostStranger) {
 			x.mine.Slots = 3
-			x.say(frameReady, x.mine, x.descriptors()...)
+			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "the peer's memory has 5"},
 		{"board of another size", func(x *hostStranger) {
-			x.say(frameReady, x.mine, x.descriptors()[0], x.descriptors()[0], x.descriptors()[2])
+			x.say(wire.Ready, x.mine, x.descriptors()[0], x.descriptors()[0], x.descriptors()[2])
 		}, "bytes, announced 4096"},
 		{"ring that is no memory", func(x *hostStranger) {
-			x.say(frameReady, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
+			x.say(wire.Ready, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
 		}, "bad frame: the peer's memory: "},
 		{"ring beyond all bounds", func(x *hostStranger) {
 			x.mine.Slots, x.mine.SlotBytes = 1<<16, maxBytes-1
-			x.say(frameReady, x.mine, x.descriptors()...)
+			x.say(wire.Ready, x.mine, x.descriptors()...)
 		}, "slots of 2147483647 bytes, the limit is 1099511627776"},
-		{"hello instead of ready", func(x *hostStranger) { x.say(frameHello, x.mine, x.descriptors()...) }, "type 1 in a handshake"},
+		{"hello instead of ready", func(x *hostStranger) { x.say(wire.Hello, x.mine, x.descriptors()...) }, "type 1 in a handshake"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e, c, addr := hostPair(t)
 			x := dialHostAs(t, addr)
 			before := openFDs(t)
 			tc.say(x)
-			_, err := x.s.hear(frameReady)
+			_, err := x.hs.readGreeting(wire.Ready)
 			require.ErrorIs(t, err, ErrRefused)
 			require.ErrorContains(t, err, tc.want)
 			// e's: the connection, its ring's and board's number, what came of x.
@@ -326,7 +329,7 @@ func hostListener(t *testing.T) (l *net.UnixListener, addr string) {
 	port, err := net.Listen("tcp", "127.0.0.1:0") // nobody else gets the number
 	require.NoError(t, err)
 	t.Cleanup(func() { port.Close() })
-	l, err = net.ListenUnix("unix", shmName(port.Addr().String()))
+	l, err = net.ListenUnix("unix", shm.SocketName(port.Addr().String()))
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	return l, port.Addr().String()
@@ -350,14 +353,14 @@ func TestStrangersInThePeersPlace(t *testing.T) {
 		{"says nothing", func(_ *testing.T, c *net.UnixConn) { _, _ = io.Copy(io.Discard, c) }, os.ErrDeadlineExceeded, "handshake: "},
 		{"gives bad memory", func(t *testing.T, c *net.UnixConn) {
 			x := newHostStranger(t, c)
-			if _, err := x.s.hear(frameHello); err == nil {
-				_ = x.try(frameWelcome, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
+			if _, err := x.hs.readGreeting(wire.Hello); err == nil {
+				_ = x.try(wire.Welcome, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
 			}
 		}, ErrBadFrame, "the peer's memory"},
 		{"breaks off after its memory", func(t *testing.T, c *net.UnixConn) {
 			x := newHostStranger(t, c)
-			if _, err := x.s.hear(frameHello); err == nil {
-				_ = x.try(frameWelcome, x.mine, x.descriptors()...)
+			if _, err := x.hs.readGreeting(wire.Hello); err == nil {
+				_ = x.try(wire.Welcome, x.mine, x.descriptors()...)
 			}
 		}, nil, "shm: "},
 	} {
@@ -404,11 +407,11 @@ func TestStrangersInThePeersPlace(t *testing.T) {
 func TestStrangersAtTheHostsSocket(t *testing.T) {
 	e, c, addr := hostPair(t)
 	dial := func() *net.UnixConn {
-		conn, err := dialHost(t.Context(), strings.TrimPrefix(addr, "shm:"))
+		conn, err := shm.Dial(t.Context(), strings.TrimPrefix(addr, "shm:"))
 		require.NoError(t, err)
 		t.Cleanup(func() { conn.Close() })
 		require.NoError(t, conn.SetDeadline(time.Now().Add(2*atLast)))
-		return conn
+		return conn.UnixConn
 	}
 	http := dial()
 	_, err := io.WriteString(http, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: none\r\nAccept: */*\r\n\r\n")
@@ -420,7 +423,7 @@ func TestStrangersAtTheHostsSocket(t *testing.T) {
 	require.Contains(t, string(answer), `it begins with \"GET \"`)
 
 	version := dial()
-	b := encode(frame{kind: frameHello}, nil)
+	b := encode(wire.Frame{Kind: wire.Hello}, nil)
 	b[4] = 9
 	_, err = version.Write(b)
 	require.NoError(t, err)
@@ -436,15 +439,15 @@ func TestAWakeThatIsNoBell(t *testing.T) {
 	e, c, addr := hostPair(t)
 	var pipe [2]int
 	require.NoError(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK))
-	t.Cleanup(func() { closeFDs(pipe[:]) })
+	t.Cleanup(func() { shm.CloseFDs(pipe[:]) })
 	for _, err := unix.Write(pipe[1], zeros(4096)); err == nil; _, err = unix.Write(pipe[1], zeros(4096)) {
 	}
 	require.NoError(t, unix.SetNonblock(pipe[1], false))
 	x := dialHostAs(t, addr)
-	x.say(frameReady, x.mine, x.descriptors()[0], x.descriptors()[1], pipe[1])
-	_, err := x.s.hear(frameReady)
+	x.say(wire.Ready, x.mine, x.descriptors()[0], x.descriptors()[1], pipe[1])
+	_, err := x.hs.readGreeting(wire.Ready)
 	require.NoError(t, err)
-	x.eng.board.board.asleep().Store(1)
+	require.False(t, x.engine.doorbells.PrepareSleep())
 	posted := make(chan error, 1)
 	go func() {
 		_, err := e.Post("x", Message{})
@@ -456,7 +459,10 @@ func TestAWakeThatIsNoBell(t *testing.T) {
 	case <-time.After(atLast):
 		require.Fail(t, "Post waits for the peer's pipe")
 	}
-	require.Zero(t, x.eng.board.board.asleep().Load(), "it was called")
+	asleep := make([]byte, 4) // as x's page begins
+	_, err = unix.Pread(x.engine.doorbells.FD(), asleep, 0)
+	require.NoError(t, err)
+	require.Equal(t, zeros(4), asleep, "it was woken")
 	require.NoError(t, pollKind(t, e, Sent).Err)
 	transfer(t, c, e)
 }
@@ -467,21 +473,21 @@ func TestOlderEpochsInSharedMemory(t *testing.T) {
 	e, c, addr := hostPair(t)
 	require.NoError(t, e.SetPeer("x", "", 3))
 	dial := func(epoch uint64) *hostStranger {
-		conn, err := dialHost(t.Context(), strings.TrimPrefix(addr, "shm:"))
+		conn, err := shm.Dial(t.Context(), strings.TrimPrefix(addr, "shm:"))
 		require.NoError(t, err)
-		x := newHostStranger(t, conn)
+		x := newHostStranger(t, conn.UnixConn)
 		x.mine.FromEpoch = epoch
-		require.NoError(t, x.s.say(frameHello, x.mine))
+		require.NoError(t, x.hs.sendControl(wire.Hello, x.mine))
 		return x
 	}
-	_, err := dial(2).s.hear(frameWelcome)
+	_, err := dial(2).hs.readGreeting(wire.Welcome)
 	require.ErrorIs(t, err, ErrRefused)
 	require.ErrorContains(t, err, `peer "x" has epoch 2, "e" knows epoch 3`)
 	x := dial(3)
-	require.NoError(t, x.hearAndMeet(frameWelcome))
+	require.NoError(t, x.shmHandshake.readGreeting(wire.Welcome))
 	x.joined()
-	x.send(frame{kind: frameNote, epoch: 2, grant: 1})
-	x.send(frame{kind: frameNote, epoch: 3})
+	x.send(wire.Frame{Kind: wire.KeepAlive, Epoch: 2, Credits: 1})
+	x.send(wire.Frame{Kind: wire.KeepAlive, Epoch: 3})
 	x.post(0, 0, "new")
 	require.Equal(t, "new", string(pollKind(t, e, Received).Header))
 	require.Eventually(t, func() bool { return e.Stats()[1].DroppedOld == 2 }, atLast, time.Millisecond)
@@ -498,10 +504,24 @@ func openFDs(t testing.TB) int {
 // fuzzedRing is an endpoint's pair with a peer in shared memory, without the peer:
 // the test writes what the peer could.
 type fuzzedRing struct {
-	e       *Endpoint
-	carrier *shmCarrier
-	held    []Completion
-	region  *Region
+	e         *Endpoint
+	transport *shmTransport
+	held      []Completion
+	region    *Region
+}
+
+// unheardDoorbell is a doorbell whose owner does not listen.
+func unheardDoorbell(tb testing.TB) shm.Doorbell {
+	tb.Helper()
+	own, err := shm.NewPage()
+	require.NoError(tb, err)
+	defer own.Close()
+	fd, err := unix.Dup(own.FD())
+	require.NoError(tb, err)
+	page, err := shm.MapPage(fd)
+	require.NoError(tb, err)
+	tb.Cleanup(page.Close)
+	return page.Doorbell(0, -1)
 }
 
 func newFuzzedRing(tb testing.TB) *fuzzedRing {
@@ -510,19 +530,19 @@ func newFuzzedRing(tb testing.TB) *fuzzedRing {
 	cfg.ID = "e"
 	e, err := NewEndpoint(cfg)
 	require.NoError(tb, err)
-	layout, err := newRingLayout(e.limits())
+	layout, err := e.limits().layout()
 	require.NoError(tb, err)
-	in, out := &ring{zeros(layout.total), layout}, &ring{zeros(layout.total), layout}
+	in, out := shm.NewRing(zeros(layout.Bytes), layout), shm.NewRing(zeros(layout.Bytes), layout)
 	p := newPair(e, "x", "", 0, new(counters))
-	s := e.emptySlots()
-	s.region = &Region{Bytes: in.bodies()}
-	l := &wireLink{pair: p, kind: shm, slots: s}
-	c := newSHMCarrier(l, in, out, caller{board: board{zeros(boardBytes)}, wake: func() {}}, func() {})
-	l.carry = c
+	s := e.newWindow()
+	s.region = &Region{Bytes: in.Bodies()}
+	l := &wireLink{pair: p, kind: viaSHM, window: s}
+	c := newSHMTransport(l, in, out, unheardDoorbell(tb), func() {})
+	l.transport = c
 	p.mu.Lock()
-	p.raise(l, e.limits())
+	p.markUp(l, e.limits())
 	p.mu.Unlock()
-	return &fuzzedRing{e: e, carrier: c, region: e.Register(zeros(hostLimits.SlotBytes), nil)}
+	return &fuzzedRing{e: e, transport: c, region: e.Register(zeros(hostLimits.SlotBytes), nil)}
 }
 
 // What a script of FuzzRing does next, and with how many bytes.
@@ -543,16 +563,17 @@ func (f *fuzzedRing) run(script []byte) (failed error) {
 	for r.Len() > 0 && failed == nil {
 		switch next() % fuzzedOps {
 		case writeControl:
-			ring := []*ring{f.carrier.in, f.carrier.out}[next()%2]
-			at := (next() | next()<<8) % ring.layout.metas
-			_, _ = io.ReadFull(r, ring.mem[at:min(at+next()%80, ring.layout.metas)])
+			ring := []*shm.Ring{f.transport.in, f.transport.out}[next()%2]
+			control := ring.Control()
+			at := (next() | next()<<8) % len(control)
+			_, _ = io.ReadFull(r, control[at:min(at+next()%80, len(control))])
 		case writeMeta:
-			meta := f.carrier.in.meta(next() % hostLimits.Slots)
+			meta := f.transport.in.Meta(next() % hostLimits.Slots)
 			_, _ = io.ReadFull(r, meta[:min(next(), len(meta))])
 		case addPosted:
-			f.carrier.in.posted().Add(uint64(next()))
+			f.transport.in.Posted().Add(uint64(next()))
 		case receiveAll:
-			failed = f.carrier.receive()
+			failed = f.transport.receive()
 			f.take()
 		case releaseOne:
 			if len(f.held) > 0 {
@@ -561,7 +582,7 @@ func (f *fuzzedRing) run(script []byte) (failed error) {
 			}
 		case postOne:
 			_, _ = f.e.Post("x", Message{Body: []Span{{f.region, 0, next() % hostLimits.SlotBytes}}})
-			f.carrier.flush()
+			f.transport.flush()
 		}
 	}
 	return failed
@@ -569,7 +590,7 @@ func (f *fuzzedRing) run(script []byte) (failed error) {
 
 // take polls what has come.
 func (f *fuzzedRing) take() {
-	for c, ok := f.e.done.pop(); ok; c, ok = f.e.done.pop() {
+	for c, ok := f.e.completions.pop(); ok; c, ok = f.e.completions.pop() {
 		if c.Kind == Received {
 			f.held = append(f.held, c)
 		}
@@ -582,7 +603,7 @@ func (f *fuzzedRing) take() {
 func FuzzRing(f *testing.F) {
 	le := binary.LittleEndian
 	message := func(slot, header, spans uint32, body uint64) []byte {
-		d := append([]byte{writeControl, 0, ringHeaderBytes, 0, 32}, make([]byte, 32)...)
+		d := append([]byte{writeControl, 0, shm.RingHeaderBytes, 0, 32}, make([]byte, 32)...)
 		le.PutUint32(d[5:], slot)
 		le.PutUint32(d[9:], header)
 		le.PutUint32(d[13:], spans)
@@ -593,14 +614,14 @@ func FuzzRing(f *testing.F) {
 	f.Add(append(message(1, 4, 1, 4), addPosted, 1, receiveAll, releaseOne, receiveAll))
 	f.Add(message(2, 4, 1, 4))
 	f.Add(message(0, 4, 1<<31, 4))
-	f.Add(message(0, 0, maxSpans, 0))
+	f.Add(message(0, 0, wire.MaxSpans, 0))
 	f.Add(message(0, 4, 1, 1<<40)[:20])
 	f.Add([]byte{addPosted, 200, receiveAll})
 	f.Add([]byte{postOne, 5, postOne, 5, writeControl, 1, 64, 0, 1, 9, postOne, 7})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		r := newFuzzedRing(t)
 		require.NoError(t, r.e.SetPeer("x", "", 0))
-		r.e.pairs["x"] = r.carrier.link.pair
+		r.e.pairs["x"] = r.transport.link.pair
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		err := r.run(script)
@@ -610,40 +631,30 @@ func FuzzRing(f *testing.F) {
 		}
 		require.LessOrEqual(t, len(r.held), hostLimits.Slots)
 		for _, c := range r.held {
-			requireWithinASlot(t, r.carrier.in.layout, c)
+			requireWithinASlot(t, r.transport.in.Layout, c)
 		}
 		// Meta, lengths and spans of a message, each once, for every op that can take
 		// one.
-		perOp := uint64(4*maxSpans+8*maxSpans+24*maxSpans+hostLimits.HeaderBytes) + 4<<10
+		perOp := uint64(4*wire.MaxSpans+8*wire.MaxSpans+24*wire.MaxSpans+hostLimits.HeaderBytes) + 4<<10
 		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<10)+perOp*uint64(bytes.Count(script, []byte{addPosted})+len(script)/fuzzedOps+hostLimits.Slots))
 		closeNow(r.e)
 	})
 }
 
 // requireWithinASlot: the spans of a message follow each other within one slot.
-func requireWithinASlot(t *testing.T, l ringLayout, c Completion) {
+func requireWithinASlot(t *testing.T, l shm.Layout, c Completion) {
 	t.Helper()
 	if len(c.Body) == 0 {
 		return
 	}
 	at := c.Body[0].Off
-	slot := at / l.stride
-	require.Zero(t, at%l.stride)
-	require.Less(t, slot, l.slots)
+	slot := at / l.Stride
+	require.Zero(t, at%l.Stride)
+	require.Less(t, slot, l.Slots)
 	for i, s := range c.Body {
 		require.Equal(t, at, s.Off, fmt.Sprintf("span %d", i))
 		require.GreaterOrEqual(t, s.Len, 0)
 		at += s.Len
 	}
-	require.LessOrEqual(t, at, slot*l.stride+l.slotBytes)
-}
-
-// TestPostedAt: when a peer says that it posted a message is believed where it can
-// be, so that no sum of times is carried away by it.
-func TestPostedAt(t *testing.T) {
-	now := hostNanos(time.Now())
-	for _, nanos := range []int64{math.MinInt64, now - 2*int64(longestWait), now + int64(time.Hour), math.MaxInt64} {
-		require.WithinDuration(t, time.Now(), postedAt(nanos), atLast)
-	}
-	require.WithinDuration(t, time.Now().Add(-time.Minute), postedAt(now-int64(time.Minute)), atLast)
+	require.LessOrEqual(t, at, slot*l.Stride+l.SlotBytes)
 }

@@ -244,10 +244,10 @@ func kill(p *pair) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, n := range l.lanes {
-		if n.conduit == nil {
-			n.conn.Close() // messages have come by others before this one was opened
+		if n.conn == nil {
+			n.netConn.Close() // messages have come by others before this one was opened
 		} else {
-			n.conduit.shut()
+			n.conn.shutdown()
 		}
 	}
 }

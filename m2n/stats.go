@@ -60,14 +60,14 @@ func Total(byTransport map[string]Traffic) Traffic {
 
 // transports that a message may travel by, as indices of counters.
 const (
-	inproc = iota
-	shm
-	tcp
-	ucx
-	transports
+	viaInproc = iota
+	viaSHM
+	viaTCP
+	viaUCX
+	numTransports
 )
 
-var transportNames = [transports]string{inproc: "inproc", shm: "shm", tcp: "tcp", ucx: "ucx"}
+var transportNames = [numTransports]string{viaInproc: "inproc", viaSHM: "shm", viaTCP: "tcp", viaUCX: "ucx"}
 
 type traffic struct{ messages, bytes atomic.Uint64 }
 
@@ -78,7 +78,7 @@ func (t *traffic) add(bytes int) {
 
 // counters are one peer's, kept over its incarnations.
 type counters struct {
-	sent, received                 [transports]traffic
+	sent, received                 [numTransports]traffic
 	queueTime, wireTime, totalTime histogram
 	receiveTime, creditTime        histogram
 	creditWaits                    atomic.Uint64
@@ -87,7 +87,7 @@ type counters struct {
 }
 
 // out notes that a message is out, which was posted and taken at these times.
-func (c *counters) out(posted, taken time.Time) {
+func (c *counters) noteSent(posted, taken time.Time) {
 	now := time.Now()
 	c.wireTime.add(now.Sub(taken))
 	c.totalTime.add(now.Sub(posted))
@@ -95,7 +95,7 @@ func (c *counters) out(posted, taken time.Time) {
 
 // handed notes that Poll hands out a message, which was posted, or began to come,
 // at this time.
-func (c *counters) handed(posted time.Time) { c.receiveTime.add(time.Since(posted)) }
+func (c *counters) handedOut(posted time.Time) { c.receiveTime.add(time.Since(posted)) }
 
 func (c *counters) snapshot() PeerStats {
 	return PeerStats{
@@ -108,7 +108,7 @@ func (c *counters) snapshot() PeerStats {
 	}
 }
 
-func trafficOf(ts *[transports]traffic) map[string]Traffic {
+func trafficOf(ts *[numTransports]traffic) map[string]Traffic {
 	m := make(map[string]Traffic)
 	for i := range ts {
 		if t := (Traffic{ts[i].messages.Load(), ts[i].bytes.Load()}); t.Messages > 0 {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 	"github.com/tandem-moe/tandem/m2n/m2ntest"
 )
 
@@ -24,7 +25,7 @@ func TestFrameThatStops(t *testing.T) {
 	}{
 		{"lost in the body", 1, 30_000, m2ntest.Drop, "bytes of the body of frame"},
 		{"stalled in the body", 1, 60_000, m2ntest.Stall, "bytes of the body of frame"},
-		{"lost in the header", 1, fixedBytes + 1000, m2ntest.Drop, "bytes of the header of frame"},
+		{"lost in the header", 1, wire.FixedBytes + 1000, m2ntest.Drop, "bytes of the header of frame"},
 		{"stalled in the fixed part", 1, 10, m2ntest.Stall, "bytes of the frame after frame"},
 		{"a sign of life, of which a part is lost", 0, 10, m2ntest.Drop, "bytes of the frame after frame"},
 	} {
@@ -61,7 +62,7 @@ func TestHoleInAFrame(t *testing.T) {
 			p.proxy.SetAfter(1, m2ntest.ToTarget, body/2, m2ntest.Drop)
 			_, err := p.a.Post("b", Message{Body: []Span{{region, 0, body}}})
 			require.NoError(t, err)
-			for c := poll(t, p.a); c.Kind != Sent; c = poll(t, p.a) {
+			for c := pollOne(t, p.a); c.Kind != Sent; c = pollOne(t, p.a) {
 				p.a.Release(c)
 			}
 			time.Sleep(testTimeout / 8) // until the proxy has lost it
@@ -87,8 +88,8 @@ func TestSlowFrameIsNotStuck(t *testing.T) {
 			e := endpoint(t, Config{ID: "e", PeerTimeout: testTimeout})
 			addr := listen(t, e, "tcp:127.0.0.1:0")
 			require.NoError(t, e.SetPeer("x", "", 3))
-			x := dialAs(t, addr, hello{From: "x", FromEpoch: 3, To: "e"}).welcomed()
-			b := encode(frame{kind: frameData, epoch: 3, seq: 1, number: 1, flags: flagBodySum, body: body, lengths: []int{body}}, zeros(body))
+			x := dialAs(t, addr, pairID{From: "x", FromEpoch: 3, To: "e"}).welcomed()
+			b := encode(wire.Frame{Kind: wire.Data, Epoch: 3, Seq: 1, Number: 1, Flags: wire.FlagBodySum, Body: body, Lengths: []int{body}}, zeros(body))
 			for begin := time.Now(); time.Since(begin) < 3*testTimeout; {
 				_, err := x.conn.Write(b[:400])
 				require.NoError(t, err)

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/internal/shm"
 )
 
 // tcpDuo is two endpoints that know each other by TCP.
@@ -48,7 +50,7 @@ func TestTCPKeepsThePartition(t *testing.T) {
 	require.True(t, bytes.Equal(data[7:300_007], c.Body[0].Bytes()))
 	require.Empty(t, c.Body[1].Bytes())
 	require.Equal(t, "34567", string(c.Body[2].Bytes()))
-	require.Zero(t, c.Body[0].Off%slotAlign)
+	require.Zero(t, c.Body[0].Off%shm.Stride(1))
 	require.False(t, c.Arrived.Before(c.Posted))
 	b.Release(c)
 

@@ -286,6 +286,6 @@ func (damaged) Write([]byte) (int, error) {
 
 // TestDamageThatAWriteTellsOf: whichever goroutine comes first names the same cause.
 func TestDamageThatAWriteTellsOf(t *testing.T) {
-	_, err := newStreamConduit(nil, damaged{}).write([][]byte{{1}})
+	_, err := newStreamConn(nil, damaged{}).write([][]byte{{1}})
 	require.ErrorIs(t, broken(err), ErrBadFrame)
 }

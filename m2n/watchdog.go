@@ -2,66 +2,68 @@ package m2n
 
 import "time"
 
-// The watchdog of an endpoint looks at all its pairs, several times in a
-// PeerTimeout: one goroutine for a thousand pairs.
+// The watchdog is one goroutine for all pairs of an endpoint. It has two duties: to
+// notice peers that are silent and send keep-alives, several times in a PeerTimeout; and
+// to drive the progress engine while the consumer does not poll.
 
-// watch tells the watchdog of a new link, and starts it with the first.
-func (e *Endpoint) watch() {
+// wakeWatchdog has the watchdog look at all links soon, as one is new. The first link
+// starts it.
+func (e *Endpoint) wakeWatchdog() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.watched == nil {
-		e.watched = make(chan struct{}, 1)
-		e.spawn(e.guard)
+	if e.watchdogWake == nil {
+		e.watchdogWake = make(chan struct{}, 1)
+		e.spawn(e.watchdog)
 	}
 	select {
-	case e.watched <- struct{}{}:
-	default:
+	case e.watchdogWake <- struct{}{}:
+	default: // it is woken already
 	}
 }
 
-// How often the watchdog looks for a consumer that may be elsewhere: the longer,
-// the longer nothing has come.
+// How often the watchdog drives the engine: the longer nothing has come, the less often.
 const (
 	leastTick = 4 * time.Millisecond
 	mostTick  = 32 * time.Millisecond
 )
 
-// guard looks until the endpoint is closed.
-func (e *Endpoint) guard() {
+// watchdog runs until the endpoint is closed.
+func (e *Endpoint) watchdog() {
 	late, tick := false, leastTick
-	due := now()
+	due := now() // when the links are to be checked
 	for {
-		tick = e.substitute(tick)
+		tick = e.driveForConsumer(tick)
 		if passed := now() - due; passed >= 0 {
-			// A process that was stopped itself has heard of nobody: the readers get
-			// one more interval to take what has come meanwhile.
+			// A process that was itself stopped has heard nothing of any peer: readers
+			// get one more interval to read what has come meanwhile.
 			late = !late && passed > e.cfg.PeerTimeout/4
-			due = now() + e.look(late)
+			due = now() + e.checkLinks(late)
 		}
-		if !e.rest(min(due-now(), tick)) {
+		if !e.watchdogSleep(min(due-now(), tick)) {
 			return
 		}
 	}
 }
 
-// substitute reads for the consumer, and returns how soon to do so again.
-func (e *Endpoint) substitute(tick time.Duration) time.Duration {
-	g := e.eng.Load()
+// driveForConsumer drives the engine once, and returns after which time to do so again.
+func (e *Endpoint) driveForConsumer(tick time.Duration) time.Duration {
+	g := e.engine.Load()
 	if g == nil {
 		return e.cfg.PeerTimeout
 	}
-	g.look()
+	g.tryProgress()
 	const long = 2 * leastTick
-	if asked := tick > long && !g.resting.Load(); asked || g.moved() {
+	if asked := tick > long && !g.watchdogRests.Load(); asked || g.progressed() {
 		tick = 0
 	}
 	tick = min(max(2*tick, leastTick), mostTick)
-	g.resting.Store(tick > long)
+	g.watchdogRests.Store(tick > long)
 	return tick
 }
 
-// look checks every link, unless it is late, and returns when to look again.
-func (e *Endpoint) look(late bool) time.Duration {
+// checkLinks checks the links of all pairs that are up, unless the watchdog is late, and
+// returns after which time to do so again.
+func (e *Endpoint) checkLinks(late bool) time.Duration {
 	next := e.cfg.PeerTimeout / 8
 	for _, p := range e.allPairs() {
 		l := p.upLink()
@@ -76,22 +78,13 @@ func (e *Endpoint) look(late bool) time.Duration {
 	return next
 }
 
-func (p *pair) upLink() link {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.phase != up {
-		return nil
-	}
-	return p.link
-}
-
-// rest waits until it is time to look or a link is new; false at Close.
-func (e *Endpoint) rest(d time.Duration) bool {
+// watchdogSleep waits for d, or until the watchdog is woken. It returns false at Close.
+func (e *Endpoint) watchdogSleep(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-e.watched:
+	case <-e.watchdogWake:
 	case <-e.ctx.Done():
 		return false
 	}

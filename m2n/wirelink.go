@@ -7,229 +7,235 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// wireLink carries one pair between processes. Its first lane carries credits,
-// signs of life and the goodbye, and messages where it is the only one; they
-// travel on the others, each on the first that has room. So a credit never waits
-// behind a body.
+// wireLink is the link of a pair between two processes: lanes, which are connections,
+// and where messages do not travel on lanes a transport beside them.
+//
+// The first lane is the lane of credits: it carries credits, keep-alives and the
+// goodbye. Messages travel on the other lanes, each on the first that is idle, so that
+// a credit never waits behind a body. Where there is only one lane and no transport, it
+// carries messages too.
 type wireLink struct {
-	pair  *pair
-	kind  int // index of counters
-	slots *slots
-	lanes []*lane
-	carry carrier      // nil where the lanes carry the messages
-	alive atomic.Int32 // lanes that have not left
+	pair      *pair
+	kind      int // index of counters
+	window    *receiveWindow
+	lanes     []*lane
+	transport transport    // nil where the lanes carry the messages
+	openLanes atomic.Int32 // lanes whose connection is not closed
 
-	// Guarded by pair.mu:
-	back   int    // credits to give back
-	posted uint64 // number of the last message that was sent
+	lastNumber uint64 // of the last message sent; guarded by pair.mu
 
-	// order guards what follows. Nothing is written while it is held: a write that
-	// fails takes it.
-	order    sync.Mutex
-	inOrder  sequence
-	partings int   // lanes on which a goodbye came
-	parting  error // what it said
-	losses   int   // lanes that ended without one
-	loss     error // the first of them
+	// orderMu guards what follows. Nothing is written while it is held, since a write
+	// that fails takes it.
+	orderMu     sync.Mutex
+	reorder     reorderBuffer
+	goodbyes    int   // lanes on which a goodbye has come
+	peerCause   error // what the last one said
+	brokenLanes int   // lanes that have ended without a goodbye
+	laneErr     error // how the first of them ended
 }
 
-// newWireLink makes the link of connections whose handshake is over. memory is the
-// link's from here on.
-func newWireLink(p *pair, kind int, memory *slots, streams []*stream, theirs greeting) (*wireLink, error) {
-	l := &wireLink{pair: p, kind: kind, slots: memory}
-	// On one connection, beside the lane of credits, nothing can overtake.
-	l.inOrder.ahead = 1
-	if len(streams) > 2 {
-		l.inOrder.ahead = uint64(p.ep.cfg.Slots)
+// newWireLink makes the link of connections whose handshake is over. The window is the
+// link's from here on, also where an error is returned.
+func newWireLink(p *pair, kind int, window *receiveWindow, conns []*handshakeConn, theirs greeting) (*wireLink, error) {
+	l := &wireLink{pair: p, kind: kind, window: window}
+	// With one lane for messages, none can overtake another.
+	l.reorder.window = 1
+	if len(conns) > 2 {
+		l.reorder.window = uint64(p.ep.cfg.Slots)
 	}
-	idle := max(min(p.ep.cfg.PeerTimeout, theirs.PeerTimeout)/4, leastIdle)
-	for _, s := range streams {
-		if !p.ep.running.enter() {
+	// A peer is to hear four frames in the shorter of the two timeouts.
+	keepAliveAfter := max(min(p.ep.cfg.PeerTimeout, theirs.PeerTimeout)/4, leastKeepAlive)
+	for _, c := range conns {
+		if !p.ep.tasks.add() {
 			l.abandon()
 			return nil, ErrClosed
 		}
-		l.alive.Add(1)
-		l.lanes = append(l.lanes, newLane(l, s.conn, !s.secure, idle))
+		l.openLanes.Add(1)
+		l.lanes = append(l.lanes, newLane(l, c.conn, !c.secure, keepAliveAfter))
 	}
 	return l, nil
 }
 
-func (l *wireLink) transport() int { return l.kind }
+func (l *wireLink) transportKind() int { return l.kind }
 
 // control is the lane of credits.
 func (l *wireLink) control() *lane { return l.lanes[0] }
 
-// carries tells whether messages travel on a lane.
-func (l *wireLink) carries(n *lane) bool {
-	return l.carry == nil && (n != l.control() || len(l.lanes) == 1)
+// carriesMessages reports whether messages travel on a lane.
+func (l *wireLink) carriesMessages(n *lane) bool {
+	return l.transport == nil && (n != l.control() || len(l.lanes) == 1)
 }
 
 // start opens the lanes. The pair is up.
 func (l *wireLink) start() {
-	l.pair.ep.watch()
+	l.pair.ep.wakeWatchdog()
 	for _, n := range l.lanes {
 		if err := n.open(); err != nil {
 			l.pair.fail(err)
 		}
 	}
-	l.pair.begin()
+	l.pair.startSending()
 }
 
-// abandon is for a link that was never used.
+// abandon releases a link whose pair never came up with it. The connections are still
+// the caller's.
 func (l *wireLink) abandon() {
 	for range l.lanes {
-		l.gone()
+		l.laneClosed()
 	}
 	if len(l.lanes) == 0 {
-		l.slots.unref()
+		l.window.release()
 	}
 }
 
-// gone is called as each lane leaves.
-func (l *wireLink) gone() {
-	if l.alive.Add(-1) == 0 {
-		if l.carry != nil {
-			l.carry.close()
+// laneClosed is called when a lane's connection is closed. With the last one the link
+// lets go of everything.
+func (l *wireLink) laneClosed() {
+	if l.openLanes.Add(-1) == 0 {
+		if l.transport != nil {
+			l.transport.close()
 		}
-		l.order.Lock()
-		l.inOrder.drop(l.slots)
-		l.order.Unlock()
-		l.slots.unref()
+		l.orderMu.Lock()
+		l.reorder.discard(l.window)
+		l.orderMu.Unlock()
+		l.window.release()
 	}
-	l.pair.ep.running.exit()
+	l.pair.ep.tasks.done()
 }
 
-// flush writes on the caller's goroutine what the kernel takes at once.
+// flush writes, on the caller's goroutine, what the kernel takes at once.
 func (l *wireLink) flush() {
-	if l.carry != nil {
-		l.carry.flush()
+	if l.transport != nil {
+		l.transport.flush()
 	}
 	for _, n := range l.lanes {
 		n.flush()
 	}
 }
 
-// nextNumber numbers messages. The caller holds pair.mu.
+// nextNumber numbers the messages that are sent. The caller holds pair.mu.
 func (l *wireLink) nextNumber() uint64 {
-	l.posted++
-	return l.posted
+	l.lastNumber++
+	return l.lastNumber
 }
 
-// granted takes credits that the peer gives back.
-func (l *wireLink) granted(n int) error {
+// acceptCredits takes the credits of a frame.
+func (l *wireLink) acceptCredits(n int) error {
 	if n == 0 {
 		return nil
 	}
-	if l.kind == shm { // a credit without its slot
+	if l.kind == viaSHM {
 		return fmt.Errorf("%w: it gives back %d credits by a frame, where they go through memory", ErrBadFrame, n)
 	}
-	if err := l.pair.grant(n); err != nil {
+	if err := l.pair.refill(n); err != nil {
 		return err
 	}
 	l.flush()
 	return nil
 }
 
-// place finds the memory for a message's body.
-func (l *wireLink) place(n *lane, f *frame) ([]byte, error) {
-	if !l.carries(n) {
+// claimSlot finds a slot for the message that begins with f on lane n.
+func (l *wireLink) claimSlot(n *lane, f *wire.Frame) ([]byte, error) {
+	if !l.carriesMessages(n) {
 		return nil, fmt.Errorf("%w: a message on the lane of credits", ErrBadFrame)
 	}
-	slot, ok := l.slots.take()
+	slot, ok := l.window.claimAny()
 	if !ok {
 		return nil, fmt.Errorf("%w: a message without a credit: %d are received and not released", ErrBadFrame, l.pair.ep.cfg.Slots)
 	}
-	n.slot, n.began = slot, time.Now()
-	return l.slots.bytes(slot, f.body), nil
+	n.slot, n.bodyBegan = slot, time.Now()
+	return l.window.bytes(slot, f.Body), nil
 }
 
-// arrived delivers a message, and those that waited for it.
-func (l *wireLink) arrived(n *lane, f *frame) error {
-	if err := l.takeInTurn(arrival{*f, n.slot, n.began}); err != nil {
-		return fmt.Errorf("frame %d: %w", f.seq, err)
+// messageComplete delivers a message that has come whole on lane n, when those before
+// it are here.
+func (l *wireLink) messageComplete(n *lane, f *wire.Frame) error {
+	if err := l.deliverInOrder(arrival{*f, n.slot, n.bodyBegan}); err != nil {
+		return fmt.Errorf("frame %d: %w", f.Seq, err)
 	}
-	l.giveBackIfUrgent(0)
+	l.sendDueGrant()
 	return nil
 }
 
-func (l *wireLink) takeInTurn(a arrival) error {
-	l.order.Lock()
-	defer l.order.Unlock()
-	return l.inOrder.take(a, l.deliver)
+func (l *wireLink) deliverInOrder(a arrival) error {
+	l.orderMu.Lock()
+	defer l.orderMu.Unlock()
+	return l.reorder.accept(a, l.deliver)
 }
 
+// deliver gives a message to the consumer. A closed endpoint has none.
 func (l *wireLink) deliver(a arrival) {
-	l.pair.counters.received[l.kind].add(len(a.f.header) + a.f.body)
-	taken := l.pair.ep.done.push(Completion{
-		Kind: Received, Peer: l.pair.id, Header: a.f.header, Body: l.slots.spans(a.slot, a.f.lengths),
+	l.pair.counters.received[l.kind].add(len(a.f.Header) + a.f.Body)
+	accepted := l.pair.ep.completions.push(Completion{
+		Kind: Received, Peer: l.pair.id, Header: a.f.Header, Body: l.window.spans(a.slot, a.f.Lengths),
 		Posted: a.began, Arrived: time.Now(), pair: l.pair, held: &slotReceipt{link: l, slot: a.slot},
 	})
-	if !taken {
-		l.slots.put(a.slot)
+	if !accepted {
+		l.window.free(a.slot)
 	}
 }
 
-// giveBack takes a slot from the receiver. The credit travels with the next
+// releaseSlot takes a slot back from the consumer. The credit travels with the next
 // frame, or at once where the peer may be short of credits.
-func (l *wireLink) giveBack(slot int) {
-	if l.carry != nil {
-		l.carry.giveBack(slot)
+func (l *wireLink) releaseSlot(slot int) {
+	if l.transport != nil {
+		l.transport.releaseSlot(slot)
 		return
 	}
-	l.slots.put(slot)
-	l.giveBackIfUrgent(1)
+	l.window.free(slot)
+	l.owe()
 }
 
-func (l *wireLink) giveBackIfUrgent(more int) {
-	l.pair.mu.Lock()
-	l.back += more
-	urgent := l.urgent()
-	l.pair.mu.Unlock()
-	if urgent {
+// owe gives the peer a credit back.
+func (l *wireLink) owe() {
+	l.window.owe()
+	l.sendDueGrant()
+}
+
+func (l *wireLink) sendDueGrant() {
+	if l.window.grantDue() {
 		l.control().flush()
 	}
 }
 
-// urgent reports whether the peer has, for all that this end knows, less than half
-// of its credits left. The caller holds pair.mu.
-func (l *wireLink) urgent() bool {
-	left := l.pair.ep.cfg.Slots - l.slots.taken() - l.back
-	return l.back > 0 && 2*left < l.pair.ep.cfg.Slots
-}
-
-// told takes a goodbye. What was sent before it on other lanes is still to come.
-func (l *wireLink) told(messages uint64, cause error) {
-	l.order.Lock()
-	l.partings++
-	l.parting = cause
-	last := l.losses+l.partings >= len(l.lanes)
-	l.order.Unlock()
+// goodbyeReceived is called with the goodbye of a lane. The pair fails with the last
+// lane's: what the peer sent before it on other lanes is still to come. messages is how
+// many the peer has sent in all.
+func (l *wireLink) goodbyeReceived(messages uint64, cause error) {
+	l.orderMu.Lock()
+	l.goodbyes++
+	l.peerCause = cause
+	last := l.brokenLanes+l.goodbyes >= len(l.lanes)
+	l.orderMu.Unlock()
 	if last {
-		if l.carry != nil && !l.carry.settle(messages, cause) {
+		if l.transport != nil && !l.transport.endAfter(messages, cause) {
 			return
 		}
 		l.pair.fail(cause)
 	}
 }
 
-// ended takes the end of a lane's stream.
-func (l *wireLink) ended(n *lane, err error) {
+// laneEnded is called at the end of a lane's stream.
+func (l *wireLink) laneEnded(n *lane, err error) {
 	switch {
-	case n.parted:
+	case n.goodbyeReceived:
 		return
-	case errors.Is(err, io.EOF) && n.in.between():
+	case errors.Is(err, io.EOF) && n.in.AtBoundary():
 		err = fmt.Errorf("%w: the peer closed it without a goodbye", ErrBroken)
 	default:
-		err = broken(reading(insideFrame(err)))
+		err = broken(fmt.Errorf("reading: %w", wire.UnexpectedEOF(err)))
 	}
-	if l.lose(err) {
-		l.pair.fail(l.blame(err))
+	if l.noteBrokenLane(err) {
+		l.pair.fail(l.bestCause(err))
 	}
 }
 
-// broken is what has broken a connection, under that name where it has no other.
+// broken wraps what has broken a connection in ErrBroken, unless the peer has broken
+// the protocol.
 func broken(err error) error {
 	if errors.Is(err, ErrBadFrame) {
 		return err
@@ -237,54 +243,55 @@ func broken(err error) error {
 	return fmt.Errorf("%w: %w", ErrBroken, err)
 }
 
-// lose notes that a lane has ended without a goodbye, and tells whether that takes
-// the pair down now: on another lane a goodbye may be a moment away.
-func (l *wireLink) lose(err error) bool {
-	l.order.Lock()
-	defer l.order.Unlock()
-	l.losses++
-	if l.loss == nil {
-		l.loss = err
+// noteBrokenLane notes that a lane has ended without a goodbye, and reports whether
+// that takes the pair down now. Else a goodbye may come on another lane a moment later,
+// and says more; without one the watchdog takes the pair down.
+func (l *wireLink) noteBrokenLane(err error) bool {
+	l.orderMu.Lock()
+	defer l.orderMu.Unlock()
+	l.brokenLanes++
+	if l.laneErr == nil {
+		l.laneErr = err
 	}
-	return l.parting != nil || l.losses+l.partings >= len(l.lanes)
+	return l.peerCause != nil || l.brokenLanes+l.goodbyes >= len(l.lanes)
 }
 
-// lost is why a lane has ended, while others have not.
-func (l *wireLink) lost() error {
-	l.order.Lock()
-	defer l.order.Unlock()
-	return l.loss
+// brokenLane returns how a lane has ended without a goodbye, nil where none has.
+func (l *wireLink) brokenLane() error {
+	l.orderMu.Lock()
+	defer l.orderMu.Unlock()
+	return l.laneErr
 }
 
-// blame returns what the peer has said on parting, where it has, rather than what
-// came of that.
-func (l *wireLink) blame(err error) error {
-	l.order.Lock()
-	defer l.order.Unlock()
-	if l.parting != nil {
-		return l.parting
+// bestCause returns the peer's reason, where it has said goodbye, rather than the error
+// that came of the peer's end.
+func (l *wireLink) bestCause(err error) error {
+	l.orderMu.Lock()
+	defer l.orderMu.Unlock()
+	if l.peerCause != nil {
+		return l.peerCause
 	}
 	return err
 }
 
-// check is the watchdog's look at the link.
+// check is called by the watchdog.
 func (l *wireLink) check(now time.Duration) {
-	if err := l.lost(); err != nil {
-		l.pair.fail(l.blame(err))
+	if err := l.brokenLane(); err != nil {
+		l.pair.fail(l.bestCause(err))
 		return
 	}
 	for _, n := range l.lanes {
-		if err := n.check(now); err != nil {
+		if err := n.checkAlive(now); err != nil {
 			l.pair.fail(err)
 			return
 		}
 	}
-	for _, n := range l.lanes { // not before: a lane that writes cannot say goodbye
-		n.remind(now)
+	for _, n := range l.lanes { // after the checks: a lane that writes cannot say goodbye
+		n.keepAliveIfDue(now)
 	}
 }
 
-func (l *wireLink) interval() time.Duration { return l.control().idle / 2 }
+func (l *wireLink) interval() time.Duration { return l.control().keepAliveAfter / 2 }
 
 // end is called once the pair is down.
 func (l *wireLink) end(error) {

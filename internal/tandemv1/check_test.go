@@ -104,7 +104,9 @@ func FuzzMessages(f *testing.F) {
 			Prompt: []*TokenLogprob{{Token: 1, Logprob: -1}}, More: true}}}}},
 		&ServeResponse{Message: &ServeResponse_Submit{Submit: &Request{Id: 1, Prompt: []int32{1},
 			Sampling: &Sampling{LogitBias: map[int32]float64{1: 1}}}}},
-		&JoinRequest{Message: &JoinRequest_Beat{Beat: &Beat{Loaded: 1, Steps: 2, Awaited: []string{"expert-0"}, Action: "A3F2"}}},
+		&JoinRequest{Message: &JoinRequest_Beat{Beat: &Beat{
+			Loaded: 1, Steps: 2, Awaited: []string{"expert-0"}, Action: "A3F2",
+		}}},
 	} {
 		bytes, err := proto.Marshal(m)
 		require.NoError(f, err)
