@@ -44,7 +44,8 @@ var pureArithmetic = []string{"kernel/detmath"}
 var arrows = []arrow{
 	{from: []string{"m2n"}, to: house,
 		reason: "m2n is a library that others can use alone: it moves opaque headers and spans, and knows no model"},
-	{from: []string{"m2n/internal/wire"}, to: []string{"m2n/internal/shm", "m2n/internal/poll", "net", "os", "time", "golang.org/x/sys"},
+	{from: []string{"m2n/internal/wire"},
+		to:     []string{"m2n/internal/shm", "m2n/internal/poll", "net", "os", "time", "golang.org/x/sys"},
 		reason: "the frame format is bytes in and frames out: it is fuzzed without a socket"},
 	{from: []string{"m2n/internal/shm"}, to: []string{"m2n/internal/poll"},
 		reason: "shared memory is read when its doorbell rings; who waits for that is the engine's business"},
@@ -86,7 +87,7 @@ var arrows = []arrow{
 	{from: []string{"train"}, to: []string{"serve", "api", "cmd", "plan", "sim"},
 		reason: "serving and training share what is below them, and nothing else"},
 	{from: []string{"serve/frontend"}, allowed: pureArithmetic,
-		to: []string{"kernel", "layer", "route", "m2n", "schedule", "net"},
+		to:     []string{"kernel", "layer", "route", "m2n", "schedule", "net"},
 		reason: "the front end holds requests and gives them to workers: how a worker computes, and how its rows travel, is the worker's"},
 	{from: []string{"serve/expert"}, to: []string{"serve/attention", "serve/frontend", "serve/direct", "serve/deploy",
 		"serve/batch", "serve/kvcache"},
