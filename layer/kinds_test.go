@@ -142,30 +142,41 @@ func (b *workbench) experts(residual, x, logits kernel.Mat, p kernel.RouterParam
 	b.dev.TopK(ids.Buffer, weights.Buf, logits, p)
 	ids.Fetch(b.dev, n)
 	require.NoError(b.t, b.dev.Record().Wait(context.Background()))
-	var rows, choices []int32                       // in the order of the experts
-	order, offsets := make([]int32, n), []int32{0}  // of each choice its place in that order
-	perRow, chosen := []int32{}, ids.Host().Bytes() // where each row's choices end
-	for e := range m.down {
-		for i := range n {
-			if int(binary.LittleEndian.Uint32(chosen[4*i:])) == e {
-				order[i] = int32(len(rows))
-				rows, choices = append(rows, int32(i/p.TopK)), append(choices, int32(i))
+	g := groupByExpert(ids.Host().Bytes(), x.Rows, model.Router{Experts: len(m.down), TopK: p.TopK})
+	in, gate, inner := b.mat(n, x.Cols), b.mat(n, 1), m.down[0].In()
+	b.dev.CopyRows(in, nil, x, g.rows)
+	b.dev.CopyRows(gate, nil, weights, g.choices)
+	gateUp, hidden, out := b.mat(n, 2*inner), b.mat(n, inner), b.mat(n, x.Cols)
+	b.dev.GroupedLinear(gateUp, in, m.gateUp, m.gateUpBias, g.offsets)
+	b.dev.SwiGLU(hidden, gateUp, m.swiGLU)
+	b.dev.GroupedLinear(out, hidden, m.down, m.downBias, g.offsets)
+	b.dev.ScaleRows(out, gate)
+	b.dev.Combine(residual, residual, out, g.order, g.perRow)
+}
+
+// grouping is rows' choices in the order of the experts.
+type grouping struct {
+	rows, choices []int32
+	offsets       []int32 // by expert
+	order         []int32 // of each choice, its place
+	perRow        []int32 // where each row's choices end
+}
+
+func groupByExpert(ids []byte, rows int, r model.Router) grouping {
+	g := grouping{offsets: []int32{0}, order: make([]int32, rows*r.TopK), perRow: []int32{0}}
+	for e := range r.Experts {
+		for i := range g.order {
+			if int(binary.LittleEndian.Uint32(ids[4*i:])) == e {
+				g.order[i] = int32(len(g.rows))
+				g.rows, g.choices = append(g.rows, int32(i/r.TopK)), append(g.choices, int32(i))
 			}
 		}
-		offsets = append(offsets, int32(len(rows)))
+		g.offsets = append(g.offsets, int32(len(g.rows)))
 	}
-	for r := range x.Rows + 1 {
-		perRow = append(perRow, int32(r*p.TopK))
+	for row := range rows {
+		g.perRow = append(g.perRow, int32((row+1)*r.TopK))
 	}
-	in, gate, inner := b.mat(n, x.Cols), b.mat(n, 1), m.down[0].In()
-	b.dev.CopyRows(in, nil, x, rows)
-	b.dev.CopyRows(gate, nil, weights, choices)
-	gateUp, hidden, out := b.mat(n, 2*inner), b.mat(n, inner), b.mat(n, x.Cols)
-	b.dev.GroupedLinear(gateUp, in, m.gateUp, m.gateUpBias, offsets)
-	b.dev.SwiGLU(hidden, gateUp, m.swiGLU)
-	b.dev.GroupedLinear(out, hidden, m.down, m.downBias, offsets)
-	b.dev.ScaleRows(out, gate)
-	b.dev.Combine(residual, residual, out, order, perRow)
+	return g
 }
 
 // logits computes a prompt, and tells hidden, where it is not nil, each layer's output.

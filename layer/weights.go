@@ -279,15 +279,15 @@ func LoadExperts(ctx context.Context, dev ExpertsDevice, ckpt *checkpoint.Checkp
 	if len(experts) == 0 { // more nodes than experts: nothing needs to be there
 		return &ExpertWeights{layers: make([]expertLayer, len(spec.Layers))}, nil
 	}
+	if err := CheckExperts(dev.Properties(), spec); err != nil {
+		return nil, err
+	}
 	role := model.Role{Part: model.ExpertPart, Experts: experts}
 	c, err := spec.Catalogue(ckpt.Has)
 	if err != nil {
 		return nil, err
 	}
 	if err := Check(ckpt, c, role); err != nil {
-		return nil, err
-	}
-	if err := CheckExperts(dev.Properties(), spec); err != nil {
 		return nil, err
 	}
 	l := loader{dev: dev}
