@@ -16,8 +16,8 @@ import (
 //	l  = Σ pⱼ, the fixed tree; position j is in lane j mod Lanes
 //	a  = chain over j, in order, of pⱼ·v[j]
 //
-// and from left to right a span (m, l, a) is merged into the state (M, L, A) of
-// those before it, of which the first is taken as it is:
+// and the spans are merged from left to right. The first span (m, l, a) is the state
+// (M, L, A), and each later one changes it to
 //
 //	M' = max(M, m), f = exp(M−M'), g = exp(m−M')
 //	L' = fma(l, g, L·f), A' = fma(a, g, A·f)
@@ -26,8 +26,8 @@ import (
 // change it. Keys that a row does not see are not read into it. With a sink s the
 // state before the first span is (s, 1, 0), and the first span is merged into it.
 //
-// Where results of spans are reduced apart from each other, and by whom, is the
-// plan's (attention_plan.go); the arithmetic of a span is in attention_span.go.
+// attention_plan.go decides which thread reduces which spans; the arithmetic of a span
+// is in attention_span.go, and merging in attention_merge.go.
 func (c *CPU) Attention(dst, q Mat, kv KV, seqs []Sequence, p AttentionParams) {
 	a := &c.attention
 	a.isa, a.seqs, a.params = c.isa, seqs, p
@@ -56,7 +56,7 @@ type attention struct {
 	pieces   []piece
 	cuts     []cut
 	work     int
-	partials []float32 // what pieces hand to mergeCuts
+	partials []float32 // results of spans of cut units, which mergeCuts merges
 	workers  sync.Pool // of *spanWorker
 }
 

@@ -56,8 +56,8 @@ func (a *attention) plan(threads int) {
 	a.makePieces(a.work/(threads*piecesPerThread)+1, longest)
 }
 
-// makePieces collects units until they are worth share, and cuts those that are
-// longer than longest.
+// makePieces collects units until their cost is share, and cuts a unit whose cost is
+// above longest.
 func (a *attention) makePieces(share, longest int) {
 	a.pieces, a.cuts = a.pieces[:0], a.cuts[:0]
 	partials, lo, sum := 0, 0, 0

@@ -3,16 +3,16 @@ package kernel
 import "github.com/tandem-moe/tandem/kernel/detmath"
 
 const (
-	// scoreStride is the distance of two queries' scores. It is not Span, whose
-	// multiples fight for the same few places of the cache.
+	// scoreStride is the distance of two queries' scores. It is larger than Span: rows a
+	// power of two apart map to the same few sets of the processor's cache.
 	scoreStride = Span + KVBlock
 	// valueChunk is how many values are weighed for all columns before the next:
 	// few enough that they stay in the first-level cache.
 	valueChunk = 32
 )
 
-// partial is what a span, or the merged spans up to one, say about a tile's
-// queries: maxima, sums, and accumulators [queries][stride].
+// partial is the result of a span for a tile's queries, or of several spans merged: the
+// maxima m, the sums l, and the accumulators a [queries][stride].
 type partial struct {
 	max, sum []float32
 	acc      []float32
@@ -61,7 +61,7 @@ func (w *spanWorker) fit(a *attention) {
 	w.state = growFloats(w.state, a.partialSize())
 }
 
-// growFloats returns at least n floats, aligned, what they hold undefined.
+// growFloats returns at least n aligned floats with undefined contents.
 func growFloats(f []float32, n int) []float32 {
 	if len(f) >= n {
 		return f
@@ -154,7 +154,7 @@ func fillNegInf(s []float32) {
 	}
 }
 
-// keyPair is two blocks of keys [keyDim][KVBlock]: what a kernel takes at once.
+// keyPair is the two blocks of keys [keyDim][KVBlock] that a kernel scores at once.
 type keyPair [2][]float32
 
 // keyPairAt is the blocks at a position of a span and after it, up to position
@@ -218,7 +218,7 @@ func (w *spanWorker) afterValues(span, at int) []float32 {
 	case span+1 < w.tile.spanHi:
 		return w.cache.keyBlock(w.pages, w.kvHead, (span+1)*Span)
 	}
-	return w.scores // nothing that is known: what is at hand
+	return w.scores // the memory that follows is not known: any valid address will do
 }
 
 // untilPageEnd is how many positions from pos on lie in its page.
@@ -226,8 +226,9 @@ func (w *spanWorker) untilPageEnd(pos int) int {
 	return w.cache.pageTokens - pos%w.cache.pageTokens
 }
 
-// weighSpan adds the weighed values of a span. The keys that all rows see are
-// done for all queries together, those before and after row by row.
+// weighSpan adds the weighed values of a span to the accumulators. Keys that all rows
+// of the tile see are weighed for all queries together, and the keys before and after
+// them row by row.
 func (w *spanWorker) weighSpan(span int, p partial) {
 	last := w.tile.rows - 1
 	_, hiFirst := w.visible(span, 0)

@@ -6,15 +6,15 @@ import (
 )
 
 // RowFormat is how the elements of a row look where it travels: in full, or
-// narrowed, each row by itself, so that what a row becomes depends on that row
+// narrowed. Each row is narrowed by itself, so that the result depends on that row
 // alone.
 type RowFormat uint8
 
 const (
 	// RowF32 keeps every bit.
 	RowF32 RowFormat = iota
-	// RowBF16 rounds each element to bfloat16, to nearest, ties to even. What is
-	// beyond the largest becomes infinite; infinities stay, a NaN stays a NaN.
+	// RowBF16 rounds each element to the nearest bfloat16, ties to even. An element
+	// beyond the largest bfloat16 becomes infinite; infinities stay, a NaN stays a NaN.
 	RowBF16
 	// RowInt8 is a scale, F32, and an integer of -127 … 127 for each element: scale
 	// is the largest magnitude m of the row divided by 127, and the integer the
@@ -180,7 +180,7 @@ const (
 	int8Max      = 127
 )
 
-// int8Scale is the scale of a row, and what its elements are multiplied by
+// int8Scale is the scale of a row, and the factor by which its elements are multiplied
 // before they are rounded, 0 where all integers are to be 0. bits are the
 // largest magnitude's.
 func int8Scale(bits uint32) (scale, inverse float32) {

@@ -12,7 +12,7 @@ func widenBF16(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) 
 func narrowBF16(v float32) uint16 {
 	bits := math.Float32bits(v)
 	if v != v {
-		return uint16(bits>>16) | 1<<6 // a quiet NaN, though what is cut off was all that made it one
+		return uint16(bits>>16) | 1<<6 // the bits that made it a NaN may all be cut off: set one
 	}
 	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
 }

@@ -108,7 +108,7 @@ func (c *CPU) Alloc(kind MemoryKind, t DType, n int) (Buffer, error) {
 	return &hostBuffer{dtype: t, n: n, mem: mem}, nil
 }
 
-// Adopt makes a buffer of memory that is somebody else's.
+// Adopt makes a buffer of the caller's memory, without a copy.
 func (c *CPU) Adopt(t DType, mem []byte) (Buffer, error) {
 	n, ok := t.Elements(len(mem))
 	if at := uintptr(unsafe.Pointer(unsafe.SliceData(mem))); !ok || at%cacheLine != 0 {
@@ -191,7 +191,7 @@ type scratch struct {
 	packed []float32
 }
 
-// grow returns n floats, what they hold undefined.
+// grow returns n floats with undefined contents.
 func (s *scratch) grow(n int) []float32 {
 	if cap(s.packed) < n {
 		s.packed = castSlice[float32](alignedBytes(4 * n))

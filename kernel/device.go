@@ -6,22 +6,21 @@ import (
 	"strings"
 )
 
-// Device is a device that serves a whole model: the union of the interfaces
-// below, each of which is one use. Code asks for the ones that it uses. A device
-// implements those that it can compute, so that one without attention still
-// serves experts ([ExpertDevice]), and one that cannot train lacks the gradients'
-// interfaces and nothing else.
+// Device serves a whole model: attention, router, experts and vocabulary. It is the
+// union of small interfaces, one for each use, and code asks for the interfaces that it
+// uses. A device implements the interfaces of the operations that it can compute: one
+// without attention implements [ExpertDevice] and serves expert nodes, and training will
+// add interfaces that a device for serving does without.
 //
-// A device is an in-order queue. Operations return at once where the device is
-// asynchronous; the slices passed to them are read before they return, but for
-// the destination of Read. Shapes that disagree are a broken invariant and panic;
-// what fails on the device is kept and returned by the next Event's Wait. A
-// device is used by one goroutine at a time.
+// A device is an in-order queue. Where it is asynchronous, operations return before they
+// have run. An operation reads the slices that it is given before it returns; only the
+// destination of Read is used later. Shapes that disagree are a broken invariant and
+// panic. An error of the device itself is kept and returned by the Wait of the next
+// Event. One goroutine at a time uses a device.
 //
-// Buffers that an operation writes are the device's own. Operands that it only
-// reads may also be host-visible memory of any other device of the process, which
-// is how rows pass between nodes of one process without a copy, and weights and
-// vectors that another device of the same kind has loaded.
+// An operation writes buffers of its own device. It reads buffers of its own device,
+// vectors that another device of the same kind has loaded, and host-visible memory of
+// any device of the process: so rows pass between nodes of one process without a copy.
 type Device interface {
 	ExpertDevice
 	Vocabulary
@@ -29,8 +28,8 @@ type Device interface {
 	Router
 }
 
-// ExpertDevice is what computing experts, and exchanging rows with the nodes that
-// compute attention, takes.
+// ExpertDevice has the operations of an expert node: those that compute experts, and
+// those that exchange rows with attention nodes.
 type ExpertDevice interface {
 	Memory
 	Queue
@@ -39,15 +38,15 @@ type ExpertDevice interface {
 	RowMover
 }
 
-// MemoryKind says where memory is, and so what the host can do with it.
+// MemoryKind says where memory is, and whether the host can address it.
 type MemoryKind uint8
 
 const (
 	// DeviceMemory is where operations are fastest. The host may be unable to
 	// address it ([Buffer.Bytes] is nil then), and uses Load and Read.
 	DeviceMemory MemoryKind = iota
-	// HostVisible is memory that both the device and the host address: what a
-	// transport registers, and what Read fills without another copy.
+	// HostVisible is memory that both the device and the host address. A transport
+	// registers it, and Read fills it without another copy.
 	HostVisible
 )
 
@@ -68,10 +67,10 @@ type Buffer interface {
 	// Len is the number of elements.
 	Len() int
 	// Bytes is the host's view of the memory, little-endian, or nil where the host
-	// cannot address it. What an operation writes is defined for the host only once
-	// an Event recorded after that operation has completed. What the host writes is
-	// defined for operations enqueued afterwards, until they have completed; the
-	// host writes to host-visible memory only.
+	// cannot address it. The host may read the elements that an operation writes once
+	// an Event recorded after that operation has completed. The host may write to
+	// host-visible memory alone: operations enqueued afterwards read its bytes, and it
+	// writes there again only once they have completed.
 	Bytes() []byte
 }
 
@@ -92,7 +91,7 @@ type Properties struct {
 	Memory []MemoryProperties
 	// Matrices lists the element types that Pack takes.
 	Matrices []DType
-	// Capabilities are what the device can do of what not every device can.
+	// Capabilities are the forms of operations that not every device has.
 	Capabilities Capabilities
 }
 
@@ -103,9 +102,9 @@ type MemoryProperties struct {
 	Bytes int64
 }
 
-// Capabilities is a set of what a device can do beyond the plainest form of an
-// operation. A parameter whose zero value means the plain form needs the
-// capability wherever it is not zero.
+// Capabilities is a set of forms of operations beyond the plainest. The zero value of
+// a parameter is the plain form, which every device has; another value needs the
+// capability that names the parameter.
 type Capabilities uint32
 
 // The capabilities.
@@ -160,7 +159,7 @@ func (c Capabilities) String() string {
 	return strings.Join(names, ", ")
 }
 
-// Require returns an error that names what of need the device cannot do.
+// Require returns an error that names the capabilities of need that the device lacks.
 func (p Properties) Require(need Capabilities) error {
 	if missing := need &^ p.Capabilities; missing != 0 {
 		return fmt.Errorf("the device %q cannot do what the model needs: %v", p.Name, missing)
@@ -177,7 +176,7 @@ type Memory interface {
 	// which stays its owner's until Free. Errors: errors.ErrUnsupported where the
 	// device cannot address it.
 	Adopt(t DType, mem []byte) (Buffer, error)
-	// Free gives the memory back once what is enqueued has used it.
+	// Free gives the memory back once the operations enqueued so far have completed.
 	Free(b Buffer)
 	// Vector loads a checkpoint's vector, widened to F32, to device memory.
 	Vector(t DType, data []byte) (Buffer, error)
@@ -194,11 +193,12 @@ type Memory interface {
 type Queue interface {
 	// Record returns an event for all that has been enqueued so far.
 	Record() Event
-	// WaitFor enqueues a wait for another device's event: what is enqueued
-	// afterwards begins once the event has completed. An event that fails, or does
-	// not complete within a minute, fails this device.
+	// WaitFor enqueues a wait for another device's event: operations enqueued
+	// afterwards begin once the event has completed. An event that fails, or does not
+	// complete within a minute, fails this device.
 	WaitFor(e Event)
-	// Close ends what the device owns.
+	// Close runs what is enqueued and ends the device's goroutines. Buffers are freed
+	// before.
 	Close() error
 }
 
@@ -249,7 +249,7 @@ type RowMover interface {
 	Combine(dst, residual, parts Mat, rows, offsets []int32)
 }
 
-// Vocabulary is the way from tokens to rows, and what sampling needs of logits.
+// Vocabulary turns tokens into rows, and computes the normalisation of logits.
 type Vocabulary interface {
 	// Embed writes row ids[r] of the table to row r of dst.
 	Embed(dst Mat, table Weight, ids []int32)

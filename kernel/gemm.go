@@ -33,7 +33,7 @@ type group struct {
 	bias   []float32 // nil, or one for each output
 	lo, hi int       // rows
 	packed int       // where its rows lie in product.packed
-	units  int       // the units of this group and of those before it
+	units  int       // the units of this group and of all groups before it
 }
 
 func (g *group) rows() int   { return g.hi - g.lo }
@@ -72,9 +72,9 @@ func (c *CPU) multiply(p product) {
 	c.parallel(units, worthSharing*units/(work+1)+1, func(lo, hi int) { p.run(c, lo, hi) })
 }
 
-// plan places the packed rows, and counts units, the multiply-adds in them and
-// the packed rows' elements. Where rows are few, the panel's way from memory
-// decides, which takes about as long as multiplying four rows.
+// plan places the packed rows. It returns the number of units, their multiply-adds and
+// the elements of the packed rows. A group of fewer than four rows counts as four:
+// reading a panel from memory takes as long as multiplying about four rows by it.
 func (p *product) plan() (units, work, packed int) {
 	for i := range p.groups {
 		g := &p.groups[i]

@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// job is a range of items that threads share. Its counters lie on cache lines of
-// their own: everybody who works writes them.
+// job is a range of items that several threads work on. Its counters lie on cache lines
+// of their own, because every thread of the job writes them.
 type job struct {
 	fn     func(lo, hi int)
 	n      int64
-	grain  int64         // the least items to take
-	share  int64         // takes what is left, divided by this
-	finish chan struct{} // made by the caller before it sets asleep
+	grain  int64         // items of a piece, at least
+	share  int64         // a piece is the items that are left, divided by share
+	finish chan struct{} // what the caller sleeps on; made before asleep is set
 
 	_      [cacheLine]byte
 	room   atomic.Int32 // threads that may still join
-	next   atomic.Int64 // the first item that nobody has taken
+	next   atomic.Int64 // the first item that no thread has taken
 	_      [cacheLine]byte
 	ended  atomic.Int64 // items that are done
 	asleep atomic.Bool  // the caller waits on finish
@@ -30,7 +30,7 @@ func newJob(threads, n, grain int, fn func(lo, hi int)) *job {
 	return j
 }
 
-// helpersWanted is how many threads beside the caller find something to do.
+// helpersWanted is how many threads beside the caller would find a piece to take.
 func (j *job) helpersWanted() int {
 	return int(min(int64(j.room.Load()), (j.n-1)/j.grain))
 }
@@ -38,12 +38,12 @@ func (j *job) helpersWanted() int {
 // open reports whether another thread could join.
 func (j *job) open() bool { return j.room.Load() > 0 && j.next.Load() < j.n }
 
-// join takes a place among the threads of the job.
+// join makes the calling thread one of the job's, and reports whether there was room.
 func (j *job) join() bool {
 	return j.open() && j.room.Add(-1) >= 0
 }
 
-// work runs pieces until nothing is left to take.
+// work takes pieces and runs them until none is left.
 func (j *job) work() {
 	for lo, hi := j.take(); lo < hi; lo, hi = j.take() {
 		j.fn(int(lo), int(hi))
@@ -51,8 +51,9 @@ func (j *job) work() {
 	}
 }
 
-// take deals out the next piece: large at first, so that there are few, and
-// small at the end, so that all threads end together.
+// take returns the next piece, empty when none is left. Pieces are large at first, so
+// that there are few of them, and small at the end, so that all threads end at about the
+// same time.
 func (j *job) take() (lo, hi int64) {
 	for {
 		lo = j.next.Load()
@@ -66,15 +67,16 @@ func (j *job) take() (lo, hi int64) {
 	}
 }
 
-// end counts items as done and wakes the caller after the last.
+// end counts items as done, and wakes the caller after the last one if it sleeps.
 func (j *job) end(items int64) {
 	if j.ended.Add(items) == j.n && j.asleep.Load() {
 		j.finish <- struct{}{}
 	}
 }
 
-// wait returns when every item is done. Helpers are usually within a piece of
-// the end: spin, and sleep only where one has been descheduled.
+// wait returns when every item is done. Helpers usually end their last pieces within
+// spinTime of the caller, which spins for that long. It sleeps only where a helper has
+// been descheduled.
 func (j *job) wait() {
 	if j.ended.Load() == j.n {
 		return

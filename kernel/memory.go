@@ -19,7 +19,7 @@ const mappedFrom = 64 << 10
 // Sizes of mappings.
 const (
 	hugePage = 2 << 20
-	// regionBytes are mapped at a time. Only what is used takes memory.
+	// regionBytes are mapped at a time. Pages that are never written take no memory.
 	regionBytes = 64 << 20
 	mostMapped  = 1 << 56
 )
@@ -27,7 +27,7 @@ const (
 // memory is a zeroed, aligned piece of host memory.
 type memory struct {
 	bytes  []byte
-	mapped []byte // what to unmap, or nil on the heap
+	mapped []byte // the mapping to give back, or nil where bytes are on the heap
 }
 
 // release gives mapped memory back to the system; it must not be used again.
@@ -37,9 +37,9 @@ func (m memory) release() {
 	}
 }
 
-// arena cuts memory from regions of whole huge pages, so that what is smaller than
-// one, as an expert's matrices often are, lies in huge pages all the same. Pieces
-// are given back one by one, and their addresses are not used again.
+// arena cuts memory from regions of whole huge pages. So a piece smaller than a huge
+// page, as an expert's matrix often is, lies in huge pages too. Pieces are unmapped one
+// by one, and their addresses are not used again.
 type arena struct {
 	mu   sync.Mutex
 	rest []byte // of the region, not handed out
@@ -84,7 +84,7 @@ func (a *arena) take(n int) ([]byte, error) {
 	return piece, nil
 }
 
-// close gives back what was not handed out. The pieces that were stay.
+// close unmaps the rest of the region. Pieces that have been handed out stay.
 func (a *arena) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

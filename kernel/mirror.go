@@ -4,7 +4,7 @@ package kernel
 // device memory, it reads them there, without a copy; elsewhere Fetch copies them to
 // host-visible memory.
 type Mirror struct {
-	// Buffer is what operations write.
+	// Buffer is the device's: operations write it.
 	Buffer Buffer
 	host   Buffer // nil where the host addresses Buffer
 }
@@ -23,9 +23,9 @@ func NewMirror(dev Memory, t DType, n int) (Mirror, error) {
 	return m, nil
 }
 
-// Fetch enqueues what makes the first n elements readable: they are the host's once
-// an Event recorded afterwards has completed, until an operation writes Buffer or
-// Fetch is called again.
+// Fetch enqueues a copy of the first n elements to the host, where one is needed. The host
+// reads them in Host once an Event recorded afterwards has completed, and until an
+// operation writes Buffer or Fetch is called again.
 func (m Mirror) Fetch(dev Memory, n int) {
 	if m.host != nil && n > 0 {
 		dev.Read(m.host.Bytes()[:m.host.DType().Bytes(n)], m.Buffer, 0)

@@ -7,51 +7,56 @@ import (
 	"time"
 )
 
-// Pool is the threads that share operations' work: one per process, whatever
-// the number of devices on it.
+// Pool is a set of worker threads that share the work of operations. A process has
+// one pool, and all of its devices use it.
 //
-// A job is a range that a counter deals out in pieces. Its caller takes pieces
-// like everybody else, so it never waits for a helper that did not show up, only
-// for one that holds a piece. Helpers look for jobs, spin for a short
-// while where they find none, and park. A hand-off to a spinning helper costs
-// less than a microsecond, to a parked one tens of them: fork and join decide
-// the speed of small operations. But a helper that spins on a core which
-// another node could use slows both down, so helpers park at once where as many
-// nodes are runnable as there are workers, and nobody wakes them then. In a pool of
-// one node (NewNodePool) what another node could use is known better: the node's
-// pauses are that one's turns.
+// A caller of Run is one worker, and the pool's helpers are the others. Run turns an
+// operation into a job: a range of items, from which a shared counter hands out pieces.
+// The caller takes pieces as the helpers do, so it never waits for a helper that has not
+// started, only for one that still works on a piece.
+//
+// A helper without a job spins for a short time, watching for a new one, and then parks
+// (sleeps). Handing a job to a spinning helper costs less than a microsecond, and waking
+// a parked one costs tens of microseconds; small operations are as fast as that
+// hand-off. But a helper that spins on a core that another node of the process needs
+// slows both nodes down. So helpers park at once, and jobs wake none, while at least as
+// many nodes have work as the pool has workers. In a pool of one node (NewNodePool) the
+// other nodes are processes of the same machine, and they compute while this node waits
+// for them: helpers park whenever the node waits.
 type Pool struct {
 	workers  int
 	maySpin  bool
 	oneNode  bool
 	jobs     [poolSlots]paddedJob
 	runs     atomic.Uint64 // operations that have ended
-	posted   atomic.Uint32 // rises with each job posted; what spinning helpers watch
+	posted   atomic.Uint32 // incremented with each job posted; spinning helpers watch it
 	busy     atomic.Int32  // nodes between Enter and Leave
 	callers  atomic.Int32  // callers inside Run
-	spinning atomic.Int32
-	parked   atomic.Int32 // helpers that wait for a token of wake
-	wake     chan struct{}
-	tokens   tokens // of wake, where the pool has one node
-	done     chan struct{}
+	spinning atomic.Int32  // helpers that spin
+	parked   atomic.Int32  // helpers that sleep and that no token has been handed out for
+	wake     chan struct{} // a token for each helper to wake, unless oneNode
+	tokens   tokens        // the same where oneNode
+	done     chan struct{} // closed by Close
 	closing  sync.Once
 	helpers  sync.WaitGroup
 }
 
 const (
-	// poolSlots is how many jobs can be helped at once; callers beyond do their
-	// work themselves.
+	// poolSlots is how many jobs helpers can find at once. Further callers compute
+	// their jobs alone.
 	poolSlots = 32
-	// spinTime is how long an idle helper watches before it parks, and a caller
-	// before it sleeps on a helper's last piece. It spans the gaps between the
-	// operations of a layer.
+	// spinTime is how long a helper spins before it parks, and how long a caller spins
+	// for a helper's last piece before it sleeps. It is longer than the gaps between
+	// the operations of a layer.
 	spinTime = 50 * time.Microsecond
-	// turnSpinTime is that of a helper in a pool of one node, whose turns' ends it sees:
-	// it spans copying and posting a message, which are one thread's work. A helper
-	// that parks meanwhile leaves a core asleep for 80 µs, until the next part's is woken.
+	// turnSpinTime is how long a helper spins in a pool of one node, unless the node
+	// calls Leave before. It is longer than copying and posting a message takes, which
+	// one thread does. A helper that parked during the post would leave its core asleep
+	// for 80 µs, until an operation of the next layer has woken the helper.
 	turnSpinTime = 200 * time.Microsecond
-	// sharesPerThread cuts a job finer than its threads, so that one that starts
-	// late or is descheduled leaves its share to the others.
+	// sharesPerThread makes a piece a quarter of a thread's share of the items that are
+	// left, so that other threads take over what a thread that starts late or is
+	// descheduled has not taken.
 	sharesPerThread = 4
 )
 
@@ -61,8 +66,8 @@ type paddedJob struct {
 	_ [cacheLine - 8]byte
 }
 
-// NewPool starts a pool of that many workers, the caller of Run among them:
-// workers-1 helpers. 0 means one per processor that Go may use.
+// NewPool starts a pool of that many workers. The caller of Run is one of them, so that
+// the pool has workers-1 helpers. 0 means one worker per processor that Go may use.
 func NewPool(workers int) *Pool {
 	p := newPool(workers)
 	p.start()
@@ -88,10 +93,10 @@ func (p *Pool) start() {
 	}
 }
 
-// NewNodePool is NewPool for a process with one node, whose pauses between Leave
-// and Enter are spent waiting for other processes of the machine, as a rule for
-// longer than spinTime. In them helpers are parked, so that the others can have
-// the cores, and so that the next job has them soon: see tokens.
+// NewNodePool is NewPool for a process with one node. Between Leave and Enter such a node
+// waits for other processes of the machine, mostly for longer than spinTime. Helpers
+// park during that time: the other processes can use the cores, and a parked helper
+// wakes faster than a goroutine does (see tokens).
 func NewNodePool(workers int) *Pool {
 	p := newPool(workers)
 	p.oneNode = true
@@ -102,24 +107,25 @@ func NewNodePool(workers int) *Pool {
 // Workers is the number of threads that can work at once, the caller included.
 func (p *Pool) Workers() int { return p.workers }
 
-// Runs is how often Run has returned: a counter that stands still where nothing is
-// computed any more.
+// Runs is how often Run has returned. A watchdog compares two values to see whether
+// anything has been computed in between.
 func (p *Pool) Runs() uint64 { return p.runs.Load() }
 
-// Enter says that a node has work to do, whether or not inside Run, until it
-// calls Leave. While as many nodes are busy as there are workers, helpers stay
-// out of their way. A pool of one node has them come at once: they are there, some
-// 30 µs later, when the node has read what it has waited for.
+// Enter says that a node has work from now on, inside Run or outside, until it calls
+// Leave. While at least as many nodes have work as the pool has workers, helpers stay
+// parked. A pool of one node wakes its helpers in Enter: they run some 30 µs later, when
+// the node has read the message that it had waited for and starts its first operation.
 func (p *Pool) Enter() {
 	if p.busy.Add(1) == 1 && p.oneNode {
 		p.wakeUp(p.workers - 1)
 	}
 }
 
-// Leave ends what Enter began.
+// Leave says that a node that has called Enter has no more work.
 func (p *Pool) Leave() { p.busy.Add(-1) }
 
-// Close ends the helpers and waits for them. Run still works, on its caller.
+// Close ends the helpers and waits for them. Run still works afterwards, on its caller's
+// thread alone.
 func (p *Pool) Close() {
 	p.closing.Do(func() {
 		close(p.done)
@@ -128,9 +134,9 @@ func (p *Pool) Close() {
 	p.helpers.Wait()
 }
 
-// Run calls fn for pieces that make up [0, n), each at least grain long but for
-// the last, on at most threads threads, and returns when all have returned. fn
-// runs on several threads at once.
+// Run calls fn(lo, hi) for pieces that together are [0, n), on at most threads threads,
+// and returns when all calls have returned. Each piece but the last has at least grain
+// items. fn runs on several threads at once.
 func (p *Pool) Run(threads, n, grain int, fn func(lo, hi int)) {
 	if n <= 0 {
 		return
@@ -152,8 +158,9 @@ func (p *Pool) Run(threads, n, grain int, fn func(lo, hi int)) {
 	p.callers.Add(-1)
 }
 
-// post offers a job to the helpers and wakes as many as it can use. It returns
-// nil where there is no room to offer it.
+// post puts a job where helpers find it, and wakes as many helpers as the job can use
+// and as idle cores are there for. It returns the job's slot, or nil where no core is
+// idle or no slot is free.
 func (p *Pool) post(j *job) *paddedJob {
 	idle := p.idleCores()
 	if idle <= 0 {
@@ -170,12 +177,12 @@ func (p *Pool) post(j *job) *paddedJob {
 	return nil
 }
 
-// idleCores is how many workers no runnable node needs.
+// idleCores is how many of the pool's workers have no node or caller to run.
 func (p *Pool) idleCores() int {
 	return p.workers - int(max(p.busy.Load(), p.callers.Load()))
 }
 
-// wakeUp hands out up to n tokens, one for each parked helper.
+// wakeUp wakes up to n of the parked helpers, by a token for each.
 func (p *Pool) wakeUp(n int) {
 	n = p.unpark(n)
 	if n > 0 && p.oneNode {
@@ -187,7 +194,8 @@ func (p *Pool) wakeUp(n int) {
 	}
 }
 
-// unpark takes up to n helpers off the count of the parked, and returns how many.
+// unpark subtracts up to n from the number of parked helpers, and returns how much it
+// has subtracted. The caller owes that many tokens.
 func (p *Pool) unpark(n int) int {
 	for {
 		parked := p.parked.Load()
@@ -201,7 +209,7 @@ func (p *Pool) unpark(n int) int {
 	}
 }
 
-// help is a helper's life.
+// help is what a helper's goroutine runs until the pool is closed.
 func (p *Pool) help() {
 	for {
 		if p.helpOnce() {
@@ -216,7 +224,8 @@ func (p *Pool) help() {
 	}
 }
 
-// helpOnce works on the first job that has room for another thread.
+// helpOnce works on the first job that has room for another thread, and reports whether
+// there was one.
 func (p *Pool) helpOnce() bool {
 	for i := range p.jobs {
 		if j := p.jobs[i].Load(); j != nil && j.join() {
@@ -227,7 +236,7 @@ func (p *Pool) helpOnce() bool {
 	return false
 }
 
-// patience is how long an idle helper watches.
+// patience is how long an idle helper spins.
 func (p *Pool) patience() time.Duration {
 	if p.oneNode {
 		return turnSpinTime
@@ -235,7 +244,8 @@ func (p *Pool) patience() time.Duration {
 	return spinTime
 }
 
-// spin watches for a new job; false means that it is time to park.
+// spin watches for a new job. It returns true when one has been posted, and false when
+// the helper should park.
 func (p *Pool) spin() bool {
 	if !p.maySpin {
 		return false
@@ -253,16 +263,18 @@ func (p *Pool) spin() bool {
 			}
 			pause()
 		}
-		runtime.Gosched() // others may need this processor
+		runtime.Gosched() // another goroutine may wait for this processor
 	}
 	return false
 }
 
-// park sleeps until there may be a job; false means that the pool is closed.
+// park sleeps until a token says that there may be a job. It returns false when the pool
+// is closed.
 func (p *Pool) park() bool {
 	p.parked.Add(1)
-	// A job posted before the count rose saw nobody to wake: look again. Where
-	// somebody has counted on us meanwhile, their token is on its way.
+	// A job that was posted before parked was incremented has woken nobody: look once
+	// more. If unpark fails here, another goroutine has subtracted this helper already
+	// and sends a token for it, which must be taken.
 	if p.hasJob() && p.unpark(1) > 0 {
 		return true
 	}

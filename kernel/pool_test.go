@@ -41,8 +41,8 @@ func TestRunDoesEachItemOnce(t *testing.T) {
 	}
 }
 
-// Callers share the helpers, more of them than there are places for jobs, and
-// jobs within jobs among them.
+// More callers than the pool has slots share the helpers, and some of their jobs run
+// jobs of their own.
 func TestRunFromManyCallers(t *testing.T) {
 	p := testPool(t, 3)
 	var callers sync.WaitGroup
@@ -73,8 +73,8 @@ func TestRunBoundsItsThreads(t *testing.T) {
 	}
 }
 
-// A caller never waits for a helper that did not come, only for a piece that
-// one holds.
+// A caller waits for a helper that works on a piece, and not for one that has not
+// started.
 func TestRunDoesNotNeedItsHelpers(t *testing.T) {
 	p := testPool(t, 2)
 	hold, held := make(chan struct{}), make(chan struct{})
@@ -111,8 +111,8 @@ func TestRunWaitsForALongPiece(t *testing.T) {
 	require.True(t, theirs.Load())
 }
 
-// Where as many nodes are runnable as there are cores, nobody calls helpers
-// away from them, and the helpers park.
+// Where as many nodes have work as the pool has workers, no job wakes a helper, and
+// helpers park.
 func TestHelpersStayOutOfTheWayOfBusyNodes(t *testing.T) {
 	p := testPool(t, 2)
 	p.Enter()
@@ -124,7 +124,8 @@ func TestHelpersStayOutOfTheWayOfBusyNodes(t *testing.T) {
 	requireOnce(t, p, 2, 100, 1)
 }
 
-// Tokens are taken once each, by who sleeps for them and by who comes later.
+// Each token is taken once, by a goroutine that sleeps for it or by one that comes
+// later.
 func TestTokens(t *testing.T) {
 	var tk tokens
 	var taken atomic.Int32
@@ -146,7 +147,7 @@ func TestTokens(t *testing.T) {
 	require.False(t, tk.take())
 }
 
-// In the node's pauses helpers do not spin.
+// Between Leave and Enter of the only node helpers do not spin.
 func TestHelpersParkInTheOnlyNodesPauses(t *testing.T) {
 	p := NewNodePool(2)
 	t.Cleanup(p.Close)
@@ -165,7 +166,7 @@ func TestHelpersParkInTheOnlyNodesPauses(t *testing.T) {
 	require.Less(t, time.Since(start), 1000*spinTime)
 }
 
-// A turn of the only node wakes its helpers before there is a job, once.
+// Enter of the only node wakes its helpers once, before there is a job.
 func TestHelpersWakeWithTheOnlyNode(t *testing.T) {
 	p := newPool(3) // whose helpers this test is
 	p.oneNode = true
@@ -204,7 +205,7 @@ func BenchmarkHandOff(b *testing.B) {
 	}
 }
 
-// TestRunsCount: what watches a pool sees that something is computed.
+// TestRunsCount: Runs counts each return of Run.
 func TestRunsCount(t *testing.T) {
 	p := NewPool(2)
 	defer p.Close()

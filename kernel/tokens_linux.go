@@ -8,11 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tokens is a semaphore for which threads sleep, not goroutines: who is woken runs
-// 4 µs later, as soon as the kernel has a core. A goroutine that is made runnable
-// waits in its waker's queue until another thread has been woken and steals it,
-// which Go's scheduler does after a sleep of its own: 75 to 100 µs. A thread that
-// sleeps so keeps its processor of Go's until somebody needs it, up to 10 ms.
+// tokens is a semaphore on which a thread sleeps, by a futex, and not only a goroutine. A
+// woken thread runs 4 µs later, as soon as the kernel has a core for it. A goroutine that
+// a channel makes runnable waits in the queue of the thread that woke it, until another
+// thread has been woken and has stolen it: that takes Go's scheduler 75 to 100 µs. The
+// price is that a sleeping thread keeps its P (Go's right to run goroutines) until the
+// scheduler's monitor takes it away, up to 10 ms later.
 type tokens struct {
 	count  atomic.Uint32
 	closed atomic.Bool
@@ -23,13 +24,14 @@ const (
 	futexWakePrivate = 129
 )
 
-// put lets n sleepers go.
+// put adds n tokens and wakes up to n sleeping threads.
 func (t *tokens) put(n int) {
 	t.count.Add(uint32(n))
 	t.futex(futexWakePrivate, uintptr(n))
 }
 
-// take sleeps until there is a token, and takes it; false once they are closed.
+// take sleeps until there is a token, and takes it. It returns false once close has been
+// called.
 func (t *tokens) take() bool {
 	for {
 		if t.closed.Load() {
@@ -46,16 +48,17 @@ func (t *tokens) take() bool {
 	}
 }
 
-// close lets all sleepers go. It changes the count, so that who is about to sleep
-// does not: a token that nobody takes but who has looked at closed before.
+// close wakes all sleeping threads. A huge count makes FUTEX_WAIT return at once for a
+// helper that read closed before close set it and has not gone to sleep yet.
 func (t *tokens) close() {
 	t.closed.Store(true)
 	t.count.Store(1 << 30)
 	t.futex(futexWakePrivate, 1<<30)
 }
 
-// futex waits while the count is value, or wakes value threads. It fails where the
-// count is another one, and where a signal interrupts it: who waits looks again.
+// futex sleeps while the count equals value, or wakes value threads. A wait ends early
+// where the count is another one or a signal comes: take checks the count again after
+// each wait.
 func (t *tokens) futex(operation, value uintptr) {
 	_, _, _ = syscall.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&t.count)), operation, value, 0, 0, 0)
 }

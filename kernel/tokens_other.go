@@ -4,7 +4,7 @@ package kernel
 
 import "sync"
 
-// tokens is a semaphore.
+// tokens is a semaphore for the helpers of a pool of one node.
 type tokens struct {
 	mu     sync.Mutex
 	given  *sync.Cond
@@ -12,7 +12,7 @@ type tokens struct {
 	closed bool
 }
 
-// put lets n sleepers go.
+// put adds n tokens and wakes up to n goroutines that sleep.
 func (t *tokens) put(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -22,7 +22,8 @@ func (t *tokens) put(n int) {
 	}
 }
 
-// take sleeps until there is a token, and takes it; false once they are closed.
+// take sleeps until there is a token, and takes it. It returns false once close has been
+// called.
 func (t *tokens) take() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -36,7 +37,7 @@ func (t *tokens) take() bool {
 	return true
 }
 
-// close lets all sleepers go.
+// close wakes all goroutines that sleep.
 func (t *tokens) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -44,7 +45,8 @@ func (t *tokens) close() {
 	t.cond().Broadcast()
 }
 
-// cond is made by who comes first. The caller holds the lock.
+// cond returns the condition, which its first call makes: the zero value of tokens is
+// ready for use. The caller holds mu.
 func (t *tokens) cond() *sync.Cond {
 	if t.given == nil {
 		t.given = sync.NewCond(&t.mu)

@@ -68,7 +68,7 @@ func (r *router) check() {
 type routerWorker struct {
 	*router
 	scores []float32 // padded to whole lanes
-	ranks  []float32 // what experts are chosen by: the scores, where those alone decide
+	ranks  []float32 // experts are chosen by these; the scores, where nothing is added to them
 
 	groupRanks, groupScores []float32
 	groups, best            []int32
@@ -116,8 +116,8 @@ func (w *routerWorker) score(logits []float32) {
 	}
 }
 
-// rank writes what experts are chosen by: scores plus biases, and −Inf for those in
-// groups that may not be chosen from.
+// rank writes ranks: scores plus biases, and −Inf for experts of groups that may not be
+// chosen from.
 func (w *routerWorker) rank() {
 	copy(w.ranks, w.scores)
 	for i, b := range w.bias {

@@ -13,7 +13,7 @@ type Activations struct {
 	// Residual is the residual stream, [n, hidden]: the input of a layer's part,
 	// and its output.
 	Residual kernel.Mat
-	// Normed is what the experts are given, [n, hidden].
+	// Normed is the input of the experts, [n, hidden].
 	Normed kernel.Mat
 	// TopKIDs are the experts of each row, best first (I32, [n, topK]), which the host
 	// reads once an event recorded after Forward has completed. TopKWeights are their
@@ -41,8 +41,8 @@ func (a *Attention) NewActivations(capacity int) (*Activations, error) {
 	return r, nil
 }
 
-// allocate makes the buffers. What it has made when it fails, FreeActivations gives
-// back.
+// allocate makes the buffers. If it fails, FreeActivations gives back the buffers that it
+// has made.
 func (a *Attention) allocate(r *Activations) (err error) {
 	s := a.spec
 	qkv, heads := 0, 0

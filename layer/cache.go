@@ -113,7 +113,7 @@ func (c *Cache) ReadPage(dev kernel.Memory, page int, dst []byte) {
 	}
 }
 
-// WritePage enqueues to fill a page with what ReadPage gave.
+// WritePage enqueues a copy to a page of bytes that ReadPage gave.
 func (c *Cache) WritePage(dev kernel.Memory, page int, src []byte) {
 	for _, p := range c.parts(page) {
 		n := kernel.F32.Bytes(p.elements)

@@ -7,8 +7,7 @@ import (
 	"github.com/tandem-moe/tandem/model"
 )
 
-// AttentionDevice is what the attention part, with router and head, takes of a
-// device.
+// AttentionDevice has the operations of the attention part, with router and head.
 type AttentionDevice interface {
 	kernel.Memory
 	kernel.Products
@@ -19,22 +18,22 @@ type AttentionDevice interface {
 	kernel.Router
 }
 
-// ExpertsDevice is what the expert part takes of a device.
+// ExpertsDevice has the operations of the expert part.
 type ExpertsDevice interface {
 	kernel.Memory
 	kernel.Products
 	kernel.Elementwise
 }
 
-// loaderDevice is what loading weights takes of a device.
+// loaderDevice has the operations that load weights.
 type loaderDevice interface {
 	Pack(parts ...kernel.HostMatrix) (kernel.Weight, error)
 	Vector(t kernel.DType, data []byte) (kernel.Buffer, error)
 	Free(b kernel.Buffer)
 }
 
-// CheckAttention returns an error that names what a model's attention part needs and
-// the device cannot do.
+// CheckAttention returns an error that names the capabilities that a model's attention
+// part needs and the device lacks.
 func CheckAttention(p kernel.Properties, spec *model.Spec) error {
 	var need kernel.Capabilities
 	for l := range spec.Layers {
@@ -56,8 +55,8 @@ func CheckAttention(p kernel.Properties, spec *model.Spec) error {
 	return nil
 }
 
-// CheckExperts returns an error that names what a model's expert part needs and the
-// device cannot do.
+// CheckExperts returns an error that names the capabilities that a model's expert part
+// needs and the device lacks.
 func CheckExperts(p kernel.Properties, spec *model.Spec) error {
 	shaped := when(spec.SwiGLU != model.SwiGLU{}, kernel.ShapedSwiGLU)
 	if err := p.Require(shaped | when(spec.ExpertBias, kernel.GroupedBias)); err != nil {

@@ -19,9 +19,9 @@ type AttentionWeights struct {
 	finalNorm kernel.Buffer
 	rope      kernel.Rope
 	layers    []attentionLayer
-	vectors   []*kernel.Buffer // all those above, for Free
+	vectors   []*kernel.Buffer // all vectors above, for Free
 
-	// Digests are those of the weights of model.AttentionPart, in the order of
+	// Digests are of the weights of model.AttentionPart, in the order of
 	// Catalogue.Weights.
 	Digests checkpoint.Digests
 	// Untied says that the configuration ties the head to the embedding and that
@@ -29,9 +29,8 @@ type AttentionWeights struct {
 	Untied bool
 }
 
-// Free gives back the vectors, which the garbage collector does not find (it finds
-// matrices). The caller sees to it that nobody uses the weights any more; dev is the
-// device that they were loaded to.
+// Free gives back the vectors. The garbage collector frees matrices, and not vectors. No
+// device may use the weights any more; dev is the device that they were loaded to.
 func (w *AttentionWeights) Free(dev kernel.Memory) { freeVectors(dev, w.vectors) }
 
 type attentionLayer struct {
@@ -52,7 +51,7 @@ type ExpertWeights struct {
 	layers  []expertLayer    // by layer; a dense one is empty
 	vectors []*kernel.Buffer // the biases above, for Free
 
-	// Digests are those of the weights of the node's experts, in the order of
+	// Digests are of the weights of the node's experts, in the order of
 	// Catalogue.Weights.
 	Digests checkpoint.Digests
 }
@@ -66,15 +65,15 @@ type expertLayer struct {
 	gateUpBias, downBias []kernel.Buffer // nil where experts have none
 }
 
-// workers is how many weights are read, identified and packed at once: enough to
-// keep memory busy where a file is in the page cache. What is in flight stays small
-// all the same: Checkpoint.Load bounds it.
+// workers is how many weights are read, hashed and packed at once: enough to use all of
+// the memory's bandwidth where a file is in the page cache. Checkpoint.Load bounds the
+// bytes in flight.
 func workers() int { return min(8, max(2, runtime.GOMAXPROCS(0))) }
 
-// Progress is told how much of what a role needs has been loaded, in bytes.
+// Progress is told how many bytes of a role's weights have been loaded.
 type Progress func(done, total int64)
 
-// loader collects what is to be loaded to a device.
+// loader collects the weights to load to a device.
 type loader struct {
 	dev     loaderDevice
 	jobs    []checkpoint.Job
@@ -279,15 +278,15 @@ func LoadExperts(ctx context.Context, dev ExpertsDevice, ckpt *checkpoint.Checkp
 	if len(experts) == 0 { // more nodes than experts: nothing needs to be there
 		return &ExpertWeights{layers: make([]expertLayer, len(spec.Layers))}, nil
 	}
+	if err := CheckExperts(dev.Properties(), spec); err != nil {
+		return nil, err
+	}
 	role := model.Role{Part: model.ExpertPart, Experts: experts}
 	c, err := spec.Catalogue(ckpt.Has)
 	if err != nil {
 		return nil, err
 	}
 	if err := Check(ckpt, c, role); err != nil {
-		return nil, err
-	}
-	if err := CheckExperts(dev.Properties(), spec); err != nil {
 		return nil, err
 	}
 	l := loader{dev: dev}

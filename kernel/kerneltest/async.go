@@ -1,5 +1,5 @@
-// Package kerneltest owns what tests of devices, and of those who use devices,
-// share: a fake asynchronous device, and a test that a device keeps the
+// Package kerneltest owns what tests of devices and of their users share: fake devices
+// that are asynchronous, slow or out of memory, and a test that a device keeps the
 // numerics' contract. It may not know models or networks.
 package kerneltest
 
@@ -21,13 +21,14 @@ const Poison = 0xff
 
 // async is a device whose operations run later, on a goroutine of its own.
 //
-// Its memory is the inner device's, which only that goroutine touches. Of memory that
-// the host addresses the host sees a copy: the elements that an operation writes turn
-// to poison when it is enqueued, and to their values when somebody has waited for an
-// event recorded after it. So a host that reads too early reads poison each time, and
-// not only where it loses a race. What the host writes to host-visible memory is
-// brought to the inner device with the operations that read it; a host that writes
-// there again before they have run fails the device.
+// Its memory is the inner device's, which that goroutine alone touches. The host sees a
+// copy of the memory that it may address. The elements that an operation writes turn to
+// poison in the host's copy when the operation is enqueued, and to their values when the
+// host has waited for an event recorded after the operation. So a host that reads too
+// early reads poison each time, and not only where it loses a race. The bytes that the
+// host has written to host-visible memory are copied to the inner device for the
+// operations that read them; a host that writes there again before these operations
+// have run fails the device.
 type async struct {
 	dev      kernel.Device
 	discrete bool // the host addresses host-visible memory alone
@@ -37,7 +38,7 @@ type async struct {
 	more    *sync.Cond // the queue has grown, or ends
 	queue   []*op
 	unseen  []*op // whose results the host has not waited for, in order
-	failure any   // what the first operation that panicked or failed said
+	failure any   // the error or panic of the first operation that failed
 	closed  bool
 	ended   chan struct{}
 }
@@ -58,14 +59,14 @@ type region struct {
 	lo, hi int
 }
 
-// snapshot is what the host had written to a region when an operation that reads it
-// was enqueued.
+// snapshot is the host's bytes of a region at the time when an operation that reads the
+// region was enqueued.
 type snapshot struct {
 	region
 	bytes []byte
 }
 
-// target is memory of the host that an operation gives values to.
+// target is memory of the host that shows an operation's results.
 type target struct {
 	region               // the buffer's, or none where the memory is Read's destination
 	host   []byte        // what the host sees
@@ -77,7 +78,7 @@ type buffer struct {
 	kernel.Buffer
 	owner   *async
 	host    []byte        // nil where the host cannot address the memory
-	hostMem kernel.Buffer // what host lies in; nil where that is the host's own
+	hostMem kernel.Buffer // the buffer that host lies in; nil where Adopt was given host
 	visible bool          // the host may write to it
 }
 
@@ -110,7 +111,7 @@ func (a *async) Properties() kernel.Properties {
 	return p
 }
 
-// Close runs what is enqueued, ends the goroutine and closes the inner device.
+// Close runs the enqueued operations, ends the goroutine and closes the inner device.
 func (a *async) Close() error {
 	a.mu.Lock()
 	a.closed = true
@@ -120,8 +121,8 @@ func (a *async) Close() error {
 	return a.dev.Close()
 }
 
-// enqueue adds an operation, takes a snapshot of what the host has written to the
-// regions that it reads, and poisons what it will write.
+// enqueue adds an operation, takes a snapshot of the host's bytes in the regions that it
+// reads, and poisons its targets.
 func (a *async) enqueue(name string, reads []region, writes []target, run func(dev kernel.Device)) *op {
 	o := &op{name: name, run: run, writes: writes, done: make(chan struct{})}
 	a.mu.Lock()
@@ -143,8 +144,8 @@ func (a *async) enqueue(name string, reads []region, writes []target, run func(d
 
 func (r region) hostBytes() []byte { return r.buf.host[r.lo:r.hi] }
 
-// ofTheHost is the parts of a region that no operation writes whose results the host
-// has not waited for: what the host sees there, it may have written.
+// ofTheHost is the parts of a region that hold the host's own bytes: it leaves out those
+// that an operation writes whose results the host has not waited for.
 func (a *async) ofTheHost(r region) []region {
 	parts := []region{r}
 	for _, o := range a.unseen {
@@ -215,8 +216,8 @@ func dawdle() {
 	}
 }
 
-// perform runs an operation on the inner device and keeps what it wrote for the
-// host. A panic is kept too, and raised where the host waits.
+// perform runs an operation on the inner device and keeps its results for the host. A
+// panic is kept too, and raised where the host waits.
 func (a *async) perform(o *op) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -235,7 +236,8 @@ func (a *async) perform(o *op) {
 	}
 }
 
-// bring copies to the inner device what the host had written for the operation.
+// bring copies an operation's snapshots to the inner device, and panics where the host has
+// changed the bytes since.
 func (a *async) bring(o *op) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"github.com/tandem-moe/tandem/kernel"
 )
 
-// locked runs what the inner device does at once between two operations.
+// locked runs f between two operations, for calls that the inner device does at once.
 func locked[T any](a *async, f func() (T, error)) (T, error) {
 	a.inner.Lock()
 	defer a.inner.Unlock()
@@ -53,7 +53,7 @@ func (a *async) Adopt(t kernel.DType, mem []byte) (kernel.Buffer, error) {
 	return &buffer{Buffer: b, owner: a, host: mem, visible: true}, nil
 }
 
-// Free frees the buffer after what is enqueued.
+// Free frees the buffer after the operations enqueued so far.
 func (a *async) Free(b kernel.Buffer) {
 	w := a.own(b)
 	a.enqueue("free", nil, nil, func(kernel.Device) { a.freeInner(w) })
@@ -82,7 +82,7 @@ func (a *async) Vector(t kernel.DType, data []byte) (kernel.Buffer, error) {
 	return a.wrap(b, kernel.DeviceMemory)
 }
 
-// Load copies what src holds now, later.
+// Load copies src now, and enqueues the copy to the device.
 func (a *async) Load(dst kernel.Buffer, off int, src []byte) {
 	src = slices.Clone(src)
 	n, _ := dst.DType().Elements(len(src))
@@ -141,7 +141,7 @@ func regionOf(b *buffer, lo, n int) region {
 	return region{b, b.DType().Bytes(lo), b.DType().Bytes(lo + n)}
 }
 
-// written is what the host sees of a region that an operation writes.
+// written is the target of an operation that writes a region, if the host may see it.
 func (r region) written() []target {
 	if r.buf.host == nil || r.lo == r.hi {
 		return nil

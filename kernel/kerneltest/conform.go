@@ -72,7 +72,7 @@ func (b *trial) alloc(kind kernel.MemoryKind, t kernel.DType, n int) kernel.Buff
 }
 
 // mat is a matrix of random elements, with room between its rows, in memory of a
-// random kind. The host writes what is host-visible itself.
+// random kind. The host fills host-visible memory by itself.
 func (b *trial) mat(rows, cols int) kernel.Mat {
 	stride := cols + b.rand.IntN(4)
 	f := b.floats(rows * stride)
@@ -109,7 +109,7 @@ func (b *trial) weight(out, in int) kernel.Weight {
 			m.Data = binary.LittleEndian.AppendUint32(m.Data, bits)
 		case kernel.BF16:
 			m.Data = binary.LittleEndian.AppendUint16(m.Data, uint16(bits>>16))
-		case kernel.F16: // sign, a middling exponent, and what comes of the rest
+		case kernel.F16: // sign, a middling exponent, and bits of the fraction
 			m.Data = binary.LittleEndian.AppendUint16(m.Data, uint16(bits>>16&0x8000|0x3400|bits>>8&0x7ff))
 		}
 	}

@@ -8,12 +8,12 @@ import (
 	"github.com/tandem-moe/tandem/kernel"
 )
 
-// ErrOutOfMemory is what a Ledger's allocation fails with.
+// ErrOutOfMemory is the error of the allocation that a Ledger has fail.
 var ErrOutOfMemory = errors.New("out of device memory")
 
-// Ledger is a device that keeps account of its buffers, and fails one allocation:
-// whoever allocates several has to give back those before the one that fails.
-// Freeing a buffer twice, or one that is not of the device, panics.
+// Ledger is a device that keeps account of its buffers, and fails one allocation. Code
+// that allocates several buffers must then give back those that it had allocated
+// before. Freeing a buffer twice, or one that is not of the device, panics.
 type Ledger struct {
 	kernel.Device
 

@@ -13,9 +13,9 @@ type slow struct {
 	most time.Duration
 }
 
-// NewSlow returns dev with attention and experts that take longer, each time by
-// another time of up to most: what works only by the timing of one chip does not
-// work with it.
+// NewSlow returns dev with attention and grouped products that take longer, each by a
+// random time of up to most. Code that works only with the timing of one device fails
+// on it.
 func NewSlow(dev kernel.Device, most time.Duration) kernel.Device { return &slow{dev, most} }
 
 // Properties are the device's under another name.
