@@ -25,12 +25,55 @@
 // Transports are in process (no copy), shared memory (one copy), TCP, TLS and
 // fabrics such as UCX; a peer's address says which are wanted, see
 // [Endpoint.Listen]. Docs and pictures are in docs/m2n.md.
+//
+// # How to read the code
+//
+// post.go lists the hops of a message by file and function. A pair (pair.go) has a
+// queue and a link: inprocLink, or wireLink, which has lanes (lane.go, lane_state.go)
+// and may have a transport beside them. window.go is the flow control, engine.go who
+// reads, watchdog.go who notices a silent peer, handshake*.go and dial.go how a pair
+// connects. Frames are m2n/internal/wire's, shared memory is m2n/internal/shm's,
+// sockets are m2n/internal/poll's.
+//
+// # What happens when a peer dies
+//
+// Say that it dies with two messages in flight. The end of the connection tells, or,
+// where the peer is only cut off, the watchdog, within [Config.PeerTimeout]
+// (lane.checkAlive). pair.fail takes the pair down with the cause. A message that is
+// half written is given up (lane.finishBatch), one that is queued is not sent
+// (pair.reportLoss); both are reported Sent with a [LostError], then the pair is
+// reported Lost. A message that was wholly given to the kernel, or to memory, has been
+// reported Sent without an error already: Sent is no receipt, and whether the peer has
+// seen it is not known. What was received of the peer and is not released stays
+// readable until Release (receiveWindow.release frees the memory after the last one).
+// Nothing is sent again: SetPeer with a higher epoch begins anew.
+//
+// # What bounds a receiver's memory
+//
+// Each peer connected by TCP, shared memory or a fabric costs Slots · SlotBytes, from
+// Config.Alloc, when it connects (window.go: newReceiveWindow); in shared memory each
+// slot also has room for the longest header and list of spans (internal/shm:
+// NewLayout). A sender may have Slots messages in the receiver's hands, and each is held
+// to SlotBytes and HeaderBytes before anything is allocated for it (internal/wire:
+// Bounds). Headers, lists of spans and completions are allocated per message: the
+// former two at most HeaderBytes and 64 Ki lengths each, of at most Slots messages per
+// peer. A sender's queue is bounded by Config.Queue, the connections of strangers by
+// maxHandshakes (handshake_tcp.go).
+//
+// # Where a transport is added
+//
+// One that can move a header and spans into memory that the receiver has laid out is a
+// [Fabric], outside of this package, as m2n/ucx is. One that needs more is a transport
+// (transport.go; transport_shm.go is an example): it sends what pair.dequeue gives and
+// delivers by wireLink.deliver, while the link's lane carries credits, keep-alives and
+// the goodbye. It also needs a handshake (handshake_shm_linux.go), a scheme in
+// splitAddr and pair.dialBy (dial.go), an index of counters (stats.go), and a place in
+// the tests that go through all transports (chaos_test.go, faults_test.go,
+// process_test.go, crowd_test.go).
 package m2n
 
 import (
 	"context"
-	"crypto/tls"
-	"net"
 	"time"
 )
 
@@ -121,77 +164,4 @@ type receipt interface {
 	release()
 	// drop is release where the receiver has not seen the message.
 	drop()
-}
-
-// Config is what an endpoint needs to know.
-type Config struct {
-	// ID names the endpoint to its peers; Epoch is its incarnation: frames of an
-	// older epoch of a peer are dropped and counted.
-	ID    string
-	Epoch uint64
-	// Network is where inproc: addresses are looked up; nil means that the
-	// endpoint has no peers in its own process.
-	Network *Network
-	// Alloc makes receive memory of n bytes, once per connected peer (Slots slots
-	// of SlotBytes each, rounded up to 64); nil means ordinary memory. Free gets
-	// it back once the pair is lost and its last message released; it may be nil.
-	// Neither is used in process, where a receiver reads the sender's spans. Both
-	// are called from goroutines of the endpoint, Alloc by one at a time.
-	Alloc func(n int) (*Region, error)
-	Free  func(*Region)
-	// Adopt makes a region of memory that is shared with a peer's process, to
-	// receive into; it is given to Free before it goes. nil means that it is used
-	// as it is; where Alloc is set it means that there is no shared memory.
-	Adopt func(mem []byte) (*Region, error)
-	// SlotBytes bounds the body of one message that this endpoint receives
-	// (default 1 MiB); Slots is the credit that it gives each peer: the messages
-	// in flight, received and not yet released (default 8). With the defaults
-	// each peer connected by TCP costs 8 MiB.
-	SlotBytes int
-	Slots     int
-	// HeaderBytes bounds a received header. Default 64 KiB.
-	HeaderBytes int
-	// Queue bounds the messages per pair that were posted and whose Sent has not
-	// been polled. Default 4·Slots + 64.
-	Queue int
-	// PeerTimeout bounds how long a silent or stuck peer stays undetected.
-	// Default 2 s: a stopped process is Lost between 2.0 and 2.3 s later. A message
-	// that has begun to come is stuck where less than a kilobyte of it comes in that
-	// time (more where the peer's PeerTimeout is shorter); with TLS what comes is
-	// counted by records of up to 16 KiB.
-	PeerTimeout time.Duration
-	// DialTimeout bounds making a connection, retries and the wait for the peer's
-	// SetPeer included. Default 2 s.
-	DialTimeout time.Duration
-	// Connections is how many TCP connections this end makes when it dials a peer:
-	// with one everything shares it; with more the first is for credits, signs of
-	// life and goodbyes, so that they do not wait behind bodies, and messages take
-	// turns on the others. Default 2, at most 16.
-	Connections int
-	// Pace bounds what a TCP connection of messages sends, in bytes a second, and
-	// Congestion names the kernel's algorithm of congestion control for it ("bbr",
-	// say): where many senders share a link whose queues are long, either keeps the
-	// queues short. Defaults: no bound, the system's. Both are Linux's.
-	Pace       int
-	Congestion string
-	// Dial makes a TCP connection to HOST:PORT; nil means plain TCP. For tests, and
-	// for networks with ways of their own.
-	Dial func(ctx context.Context, addr string) (net.Conn, error)
-	// TLS secures TCP connections: TLS 1.3, mutual. It serves both roles, so it has
-	// RootCAs and ServerName for dialling, and Certificates, ClientCAs and
-	// ClientAuth for accepting. Connections of Dial and of listeners are wrapped in
-	// it too. nil means plain TCP, whose payloads carry checksums; with TLS they
-	// carry none. Memory transports do not use it.
-	TLS *tls.Config
-	// Fabric is a transport of the program's, for peers at ucx: addresses that have
-	// one of the same name; the endpoint drives and closes it. nil means none.
-	Fabric Fabric
-	// ReadyTimeout bounds the wait for a message's Ready event. Default 1 min.
-	ReadyTimeout time.Duration
-	// SpinFor is how long Poll looks again and again before it sleeps: where what
-	// comes usually comes as soon as that, and no more threads of the host are busy
-	// than there are cores. Sleeping costs a wake-up of some 5 µs, spinning a core.
-	// Default 50 µs; negative: never. In one process, where a wake-up costs less, 0
-	// means not to spin.
-	SpinFor time.Duration
 }
