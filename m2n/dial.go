@@ -33,7 +33,7 @@ func (p *pair) dial() {
 	}
 }
 
-// startDial leaves cancel with the pair, for when the peer is faster.
+// startDial gives the pair the means to end the dialling when the peer is faster.
 func (p *pair) startDial(cancel context.CancelFunc) (addr string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -225,8 +225,8 @@ func (p *pair) mayAccept() (bool, error) {
 	return p.id < p.ep.cfg.ID || !p.attempting, nil
 }
 
-// splitAddr takes an address apart: "shm+tcp:127.0.0.1:80" is shm, tcp and
-// 127.0.0.1:80. Slashes may follow the first colon, as in a URL.
+// splitAddr splits an address: "shm+tcp:127.0.0.1:80" is shm, tcp and 127.0.0.1:80.
+// Slashes may follow the first colon, as in a URL.
 func splitAddr(addr string) (transports []string, rest string, err error) {
 	scheme, rest, _ := strings.Cut(addr, ":")
 	rest = strings.TrimPrefix(rest, "//")

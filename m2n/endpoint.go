@@ -11,8 +11,8 @@ import (
 	"sync/atomic"
 )
 
-// Endpoint is one member of the mesh. Its methods may be called from any
-// goroutine, but Poll and TryPoll by one at a time.
+// Endpoint is one member of the mesh. Its methods may be called from any goroutine,
+// Poll and TryPoll from one at a time.
 type Endpoint struct {
 	cfg          Config
 	ctx          context.Context // ends with Close
@@ -27,9 +27,9 @@ type Endpoint struct {
 	closing      bool
 	pairs        map[string]*pair
 	counts       map[string]*counters
-	peersChanged broadcast      // rung when a peer is named
-	inprocNames  []string       // names in the network
-	listeners    []net.Listener // that accept
+	peersChanged broadcast      // sent when SetPeer names a peer
+	inprocNames  []string       // by which Config.Network finds the endpoint
+	listeners    []net.Listener // that accept peers
 	watchdogWake chan struct{}  // made with the first link that needs the watchdog
 
 	allocMu sync.Mutex // Config.Alloc is called by one goroutine at a time
@@ -46,12 +46,12 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 	return e, nil
 }
 
-// Register makes memory known to the endpoint, so that messages can point into
-// it. user is the owner's handle of it.
+// Register makes memory known to the endpoint, so that the spans of messages can be in
+// that memory. user is the owner's own handle of the memory, in Region.User.
 func (e *Endpoint) Register(mem []byte, user any) *Region {
 	r := &Region{Bytes: mem, User: user}
 	if e.cfg.Fabric != nil {
-		_ = e.cfg.Fabric.Register(r) // it can be sent all the same, at the price of registering it each time
+		_ = e.cfg.Fabric.Register(r) // on an error the fabric registers the memory with each message
 	}
 	return r
 }
@@ -63,9 +63,9 @@ func (e *Endpoint) Register(mem []byte, user any) *Region {
 //	shm+tcp:HOST:PORT   the same, for peers that are to prefer shared memory
 //	ucx+tcp:HOST:PORT   the same, for peers that are to prefer the fabric
 //
-// An endpoint may listen at several. Where it listens by TCP, peers of its host
-// and user can share memory with it: which they do is said by the address that
-// they are told.
+// An endpoint may listen at several addresses. Where it listens by TCP, peers of its
+// host and user can share memory with it as well. The address that SetPeer gives a peer
+// decides which of the two that peer uses.
 func (e *Endpoint) Listen(ctx context.Context, addr string) (string, error) {
 	transports, rest, err := splitAddr(addr)
 	if err != nil {
@@ -93,11 +93,12 @@ func (e *Endpoint) checkOpen() error {
 	return nil
 }
 
-// SetPeer says who a peer is: the address at which it listens ("" where it only
-// dials) and its epoch. Naming it again is free. A higher epoch is a new
-// incarnation: the older pair is closed and its frames are dropped; a lower one
-// is old news and ignored. Errors: an address of no known form, the endpoint's
-// own id, a closed endpoint.
+// SetPeer names a peer: its id, the address at which the peer listens ("" where it only
+// dials), and its epoch. To name a peer again with the same epoch changes nothing but
+// the address, and that before the first dial only. With a higher epoch the peer is a
+// new incarnation: the older pair is closed and frames of it are dropped. A lower epoch
+// is ignored. Errors: an address of no known form, the endpoint's own id, a closed
+// endpoint.
 func (e *Endpoint) SetPeer(id, addr string, epoch uint64) error {
 	if id == e.cfg.ID || id == "" || len(id) > maxID {
 		return fmt.Errorf("m2n: the peer %q of endpoint %q: want another id of 1 to %d bytes", id, e.cfg.ID, maxID)
@@ -114,7 +115,7 @@ func (e *Endpoint) SetPeer(id, addr string, epoch uint64) error {
 	return err
 }
 
-// name records the peer and returns the pair that it replaces.
+// recordPeer makes the pair of a peer, and returns the older pair that it replaces.
 func (e *Endpoint) recordPeer(id, addr string, epoch uint64) (*pair, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -148,7 +149,7 @@ func (e *Endpoint) RemovePeer(id string) {
 	}
 }
 
-// Stats returns what is known of each peer, by id.
+// Stats returns the counters and the state of each peer, sorted by id.
 func (e *Endpoint) Stats() []PeerStats {
 	var all []PeerStats
 	for _, p := range e.allPairs() {
@@ -168,11 +169,11 @@ func (e *Endpoint) allPairs() []*pair {
 	return all
 }
 
-// Close ends the endpoint in order: posts are refused, what was posted gets
-// PeerTimeout (or until ctx ends, where that is sooner) to be sent, then the
-// peers are told and report Lost with ErrClosed. Messages that were received and
-// not polled are dropped. The error tells what was not sent, or, in process, is
-// still being read by a peer.
+// Close ends the endpoint in order: new posts are refused; posted messages have
+// PeerTimeout to be sent, or until ctx ends where that is sooner; then a goodbye goes to
+// the peers, which report Lost with ErrClosed. Messages that were received and not polled
+// are dropped. The error names the messages that were not sent or that, in process, a
+// peer still reads.
 func (e *Endpoint) Close(ctx context.Context) error {
 	if !e.beginClose() {
 		return nil
@@ -192,16 +193,17 @@ func (e *Endpoint) Close(ctx context.Context) error {
 	for _, c := range e.completions.close() {
 		c.held.drop()
 	}
-	if g := e.engine.Load(); g != nil && left == nil { // else somebody may still use it
+	if g := e.engine.Load(); g != nil && left == nil { // else a task may still use it
 		g.stop()
 	}
 	return errors.Join(errs...)
 }
 
-// spawn runs f on a goroutine that Close waits for. After Close it does nothing:
-// whatever f would do, the pairs are down.
+// spawn runs f on a goroutine that Close waits for. After Close it does not run f: all
+// pairs are down then.
 func (e *Endpoint) spawn(f func()) { e.tasks.spawn(f) }
 
+// beginClose returns false where the endpoint is closed already.
 func (e *Endpoint) beginClose() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

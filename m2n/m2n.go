@@ -77,16 +77,16 @@ import (
 	"time"
 )
 
-// Event is what a message may wait for before its bytes are read: the work on a
-// device that produces them. It is first asked with a context that has already
-// ended, so as to learn without waiting whether it has completed: it should
-// return nil then where it has.
+// Event is something that a message may wait for before its bytes are read: the work on
+// a device that computes them. Wait returns nil once the event has completed. The first
+// call is with a context that has already ended, to learn without waiting whether the
+// event has completed; Wait should return nil then if it has.
 type Event interface {
 	Wait(ctx context.Context) error
 }
 
-// Region is memory registered with an endpoint. User is the owner's, for
-// finding its own handle of the memory again; it is never sent.
+// Region is memory that is registered with an endpoint. User is for the owner, who can
+// find a handle of the memory there; it is never sent.
 type Region struct {
 	Bytes []byte
 	User  any
@@ -102,9 +102,9 @@ type Span struct {
 // Bytes returns the memory of the span.
 func (s Span) Bytes() []byte { return s.Region.Bytes[s.Off : s.Off+s.Len] }
 
-// Message is what Post sends. Header is opaque and copied, and so is the list of
-// spans; the memory of the spans is read after Ready, where it is not nil, and
-// belongs to the transport until the message's Sent completion.
+// Message is what Post sends. Post copies the header, which is opaque, and the list of
+// spans. The memory of the spans is read once Ready, where it is not nil, has completed,
+// and belongs to the transport until the message's Sent completion.
 type Message struct {
 	Header []byte
 	Body   []Span
@@ -115,15 +115,15 @@ type Message struct {
 type Kind uint8
 
 const (
-	// Received: a message has arrived; its spans are the receiver's until Release.
+	// Received: a message has arrived. Its spans are the receiver's until Release.
 	Received Kind = iota
-	// Sent: a posted message's spans may be reused; Token says which. In process
-	// it comes when the receiver releases, in shared memory when it is written, over
-	// TCP when the last byte is with the kernel. Err is set where the pair failed
-	// first. An answer may be polled before the Sent of what it answers.
+	// Sent: the spans of the posted message that Token names may be reused. In process
+	// it comes when the receiver releases the message, in shared memory when the message
+	// is written there, over TCP when the kernel has the last byte. Err is set where the
+	// pair failed first. An answer may be polled before the Sent of its question.
 	Sent
-	// Lost: the pair has failed; Err is a *LostError that says why. Later posts to
-	// the peer fail until SetPeer names it again, with a higher epoch.
+	// Lost: the pair has failed, and Err is a *LostError that says why. Posts to the peer
+	// fail from then on, until SetPeer names it with a higher epoch.
 	Lost
 )
 
@@ -146,22 +146,23 @@ type Completion struct {
 	Peer   string
 	Token  uint64 // Sent: what Post returned
 	Header []byte // Received
-	Body   []Span // Received: the sender's partition, in the receiver's reach
+	Body   []Span // Received: as many spans, as long as the sender's
 	Err    error  // Lost, and Sent of a message that may not have arrived
-	// Posted is when the sender posted the message, where both share a clock
-	// (one process), else when its first byte arrived.
+	// Posted is when the sender posted the message, in process and in
+	// shared memory, else when the message's first byte arrived.
 	Posted time.Time
-	// Arrived is when the last byte was there.
+	// Arrived is when the last byte arrived.
 	Arrived time.Time
 
-	pair *pair   // Received, Sent, Lost: the pair at this end
-	held receipt // Received: what Release gives back
+	pair *pair
+	held receipt // of a Received
 }
 
-// receipt is what a receiver holds of a message until it releases it.
+// receipt is what a receiver holds of a message until Release.
 type receipt interface {
-	// release gives it back; a second call of either does nothing.
+	// release gives the message's memory back. Only the first call of release or drop
+	// does anything.
 	release()
-	// drop is release where the receiver has not seen the message.
+	// drop is release of a message that the consumer has not seen.
 	drop()
 }

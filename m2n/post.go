@@ -100,6 +100,7 @@ func (e *Endpoint) Post(peer string, m Message) (uint64, error) {
 	return o.token, nil
 }
 
+// peer returns the pair of a peer.
 func (e *Endpoint) peer(id string) (*pair, error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -132,9 +133,10 @@ func bodyBytes(body []Span) (int, error) {
 	return n, nil
 }
 
-// Poll returns the next completion, waiting for one until ctx ends. After Close
-// it returns what is left of Sent and Lost, and then ErrClosed. It reads what other
-// processes send: while nobody polls, a message may be noticed 32 ms late.
+// Poll returns the next completion, waiting for one until ctx ends. After Close it
+// returns the Sent and Lost completions that are left, and then ErrClosed. Poll itself
+// reads what other processes send: while the consumer does not poll, a message may be
+// noticed 32 ms late.
 func (e *Endpoint) Poll(ctx context.Context) (Completion, error) {
 	for {
 		if c, ok := e.pop(); ok {
@@ -146,7 +148,7 @@ func (e *Endpoint) Poll(ctx context.Context) (Completion, error) {
 	}
 }
 
-// TryPoll returns the next completion, if there is one.
+// TryPoll returns the next completion, if there is one. It does not wait.
 func (e *Endpoint) TryPoll() (Completion, bool) {
 	c, ok := e.pop()
 	if g := e.engine.Load(); !ok && g != nil {
@@ -156,6 +158,7 @@ func (e *Endpoint) TryPoll() (Completion, bool) {
 	return c, ok
 }
 
+// pop returns the next completion that the consumer may see.
 func (e *Endpoint) pop() (Completion, bool) {
 	for {
 		c, ok := e.completions.pop()
@@ -165,8 +168,8 @@ func (e *Endpoint) pop() (Completion, bool) {
 	}
 }
 
-// account notes that the consumer sees c; false where it must not, because the
-// pair is over.
+// handOut counts that the consumer gets c. It returns false, and drops c, for a message
+// of a pair of which Lost has been polled, or that was replaced or removed.
 func (c *Completion) handOut() bool {
 	switch c.Kind {
 	case Received:
