@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
@@ -31,7 +33,7 @@ func (p *pair) dial() {
 	}
 }
 
-// startDial leaves cancel with the pair, for when the peer is faster.
+// startDial gives the pair the means to end the dialling when the peer is faster.
 func (p *pair) startDial(cancel context.CancelFunc) (addr string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -221,4 +223,17 @@ func (p *pair) mayAccept() (bool, error) {
 		return false, &refusal{Reason: fmt.Sprintf("the pair is up at %q", p.ep.cfg.ID), Temporary: true}
 	}
 	return p.id < p.ep.cfg.ID || !p.attempting, nil
+}
+
+// splitAddr splits an address: "shm+tcp:127.0.0.1:80" is shm, tcp and 127.0.0.1:80.
+// Slashes may follow the first colon, as in a URL.
+func splitAddr(addr string) (transports []string, rest string, err error) {
+	scheme, rest, _ := strings.Cut(addr, ":")
+	rest = strings.TrimPrefix(rest, "//")
+	transports = strings.Split(scheme, "+")
+	known := scheme == "inproc" || !slices.ContainsFunc(transports, func(t string) bool { return t != "shm" && t != "ucx" && t != "tcp" })
+	if rest == "" || !known {
+		return nil, "", fmt.Errorf("m2n: address %q is neither inproc:NAME nor one or several of shm, ucx and tcp, joined by +, and :HOST:PORT", addr)
+	}
+	return transports, rest, nil
 }

@@ -9,13 +9,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// Endpoint is one member of the mesh. Its methods may be called from any
-// goroutine, but Poll and TryPoll by one at a time.
+// Endpoint is one member of the mesh. Its methods may be called from any goroutine,
+// Poll and TryPoll from one at a time.
 type Endpoint struct {
 	cfg          Config
 	ctx          context.Context // ends with Close
@@ -30,9 +27,9 @@ type Endpoint struct {
 	closing      bool
 	pairs        map[string]*pair
 	counts       map[string]*counters
-	peersChanged broadcast      // rung when a peer is named
-	inprocNames  []string       // names in the network
-	listeners    []net.Listener // that accept
+	peersChanged broadcast      // sent when SetPeer names a peer
+	inprocNames  []string       // by which Config.Network finds the endpoint
+	listeners    []net.Listener // that accept peers
 	watchdogWake chan struct{}  // made with the first link that needs the watchdog
 
 	allocMu sync.Mutex // Config.Alloc is called by one goroutine at a time
@@ -49,67 +46,12 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 	return e, nil
 }
 
-// complete fills in the defaults and refuses what cannot work.
-func (c Config) complete() (Config, error) {
-	if err := checkID(c.ID); err != nil {
-		return c, err
-	}
-	setDefault(&c.SlotBytes, 1<<20)
-	setDefault(&c.Slots, 8)
-	setDefault(&c.HeaderBytes, 64<<10)
-	setDefault(&c.Queue, 4*c.Slots+64)
-	setDefault(&c.Connections, 2)
-	setDefault(&c.PeerTimeout, 2*time.Second)
-	setDefault(&c.DialTimeout, 2*time.Second)
-	setDefault(&c.ReadyTimeout, time.Minute)
-	return c, errors.Join(c.check(), checkFabric(c.Fabric))
-}
-
-func setDefault[T int | time.Duration](v *T, def T) {
-	if *v == 0 {
-		*v = def
-	}
-}
-
-// maxID bounds an id: two of them fit into a greeting, whatever they are.
-const maxID = 255
-
-func checkID(id string) error {
-	if id == "" || len(id) > maxID {
-		return fmt.Errorf("m2n: Config.ID has %d bytes, want 1 to %d", len(id), maxID)
-	}
-	return nil
-}
-
-// maxBytes bounds SlotBytes and HeaderBytes: lengths on the wire have 32 bits.
-const maxBytes = 1 << 31
-
-func (c Config) check() error {
-	for _, f := range []struct {
-		name     string
-		v, limit int
-	}{
-		{"SlotBytes", c.SlotBytes, maxBytes - 1}, {"Slots", c.Slots, 1 << 16},
-		{"HeaderBytes", c.HeaderBytes, maxBytes - 1}, {"Queue", c.Queue, 1 << 24}, {"Connections", c.Connections, maxLanes},
-		{"PeerTimeout", int(c.PeerTimeout), int(time.Hour)}, {"DialTimeout", int(c.DialTimeout), int(time.Hour)},
-		{"ReadyTimeout", int(c.ReadyTimeout), int(24 * time.Hour)},
-	} {
-		if f.v < 1 || f.v > f.limit {
-			return fmt.Errorf("m2n: Config.%s is %d, want 1 to %d", f.name, f.v, f.limit)
-		}
-	}
-	if c.Pace < 0 {
-		return fmt.Errorf("m2n: Config.Pace is %d bytes a second, want 0 (no bound) or more", c.Pace)
-	}
-	return nil
-}
-
-// Register makes memory known to the endpoint, so that messages can point into
-// it. user is the owner's handle of it.
+// Register makes memory known to the endpoint, so that the spans of messages can be in
+// that memory. user is the owner's own handle of the memory, in Region.User.
 func (e *Endpoint) Register(mem []byte, user any) *Region {
 	r := &Region{Bytes: mem, User: user}
 	if e.cfg.Fabric != nil {
-		_ = e.cfg.Fabric.Register(r) // it can be sent all the same, at the price of registering it each time
+		_ = e.cfg.Fabric.Register(r) // on an error the fabric registers the memory with each message
 	}
 	return r
 }
@@ -121,9 +63,9 @@ func (e *Endpoint) Register(mem []byte, user any) *Region {
 //	shm+tcp:HOST:PORT   the same, for peers that are to prefer shared memory
 //	ucx+tcp:HOST:PORT   the same, for peers that are to prefer the fabric
 //
-// An endpoint may listen at several. Where it listens by TCP, peers of its host
-// and user can share memory with it: which they do is said by the address that
-// they are told.
+// An endpoint may listen at several addresses. Where it listens by TCP, peers of its
+// host and user can share memory with it as well. The address that SetPeer gives a peer
+// decides which of the two that peer uses.
 func (e *Endpoint) Listen(ctx context.Context, addr string) (string, error) {
 	transports, rest, err := splitAddr(addr)
 	if err != nil {
@@ -142,19 +84,6 @@ func (e *Endpoint) Listen(ctx context.Context, addr string) (string, error) {
 	return strings.Join(transports, "+") + ":" + l.Addr().String(), e.Serve(l)
 }
 
-// splitAddr takes an address apart: "shm+tcp:127.0.0.1:80" is shm, tcp and
-// 127.0.0.1:80. Slashes may follow the first colon, as in a URL.
-func splitAddr(addr string) (transports []string, rest string, err error) {
-	scheme, rest, _ := strings.Cut(addr, ":")
-	rest = strings.TrimPrefix(rest, "//")
-	transports = strings.Split(scheme, "+")
-	known := scheme == "inproc" || !slices.ContainsFunc(transports, func(t string) bool { return t != "shm" && t != "ucx" && t != "tcp" })
-	if rest == "" || !known {
-		return nil, "", fmt.Errorf("m2n: address %q is neither inproc:NAME nor one or several of shm, ucx and tcp, joined by +, and :HOST:PORT", addr)
-	}
-	return transports, rest, nil
-}
-
 func (e *Endpoint) checkOpen() error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -164,11 +93,12 @@ func (e *Endpoint) checkOpen() error {
 	return nil
 }
 
-// SetPeer says who a peer is: the address at which it listens ("" where it only
-// dials) and its epoch. Naming it again is free. A higher epoch is a new
-// incarnation: the older pair is closed and its frames are dropped; a lower one
-// is old news and ignored. Errors: an address of no known form, the endpoint's
-// own id, a closed endpoint.
+// SetPeer names a peer: its id, the address at which the peer listens ("" where it only
+// dials), and its epoch. To name a peer again with the same epoch changes nothing but
+// the address, and that before the first dial only. With a higher epoch the peer is a
+// new incarnation: the older pair is closed and frames of it are dropped. A lower epoch
+// is ignored. Errors: an address of no known form, the endpoint's own id, a closed
+// endpoint.
 func (e *Endpoint) SetPeer(id, addr string, epoch uint64) error {
 	if id == e.cfg.ID || id == "" || len(id) > maxID {
 		return fmt.Errorf("m2n: the peer %q of endpoint %q: want another id of 1 to %d bytes", id, e.cfg.ID, maxID)
@@ -185,7 +115,7 @@ func (e *Endpoint) SetPeer(id, addr string, epoch uint64) error {
 	return err
 }
 
-// name records the peer and returns the pair that it replaces.
+// recordPeer makes the pair of a peer, and returns the older pair that it replaces.
 func (e *Endpoint) recordPeer(id, addr string, epoch uint64) (*pair, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -219,124 +149,7 @@ func (e *Endpoint) RemovePeer(id string) {
 	}
 }
 
-// Post queues a message to a peer and returns the token of its Sent completion.
-// It never blocks. Errors, by errors.Is: ErrUnknownPeer, *LostError, ErrQueueFull,
-// ErrTooLarge, ErrClosed; and a span outside of its region.
-func (e *Endpoint) Post(peer string, m Message) (uint64, error) {
-	p, err := e.peer(peer)
-	if err != nil {
-		return 0, err
-	}
-	bytes, err := bodyBytes(m.Body)
-	if err != nil {
-		return 0, fmt.Errorf("post to peer %q: %w", peer, err)
-	}
-	o := &outgoing{
-		pair: p, token: e.tokens.Add(1), header: slices.Clone(m.Header), body: slices.Clone(m.Body),
-		bytes: bytes, ready: m.Ready, posted: time.Now(),
-	}
-	if err := p.post(o); err != nil {
-		return 0, err
-	}
-	if g := e.engine.Load(); g != nil {
-		g.yield(now())
-	}
-	return o.token, nil
-}
-
-func (e *Endpoint) peer(id string) (*pair, error) {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	if e.closing {
-		return nil, fmt.Errorf("post to peer %q: %w", id, ErrClosed)
-	}
-	p := e.pairs[id]
-	if p == nil {
-		return nil, fmt.Errorf("post to peer %q: %w", id, ErrUnknownPeer)
-	}
-	return p, nil
-}
-
-// bodyBytes checks the spans and adds their lengths.
-func bodyBytes(body []Span) (int, error) {
-	if len(body) > wire.MaxSpans {
-		return 0, fmt.Errorf("%w: %d spans, the limit is %d", ErrTooLarge, len(body), wire.MaxSpans)
-	}
-	n := 0
-	for i, s := range body {
-		if s.Region == nil {
-			return 0, fmt.Errorf("span %d has no region", i)
-		}
-		if s.Off < 0 || s.Len < 0 || s.Off > len(s.Region.Bytes)-s.Len {
-			return 0, fmt.Errorf("span %d (offset %d, length %d) is outside of its region of %d bytes",
-				i, s.Off, s.Len, len(s.Region.Bytes))
-		}
-		n += s.Len
-	}
-	return n, nil
-}
-
-// Poll returns the next completion, waiting for one until ctx ends. After Close
-// it returns what is left of Sent and Lost, and then ErrClosed. It reads what other
-// processes send: while nobody polls, a message may be noticed 32 ms late.
-func (e *Endpoint) Poll(ctx context.Context) (Completion, error) {
-	for {
-		if c, ok := e.pop(); ok {
-			return c, nil
-		}
-		if err := e.waitForCompletion(ctx); err != nil {
-			return Completion{}, err
-		}
-	}
-}
-
-// TryPoll returns the next completion, if there is one.
-func (e *Endpoint) TryPoll() (Completion, bool) {
-	c, ok := e.pop()
-	if g := e.engine.Load(); !ok && g != nil {
-		g.tryProgress()
-		return e.pop()
-	}
-	return c, ok
-}
-
-func (e *Endpoint) pop() (Completion, bool) {
-	for {
-		c, ok := e.completions.pop()
-		if !ok || c.handOut() {
-			return c, ok
-		}
-	}
-}
-
-// account notes that the consumer sees c; false where it must not, because the
-// pair is over.
-func (c *Completion) handOut() bool {
-	switch c.Kind {
-	case Received:
-		if c.pair.discarded.Load() {
-			c.pair.counters.droppedOld.Add(1)
-			c.held.drop()
-			return false
-		}
-		c.pair.counters.handedOut(c.Posted)
-	case Sent:
-		c.pair.outstanding.Add(-1)
-	case Lost:
-		c.pair.discarded.Store(true)
-	}
-	return true
-}
-
-// Release gives a Received completion's spans back, and with them the credit to
-// the sender. Releasing twice, or another kind of completion, does nothing.
-func (e *Endpoint) Release(c Completion) {
-	if c.held != nil {
-		c.held.release()
-	}
-}
-
-// Stats returns what is known of each peer, by id.
+// Stats returns the counters and the state of each peer, sorted by id.
 func (e *Endpoint) Stats() []PeerStats {
 	var all []PeerStats
 	for _, p := range e.allPairs() {
@@ -356,11 +169,11 @@ func (e *Endpoint) allPairs() []*pair {
 	return all
 }
 
-// Close ends the endpoint in order: posts are refused, what was posted gets
-// PeerTimeout (or until ctx ends, where that is sooner) to be sent, then the
-// peers are told and report Lost with ErrClosed. Messages that were received and
-// not polled are dropped. The error tells what was not sent, or, in process, is
-// still being read by a peer.
+// Close ends the endpoint in order: new posts are refused; posted messages have
+// PeerTimeout to be sent, or until ctx ends where that is sooner; then a goodbye goes to
+// the peers, which report Lost with ErrClosed. Messages that were received and not polled
+// are dropped. The error names the messages that were not sent or that, in process, a
+// peer still reads.
 func (e *Endpoint) Close(ctx context.Context) error {
 	if !e.beginClose() {
 		return nil
@@ -380,16 +193,17 @@ func (e *Endpoint) Close(ctx context.Context) error {
 	for _, c := range e.completions.close() {
 		c.held.drop()
 	}
-	if g := e.engine.Load(); g != nil && left == nil { // else somebody may still use it
+	if g := e.engine.Load(); g != nil && left == nil { // else a task may still use it
 		g.stop()
 	}
 	return errors.Join(errs...)
 }
 
-// spawn runs f on a goroutine that Close waits for. After Close it does nothing:
-// whatever f would do, the pairs are down.
+// spawn runs f on a goroutine that Close waits for. After Close it does not run f: all
+// pairs are down then.
 func (e *Endpoint) spawn(f func()) { e.tasks.spawn(f) }
 
+// beginClose returns false where the endpoint is closed already.
 func (e *Endpoint) beginClose() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

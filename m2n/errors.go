@@ -15,16 +15,17 @@ var (
 	ErrReplaced = errors.New("replaced by a higher epoch")
 	// ErrRemoved: RemovePeer took the peer away.
 	ErrRemoved = errors.New("peer removed")
-	// ErrSilent: nothing was heard of the peer for PeerTimeout, or a write was stuck,
-	// or a message that had begun to come did not get on.
+	// ErrSilent: for PeerTimeout nothing came of the peer, or a write made no progress,
+	// or too little came of a message that had begun to come.
 	ErrSilent = errors.New("peer is silent")
-	// ErrBroken: a connection broke off, or was closed without a goodbye: the peer's
-	// process was killed, for example.
+	// ErrBroken: a connection failed, or was closed without a goodbye, as where the
+	// peer's process is killed.
 	ErrBroken = errors.New("connection is broken")
-	// ErrBadFrame: what the peer sent is no frame, or breaks the protocol.
+	// ErrBadFrame: the peer sent bytes that are no frame, or a frame that breaks the
+	// protocol.
 	ErrBadFrame = wire.ErrBadFrame
-	// ErrRefused: the two ends disagree on who they are, or never heard of each
-	// other.
+	// ErrRefused: the peer did not want the connection, as where the two ends disagree
+	// on their ids or epochs.
 	ErrRefused = errors.New("connection refused by the peer")
 	// ErrUnknownPeer: a post to a peer that SetPeer has not named.
 	ErrUnknownPeer = errors.New("unknown peer")
@@ -34,7 +35,7 @@ var (
 	ErrTooLarge = errors.New("message is too large")
 )
 
-// LostError says which pair failed, and why.
+// LostError says with which peer a pair has failed, and why.
 type LostError struct {
 	Peer  string
 	Epoch uint64 // the peer's

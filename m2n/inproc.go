@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Network is where the endpoints of one process find each other.
+// Network is a directory by which the endpoints of one process find each other.
 type Network struct {
 	mu      sync.Mutex
 	names   map[string]*Endpoint
@@ -93,7 +93,7 @@ func (p *pair) dialInproc(ctx context.Context, name string) error {
 }
 
 // raiseBoth makes both ends of a pair up, under both locks. Where both ends dial, the
-// first has done it for the second.
+// first to come here makes them up for both.
 func raiseBoth(p, q *pair) error {
 	first, second := p, q
 	if q.ep.cfg.ID < p.ep.cfg.ID {

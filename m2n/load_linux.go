@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// hostLoad samples how many threads want a core: /proc/loadavg says it, and takes
-// a few microseconds to do so.
+// hostLoad samples how many threads of the host want a core. To read that from
+// /proc/loadavg takes a few microseconds.
 type hostLoad struct {
-	file  *os.File // nil where there is none
-	asked time.Duration
-	last  int
+	file    *os.File // /proc/loadavg; nil where there is none
+	sampled time.Duration
+	last    int
 }
 
-// sampleFor is how long a sample is good for.
+// sampleFor is how long a sample is used.
 const sampleFor = time.Millisecond
 
 func newHostLoad() *hostLoad {
@@ -23,20 +23,20 @@ func newHostLoad() *hostLoad {
 	if err != nil {
 		return &hostLoad{}
 	}
-	return &hostLoad{file: f, asked: -sampleFor}
+	return &hostLoad{file: f, sampled: -sampleFor}
 }
 
 func (h *hostLoad) runnable() int {
-	if t := now(); h.file != nil && t-h.asked >= sampleFor {
-		h.asked, h.last = t, h.read()
+	if t := now(); h.file != nil && t-h.sampled >= sampleFor {
+		h.sampled, h.last = t, h.read()
 	}
 	return h.last
 }
 
-// read returns the fourth field's first number: "0.20 0.18 0.12 1/80 11206".
+// read returns the first number of the fourth field, 1 in "0.20 0.18 0.12 1/80 11206".
 func (h *hostLoad) read() int {
 	var b [128]byte
-	n, _ := h.file.ReadAt(b[:], 0) // the end of the file is an error
+	n, _ := h.file.ReadAt(b[:], 0) // the error is io.EOF; without any bytes there are no fields
 	fields := bytes.Fields(b[:n])
 	if len(fields) < 4 {
 		return 0
@@ -51,6 +51,6 @@ func (h *hostLoad) read() int {
 
 func (h *hostLoad) close() {
 	if h.file != nil {
-		_ = h.file.Close() // it was only read
+		_ = h.file.Close() // nothing was written
 	}
 }

@@ -2,7 +2,7 @@
 
 package m2n
 
-// hostLoad is of Linux.
+// hostLoad needs Linux: elsewhere the load is taken to be 0.
 type hostLoad struct{}
 
 func newHostLoad() *hostLoad { return &hostLoad{} }

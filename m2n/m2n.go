@@ -25,25 +25,68 @@
 // Transports are in process (no copy), shared memory (one copy), TCP, TLS and
 // fabrics such as UCX; a peer's address says which are wanted, see
 // [Endpoint.Listen]. Docs and pictures are in docs/m2n.md.
+//
+// # How to read the code
+//
+// post.go lists the hops of a message by file and function. A pair (pair.go) has a
+// queue and a link: inprocLink, or wireLink, which has lanes (lane.go, lane_state.go)
+// and may have a transport beside them. window.go is the flow control, engine.go who
+// reads, watchdog.go who notices a silent peer, handshake*.go and dial.go how a pair
+// connects. Frames are m2n/internal/wire's, shared memory is m2n/internal/shm's,
+// sockets are m2n/internal/poll's.
+//
+// # What happens when a peer dies
+//
+// Say that it dies with two messages in flight. The end of the connection tells, or,
+// where the peer is only cut off, the watchdog, within [Config.PeerTimeout]
+// (lane.checkAlive). pair.fail takes the pair down with the cause. A message that is
+// half written is given up (lane.finishBatch), one that is queued is not sent
+// (pair.reportLoss); both are reported Sent with a [LostError], then the pair is
+// reported Lost. A message that was wholly given to the kernel, or to memory, has been
+// reported Sent without an error already: Sent is no receipt, and whether the peer has
+// seen it is not known. What was received of the peer and is not released stays
+// readable until Release (receiveWindow.release frees the memory after the last one).
+// Nothing is sent again: SetPeer with a higher epoch begins anew.
+//
+// # What bounds a receiver's memory
+//
+// Each peer connected by TCP, shared memory or a fabric costs Slots · SlotBytes, from
+// Config.Alloc, when it connects (window.go: newReceiveWindow); in shared memory each
+// slot also has room for the longest header and list of spans (internal/shm:
+// NewLayout). A sender may have Slots messages in the receiver's hands, and each is held
+// to SlotBytes and HeaderBytes before anything is allocated for it (internal/wire:
+// Bounds). Headers, lists of spans and completions are allocated per message: the
+// former two at most HeaderBytes and 64 Ki lengths each, of at most Slots messages per
+// peer. A sender's queue is bounded by Config.Queue, the connections of strangers by
+// maxHandshakes (handshake_tcp.go).
+//
+// # Where a transport is added
+//
+// One that can move a header and spans into memory that the receiver has laid out is a
+// [Fabric], outside of this package, as m2n/ucx is. One that needs more is a transport
+// (transport.go; transport_shm.go is an example): it sends what pair.dequeue gives and
+// delivers by wireLink.deliver, while the link's lane carries credits, keep-alives and
+// the goodbye. It also needs a handshake (handshake_shm_linux.go), a scheme in
+// splitAddr and pair.dialBy (dial.go), an index of counters (stats.go), and a place in
+// the tests that go through all transports (chaos_test.go, faults_test.go,
+// process_test.go, crowd_test.go).
 package m2n
 
 import (
 	"context"
-	"crypto/tls"
-	"net"
 	"time"
 )
 
-// Event is what a message may wait for before its bytes are read: the work on a
-// device that produces them. It is first asked with a context that has already
-// ended, so as to learn without waiting whether it has completed: it should
-// return nil then where it has.
+// Event is something that a message may wait for before its bytes are read: the work on
+// a device that computes them. Wait returns nil once the event has completed. The first
+// call is with a context that has already ended, to learn without waiting whether the
+// event has completed; Wait should return nil then if it has.
 type Event interface {
 	Wait(ctx context.Context) error
 }
 
-// Region is memory registered with an endpoint. User is the owner's, for
-// finding its own handle of the memory again; it is never sent.
+// Region is memory that is registered with an endpoint. User is for the owner, who can
+// find a handle of the memory there; it is never sent.
 type Region struct {
 	Bytes []byte
 	User  any
@@ -59,9 +102,9 @@ type Span struct {
 // Bytes returns the memory of the span.
 func (s Span) Bytes() []byte { return s.Region.Bytes[s.Off : s.Off+s.Len] }
 
-// Message is what Post sends. Header is opaque and copied, and so is the list of
-// spans; the memory of the spans is read after Ready, where it is not nil, and
-// belongs to the transport until the message's Sent completion.
+// Message is what Post sends. Post copies the header, which is opaque, and the list of
+// spans. The memory of the spans is read once Ready, where it is not nil, has completed,
+// and belongs to the transport until the message's Sent completion.
 type Message struct {
 	Header []byte
 	Body   []Span
@@ -72,15 +115,15 @@ type Message struct {
 type Kind uint8
 
 const (
-	// Received: a message has arrived; its spans are the receiver's until Release.
+	// Received: a message has arrived. Its spans are the receiver's until Release.
 	Received Kind = iota
-	// Sent: a posted message's spans may be reused; Token says which. In process
-	// it comes when the receiver releases, in shared memory when it is written, over
-	// TCP when the last byte is with the kernel. Err is set where the pair failed
-	// first. An answer may be polled before the Sent of what it answers.
+	// Sent: the spans of the posted message that Token names may be reused. In process
+	// it comes when the receiver releases the message, in shared memory when the message
+	// is written there, over TCP when the kernel has the last byte. Err is set where the
+	// pair failed first. An answer may be polled before the Sent of its question.
 	Sent
-	// Lost: the pair has failed; Err is a *LostError that says why. Later posts to
-	// the peer fail until SetPeer names it again, with a higher epoch.
+	// Lost: the pair has failed, and Err is a *LostError that says why. Posts to the peer
+	// fail from then on, until SetPeer names it with a higher epoch.
 	Lost
 )
 
@@ -103,95 +146,23 @@ type Completion struct {
 	Peer   string
 	Token  uint64 // Sent: what Post returned
 	Header []byte // Received
-	Body   []Span // Received: the sender's partition, in the receiver's reach
+	Body   []Span // Received: as many spans, as long as the sender's
 	Err    error  // Lost, and Sent of a message that may not have arrived
-	// Posted is when the sender posted the message, where both share a clock
-	// (one process), else when its first byte arrived.
+	// Posted is when the sender posted the message, in process and in
+	// shared memory, else when the message's first byte arrived.
 	Posted time.Time
-	// Arrived is when the last byte was there.
+	// Arrived is when the last byte arrived.
 	Arrived time.Time
 
-	pair *pair   // Received, Sent, Lost: the pair at this end
-	held receipt // Received: what Release gives back
+	pair *pair
+	held receipt // of a Received
 }
 
-// receipt is what a receiver holds of a message until it releases it.
+// receipt is what a receiver holds of a message until Release.
 type receipt interface {
-	// release gives it back; a second call of either does nothing.
+	// release gives the message's memory back. Only the first call of release or drop
+	// does anything.
 	release()
-	// drop is release where the receiver has not seen the message.
+	// drop is release of a message that the consumer has not seen.
 	drop()
-}
-
-// Config is what an endpoint needs to know.
-type Config struct {
-	// ID names the endpoint to its peers; Epoch is its incarnation: frames of an
-	// older epoch of a peer are dropped and counted.
-	ID    string
-	Epoch uint64
-	// Network is where inproc: addresses are looked up; nil means that the
-	// endpoint has no peers in its own process.
-	Network *Network
-	// Alloc makes receive memory of n bytes, once per connected peer (Slots slots
-	// of SlotBytes each, rounded up to 64); nil means ordinary memory. Free gets
-	// it back once the pair is lost and its last message released; it may be nil.
-	// Neither is used in process, where a receiver reads the sender's spans. Both
-	// are called from goroutines of the endpoint, Alloc by one at a time.
-	Alloc func(n int) (*Region, error)
-	Free  func(*Region)
-	// Adopt makes a region of memory that is shared with a peer's process, to
-	// receive into; it is given to Free before it goes. nil means that it is used
-	// as it is; where Alloc is set it means that there is no shared memory.
-	Adopt func(mem []byte) (*Region, error)
-	// SlotBytes bounds the body of one message that this endpoint receives
-	// (default 1 MiB); Slots is the credit that it gives each peer: the messages
-	// in flight, received and not yet released (default 8). With the defaults
-	// each peer connected by TCP costs 8 MiB.
-	SlotBytes int
-	Slots     int
-	// HeaderBytes bounds a received header. Default 64 KiB.
-	HeaderBytes int
-	// Queue bounds the messages per pair that were posted and whose Sent has not
-	// been polled. Default 4·Slots + 64.
-	Queue int
-	// PeerTimeout bounds how long a silent or stuck peer stays undetected.
-	// Default 2 s: a stopped process is Lost between 2.0 and 2.3 s later. A message
-	// that has begun to come is stuck where less than a kilobyte of it comes in that
-	// time (more where the peer's PeerTimeout is shorter); with TLS what comes is
-	// counted by records of up to 16 KiB.
-	PeerTimeout time.Duration
-	// DialTimeout bounds making a connection, retries and the wait for the peer's
-	// SetPeer included. Default 2 s.
-	DialTimeout time.Duration
-	// Connections is how many TCP connections this end makes when it dials a peer:
-	// with one everything shares it; with more the first is for credits, signs of
-	// life and goodbyes, so that they do not wait behind bodies, and messages take
-	// turns on the others. Default 2, at most 16.
-	Connections int
-	// Pace bounds what a TCP connection of messages sends, in bytes a second, and
-	// Congestion names the kernel's algorithm of congestion control for it ("bbr",
-	// say): where many senders share a link whose queues are long, either keeps the
-	// queues short. Defaults: no bound, the system's. Both are Linux's.
-	Pace       int
-	Congestion string
-	// Dial makes a TCP connection to HOST:PORT; nil means plain TCP. For tests, and
-	// for networks with ways of their own.
-	Dial func(ctx context.Context, addr string) (net.Conn, error)
-	// TLS secures TCP connections: TLS 1.3, mutual. It serves both roles, so it has
-	// RootCAs and ServerName for dialling, and Certificates, ClientCAs and
-	// ClientAuth for accepting. Connections of Dial and of listeners are wrapped in
-	// it too. nil means plain TCP, whose payloads carry checksums; with TLS they
-	// carry none. Memory transports do not use it.
-	TLS *tls.Config
-	// Fabric is a transport of the program's, for peers at ucx: addresses that have
-	// one of the same name; the endpoint drives and closes it. nil means none.
-	Fabric Fabric
-	// ReadyTimeout bounds the wait for a message's Ready event. Default 1 min.
-	ReadyTimeout time.Duration
-	// SpinFor is how long Poll looks again and again before it sleeps: where what
-	// comes usually comes as soon as that, and no more threads of the host are busy
-	// than there are cores. Sleeping costs a wake-up of some 5 µs, spinning a core.
-	// Default 50 µs; negative: never. In one process, where a wake-up costs less, 0
-	// means not to spin.
-	SpinFor time.Duration
 }

@@ -5,39 +5,39 @@ import (
 	"time"
 )
 
-// PeerStats is what an endpoint has counted for one peer, over all its
-// incarnations. Counts never fall, until RemovePeer.
+// PeerStats is what an endpoint has counted for one peer, over all incarnations of the
+// peer. Counts never fall; RemovePeer ends them.
 type PeerStats struct {
-	Endpoint  string `json:"endpoint,omitempty"` // whose counts these are
+	Endpoint  string `json:"endpoint,omitempty"` // that has counted
 	Peer      string `json:"peer"`
 	Epoch     uint64 `json:"epoch"`
-	Transport string `json:"transport,omitempty"` // of the present connection; "" where there is none
-	Why       string `json:"why,omitempty"`       // that transport, and none before it
+	Transport string `json:"transport,omitempty"` // of the pair; "" where it is not up
+	Why       string `json:"why,omitempty"`       // why that transport was chosen
 	State     string `json:"state"`               // idle, connecting, up, lost
 
 	Sent     map[string]Traffic `json:"sent"`     // by transport
 	Received map[string]Traffic `json:"received"` // by transport
-	Queued   int                `json:"queued"`   // posted, not yet on the wire
+	Queued   int                `json:"queued"`   // messages that wait in the sender's queue
 	Credit   int                `json:"credit"`   // messages that may be sent at once
 
-	// CreditWaits are the messages that had to wait for a credit; CreditTime is how
-	// long those waited that have got one.
+	// CreditWaits counts the messages that had to wait for a credit. CreditTime is how
+	// long those of them waited that have got one since.
 	CreditWaits uint64    `json:"credit_waits"`
 	CreditTime  Histogram `json:"credit_time"`
 
-	// Of sent messages: from the post until the transport takes it, which is the
-	// wait for its event, for a credit and for the messages before it; from there
-	// until it is out, which is when Sent is reported; and both together.
+	// Times of sent messages. QueueTime is from the post until the message leaves the
+	// queue: the wait for its event, for a credit and for the messages before it.
+	// WireTime is from there until its Sent is pushed. TotalTime is both together.
 	QueueTime Histogram `json:"queue_time"`
 	WireTime  Histogram `json:"wire_time"`
 	TotalTime Histogram `json:"total_time"`
-	// ReceiveTime is that of received messages: from the post, where both ends share
-	// a clock, else from the first byte, until Poll hands the message out.
+	// ReceiveTime is of received messages, until Poll returns the message: from the post
+	// in process and in shared memory, else from the message's first byte.
 	ReceiveTime Histogram `json:"receive_time"`
 
 	DroppedOld  uint64 `json:"dropped_old"` // frames and connections of an older epoch
 	Connects    uint64 `json:"connects"`
-	Retries     uint64 `json:"retries"`     // tries to connect that failed
+	Retries     uint64 `json:"retries"`     // dial attempts that failed
 	Retransmits uint64 `json:"retransmits"` // TCP segments sent again, where the system tells
 	Losses      uint64 `json:"losses"`
 }
@@ -58,7 +58,7 @@ func Total(byTransport map[string]Traffic) Traffic {
 	return sum
 }
 
-// transports that a message may travel by, as indices of counters.
+// The transports that a message may travel by, as indices of counters.
 const (
 	viaInproc = iota
 	viaSHM
@@ -76,7 +76,7 @@ func (t *traffic) add(bytes int) {
 	t.bytes.Add(uint64(bytes))
 }
 
-// counters are one peer's, kept over its incarnations.
+// counters are those of one peer, over all its incarnations.
 type counters struct {
 	sent, received                 [numTransports]traffic
 	queueTime, wireTime, totalTime histogram
@@ -86,15 +86,14 @@ type counters struct {
 	retries, retransmits           atomic.Uint64
 }
 
-// out notes that a message is out, which was posted and taken at these times.
-func (c *counters) noteSent(posted, taken time.Time) {
+// noteSent counts the times of a message whose Sent is about to be pushed.
+func (c *counters) noteSent(posted, dequeued time.Time) {
 	now := time.Now()
-	c.wireTime.add(now.Sub(taken))
+	c.wireTime.add(now.Sub(dequeued))
 	c.totalTime.add(now.Sub(posted))
 }
 
-// handed notes that Poll hands out a message, which was posted, or began to come,
-// at this time.
+// handedOut counts the time of a message that Poll returns. posted is as in Completion.
 func (c *counters) handedOut(posted time.Time) { c.receiveTime.add(time.Since(posted)) }
 
 func (c *counters) snapshot() PeerStats {

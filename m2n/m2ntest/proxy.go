@@ -1,5 +1,5 @@
-// Package m2ntest owns what tests of connections need: a TCP proxy that
-// misbehaves on command. It may not know what the bytes mean.
+// Package m2ntest is for tests of connections: it has a TCP proxy that misbehaves on
+// command. The package may not know what the bytes mean.
 package m2ntest
 
 import (
@@ -20,7 +20,7 @@ type Fault uint8
 const (
 	// Pass hands bytes on.
 	Pass Fault = iota
-	// Drop reads bytes and throws them away: to the sender all is well.
+	// Drop reads bytes and throws them away: the sender notices nothing.
 	Drop
 	// Stall reads nothing more, so that the sender's writes fill up and block.
 	Stall
@@ -28,7 +28,7 @@ const (
 	Corrupt
 )
 
-// Direction is one way through the proxy, seen from who dials it.
+// Direction is one way through the proxy, seen from the end that dials the proxy.
 type Direction uint8
 
 // Directions.
@@ -37,8 +37,8 @@ const (
 	FromTarget
 )
 
-// Proxy forwards TCP connections to a target. All methods may be called at any
-// time, from any goroutine; faults apply to open connections and to new ones.
+// Proxy forwards TCP connections to a target. Any goroutine may call all methods at any
+// time. Faults apply to open connections and to new ones.
 type Proxy struct {
 	target   string
 	listener net.Listener
@@ -47,21 +47,21 @@ type Proxy struct {
 	running  sync.WaitGroup
 	ways     [2]way
 
-	accepted int // by accept alone
+	accepted int // only accept uses it
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 }
 
-// way is the state of a direction.
+// way is the state of one direction.
 type way struct {
 	delay atomic.Int64 // ns
 	bytes atomic.Int64 // passed on
 
 	mu      sync.Mutex
 	fault   Fault
-	of      map[int]Fault // of single connections, by number
-	after   map[int]later // what such a connection's fault will be
+	of      map[int]Fault // faults of single connections, by number
+	after   map[int]later // faults that begin later in a connection, by number
 	changed chan struct{} // closed when a fault changes
 }
 
@@ -81,32 +81,32 @@ func NewProxy(target string) (*Proxy, error) {
 	return p, nil
 }
 
-// Addr is where the proxy listens, "tcp:127.0.0.1:PORT".
+// Addr is the address at which the proxy listens, "tcp:127.0.0.1:PORT".
 func (p *Proxy) Addr() string { return "tcp:" + p.listener.Addr().String() }
 
 // Set chooses what happens to the bytes of a direction.
 func (p *Proxy) Set(d Direction, f Fault) { p.ways[d].set(f) }
 
-// SetOf chooses it for one connection: they are numbered from 0, in the order in
-// which they came. It holds until the next Set.
+// SetOf chooses the fault of one connection and direction, until the next Set.
+// Connections are numbered from 0, in the order in which the proxy accepted them.
 func (p *Proxy) SetOf(conn int, d Direction, f Fault) { p.ways[d].setOf(conn, f) }
 
-// SetAfter chooses it for one connection, once so many more bytes of it have been
-// passed on: a fault that begins inside of a message, for example.
+// SetAfter chooses a fault of one connection and direction that begins when so many more
+// bytes of it have been passed on: inside of a message, for example.
 func (p *Proxy) SetAfter(conn int, d Direction, bytes int, f Fault) {
 	p.ways[d].setAfter(conn, bytes, f)
 }
 
-// SetBoth chooses it for both directions.
+// SetBoth chooses what happens to the bytes of both directions.
 func (p *Proxy) SetBoth(f Fault) {
 	p.Set(ToTarget, f)
 	p.Set(FromTarget, f)
 }
 
-// Delay makes bytes of a direction arrive so much later. The throughput stays.
+// Delay makes the bytes of a direction arrive later by d. The throughput stays the same.
 func (p *Proxy) Delay(d Direction, by time.Duration) { p.ways[d].delay.Store(int64(by)) }
 
-// Bytes counts what was passed on in a direction.
+// Bytes counts the bytes that were passed on in a direction.
 func (p *Proxy) Bytes(d Direction) int64 { return p.ways[d].bytes.Load() }
 
 // Cut resets all open connections. New ones are still accepted.
@@ -120,7 +120,7 @@ func (p *Proxy) Cut() {
 
 func reset(c net.Conn) {
 	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0) // it is closed below either way
+		_ = t.SetLinger(0) // on an error Close below closes it without a reset
 	}
 	c.Close()
 }
@@ -184,7 +184,7 @@ func (w *way) set(f Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fault, w.of, w.after = f, nil, nil
-	w.ring()
+	w.notify()
 }
 
 func (w *way) setOf(conn int, f Fault) {
@@ -194,18 +194,18 @@ func (w *way) setOf(conn int, f Fault) {
 		w.of = make(map[int]Fault)
 	}
 	w.of[conn] = f
-	w.ring()
+	w.notify()
 }
 
-// ring wakes who waits for another fault. The caller holds mu.
-func (w *way) ring() {
+// notify wakes the goroutines that wait for another fault. The caller holds mu.
+func (w *way) notify() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
-// later is a fault that begins inside of the stream.
+// later is a fault that begins inside of a stream.
 type later struct {
-	bytes int // that are passed before
+	bytes int // that are passed on before the fault
 	fault Fault
 }
 
@@ -218,14 +218,15 @@ func (w *way) setAfter(conn, bytes int, f Fault) {
 	w.after[conn] = later{bytes, f}
 }
 
-// stream is one connection's direction.
+// stream is one direction of one connection.
 type stream struct {
 	*way
 	conn int
 }
 
-// take returns the present fault. A corruption happens once.
-func (s stream) take() Fault {
+// currentFault returns the present fault, and ends it where it is a corruption: that
+// happens once.
+func (s stream) currentFault() Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.present()
@@ -235,8 +236,8 @@ func (s stream) take() Fault {
 	return f
 }
 
-// present is the connection's own fault, or that of all. The caller holds mu, as
-// that of pardon.
+// present is the connection's own fault, or that of all connections. The caller holds
+// mu.
 func (s stream) present() Fault {
 	if f, single := s.of[s.conn]; single {
 		return f
@@ -244,7 +245,7 @@ func (s stream) present() Fault {
 	return s.fault
 }
 
-// pardon ends the present fault.
+// pardon ends the present fault. The caller holds mu.
 func (s stream) pardon() {
 	if _, single := s.of[s.conn]; single {
 		s.of[s.conn] = Pass
@@ -253,22 +254,22 @@ func (s stream) pardon() {
 	}
 }
 
-// look returns the present fault, and what is closed when it changes.
+// look returns the present fault, and a channel that is closed when a fault changes.
 func (s stream) look() (Fault, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.present(), s.changed
 }
 
-// chunk is bytes on their way, to be written when they are due.
+// chunk is some bytes that are to be written when they are due.
 type chunk struct {
 	bytes []byte
 	due   time.Time
 }
 
-// copy moves bytes until the source ends or the sink fails. It does not end for a
-// sink that fails while bytes are dropped or stalled: who cannot be heard cannot
-// hang up either.
+// copy moves bytes until the source ends or the sink fails. While bytes are dropped or
+// stalled, a sink that fails does not end it: on a broken path the failure could not be
+// seen either.
 func (s stream) copy(ctx context.Context, dst, src net.Conn) {
 	chunks := make(chan chunk, 64)
 	done := make(chan struct{})
@@ -281,7 +282,7 @@ func (s stream) copy(ctx context.Context, dst, src net.Conn) {
 	<-done
 }
 
-// collect reads what the fault lets it read.
+// collect reads bytes, as far as the fault allows.
 func (s stream) collect(ctx context.Context, src net.Conn, chunks chan<- chunk) {
 	for {
 		if !s.awaitFlow(ctx) {
@@ -298,7 +299,8 @@ func (s stream) collect(ctx context.Context, src net.Conn, chunks chan<- chunk) 
 	}
 }
 
-// hand hands bytes on, up to where a fault begins, and the others as that says.
+// hand passes on the bytes before the place where a fault begins, and treats the bytes
+// after that place as the fault says.
 func (s stream) hand(ctx context.Context, b []byte, chunks chan<- chunk) {
 	before := s.upTo(len(b))
 	if before > 0 {
@@ -313,7 +315,7 @@ func (s stream) hand(ctx context.Context, b []byte, chunks chan<- chunk) {
 	}
 }
 
-// upTo returns how many of so many bytes come before a fault that is to begin.
+// upTo returns how many of n bytes come before the place where a fault begins.
 func (s stream) upTo(bytes int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -327,7 +329,7 @@ func (s stream) upTo(bytes int) int {
 	return before
 }
 
-// begin makes the fault that was to begin the present one.
+// begin makes the fault whose place is reached the present one.
 func (s stream) begin() {
 	s.mu.Lock()
 	l := s.after[s.conn]
@@ -336,9 +338,9 @@ func (s stream) begin() {
 	s.setOf(s.conn, l.fault)
 }
 
-// pass does to bytes what the fault says.
+// pass treats bytes as the present fault says.
 func (s stream) pass(b []byte, chunks chan<- chunk) {
-	switch s.take() {
+	switch s.currentFault() {
 	case Drop:
 		return
 	case Corrupt:
@@ -347,7 +349,7 @@ func (s stream) pass(b []byte, chunks chan<- chunk) {
 	chunks <- chunk{b, time.Now().Add(time.Duration(s.delay.Load()))}
 }
 
-// awaitFlow waits while the direction is stalled; false when the proxy closes.
+// awaitFlow waits while the direction is stalled. It returns false when the proxy closes.
 func (s stream) awaitFlow(ctx context.Context) bool {
 	for {
 		fault, changed := s.look()
@@ -362,7 +364,7 @@ func (s stream) awaitFlow(ctx context.Context) bool {
 	}
 }
 
-// deliver writes chunks when they are due, and hands on the end of the stream.
+// deliver writes chunks when they are due, and passes on the end of the stream.
 func (s stream) deliver(ctx context.Context, dst net.Conn, chunks <-chan chunk) {
 	var failed error
 	for c := range chunks {
@@ -376,8 +378,8 @@ func (s stream) deliver(ctx context.Context, dst net.Conn, chunks <-chan chunk) 
 	s.endOf(ctx, dst, failed)
 }
 
-// endOf closes the sink's half, unless the direction is silent: then nobody hears
-// of it until the fault is over.
+// endOf closes the sink's half. Where the direction is silent, it waits until the fault
+// is over.
 func (s stream) endOf(ctx context.Context, dst net.Conn, failed error) {
 	for {
 		fault, changed := s.look()
@@ -392,7 +394,7 @@ func (s stream) endOf(ctx context.Context, dst net.Conn, failed error) {
 		break
 	}
 	if t, ok := dst.(*net.TCPConn); ok {
-		_ = t.CloseWrite() // fails where the connection has
+		_ = t.CloseWrite() // an error means that the connection has failed
 	}
 }
 

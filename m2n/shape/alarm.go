@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// alarm wakes the pacer. set may be called at any time; wait by one goroutine.
+// alarm wakes the pacer. Any goroutine may call set, one at a time wait.
 type alarm interface {
-	// set moves the next ring to d from now.
+	// set has wait return d from now, and not before.
 	set(d time.Duration)
-	// wait returns at the next ring; false once the alarm is closed.
+	// wait waits for the time of the last set. It returns false once the alarm is closed.
 	wait() bool
 	close() error
 }
 
-// timerAlarm is an alarm of Go's timers.
+// timerAlarm is an alarm made of a Go timer.
 type timerAlarm struct {
 	timer *time.Timer
 	end   func()

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelAlarm is a timer of the kernel's that rings through Go's poller. Go's own
-// timers, where nothing else is to be done, wait in whole milliseconds.
+// kernelAlarm is a timer of the kernel (timerfd) that Go's poller waits for. Go's own
+// timers wait in whole milliseconds while the process is idle.
 type kernelAlarm struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -29,7 +29,7 @@ func newAlarm(bubble bool) (alarm, error) {
 }
 
 func (a *kernelAlarm) set(d time.Duration) {
-	// 0 would stop the timer.
+	// A time of 0 would stop the timer.
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(max(d, 1)))}
 	err := a.raw.Control(func(fd uintptr) {
 		if err := unix.TimerfdSettime(int(fd), 0, &spec, nil); err != nil {

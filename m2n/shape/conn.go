@@ -17,27 +17,27 @@ type addr string
 func (a addr) Network() string { return "shape" }
 func (a addr) String() string  { return string(a) }
 
-// stream is one direction of a connection, with its bytes: the model only counts
-// them. Network.mu guards it.
+// stream is one direction of a connection. It holds the bytes, which the model only
+// counts. Network.mu guards it.
 type stream struct {
 	flow           *flow
 	writer, reader *conn
-	chunks         queue[[]byte] // written and not read
-	held           int           // bytes written that have not left
+	chunks         queue[[]byte] // written and not read yet
+	held           int           // bytes written that have not left the host
 	readable       int           // bytes that have arrived
-	ended          bool          // nothing follows them
+	ended          bool          // nothing follows the readable bytes
 	shut           bool          // the writer has finished
-	room, news     bell          // for the writer, and the reader
+	room, news     notifier      // notified when the writer, and the reader, can go on
 }
 
-// bell wakes the one who waits. A ring that nobody waits for is kept.
-type bell chan struct{}
+// notifier wakes one waiting goroutine. Where none waits, the next one does not wait.
+type notifier chan struct{}
 
-func newBell() bell { return make(bell, 1) }
+func newNotifier() notifier { return make(notifier, 1) }
 
-func (b bell) ring() {
+func (n notifier) notify() {
 	select {
-	case b <- struct{}{}:
+	case n <- struct{}{}:
 	default:
 	}
 }
@@ -47,13 +47,13 @@ type conn struct {
 	net           *Network
 	local, remote addr
 	in, out       *stream
-	// One reads and one writes at a time; others wait for their turn.
+	// One goroutine reads and one writes at a time; others wait.
 	reading, writing sync.Mutex
 	readBy, writeBy  deadline
 
 	// Guarded by net.mu:
 	closed bool
-	err    error // of the network: the connection has failed
+	err    error // of the network, where the connection has failed
 }
 
 // connect makes the two ends of a connection. The caller holds mu.
@@ -69,12 +69,12 @@ func (n *Network) connect(there *path, client, server addr) (dials, accepts *con
 }
 
 func (n *Network) stream(p *path, writer, reader *conn) *stream {
-	s := &stream{writer: writer, reader: reader, room: newBell(), news: newBell()}
+	s := &stream{writer: writer, reader: reader, room: newNotifier(), news: newNotifier()}
 	s.flow = n.model.flow(p, s)
 	return s
 }
 
-// act passes on what the model says. The caller holds mu.
+// act does to streams what an action of the model says. The caller holds mu.
 func (n *Network) act(a action) {
 	if a.kind == signalled {
 		a.signal.(func())()
@@ -84,21 +84,21 @@ func (n *Network) act(a action) {
 	switch a.kind {
 	case left:
 		s.held -= a.bytes
-		s.room.ring()
+		s.room.notify()
 	case arrived:
 		s.readable += a.bytes
-		s.news.ring()
+		s.news.notify()
 		if s.reader.closed {
 			n.abort(s.reader)
 		}
 	case finished:
 		s.ended = true
-		s.news.ring()
+		s.news.notify()
 	}
 }
 
-// fail ends a connection at one end. What has arrived there can still be read.
-// The caller holds mu.
+// fail ends a connection at one end. Bytes that have arrived there can still be read. The
+// caller holds mu.
 func (n *Network) fail(c *conn, err error) {
 	if c.err != nil {
 		return
@@ -109,8 +109,8 @@ func (n *Network) fail(c *conn, err error) {
 	c.wake()
 }
 
-// abort ends a connection from one end; the other hears of it by a reset. The
-// caller holds mu.
+// abort ends a connection from one end, and sends a reset to the other. The caller holds
+// mu.
 func (n *Network) abort(c *conn) {
 	if c.err != nil {
 		return
@@ -120,10 +120,10 @@ func (n *Network) abort(c *conn) {
 	n.model.signal(c.out.flow.path, func() { n.fail(peer, syscall.ECONNRESET) }, false)
 }
 
-// wake lets who reads or writes look again.
+// wake has a waiting reader and a waiting writer check the streams again.
 func (c *conn) wake() {
-	c.in.news.ring()
-	c.out.room.ring()
+	c.in.news.notify()
+	c.out.room.notify()
 }
 
 func (c *conn) LocalAddr() net.Addr  { return c.local }
@@ -140,7 +140,7 @@ func (c *conn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "shape", Source: c.local, Addr: c.remote, Err: err}
 }
 
-// Read returns what has arrived, waiting for something to.
+// Read returns bytes that have arrived. Where there are none, it waits for some.
 func (c *conn) Read(p []byte) (int, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
@@ -156,7 +156,7 @@ func (c *conn) read(p []byte) (int, error) {
 		if c.readBy.over() {
 			return 0, os.ErrDeadlineExceeded
 		}
-		b, err := c.take(len(p))
+		b, err := c.popArrived(len(p))
 		if err != nil || len(b) > 0 {
 			return copy(p, b), err
 		}
@@ -166,8 +166,8 @@ func (c *conn) read(p []byte) (int, error) {
 	}
 }
 
-// take returns at most n bytes of what has arrived; none where nothing has.
-func (c *conn) take(n int) (b []byte, err error) {
+// popArrived returns at most n of the bytes that have arrived, none where there are none.
+func (c *conn) popArrived(n int) (b []byte, err error) {
 	c.net.do(func() {
 		switch {
 		case c.closed:
@@ -229,7 +229,7 @@ func (c *conn) write(p []byte) (written int, err error) {
 	}
 }
 
-// room is how many bytes the send buffer takes.
+// room is how many bytes the send buffer has room for.
 func (c *conn) room() (room int, err error) {
 	c.net.do(func() {
 		err = c.unwritable()
@@ -238,7 +238,8 @@ func (c *conn) room() (room int, err error) {
 	return room, err
 }
 
-// unwritable says why nothing can be written. The caller holds net.mu.
+// unwritable returns why nothing can be written, nil where something can. The caller
+// holds net.mu.
 func (c *conn) unwritable() error {
 	switch {
 	case c.closed:
@@ -251,8 +252,8 @@ func (c *conn) unwritable() error {
 	return nil
 }
 
-// put adds a chunk that has room. Where the connection has failed since, it is
-// lost like all that was under way; the next write says so.
+// put adds a chunk for which there is room. Where the connection has failed since the
+// check for room, the chunk is lost like all bytes under way, and the next write fails.
 func (c *conn) put(chunk []byte) {
 	c.net.do(func() {
 		if c.unwritable() != nil {
@@ -264,8 +265,7 @@ func (c *conn) put(chunk []byte) {
 	})
 }
 
-// CloseWrite tells the peer that nothing follows; what it sends can still be
-// read.
+// CloseWrite tells the peer that nothing follows. Bytes of the peer can still be read.
 func (c *conn) CloseWrite() error {
 	err := error(nil)
 	c.net.do(func() {
@@ -278,17 +278,17 @@ func (c *conn) CloseWrite() error {
 	return c.opError("close", err)
 }
 
-// Close ends this end. What was written is still sent, unless something that
-// arrived was not read: then, as with TCP, the peer is reset.
+// Close ends this end. Bytes that were written are still sent, unless bytes that arrived
+// were not read: then, as with TCP, the peer gets a reset.
 func (c *conn) Close() error {
 	err := error(nil)
 	c.net.do(func() { err = c.shut() })
-	c.readBy.set(time.Time{}) // no timer is left behind
+	c.readBy.set(time.Time{}) // so that its timer ends
 	c.writeBy.set(time.Time{})
 	return c.opError("close", err)
 }
 
-// shut is Close. The caller holds net.mu.
+// shut does what Close does. The caller holds net.mu.
 func (c *conn) shut() error {
 	if c.closed {
 		return net.ErrClosed

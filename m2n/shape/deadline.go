@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// deadline is when the reads or the writes of a connection end. It may be moved
+// deadline is when the reads, or the writes, of a connection time out. It may be moved
 // while they wait.
 type deadline struct {
 	mu      *sync.Mutex
 	timer   *time.Timer
-	passed  chan struct{} // closed when it has passed
-	version int           // of the deadline, for timers that are too late to be stopped
+	passed  chan struct{} // closed when the deadline has passed
+	version int           // counts the sets, so that the timer of an earlier one does nothing
 }
 
 func newDeadline() deadline {
 	return deadline{mu: new(sync.Mutex), passed: make(chan struct{})}
 }
 
-// set moves the deadline; the zero time is never.
+// set moves the deadline; the zero time means none.
 func (d *deadline) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -67,9 +67,9 @@ func (d *deadline) done() chan struct{} {
 
 func (d *deadline) over() bool { return isClosed(d.done()) }
 
-// await waits for a bell, at most until the deadline. One that is moved while a
-// timer is running out is waited for anew.
-func (d *deadline) await(b bell) error {
+// await waits for a signal, at most until the deadline. Where the deadline is moved while
+// its timer fires, the wait begins anew.
+func (d *deadline) await(b notifier) error {
 	select {
 	case <-b:
 		return nil

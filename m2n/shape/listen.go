@@ -8,23 +8,22 @@ import (
 	"syscall"
 )
 
-// listener accepts what is dialled at one port of a host. Its backlog has no
-// bound.
+// listener accepts connections to one port of a host. Its backlog has no bound.
 type listener struct {
 	net       *Network
 	addr      addr
 	accepting sync.Mutex
-	news      bell
+	news      notifier
 
 	// Guarded by net.mu:
 	backlog queue[*conn]
 	closed  bool
 }
 
-// Listener listens at the next free port of a host. The address, HOST:PORT, is
-// what Dial takes, and tcp:HOST:PORT what m2n.Endpoint.SetPeer does.
+// Listener listens at the next free port of a host. Its address is HOST:PORT, for Dial;
+// m2n.Endpoint.SetPeer takes it as tcp:HOST:PORT.
 func (n *Network) Listener(name string) (net.Listener, error) {
-	l := &listener{net: n, news: newBell()}
+	l := &listener{net: n, news: newNotifier()}
 	err := n.at(name, func(h *host) {
 		l.addr = n.port(h)
 		l.closed = n.closed
@@ -33,7 +32,7 @@ func (n *Network) Listener(name string) (net.Listener, error) {
 	return l, err
 }
 
-// port gives out the next address of a host. The caller holds mu.
+// port returns the next free address of a host. The caller holds mu.
 func (n *Network) port(h *host) addr {
 	n.ports++
 	return addr(fmt.Sprintf("%s:%d", h.name, n.ports))
@@ -50,7 +49,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
 	for {
-		c, err := l.take()
+		c, err := l.popWaiting()
 		switch {
 		case err != nil:
 			return nil, l.opError("accept", err)
@@ -61,12 +60,12 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *listener) take() (c *conn, err error) {
+func (l *listener) popWaiting() (c *conn, err error) {
 	l.net.do(func() {
 		switch {
 		case l.closed:
 			err = net.ErrClosed
-			l.news.ring() // for the next who asks
+			l.news.notify() // another goroutine may wait in Accept
 		case l.backlog.len() > 0:
 			c = l.backlog.pop()
 		}
@@ -84,7 +83,7 @@ func (l *listener) Close() error {
 	return nil
 }
 
-// shut is Close. The caller holds net.mu.
+// shut does what Close does. The caller holds net.mu.
 func (l *listener) shut() error {
 	if l.closed {
 		return net.ErrClosed
@@ -94,9 +93,9 @@ func (l *listener) shut() error {
 	for l.backlog.len() > 0 {
 		c := l.backlog.pop()
 		l.net.abort(c)
-		c.shut() //nolint:errcheck // it was open
+		c.shut() //nolint:errcheck // it fails only where it is closed already
 	}
-	l.news.ring()
+	l.news.notify()
 	return nil
 }
 
@@ -108,12 +107,12 @@ type call struct {
 	answer chan *conn // nil: refused
 
 	// Guarded by Network.mu:
-	ended bool // nobody waits for the answer
+	ended bool // the goroutine that dials waits no more
 }
 
-// Dial returns how a host dials: to a HOST:PORT of the network. Connecting takes
-// a round trip; ECONNREFUSED says that nobody listens there. Towards a host that
-// is cut it waits, like TCP, for as long as ctx lets it.
+// Dial returns the function by which a host dials a HOST:PORT of the network. Connecting
+// takes a round trip. The error is ECONNREFUSED where nobody listens there. Dialling a
+// host that is cut off lasts, as with TCP, until ctx ends.
 func (n *Network) Dial(host string) func(ctx context.Context, address string) (net.Conn, error) {
 	return func(ctx context.Context, address string) (net.Conn, error) {
 		c, err := n.dial(ctx, host, address)
@@ -132,7 +131,7 @@ func (n *Network) dial(ctx context.Context, from, address string) (*conn, error)
 	c := &call{server: addr(address), answer: make(chan *conn, 1)}
 	err = n.between(from, to, func(there, _ *path) {
 		c.path, c.client = there, n.port(there.from)
-		n.model.signal(there, func() { n.ring(c) }, true)
+		n.model.signal(there, func() { n.arrive(c) }, true)
 	})
 	if err != nil {
 		return nil, err
@@ -144,15 +143,16 @@ func (n *Network) dial(ctx context.Context, from, address string) (*conn, error)
 		}
 		return conn, nil
 	case <-ctx.Done():
-		n.hangUp(c)
+		n.giveUp(c)
 		return nil, ctx.Err()
 	case <-n.over.Done():
 		return nil, net.ErrClosed
 	}
 }
 
-// ring is a call's arrival at the host that is called. The caller holds mu.
-func (n *Network) ring(c *call) {
+// arrive is called when the request to connect is at the host that is dialled. The caller
+// holds mu.
+func (n *Network) arrive(c *call) {
 	back := n.model.path(c.path.to, c.path.from)
 	l := n.listeners[string(c.server)]
 	if l == nil {
@@ -161,28 +161,28 @@ func (n *Network) ring(c *call) {
 	}
 	client, server := n.connect(c.path, c.client, c.server)
 	l.backlog.push(server)
-	l.news.ring()
-	n.model.signal(back, func() { n.pickUp(c, client) }, true)
+	l.news.notify()
+	n.model.signal(back, func() { n.handOver(c, client) }, true)
 }
 
-// pickUp hands the connection to who dialled. The caller holds mu.
-func (n *Network) pickUp(c *call, client *conn) {
+// handOver hands the connection to the goroutine that dials. The caller holds mu.
+func (n *Network) handOver(c *call, client *conn) {
 	if c.ended {
 		n.abort(client)
-		client.shut() //nolint:errcheck // it was open
+		client.shut() //nolint:errcheck // it fails only where it is closed already
 		return
 	}
 	c.answer <- client
 }
 
-// hangUp takes a call back.
-func (n *Network) hangUp(c *call) {
+// giveUp ends a dial whose goroutine waits no more.
+func (n *Network) giveUp(c *call) {
 	n.do(func() {
 		c.ended = true
 		select {
 		case client := <-c.answer:
 			if client != nil {
-				client.shut() //nolint:errcheck // it was open
+				client.shut() //nolint:errcheck // it fails only where it is closed already
 			}
 		default:
 		}

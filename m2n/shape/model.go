@@ -2,8 +2,8 @@ package shape
 
 import "time"
 
-// model is the network without clock, memory or goroutines. It is told of writes,
-// reads and faults, and counts bytes: it does not hold them. Times are since the
+// model is the network without clock, memory or goroutines: writes, reads and faults go
+// in, actions come out. It counts bytes and does not hold them. Times are since the
 // network began.
 type model struct {
 	cfg   Config
@@ -14,20 +14,20 @@ type model struct {
 	out   []action
 }
 
-// action is what the model wants its owner to know.
+// action is something that the model's owner has to do.
 type action struct {
 	kind   actionKind
-	flow   *flow // all but signalled
-	bytes  int   // left, arrived
-	signal any   // signalled: what was given to model.signal
+	flow   *flow // of all kinds but signalled
+	bytes  int   // of left and arrived
+	signal any   // of signalled: the argument of model.signal
 }
 
 type actionKind uint8
 
 const (
-	left      actionKind = iota // bytes have left the sender: its buffer has room
+	left      actionKind = iota // bytes have left the sender, whose buffer has room now
 	arrived                     // bytes can be read
-	finished                    // after the last byte: nothing more will come
+	finished                    // the flow's end has arrived, after its last byte
 	signalled                   // a signal has arrived
 )
 
@@ -40,8 +40,8 @@ type host struct {
 	sending   bool
 	inbox     queue[*flow] // flows with packets that have arrived
 	receiving bool
-	inbound   int     // flows that have bytes in the queue, or on the way to it
-	asking    []*flow // those that wait for a share of the queue, and some that did
+	inbound   int     // flows that have bytes in the queue, or on the way to the queue
+	asking    []*flow // flows that wait for a share of the queue; some of them wait no more
 	cut       bool
 }
 
@@ -50,7 +50,7 @@ type path struct {
 	from, to *host
 	latency  time.Duration
 	stalled  bool
-	flows    []*flow  // that may have something to send when it heals
+	flows    []*flow  // that may have something to send when the path heals
 	held     []signal // to be sent when the path heals
 }
 
@@ -58,61 +58,61 @@ type path struct {
 type flow struct {
 	path    *path
 	pending int // bytes written that have not begun to leave
-	queued  int // bytes that have, and have not passed the receiving NIC
-	unread  int // bytes that have left, and are not read
+	queued  int // bytes that have begun to leave, and have not passed the receiving NIC
+	unread  int // bytes that have left, and are not read yet
 	end     ending
 	place   place
-	listed  bool           // in its receiver's asking
+	listed  bool           // the flow is in its receiver's list asking
 	inbox   queue[*packet] // at its receiver
 	last    time.Duration  // when its latest packet arrives
-	lost    bool           // bytes vanished: nothing arrives any more
+	lost    bool           // bytes have vanished: nothing arrives any more
 	gone    bool           // abandoned
-	user    any            // the owner's
+	user    any            // for the owner
 }
 
-// place is where a flow waits to send.
+// place is where a flow waits before it sends.
 type place uint8
 
 const (
-	nowhere place = iota // it has nothing to send, or may not
-	asking               // for a share of the receiver's queue
-	ready                // in its sender's turns, or sending
+	nowhere place = iota // the flow has nothing to send, or may not send
+	asking               // the flow waits for a share of the receiver's queue
+	ready                // the flow is in its sender's list turns, or sends
 )
 
-// ending is what is known of a flow's end.
+// ending is how far the end of a flow has come.
 type ending uint8
 
 const (
 	open    ending = iota
 	wanted         // the writer has finished
-	leaving        // the end is on its way
+	leaving        // the end is under way
 )
 
-// signal is something without size: a request to connect, a reset.
+// signal is a message without size: a request to connect, or a reset.
 type signal struct {
 	path *path
 	what any
-	// keep says that it waits while the path is cut or stalled, as what is sent
-	// again and again would.
+	// keep has the signal wait while the path is cut or stalled, as a packet that TCP
+	// sends again and again would.
 	keep bool
 }
 
-// packet is some bytes of a flow on their way.
+// packet is some bytes of a flow that are under way.
 type packet struct {
 	flow *flow
 	size int
-	end  bool          // the flow's end comes with it
-	tail time.Duration // when the last byte can be there
+	end  bool          // the flow's end follows the bytes
+	tail time.Duration // when the last byte can be at the receiver
 }
 
-// ends are a path's.
+// ends are the two hosts of a path.
 type ends struct{ from, to *host }
 
 func newModel(cfg Config) *model { return &model{cfg: cfg, byEnd: make(map[ends]*path)} }
 
 func (m *model) host(name string) *host { return &host{name: name} }
 
-// path returns the one between two hosts.
+// path returns the path from one host to another.
 func (m *model) path(from, to *host) *path {
 	p := m.byEnd[ends{from, to}]
 	if p != nil {
@@ -130,8 +130,8 @@ func (m *model) flow(p *path, user any) *flow {
 	return f
 }
 
-// advance does what is due until a time, and returns what came of it. The result
-// is valid until the next call.
+// advance does everything that is due until a time, and returns the actions. They are
+// valid until the next call.
 func (m *model) advance(to time.Duration) []action {
 	m.out = m.out[:0]
 	for m.due.len() > 0 && m.due.first().at <= to {
@@ -143,7 +143,7 @@ func (m *model) advance(to time.Duration) []action {
 	return m.out
 }
 
-// next is when something is due.
+// next is when the next thing is due.
 func (m *model) next() (time.Duration, bool) {
 	if m.due.len() == 0 {
 		return 0, false
@@ -153,13 +153,13 @@ func (m *model) next() (time.Duration, bool) {
 
 func (m *model) at(t time.Duration, do func()) { m.due.push(t, do) }
 
-// write tells that n bytes more are to be sent.
+// write adds n bytes that are to be sent.
 func (m *model) write(f *flow, n int) {
 	f.pending += n
 	m.consider(f)
 }
 
-// finish tells that no byte will follow those written.
+// finish says that no more bytes will be written.
 func (m *model) finish(f *flow) {
 	if f.end == open {
 		f.end = wanted
@@ -167,20 +167,20 @@ func (m *model) finish(f *flow) {
 	}
 }
 
-// read tells that n of the bytes that arrived have been read.
+// read says that n of the bytes that arrived have been read.
 func (m *model) read(f *flow, n int) {
 	f.unread -= n
 	m.consider(f)
 }
 
-// abandon forgets a flow: nothing of it arrives any more.
+// abandon ends a flow: nothing of the flow arrives any more.
 func (m *model) abandon(f *flow) {
 	f.gone = true
 	f.pending = 0
 	m.retire(f)
 }
 
-// retire takes a flow off its path's list.
+// retire removes a flow from its path's list.
 func (m *model) retire(f *flow) {
 	for i, g := range f.path.flows {
 		if g == f {
@@ -192,8 +192,8 @@ func (m *model) retire(f *flow) {
 	}
 }
 
-// want is the size of the packet that a flow would send now; false where it has
-// none, or may not.
+// want is the size of the packet that a flow would send now; false where the flow has
+// nothing to send, or may not send.
 func (m *model) want(f *flow) (int, bool) {
 	if f.gone || f.path.stalled || f.pending == 0 && f.end != wanted {
 		return 0, false
@@ -209,7 +209,7 @@ func (m *model) fits(f *flow, size int) bool {
 	return f.queued == 0 || (f.queued+size)*f.path.to.inbound <= m.cfg.Queue
 }
 
-// consider gives a flow that has something to send its place.
+// consider puts a flow that has something to send where it has to wait.
 func (m *model) consider(f *flow) {
 	if f.place == ready {
 		return
@@ -227,7 +227,7 @@ func (m *model) consider(f *flow) {
 	}
 }
 
-// ask lets a flow wait for a share of the receiver's queue.
+// ask has a flow wait for a share of the receiver's queue.
 func (m *model) ask(f *flow) {
 	f.place = asking
 	if !f.listed {
@@ -236,7 +236,7 @@ func (m *model) ask(f *flow) {
 	}
 }
 
-// transmit begins to send the packet whose turn it is.
+// transmit has a host's sending NIC begin the next packet.
 func (m *model) transmit(h *host) {
 	for !h.sending && h.turns.len() > 0 {
 		f := h.turns.pop()
@@ -295,8 +295,8 @@ func (m *model) arrive(p *packet) {
 	m.receive(to)
 }
 
-// receive begins to forward the packet whose turn it is, as fast as it comes and
-// the NIC's rate allows.
+// receive has a host's receiving NIC begin to forward the next packet, as fast as the
+// packet arrives and the NIC's rate allows.
 func (m *model) receive(h *host) {
 	if h.receiving || h.inbox.len() == 0 {
 		return
@@ -315,7 +315,7 @@ func (m *model) receive(h *host) {
 	})
 }
 
-// vanishes reports whether what a flow carries is lost here.
+// vanishes reports whether bytes of a flow are lost at this moment.
 func (m *model) vanishes(f *flow) bool {
 	if !f.lost && (f.path.from.cut || f.path.to.cut) {
 		f.lost = true
@@ -324,7 +324,7 @@ func (m *model) vanishes(f *flow) bool {
 	return f.lost || f.gone
 }
 
-// deliver: the last byte of a packet is through.
+// deliver: the last byte of a packet has passed the receiving NIC.
 func (m *model) deliver(p *packet) {
 	f := p.flow
 	if !m.vanishes(f) {
@@ -340,8 +340,8 @@ func (m *model) deliver(p *packet) {
 	m.release(p)
 }
 
-// release gives back what a packet takes of the receiver's queue. Where a flow
-// has nothing there any more the others' shares grow.
+// release frees the room of a packet in the receiver's queue. Where the flow has no other
+// bytes there, the shares of the other flows grow.
 func (m *model) release(p *packet) {
 	f, to := p.flow, p.flow.path.to
 	f.queued -= p.size
@@ -362,7 +362,7 @@ func (m *model) release(p *packet) {
 	}
 }
 
-// signal sends something without size.
+// signal sends a message without size.
 func (m *model) signal(p *path, what any, keep bool) {
 	s := signal{path: p, what: what, keep: keep}
 	m.at(m.now+p.latency, func() { m.hear(s) })

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// nic is one direction of a host's NIC: it serves one packet after the other at
-// its rate. The fraction of a nanosecond that a packet ends with is kept for the
-// next one, so that a million small packets take as long as their sum.
+// nic is one direction of a host's NIC. It serves one packet after the other at its rate.
+// The fraction of a nanosecond with which a packet ends is carried over to the next
+// packet, so that a million small packets take as long as their sum.
 type nic struct {
 	rate    int64         // bytes per second; 0 is without a limit
-	free    time.Duration // when it has served what it was given
-	rest    int64         // nanoseconds ÷ rate on top of that
+	free    time.Duration // when it has served all packets so far
+	rest    int64         // on top of free, in nanoseconds ÷ rate
 	carried int64         // bytes
 }
 
@@ -32,8 +32,8 @@ func (n *nic) serve(now time.Duration, size int) time.Duration {
 	return n.free
 }
 
-// agenda is what is to be done when. Things due at the same time are done in the
-// order in which they were put there.
+// agenda holds what is to be done, and when. Entries for the same time are done in the
+// order in which they were added.
 type agenda struct {
 	events events
 	seq    uint64
@@ -73,7 +73,7 @@ func (e *events) Pop() any {
 	return x
 }
 
-// queue is first in, first out.
+// queue is a first-in, first-out queue.
 type queue[T any] struct {
 	items []T
 	head  int
@@ -85,13 +85,13 @@ func (q *queue[T]) push(v T) { q.items = append(q.items, v) }
 // front returns the oldest item, which must exist.
 func (q *queue[T]) front() T { return q.items[q.head] }
 
-// pop takes the oldest item, which must exist.
+// pop removes and returns the oldest item, which must exist.
 func (q *queue[T]) pop() T {
 	var zero T
 	v := q.items[q.head]
 	q.items[q.head] = zero
 	q.head++
-	if 2*q.head >= len(q.items) { // close the gap, and keep nothing alive
+	if 2*q.head >= len(q.items) { // move the items to the front, so that the popped ones can be collected
 		n := copy(q.items, q.items[q.head:])
 		clear(q.items[n:])
 		q.items, q.head = q.items[:n], 0

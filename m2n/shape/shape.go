@@ -1,8 +1,8 @@
 // Package shape owns a network in memory: hosts whose connections are as fast,
 // as slow and as broken as a test or a simulation wants. A host has a NIC with a
 // rate in each direction; a path between two hosts has a latency; hosts can be
-// cut off, paths stalled, connections reset, and all of it healed. It may not
-// know what its bytes mean, nor who sends them.
+// cut off, paths stalled, connections reset, and the faults healed. The package may not
+// know what the bytes mean, nor which program sends them.
 //
 //	n, err := shape.New(shape.Config{Latency: 20 * time.Microsecond})
 //	n.Host("a", shape.NIC{Egress: 1e9, Ingress: 1e9}) // bytes per second
@@ -16,24 +16,23 @@
 //	         of each flow   a packet of                 a packet of
 //	                        each flow in turn           each flow in turn
 //
-// A connection is two flows, one each way. Nothing is dropped for want of room:
-// who must wait holds back who sends, down to Write.
+// A connection is two flows, one each way. Nothing is dropped for want of room: a full
+// queue holds back the sender, down to Write.
 //
-//   - Both NICs serve the flows that have something for them in turn, one packet
-//     each. So the rates of flows that always have something to send are those of
-//     max-min fairness: equal where a NIC is shared, and what one flow cannot use
-//     is the others'.
+//   - Each NIC serves in turn, one packet each, the flows that have packets for it. So
+//     flows that always have something to send get rates by max-min fairness: equal
+//     where a NIC is shared, and what one flow cannot use goes to the others.
 //   - A packet leaves only once there is room for it in the receiving NIC's queue,
 //     which the flows share equally. A flow that waits for room holds up no other
 //     flow of its host (virtual output queues, as in lossless fabrics).
 //   - The receiving NIC forwards a packet while it arrives (cut-through): n bytes
-//     over an idle path are there n ÷ the lower rate + latency after they left.
-//   - A flow has at most Window bytes sent and not yet read. That the reader has
-//     read is known to the sender at once: unlike TCP's, an acknowledgement takes
-//     no time and no bandwidth.
+//     over an idle path arrive n ÷ the lower rate + latency after they left.
+//   - A flow has at most Window bytes sent and not yet read. The sender knows at once
+//     what the reader has read: unlike TCP's, an acknowledgement takes no time and no
+//     bandwidth.
 //
-// All times are those of a virtual clock, due times that are computed from due
-// times: a process that wakes late delivers late, and the rate is still exact.
+// All times are those of a virtual clock: each due time is computed from earlier due
+// times. So a process that wakes late delivers late, and the rate is still exact.
 // The core (model.go, nic.go) is pure: events with times in, actions out.
 package shape
 
@@ -50,25 +49,25 @@ import (
 // Config is what all hosts of a network share. The zero value is a network
 // without latency.
 type Config struct {
-	// Latency is one way, of all paths that Network.Latency does not name.
+	// Latency is the one-way latency of all paths that Network.Latency does not set.
 	Latency time.Duration
-	// Packet is the most that a NIC sends of one flow before the next one's turn,
-	// in bytes. Default 64 KiB, as with segmentation offload: at 1 GB/s a small
+	// Packet is how many bytes a NIC sends of one flow, at most, before it goes on to
+	// the next flow. Default 64 KiB, as with segmentation offload: at 1 GB/s a small
 	// message waits up to 66 µs per competing flow and NIC.
 	Packet int
 	// Queue bounds the bytes that are on their way to a host's NIC or wait there.
-	// The flows that have some there share it equally, but each may always have
-	// one packet; when a flow comes, those that have more than their new share
-	// wait until they have less. Default 1 MiB. One that is smaller than latency ×
-	// rate limits the throughput: 1 MiB is 1 GB/s over 1 ms.
+	// The flows that have bytes there share the queue equally, but each may always have
+	// one packet. When a flow is added, flows with more than their new share wait until
+	// they have less. Default 1 MiB. A queue smaller than latency × rate limits the
+	// throughput: 1 MiB is 1 GB/s over 1 ms.
 	Queue int
-	// SendBuffer bounds what is written to a flow and has not left its host, and
-	// Window what has left it and is not read, in bytes. Default 4 MiB each: a
-	// reader may come a few milliseconds late at 1 GB/s without slowing it down.
+	// SendBuffer bounds the bytes that are written to a flow and have not left its host;
+	// Window bounds those that have left the host and are not read. Default 4 MiB each:
+	// a reader may come a few milliseconds late at 1 GB/s without slowing the flow down.
 	SendBuffer, Window int
-	// Bubble makes the network live by Go's timers alone, so that it can be used
-	// in a testing/synctest bubble, where they are exact. Elsewhere they are up
-	// to a millisecond late, and a network keeps time by the kernel where it can.
+	// Bubble has the network use Go's timers only, so that it can be used in a
+	// testing/synctest bubble, where they are exact. Elsewhere Go's timers are up to a
+	// millisecond late, and a network uses the kernel's where there are such.
 	Bubble bool
 }
 
@@ -107,11 +106,11 @@ type NIC struct {
 	Egress, Ingress int64
 }
 
-// maxRate bounds a NIC's rate, in bytes per second: with it no time overflows.
+// maxRate bounds a NIC's rate, in bytes per second, so that no time overflows.
 const maxRate = 1 << 40
 
-// Network is some hosts and the connections between them. All methods may be
-// called at any time, from any goroutine.
+// Network is some hosts and the connections between them. Any goroutine may call all
+// methods at any time.
 type Network struct {
 	began   time.Time
 	quantum time.Duration
@@ -123,15 +122,15 @@ type Network struct {
 	hosts     map[string]*host
 	listeners map[string]*listener // by address
 	conns     map[*conn]struct{}   // not closed
-	ports     int                  // given out so far
+	ports     int                  // how many were given out
 	woken     time.Duration        // when the pacer was last awake
-	armed     time.Duration        // when it will be, 0 where nothing is set
+	armed     time.Duration        // when the pacer will wake, 0 where the alarm is not set
 	closed    bool
 	over      context.Context // ends with Close
 	end       context.CancelFunc
 }
 
-// New makes a network without hosts. It is to be closed.
+// New makes a network without hosts. The caller closes it.
 func New(cfg Config) (*Network, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
@@ -152,8 +151,8 @@ func New(cfg Config) (*Network, error) {
 	return n, nil
 }
 
-// Host adds a host, or changes the NIC of one that is there: what is being sent
-// is sent at the old rate.
+// Host adds a host, or changes the NIC of a host that exists. A packet that is being sent
+// goes on at the old rate.
 func (n *Network) Host(name string, nic NIC) error {
 	if name == "" || nic.Egress < 0 || nic.Ingress < 0 || nic.Egress > maxRate || nic.Ingress > maxRate {
 		return fmt.Errorf("shape: host %q with a NIC of %+v: want a name, and rates from 0 to %d B/s", name, nic, int64(maxRate))
@@ -170,8 +169,8 @@ func (n *Network) Host(name string, nic NIC) error {
 	return nil
 }
 
-// Latency sets how long bytes are on the way between two hosts, in both
-// directions. No byte overtakes an earlier one of its flow.
+// Latency sets how long bytes travel between two hosts, in both directions. After a
+// change no byte overtakes an earlier one of its flow.
 func (n *Network) Latency(a, b string, d time.Duration) error {
 	if d < 0 || d > time.Hour {
 		return fmt.Errorf("shape: a latency of %v between %q and %q: want 0 to 1 h", d, a, b)
@@ -179,15 +178,15 @@ func (n *Network) Latency(a, b string, d time.Duration) error {
 	return n.between(a, b, func(p, back *path) { p.latency, back.latency = d, d })
 }
 
-// Cut makes a host silent: bytes from and to it vanish on the way, and nobody is
-// told. Connections that lost bytes stay silent after Heal, since a stream has
+// Cut makes a host silent: bytes from and to the host vanish on the way, and neither end
+// gets an error. Connections that lost bytes stay silent after Heal, since a stream has
 // no gaps; those that lost none go on.
 func (n *Network) Cut(name string) error {
 	return n.at(name, func(h *host) { h.cut = true })
 }
 
-// Stall holds back all that leaves one host for another, and nothing that
-// comes back. No byte is lost; what is on the way arrives.
+// Stall holds back all bytes that leave one host for another, and none in the other
+// direction. No byte is lost; bytes that are under way arrive.
 func (n *Network) Stall(from, to string) error {
 	return n.between(from, to, func(p, _ *path) { p.stalled = true })
 }
@@ -238,7 +237,7 @@ func (n *Network) Close() error {
 	return err
 }
 
-// at does something to a host.
+// at calls f with a host, which must exist.
 func (n *Network) at(name string, do func(*host)) error {
 	err := error(nil)
 	n.do(func() {
@@ -254,7 +253,7 @@ func (n *Network) at(name string, do func(*host)) error {
 
 func unknownHost(name string) error { return fmt.Errorf("shape: there is no host %q", name) }
 
-// between does something to the two paths between two hosts.
+// between calls f with the two paths between two hosts, which must exist.
 func (n *Network) between(a, b string, do func(there, back *path)) error {
 	unknown := error(nil)
 	err := n.at(a, func(from *host) {
@@ -268,7 +267,8 @@ func (n *Network) between(a, b string, do func(there, back *path)) error {
 	return errors.Join(err, unknown)
 }
 
-// do runs f at the present time, with all that is due before and after it.
+// do runs f at the present time, after everything that is due before, and then
+// everything that f has made due.
 func (n *Network) do(f func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -278,19 +278,19 @@ func (n *Network) do(f func()) {
 	n.arm()
 }
 
-// turn lets the model catch up with the clock. The caller holds mu.
+// turn has the model catch up with the clock. The caller holds mu.
 func (n *Network) turn() {
 	for _, a := range n.model.advance(time.Since(n.began)) {
 		n.act(a)
 	}
 }
 
-// quantum is the least time between two times that the pacer wakes, outside of
-// bubbles: what is due between them is done at the second. So a busy network
-// costs at most 20,000 wake-ups per second, and delivers up to this late.
+// quantum is the least time between two wake-ups of the pacer, outside of bubbles: things
+// due between two wake-ups are done at the second. So a busy network costs at most 20,000
+// wake-ups per second, and delivers up to a quantum late.
 const quantum = 50 * time.Microsecond
 
-// pace wakes when something is due.
+// pace is the pacer: the goroutine that does things when they are due.
 func (n *Network) pace() {
 	for n.alarm.wait() {
 		n.mu.Lock()
@@ -301,7 +301,7 @@ func (n *Network) pace() {
 	}
 }
 
-// arm sets the alarm to the next due time, where it would ring too late. The
+// arm sets the alarm to the next due time, unless the alarm is set to an earlier one. The
 // caller holds mu.
 func (n *Network) arm() {
 	due, ok := n.model.next()

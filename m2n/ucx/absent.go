@@ -7,5 +7,5 @@ import "github.com/tandem-moe/tandem/m2n"
 // Available is nil where this program has UCX, else ErrNotBuilt.
 func Available() error { return ErrNotBuilt }
 
-// Open is ErrNotBuilt.
+// Open returns ErrNotBuilt.
 func Open(Config) (m2n.Fabric, error) { return nil, ErrNotBuilt }

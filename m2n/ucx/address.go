@@ -8,14 +8,15 @@ import (
 	"github.com/tandem-moe/tandem/m2n/crc32c"
 )
 
-// An address on the wire: "UCX1", the worker's address, and a CRC32C of both. UCX
-// believes what it is given, and would crash by what is none.
+// An address on the wire is "UCX1", the worker's address, and a CRC32C of both. UCX
+// checks nothing: it would crash on bytes that are no address of a worker.
 const (
 	addressMagic = "UCX1"
 	sumBytes     = 4
 )
 
-// maxAddress bounds an address: one of many devices has some kilobytes.
+// maxAddress bounds an address. The address of a worker with many devices has some
+// kilobytes.
 const maxAddress = 64 << 10
 
 func encodeAddress(worker []byte) []byte {
@@ -23,7 +24,7 @@ func encodeAddress(worker []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32c.Update(0, b))
 }
 
-// decodeAddress returns the worker's part, which is not empty.
+// decodeAddress returns the worker's address, which is not empty.
 func decodeAddress(b []byte) ([]byte, error) {
 	if len(b) <= len(addressMagic)+sumBytes || len(b) > maxAddress {
 		return nil, fmt.Errorf("the peer's address has %d bytes, want %d to %d", len(b), len(addressMagic)+sumBytes+1, maxAddress)

@@ -17,21 +17,21 @@ import (
 
 var errClosed = errors.New("ucx: closed")
 
-// conn is one end of a connection: a UCP endpoint for sending, and slots. The
-// fabric's lock guards all that changes.
+// conn is one end of a connection: a UCP endpoint for sending, and slots for receiving.
+// The fabric's lock guards all fields that change.
 type conn struct {
 	fabric *Fabric
 	owner  any
 	key    uint64
 	index  C.uint32_t
 	in     m2n.FabricReceiver
-	full   []bool // slots that hold a message, by what has been told
+	full   []bool // by slot: it holds a message that Progress has reported
 
 	connected, closing, gone bool
 }
 
-// Open makes a connection that can receive. Its memory is registered until it is
-// closed.
+// Open makes a connection that can receive. The receiver's memory is registered until the
+// connection is closed.
 func (f *Fabric) Open(r m2n.FabricReceiver) (m2n.FabricConn, error) {
 	if err := checkReceiver(r); err != nil {
 		return nil, err
@@ -96,10 +96,10 @@ func (c *conn) open(reg *registration) error {
 	return nil
 }
 
-// Key is 48 random bits, and where to find the connection.
+// Key is 48 random bits, and the index of the connection in this fabric.
 func (c *conn) Key() uint64 { return c.key }
 
-// Connect makes the UCP endpoint. UCX connects it when something is sent.
+// Connect makes the UCP endpoint. UCX connects the endpoint with the first Send.
 func (c *conn) Connect(address []byte, key uint64) error {
 	worker, err := decodeAddress(address)
 	if err != nil {
@@ -160,8 +160,8 @@ func (c *conn) send(id uint64, s *sending, header []byte, body []m2n.Span) error
 	return nil
 }
 
-// gather lists the pieces of memory of a body, neighbours joined, and keeps them
-// where they are. The registration is that of the last one.
+// gather lists the pieces of memory of a body, neighbours joined, and pins them. It
+// returns the registration of the last one.
 func (f *Fabric) gather(s *sending, body []m2n.Span) (bytes int, reg *registration, err error) {
 	f.pieces, reg = f.pieces[:0], new(registration)
 	var region *m2n.Region
@@ -189,8 +189,8 @@ func (f *Fabric) gather(s *sending, body []m2n.Span) (bytes int, reg *registrati
 	return bytes, reg, nil
 }
 
-// Refill makes a slot empty with the next progress, before any message is looked
-// at. It panics where the slot is empty.
+// Refill makes a slot empty with the next Progress, before that looks at any message. It
+// panics where the slot is empty already.
 func (c *conn) Refill(slot int) {
 	f := c.fabric
 	f.mu.Lock()
@@ -204,14 +204,14 @@ func (c *conn) Refill(slot int) {
 	}
 }
 
-// Close cancels what is under way.
+// Close cancels messages that are under way.
 func (c *conn) Close() {
 	c.fabric.mu.Lock()
 	defer c.fabric.mu.Unlock()
 	c.close()
 }
 
-// close is Close with the fabric's lock held.
+// close does what Close does. The caller holds the fabric's lock.
 func (c *conn) close() {
 	if c.closing || c.fabric.shim == nil {
 		return
@@ -220,14 +220,14 @@ func (c *conn) close() {
 	C.shim_conn_close(c.fabric.shim, c.index)
 }
 
-// forget lets go of a connection that is closed.
+// forget releases the memory of a connection that is closed.
 func (f *Fabric) forget(c *conn) {
 	c.gone = true
 	delete(f.conns, uint32(c.index))
 	f.memory.release(f.shim, c.in.Memory)
 }
 
-// failure says why a connection does not work any more.
+// failure returns why a connection does not work any more.
 func (c *conn) failure(e *C.struct_shim_event) error {
 	switch e.status {
 	case C.SHIM_HEADER_TOO_LONG:
@@ -244,7 +244,7 @@ func (c *conn) failure(e *C.struct_shim_event) error {
 	return fmt.Errorf("ucx: the connection: %w", statusError(e.status))
 }
 
-// statusError is one of UCX's.
+// statusError is a ucs_status_t of UCX.
 type statusError C.int32_t
 
 func (s statusError) Error() string { return C.GoString(C.shim_text(C.int(s))) }

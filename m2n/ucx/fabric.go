@@ -31,10 +31,10 @@ func Available() error { return nil }
 type Fabric struct {
 	address []byte
 	fd      int
-	// asDevice receives as into a device's memory, for tests.
+	// asDevice has messages received as if into a device's memory, for tests.
 	asDevice bool
 
-	// mu is held over each call of the shim, which is for one at a time.
+	// mu is held during each call of the shim, which is not safe for concurrent use.
 	mu      sync.Mutex
 	shim    *C.struct_shim // nil once closed
 	conns   map[uint32]*conn
@@ -43,26 +43,26 @@ type Fabric struct {
 	refills []C.uint32_t // pairs of connection and slot, for the next progress
 	pieces  []C.struct_shim_piece
 
-	// What the last progress of the shim handed over, in C's memory; that from next
-	// on is still to be told.
+	// The events of the shim's last progress, in C's memory. Those from next on have not
+	// been reported yet.
 	events       []C.struct_shim_event
 	next, filled int
 }
 
-// defaults are settings that a Go program needs, and a mesh:
+// defaults are settings that a mesh of Go programs needs:
 //
-//   - no caches of registered memory, which hear of memory that goes away by hooks
-//     in libc: Go does not call it for that;
-//   - no shared memory: m2n has its own, and UCX's lets a peer that dies in the
-//     middle of a message block the others (it must be told, too, to notice the end
-//     of a peer at all: MM_… in UCX 1.13, the transport's name in later ones).
+//   - no caches of registered memory: they learn from hooks in libc that memory is
+//     unmapped, and Go unmaps memory without libc;
+//   - no shared memory: m2n has its own, and in UCX's a peer that dies in the middle of a
+//     message blocks the others (UCX also notices the end of such a peer only with a
+//     setting: MM_… in UCX 1.13, the transport's name in later versions).
 var defaults = map[string]string{
 	"IB_REG_METHODS": "direct", "RCACHE_ENABLE": "n",
 	"TLS": "^sm", "MM_ERROR_HANDLING": "y", "POSIX_ERROR_HANDLING": "y", "SYSV_ERROR_HANDLING": "y",
 }
 
-// Open makes a fabric. Errors name the setting, or the part of UCX, that failed; a
-// setting that no transport in use has is an error too.
+// Open makes a fabric. Errors name the setting, or the part of UCX, that failed. A setting
+// that no transport in use has is an error too.
 func Open(cfg Config) (m2n.Fabric, error) {
 	f := &Fabric{
 		conns:  make(map[uint32]*conn),
@@ -91,8 +91,8 @@ func settings(options map[string]string, env func(string) (string, bool)) map[st
 	return all
 }
 
-// refuse is an error where UCX has no use for one of the caller's options, which
-// it lists as "…: NAME=value,NAME=value".
+// refuse returns an error where UCX has no use for one of the caller's options. UCX lists
+// those as "…: NAME=value,NAME=value".
 func refuse(options map[string]string, useless string) error {
 	_, list, _ := strings.Cut(useless, ": ")
 	for setting := range strings.SplitSeq(list, ",") {
@@ -104,7 +104,7 @@ func refuse(options map[string]string, useless string) error {
 	return nil
 }
 
-// open returns what UCX says of settings that it has no use for.
+// open returns UCX's list of the settings for which it has no use.
 func (f *Fabric) open(options map[string]string) (useless string, err error) {
 	var list []*C.char
 	defer func() {
@@ -124,7 +124,7 @@ func (f *Fabric) open(options map[string]string) (useless string, err error) {
 	return string(text), nil
 }
 
-// query learns what stays the same.
+// query asks UCX for the address and the descriptor, which do not change.
 func (f *Fabric) query() error {
 	var address unsafe.Pointer
 	var bytes C.size_t
@@ -142,17 +142,17 @@ func (f *Fabric) query() error {
 	return nil
 }
 
-// Name is ucx.
+// Name is "ucx".
 func (f *Fabric) Name() string { return "ucx" }
 
-// Address is the worker's.
+// Address is the address of the worker.
 func (f *Fabric) Address() []byte { return f.address }
 
-// EventFD is the worker's.
+// EventFD is the descriptor of the worker.
 func (f *Fabric) EventFD() int { return f.fd }
 
-// Arm asks for the descriptor to become readable at the next event; false where
-// there is work now.
+// Arm has the descriptor become readable at the next event. It returns false where there
+// is work now.
 func (f *Fabric) Arm() (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -169,7 +169,7 @@ func (f *Fabric) Arm() (bool, error) {
 	return armed != 0, nil
 }
 
-// Progress lets UCX work and reports what has happened.
+// Progress has UCX work, and reports events.
 func (f *Fabric) Progress(events []m2n.FabricEvent) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -178,7 +178,7 @@ func (f *Fabric) Progress(events []m2n.FabricEvent) int {
 	}
 	n := min(len(events), f.filled-f.next)
 	for i := range n {
-		events[i] = f.told(&f.events[f.next])
+		events[i] = f.convert(&f.events[f.next])
 		f.next++
 	}
 	return n
@@ -193,8 +193,9 @@ func (f *Fabric) progress() {
 	f.refills = f.refills[:0]
 }
 
-// told turns an event into Go's, and lets go of what it ends.
-func (f *Fabric) told(e *C.struct_shim_event) m2n.FabricEvent {
+// convert turns an event of the shim into m2n's, and releases the memory of the message
+// or connection that the event ends.
+func (f *Fabric) convert(e *C.struct_shim_event) m2n.FabricEvent {
 	c := f.conns[uint32(e.conn)]
 	out := m2n.FabricEvent{Kind: kinds[e.kind], Owner: c.owner}
 	switch e.kind {
@@ -220,15 +221,15 @@ var kinds = [...]m2n.FabricEventKind{
 	C.SHIM_FAILED: m2n.FabricFailed, C.SHIM_CLOSED: m2n.FabricClosed,
 }
 
-// strays counts messages that came for no connection.
+// strays counts messages whose connection does not exist.
 func (f *Fabric) strays() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return int(C.shim_strays(f.shim))
 }
 
-// Close closes the connections, and ends UCX when they are, or with ctx. In either
-// case nothing touches memory after it.
+// Close closes the connections, and ends UCX when they are closed or ctx ends. In either
+// case nothing touches memory afterwards.
 func (f *Fabric) Close(ctx context.Context) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -256,7 +257,7 @@ func (f *Fabric) closeConns() (left int) {
 	return len(f.conns)
 }
 
-// drain throws events away.
+// drain discards events.
 func (f *Fabric) drain() (left int) {
 	var events [C.SHIM_EVENTS]m2n.FabricEvent
 	for f.Progress(events[:]) > 0 {

@@ -13,20 +13,19 @@ import (
 	"github.com/tandem-moe/tandem/m2n"
 )
 
-// memory is what the hardware knows, and the garbage collector must leave where it
-// is.
+// memory is the regions that are registered with the hardware, and pinned.
 type memory map[*m2n.Region]*registration
 
 type registration struct {
-	handle unsafe.Pointer // UCX's, C memory; nil for none
+	handle unsafe.Pointer // of UCX, in C's memory; nil for an empty region
 	pin    runtime.Pinner
 	uses   int
 }
 
-// base is where a region begins; nil where it is empty.
+// base is the address of a region, nil where the region is empty.
 func base(r *m2n.Region) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(r.Bytes)) }
 
-// Register makes a region known until the fabric is closed.
+// Register registers a region until the fabric is closed.
 func (f *Fabric) Register(r *m2n.Region) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -37,7 +36,7 @@ func (f *Fabric) Register(r *m2n.Region) error {
 	return err
 }
 
-// acquire registers a region, or counts one more use of it.
+// acquire registers a region, or counts one more use of a region that is registered.
 func (m memory) acquire(s *C.struct_shim, r *m2n.Region) (*registration, error) {
 	if reg := m[r]; reg != nil {
 		reg.uses++
@@ -55,7 +54,7 @@ func (m memory) acquire(s *C.struct_shim, r *m2n.Region) (*registration, error) 
 	return reg, nil
 }
 
-// release ends a use of a region.
+// release ends one use of a region.
 func (m memory) release(s *C.struct_shim, r *m2n.Region) {
 	reg := m[r]
 	if reg.uses--; reg.uses == 0 {
@@ -78,20 +77,20 @@ func (r *registration) end(s *C.struct_shim) {
 	r.pin.Unpin()
 }
 
-// sends are the messages under way, by the number that the shim knows them by.
+// sends are the messages under way, by the number that the shim has for each.
 type sends struct {
 	all  []*sending
 	free []uint64
 }
 
-// sending keeps memory where it is, and registered.
+// sending keeps the memory of one message pinned and registered.
 type sending struct {
 	token uint64
 	pins  runtime.Pinner
-	uses  []*m2n.Region // of registered memory
+	uses  []*m2n.Region // that are registered for this message
 }
 
-// begin finds a number for a message.
+// begin returns a free number for a message.
 func (f *Fabric) begin(token uint64) (uint64, *sending) {
 	t := &f.sends
 	if len(t.free) == 0 {
@@ -105,8 +104,8 @@ func (f *Fabric) begin(token uint64) (uint64, *sending) {
 	return id, t.all[id]
 }
 
-// hold keeps a region while s is under way. It returns the registration, or an
-// empty one.
+// hold pins and registers a region while s is under way. It returns the registration,
+// which is empty for a region that is not registered.
 func (f *Fabric) hold(s *sending, r *m2n.Region) *registration {
 	reg := f.memory[r]
 	if reg == nil {
@@ -118,7 +117,7 @@ func (f *Fabric) hold(s *sending, r *m2n.Region) *registration {
 	return reg
 }
 
-// end lets go of a message's memory, and returns its token.
+// end releases the memory of a message, and returns the message's token.
 func (f *Fabric) end(id uint64) uint64 {
 	s := f.sends.all[id]
 	f.letGo(s)
@@ -134,7 +133,7 @@ func (f *Fabric) letGo(s *sending) {
 	s.uses = s.uses[:0]
 }
 
-// endAll is for when nothing is under way any more.
+// endAll releases the memory of all messages, once nothing is under way any more.
 func (f *Fabric) endAll() {
 	for _, s := range f.sends.all {
 		f.letGo(s)
