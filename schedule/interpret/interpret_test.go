@@ -68,7 +68,7 @@ func TestOrder(t *testing.T) {
 			w, err := New(s, r)
 			require.NoError(t, err)
 			var got []schedule.Action
-			for len(got) == 0 || got[len(got)-1].Step <= c.Steps {
+			for range c.Steps + 2 { // the prologue, and each step's end one turn later
 				require.NoError(t, w.Pass(t.Context(), func(_ context.Context, a schedule.Action) error {
 					require.Equal(t, a, w.At())
 					require.EqualValues(t, len(got), w.Performed())
@@ -187,12 +187,13 @@ func TestAtFromElsewhere(t *testing.T) {
 		}
 		seen <- most
 	})
-	for w.At().Step < 1000 {
+	for range 1000 {
 		require.NoError(t, w.Pass(ctx, new(notes).perform))
 	}
 	cancel()
 	readers.Wait()
 	require.LessOrEqual(t, <-seen, 1001)
+	require.Equal(t, "1000:HF0", w.At().String())
 }
 
 // TestRefuses what does not run, and what cannot be walked.
