@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -225,16 +226,55 @@ func slowDryRun(t *rapid.T, s *Schedule, durations func(Action) time.Duration, t
 	return spans
 }
 
+// anyColocated draws a schedule whose ranks own all parts of all layers, and take
+// the micro-batches of each stage in orders of their own.
+func anyColocated(t *rapid.T) *Schedule {
+	layers, m := rapid.IntRange(1, 3).Draw(t, "layers"), rapid.IntRange(1, 4).Draw(t, "m")
+	s := &Schedule{Name: "colocated", Layers: layers, Sparse: make([]bool, layers), MicroBatches: m, Steps: 1}
+	for l := range s.Sparse {
+		s.Sparse[l] = true
+	}
+	for i := range rapid.IntRange(1, 4).Draw(t, "ranks") {
+		r := Rank{
+			Name: fmt.Sprintf("R%d", i),
+			Owns: []Stages{Layers(Attention, 0, layers-1), Layers(Experts, 0, layers-1), heads},
+		}
+		for _, st := range chain(s) {
+			for _, micro := range rapid.Permutation(indices(m)).Draw(t, "order") {
+				r.Actions = append(r.Actions, s.forward(1, st.part, st.layer, micro))
+			}
+		}
+		s.Ranks = append(s.Ranks, r)
+	}
+	return s
+}
+
+func indices(n int) (list []int) {
+	for i := range n {
+		list = append(list, i)
+	}
+	return list
+}
+
+func chain(s *Schedule) []stage {
+	x := &index{s: s}
+	x.makeChain()
+	return x.chain
+}
+
 // TestDryRunSlow compares with the slow version: schedules of serving and of
 // training, also with ranks that own both parts, and any durations.
 func TestDryRunSlow(t *testing.T) {
 	files := []*Schedule{read(t, "1f1b.txt"), read(t, "interleaved.txt"), read(t, "pingpong-2-3.txt")}
 	rapid.Check(t, func(t *rapid.T) {
 		s := files[rapid.IntRange(0, len(files)-1).Draw(t, "file")]
-		if rapid.Bool().Draw(t, "serving") {
+		switch rapid.IntRange(0, 2).Draw(t, "kind") {
+		case 0:
 			var err error
 			s, err = PingPong(anyServing(t))
 			require.NoError(t, err)
+		case 1:
+			s = anyColocated(t)
 		}
 		scale := rapid.SliceOfN(rapid.IntRange(0, 9), 7, 7).Draw(t, "scale")
 		durations := func(a Action) time.Duration {

@@ -223,6 +223,16 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
+// TestOwnedTwice: a stage that a rank names twice is owned once, and one of a part
+// that there is not is refused.
+func TestOwnedTwice(t *testing.T) {
+	s, err := Parse("schedule x\nlayers 2\nmicro-batches 1\nsteps 1\nrank r owns A0-1 A1 H\nA0F0 A1F0 HF0\n")
+	require.NoError(t, err)
+	require.NoError(t, s.Validate())
+	s.Ranks[0].Owns = append(s.Ranks[0].Owns, Layers('x', 0, 1))
+	require.ErrorContains(t, s.Validate(), "rank r: stages ?120?0-1: part ?120?, want one of AEH")
+}
+
 // TestMutations: take a valid schedule and drop, repeat or move an action. What
 // is dropped or repeated is always found; what is moved either still runs or is
 // a deadlock that names a rank.

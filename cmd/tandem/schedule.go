@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
 
+	"github.com/tandem-moe/tandem/internal/bounded"
 	"github.com/tandem-moe/tandem/schedule"
 )
 
@@ -174,12 +176,13 @@ func readSchedule(name string) (*schedule.Schedule, error) {
 		}
 		defer file.Close()
 	}
-	text, err := io.ReadAll(io.LimitReader(file, maxScheduleText+1))
+	text, err := bounded.Read(file, maxScheduleText)
+	var long *bounded.TooLong
 	switch {
+	case errors.As(err, &long):
+		return nil, fmt.Errorf("reading a schedule: %s %w", shownName(name), err)
 	case err != nil:
 		return nil, fmt.Errorf("reading a schedule: %w", err)
-	case len(text) > maxScheduleText:
-		return nil, fmt.Errorf("%s: a schedule has at most %d bytes", shownName(name), maxScheduleText)
 	}
 	s, err := schedule.Parse(string(text))
 	if err != nil {

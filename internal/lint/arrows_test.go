@@ -55,8 +55,10 @@ var arrows = []arrow{
 		reason: "a certificate says who belongs to a cluster; who asks, and for what, is not its business"},
 	{from: []string{"schedule"}, to: house,
 		reason: "a schedule is data that planner, simulator, runtime and timeline all read: it depends on none of them"},
-	{from: []string{"schedule"}, except: []string{"schedule/interpret"}, to: []string{"net", "os", "sync", "context"},
-		reason: "a schedule knows no clock, socket or thread: it is proved and dry-run before anything runs. (schedule/interpret hands a worker its context, and tells other threads where the worker is)"},
+	{from: []string{"schedule"}, except: []string{"schedule/interpret"},
+		to: []string{"net", "os", "sync", "context"},
+		reason: "a schedule knows no clock, socket or thread: it is proved and dry-run before anything runs. " +
+			"(schedule/interpret hands a worker its context, and tells other threads where the worker is)"},
 	{from: []string{"schedule/interpret"}, to: []string{"net", "os", "time"},
 		reason: "a walk through actions has no clock and no socket: those are its performer's"},
 	{from: []string{"hardware"}, to: []string{"model"},

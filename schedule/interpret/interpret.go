@@ -51,26 +51,40 @@ func New(s *schedule.Schedule, rank int) (*Walk, error) {
 // and then begins with the word of the action: "17:A3F2: …". After an error the
 // walk is over: Pass returns the same error again.
 func (w *Walk) Pass(ctx context.Context, perform Performer) error {
-	list := w.cycle
-	if w.performed.Load() < uint64(len(w.prologue)) {
-		list = w.prologue
+	if w.failed != nil {
+		return w.failed
 	}
-	for range list {
-		if w.failed != nil {
-			break
-		}
-		a := w.At()
+	done := w.performed.Load()
+	list, turn := w.prologue, 0
+	if done >= uint64(len(w.prologue)) {
+		list, turn = w.cycle, w.turn(done)
+	}
+	for _, a := range list {
+		a = later(a, turn)
 		err := ctx.Err()
 		if err == nil {
 			err = perform(ctx, a)
 		}
 		if err != nil {
 			w.failed = fmt.Errorf("%v: %w", a, err)
-			break
+			return w.failed
 		}
 		w.performed.Add(1)
 	}
-	return w.failed
+	return nil
+}
+
+// turn is how often the cycle has been performed once so many actions have.
+func (w *Walk) turn(performed uint64) int {
+	return int((performed - uint64(len(w.prologue))) / uint64(len(w.cycle)))
+}
+
+// later is an action of the cycle after so many turns. One without a step stays.
+func later(a schedule.Action, turns int) schedule.Action {
+	if a.Step > 0 {
+		a.Step += turns
+	}
+	return a
 }
 
 // At returns the action that is being performed or, between two passes, the next
@@ -81,12 +95,7 @@ func (w *Walk) At() schedule.Action {
 	if n < uint64(len(w.prologue)) {
 		return w.prologue[n]
 	}
-	n -= uint64(len(w.prologue))
-	a := w.cycle[n%uint64(len(w.cycle))]
-	if a.Step > 0 {
-		a.Step += int(n / uint64(len(w.cycle)))
-	}
-	return a
+	return later(w.cycle[(n-uint64(len(w.prologue)))%uint64(len(w.cycle))], w.turn(n))
 }
 
 // Performed is the number of actions that have been performed or passed over.
