@@ -68,8 +68,27 @@ func TestCluster(t *testing.T) {
 		require.GreaterOrEqual(t, len(places), 2)
 		require.Equal(t, places[0][1], places[len(places)-1][1], "the node has the place back whose experts it had loaded")
 	}
+	nodes[3] = outlivesExpert(t, c, control, nodes[3])
+	for _, n := range nodes[1:3] {
+		n.says(`msg="an expert node is lost: requests wait for one in its place"`)
+	}
+	require.Contains(t, nodes[1].text()+nodes[2].text(), `"steps given up"=1`)
 	drains(t, c, nodes, client{t: t, url: "http://" + status})
 	front.stopped()
+}
+
+// outlivesExpert kills an expert node while a stream runs, and starts another, which it
+// returns: the stream goes on to the text that an undisturbed run gives.
+func outlivesExpert(t *testing.T, c client, control string, expert *process) *process {
+	t.Helper()
+	const tokens = 600
+	want := c.greedy("gopher", streamed, tokens).Choices[0].Text
+	s := c.stream("gopher", tokens)
+	require.NoError(t, expert.cmd.Process.Kill())
+	another := startNode(t, "expert", control)
+	require.Equal(t, "length", s.rest().Choices[0].FinishReason)
+	require.Equal(t, want, s.text)
+	return another
 }
 
 // tellsOfItself asks a node for its health and its metrics.

@@ -113,25 +113,40 @@ func (c client) metric(name string) float64 {
 type stream struct {
 	t     *testing.T
 	lines *bufio.Scanner
+	text  string // so far
 }
+
+// streamed is the prompt of streams.
+const streamed = "func main() {\n"
 
 // stream asks for a long completion and waits for its first token.
 func (c client) stream(model string, tokens int) *stream {
 	c.t.Helper()
 	r := c.send("POST", "/v1/completions", object{
-		"model": model, "prompt": "func main() {\n", "max_tokens": tokens, "temperature": 0, "ignore_eos": true,
+		"model": model, "prompt": streamed, "max_tokens": tokens, "temperature": 0, "ignore_eos": true,
 		"stream": true,
 	})
 	require.Equal(c.t, http.StatusOK, r.StatusCode)
-	s := &stream{c.t, bufio.NewScanner(r.Body)}
+	s := &stream{t: c.t, lines: bufio.NewScanner(r.Body)}
 	c.t.Cleanup(func() { r.Body.Close() })
 	for s.lines.Scan() {
-		if strings.HasPrefix(s.lines.Text(), "data: ") {
+		if data, is := strings.CutPrefix(s.lines.Text(), "data: "); is {
+			s.event(data)
 			return s
 		}
 	}
 	c.t.Fatalf("no token: %v", s.lines.Err())
 	return s
+}
+
+// event reads one event.
+func (s *stream) event(data string) (e answer) {
+	s.t.Helper()
+	require.NoError(s.t, json.Unmarshal([]byte(data), &e))
+	if len(e.Choices) > 0 {
+		s.text += e.Choices[0].Text
+	}
+	return e
 }
 
 // rest reads the stream to its end, and returns its last event but "[DONE]".
@@ -146,8 +161,7 @@ func (s *stream) rest() answer {
 		if data == "[DONE]" {
 			return last
 		}
-		last = answer{}
-		require.NoError(s.t, json.Unmarshal([]byte(data), &last))
+		last = s.event(data)
 	}
 	s.t.Fatalf("the stream ends without [DONE]: %v", s.lines.Err())
 	return last

@@ -23,6 +23,7 @@ type NodeCmd struct {
 	Advertise string   `help:"What other nodes are told instead, behind a NAT for instance." placeholder:"HOST[:PORT]" group:"Cluster:"`
 	Transport string   `help:"How other nodes reach this one: shm+tcp (shared memory on one host, else TCP), tcp, shm, or ucx+tcp and shm+ucx+tcp (RDMA by UCX, where it is built in)." enum:"shm+tcp,tcp,shm,ucx+tcp,shm+ucx+tcp" default:"shm+tcp" group:"Cluster:"`
 	Grace     duration `help:"On SIGTERM, longest that the node stays for running requests; 0: it leaves at once." default:"30s" group:"Cluster:"`
+	Wait      duration `help:"Attention node: longest that its requests wait where an expert node is lost, until another takes its place; 0: they end at once, with an error." name:"expert-wait" default:"2m" placeholder:"TIME" group:"Cluster:"`
 	Metrics   string   `help:"Serve /metrics, /health and /debug/m2n of this node. Default: not." placeholder:"HOST:PORT" group:"Cluster:"`
 
 	tlsFlags `group:"Cluster:"`
@@ -48,6 +49,9 @@ func (c *NodeCmd) options(role cluster.Role, identity *certs.Identity) deploy.No
 		Listen: c.Listen, Advertise: c.Advertise, Version: version, Grace: time.Duration(c.Grace),
 	}
 	c.addTo(&o.Options)
+	if o.ExpertWait = time.Duration(c.Wait); c.Wait == 0 {
+		o.ExpertWait = -1 // 0 is the default's
+	}
 	if c.Wire != nil {
 		o.WantWire = c.Wire.String()
 	}

@@ -4,20 +4,22 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync/atomic"
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
+	"github.com/tandem-moe/tandem/serve/attention/dispatch"
 	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // exchange is a micro-batch's traffic with the expert nodes: the rows of one
-// layer on their way out, and the results on their way back. Its send buffers
-// are the transport's from post until unsent is empty again, which it mostly is
-// when the results are there.
+// layer on their way out, and the results on their way back. What may happen when,
+// the Dispatch says; this shell does what it takes on the device and the endpoint.
+// The send buffers are the transport's from post until the Dispatch is Free again,
+// which it mostly is when the results are there.
 type exchange struct {
+	*dispatch.Dispatch
 	dev      kernel.Device
 	ep       *m2n.Endpoint
 	hidden   int
@@ -35,26 +37,18 @@ type exchange struct {
 	order []int32 // 0, 1, 2, …
 
 	packets []route.Packet
-	first   []int // by packet: the rows of the packets before it
-	sent    route.Header
-	unsent  map[node.Posted]bool // posted messages that the transport still reads
-	waiting int                  // packets without results
-	// awaits says by node that its results are not here yet. Other goroutines, which
-	// watch over progress, read it too.
-	awaits  []atomic.Bool
-	pending bool // results that have not been combined
+	first   []int        // by packet: the rows of the packets before it
+	header  route.Header // of the messages, without the counts of each
 }
 
 // newExchange makes the traffic of micro-batches of at most capacity rows.
 func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire route.Wire, capacity, hidden, topK int) (*exchange, error) {
 	x := &exchange{
-		dev: dev, ep: ep, hidden: hidden, topK: topK, wire: wire,
+		Dispatch: dispatch.New(p.Nodes), dev: dev, ep: ep, hidden: hidden, topK: topK, wire: wire,
 		splitter: route.NewSplitter(p, topK),
 		pairs:    ep.Register(make([]byte, route.PairsSize(capacity*topK)), nil),
 		sums:     route.ByChoice(capacity, topK),
 		first:    make([]int, p.Nodes),
-		awaits:   make([]atomic.Bool, p.Nodes),
-		unsent:   map[node.Posted]bool{},
 	}
 	x.order = slices.Clone(x.sums.Results)
 	rows, pairs := capacity*min(topK, p.Nodes), capacity*topK // of all packets
@@ -95,26 +89,20 @@ func (x *exchange) pack(ctx context.Context, r *layer.Activations, h route.Heade
 		x.sums.ByNode(x.packets, r.Residual.Rows)
 	}
 	h.Wire = x.wire
-	for i := range x.packets {
-		x.awaits[i].Store(true)
-	}
-	x.sent, x.waiting, x.pending = h, len(x.packets), true
+	x.header = h
+	x.Pack(dispatch.Point{Step: h.Step, Layer: h.Layer})
 	return x.copy(r), nil
 }
 
-// post sends what pack made to the expert nodes.
-func (x *exchange) post(nodes []string, bodies [][]m2n.Span) error {
-	h, ready := x.sent, x.dev.Record()
-	for i, p := range x.packets {
-		h.Rows, h.Pairs = len(p.Rows), len(p.Row)
-		message := m2n.Message{Header: h.Append(nil), Body: bodies[i], Ready: ready}
-		token, err := x.ep.Post(nodes[i], message)
-		if err != nil {
-			return lost(nodes[i], err)
-		}
-		x.unsent[node.Posted{Peer: nodes[i], Token: token}] = true
+// post sends what pack made to the expert node of a place.
+func (x *exchange) post(place int, id string, body []m2n.Span, ready m2n.Event) error {
+	p, h := &x.packets[place], x.header
+	h.Rows, h.Pairs = len(p.Rows), len(p.Row)
+	token, err := x.ep.Post(id, m2n.Message{Header: h.Append(nil), Body: body, Ready: ready})
+	if err == nil {
+		x.Posted(place, token)
 	}
-	return nil
+	return err
 }
 
 // copy brings each packet's rows, in the wire's format, gate weights and pairs
@@ -142,23 +130,10 @@ func (x *exchange) copy(r *layer.Activations) [][]m2n.Span {
 	return bodies
 }
 
-// expects says whether a node's return belongs to the dispatch under way, and is the
-// first; an older one is of a step that was given up.
-func (x *exchange) expects(h route.Header, place int) bool {
-	return x.waiting > 0 && x.awaits[place].Load() && h.Step == x.sent.Step && h.Layer == x.sent.Layer
-}
-
-// awaited says what a micro-batch waits for.
-func (x *exchange) awaited() string {
-	if x.waiting > 0 {
-		return "results"
-	}
-	return "end of sending the rows"
-}
-
-// collect takes one expert node's results: rows in the order of its packet's
-// pairs, or of its rows.
-func (x *exchange) collect(ctx context.Context, place int, h route.Header, body []m2n.Span) error {
+// collect takes one expert node's results, which Returned has let pass: rows in the
+// order of its packet's pairs, or of its rows. The device reads body until it is done
+// with what is enqueued, also where there is an error.
+func (x *exchange) collect(place int, h route.Header, body []m2n.Span) error {
 	if h.Wire != x.wire {
 		return fmt.Errorf("results come by %v, this node takes %v", h.Wire, x.wire)
 	}
@@ -179,10 +154,7 @@ func (x *exchange) collect(ctx context.Context, place int, h route.Header, body 
 	if len(places) > 0 {
 		return fmt.Errorf("%d results are missing of %d", len(places), asked)
 	}
-	x.waiting--
-	x.awaits[place].Store(false)
-	// The spans are given back next: what reads them must be done.
-	return x.dev.Record().Wait(ctx)
+	return nil
 }
 
 // places is where in parts a node's results go.
@@ -196,7 +168,7 @@ func (x *exchange) places(place int) []int32 {
 
 // combine adds the results to the residual stream.
 func (x *exchange) combine(a *layer.Attention, r *layer.Activations) {
-	x.pending = false
+	x.Combine()
 	results, offsets := x.sums.First(r.Residual.Rows)
 	a.Combine(r, kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden), results, offsets)
 }

@@ -40,7 +40,9 @@ type picked struct {
 // embeddings become the residual stream. It says whether there is anything to
 // do.
 func (n *Node) start(ctx context.Context, index int) (bool, error) {
-	n.accept()
+	if err := n.accept(); err != nil || !n.pairs.Up() {
+		return false, err
+	}
 	b := n.batches[index]
 	b.work = n.batcher.Next(index)
 	n.count()
@@ -76,7 +78,7 @@ func (b *microBatch) fill() {
 // batcher and to the front end.
 func (n *Node) finish(ctx context.Context, index int) error {
 	b := n.batches[index]
-	if err := n.collect(ctx, b); err != nil {
+	if err := n.collect(ctx, b); err != nil || !b.active {
 		return err
 	}
 	if err := n.conclude(ctx, index, b); err != nil {
@@ -104,6 +106,7 @@ func (n *Node) conclude(ctx context.Context, index int, b *microBatch) error {
 		b.results = append(b.results, r)
 	}
 	b.active = false
+	n.pairs.Settle()
 	outcomes := n.batcher.Done(index, b.results)
 	for i, rows := range b.work.Seqs {
 		n.report(rows, b.picked[i], outcomes[i])

@@ -64,7 +64,10 @@ func (n *Node) Import(ctx context.Context, data []byte) (int, error) {
 // between runs f on the node's loop, between two steps.
 func (n *Node) between(ctx context.Context, f func() error) error {
 	done := make(chan error, 1)
-	n.tell(command{do: func() { done <- f() }})
+	n.tell(command{do: func() error {
+		done <- f()
+		return nil
+	}})
 	select {
 	case err := <-done:
 		return err

@@ -1,6 +1,8 @@
 package attention
 
 import (
+	"time"
+
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/batch"
 	"github.com/tandem-moe/tandem/serve/sample"
@@ -29,8 +31,11 @@ func newSequence(r serve.Request) *sequence {
 	return s
 }
 
-// begin queues a request.
+// begin queues a request, unless those before it have waited in vain for expert nodes.
 func (n *Node) begin(r serve.Request) error {
+	if err := n.pairs.Expired(time.Now()); err != nil {
+		return unavailable(err)
+	}
 	err := n.batcher.Submit(batch.Request{
 		ID: r.ID, Prompt: r.Prompt, Output: r.Output, MaxTokens: r.MaxTokens, PromptLogprobs: r.PromptLogprobs >= 0,
 	})

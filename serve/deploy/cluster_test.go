@@ -42,6 +42,8 @@ type nodeSpec struct {
 	Via string
 	// Wire is what the node insists on.
 	Wire string
+	// ExpertWait is how long requests wait for an expert node.
+	ExpertWait time.Duration
 	// Slow is how long attention and experts pause at most, each time.
 	Slow time.Duration
 }
@@ -87,7 +89,7 @@ func runNode(text string) int {
 	m, err := deploy.OpenModel(s.Model)
 	if err == nil {
 		o := nodeOptions()
-		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		o.Log, o.ExpertWait = slog.New(slog.NewTextHandler(os.Stderr, nil)), s.ExpertWait
 		if s.Slow > 0 {
 			o.Transport, o.Device = "tcp", slowDevice(s.Slow)
 		}

@@ -47,7 +47,7 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	c.Members.Judge, c.Members.Log = c.judge, o.Log
 	c.Engine = frontend.New(frontend.Config{
 		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
-		MaxWaiting: o.MaxWaiting, Missing: c.members,
+		MaxWaiting: o.MaxWaiting, Missing: c.members, Holds: c.holds,
 	})
 	return c, nil
 }
@@ -56,6 +56,13 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 func (c *Control) members() string {
 	view, _ := c.Members.View()
 	return view.Missing()
+}
+
+// holds says whether an attention node lacks expert nodes.
+func (c *Control) holds(node string) bool {
+	view, _ := c.Members.View()
+	m, ok := view.Find(node)
+	return ok && !m.Reached
 }
 
 // Failing says which nodes cannot reach each other, whether others serve or not, or

@@ -43,7 +43,7 @@ func smallCluster(t *testing.T, attention int, grace time.Duration) (c *testClus
 	c = startCluster(t, "", 1, 2)
 	expert = c.node(nodeSpec{Role: "expert", Grace: grace})
 	for range attention {
-		attentions = append(attentions, c.node(nodeSpec{Role: "attention", Grace: grace}))
+		attentions = append(attentions, c.node(nodeSpec{Role: "attention", Grace: grace, ExpertWait: time.Second}))
 	}
 	c.ready(attention, 30*time.Second)
 	return c, attentions, expert

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n/m2ntest"
 	"github.com/tandem-moe/tandem/serve"
 )
@@ -69,7 +70,10 @@ var faults = []fault{
 		name:   "drop",
 		proxy:  peers,
 		inject: func(v *victim) { v.proxy.SetBoth(m2ntest.Drop) },
-		heal:   func(v *victim) { v.proxy.SetBoth(m2ntest.Pass) },
+		heal: func(v *victim) {
+			time.Sleep(time.Until(v.since.Add(*stopFor)))
+			v.proxy.SetBoth(m2ntest.Pass)
+		},
 	},
 	{ // the network forgets the connection, and takes new ones
 		name:  "half-open control",
@@ -92,9 +96,11 @@ var faults = []fault{
 }
 
 // TestFaults injects each fault into a node of each role, while requests prefill
-// and while they decode. Every request that is affected ends with an error in
-// bounded time, those on other attention nodes end as if nothing had happened,
-// and once the fault is over requests flow again.
+// and while they decode. Where an attention node is lost, or its front end, every
+// request that is affected ends with an error in bounded time, those on other attention
+// nodes end as if nothing had happened, and once the fault is over requests flow again.
+// Where an expert node is lost, or what is between it and attention nodes that live,
+// all requests wait until the fault is over and end as if nothing had happened.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("several processes per fault")
@@ -144,6 +150,16 @@ func testFault(c *testCluster, role string, f fault, phase string) {
 	want := c.askAll(ctx, list)
 	require.NoError(t, errors.Join(want.errs...))
 
+	if role == "attention" && f.proxy != peers {
+		endsRequests(c, ctx, v, f, phase, list, want)
+	} else {
+		holdsRequests(c, ctx, v, f, phase, list, want)
+	}
+}
+
+// endsRequests has a fault end the requests of an attention node.
+func endsRequests(c *testCluster, ctx context.Context, v *victim, f fault, phase string, list []serve.Request, want results) {
+	t := c.t
 	got := c.askAllWith(ctx, list, phase, func() {
 		v.since = time.Now()
 		f.inject(v)
@@ -160,17 +176,41 @@ func testFault(c *testCluster, role string, f fault, phase string) {
 		}
 		require.Equal(t, want.answers[i].bits(), got.answers[i].bits(), "request %d", i)
 	}
-	if role != "expert" || f.proxy != control { // requests may end before that is noticed
-		require.Positive(t, failed, "the fault affected nobody")
-	}
-	if role == "attention" {
-		require.Less(t, failed, len(list), "the fault affected requests of the other attention node")
-	}
+	require.Positive(t, failed, "the fault affected nobody")
+	require.Less(t, failed, len(list), "the fault affected requests of the other attention node")
 	f.heal(v)
 	again := c.askUntilServed(ctx, list)
 	for i := range list {
 		require.Equal(t, want.answers[i].bits(), again.answers[i].bits(), "request %d, after the fault", i)
 	}
+}
+
+// holdsRequests has a fault of expert nodes hold requests until it is over. The
+// attention nodes stay members under their ids.
+func holdsRequests(c *testCluster, ctx context.Context, v *victim, f fault, phase string, list []serve.Request, want results) {
+	before := c.ids(cluster.Attention)
+	var healing sync.WaitGroup
+	got := c.askAllWith(ctx, list, phase, func() {
+		v.since = time.Now()
+		f.inject(v)
+		healing.Go(func() { f.heal(v) })
+	})
+	healing.Wait()
+	for i := range list {
+		require.NoError(c.t, got.errs[i], "request %d", i)
+		require.Equal(c.t, want.answers[i].bits(), got.answers[i].bits(), "request %d", i)
+	}
+	c.ready(2, 30*time.Second)
+	require.Equal(c.t, before, c.ids(cluster.Attention))
+}
+
+// ids are those of the members of a role.
+func (c *testCluster) ids(r cluster.Role) (ids []string) {
+	view, _ := c.control.Members.View()
+	for _, m := range view.Of(r) {
+		ids = append(ids, m.ID)
+	}
+	return ids
 }
 
 // askUntilServed asks until all requests are served: what a client with retries

@@ -14,6 +14,7 @@ import (
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/attention"
+	"github.com/tandem-moe/tandem/serve/attention/pairs"
 	"github.com/tandem-moe/tandem/serve/expert"
 	"github.com/tandem-moe/tandem/serve/frontend"
 	"github.com/tandem-moe/tandem/serve/node"
@@ -43,7 +44,7 @@ type Local struct {
 
 // loops are the running loops of one pool.
 type loops struct {
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
 	running sync.WaitGroup
 }
 
@@ -55,7 +56,7 @@ func (p *loops) start(ctx context.Context, run func(context.Context) error, fail
 // stop ends the loops.
 func (p *loops) stop() {
 	if p.cancel != nil {
-		p.cancel()
+		p.cancel(nil)
 	}
 	p.running.Wait()
 }
@@ -219,6 +220,7 @@ func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Pla
 	n.Node, err = expert.New(expert.Config{
 		Spec: l.model.Spec, Device: n.dev, Weights: w, Placement: p, Place: place, Wire: l.options.Wire,
 		Endpoint: n.ep, Linger: l.options.Linger, Busy: l.pool, Log: l.options.Log.With("node", n.name),
+		Lost: func(peer string) { l.acquaint(n, peer) },
 	})
 	return err
 }
@@ -260,7 +262,8 @@ func (o *Options) attentionConfig(m *Model, w *layer.AttentionWeights, name stri
 		Spec: m.Spec, Weights: w, ModelHash: hash, Numerics: o.Numerics(), Wire: o.Wire,
 		MicroBatches: o.MicroBatches, MaxNumSeqs: o.MaxNumSeqs, MaxBatchedTokens: o.MaxBatchedTokens,
 		MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, ChunkTokens: o.ChunkTokens, NoPrefixReuse: o.NoPrefixReuse, Preempt: o.Preempt,
-		Log: o.Log.With("node", name),
+		ExpertWait: o.ExpertWait,
+		Log:        o.Log.With("node", name),
 	}, err
 }
 
@@ -310,32 +313,46 @@ func newEndpoint(cfg m2n.Config, dev kernel.Memory, o Options) (*m2n.Endpoint, e
 
 // introduce tells all nodes of each other.
 func (l *Local) introduce() error {
-	var names []string
+	var members []pairs.Member
 	for _, e := range l.experts {
-		names = append(names, e.name)
+		members = append(members, pairs.Member{ID: e.name, Addr: e.addr, Epoch: 1})
 		for _, a := range l.attention {
-			if err := a.ep.SetPeer(e.name, e.addr, 1); err != nil {
-				return err
-			}
 			if err := e.ep.SetPeer(a.name, a.addr, 1); err != nil {
 				return err
 			}
 		}
 	}
 	for _, a := range l.attention {
-		a.SetExperts(names)
+		a.SetExperts(members)
 	}
 	return nil
+}
+
+// acquaint tells an expert node's endpoint anew of an attention node whose pair with it
+// is lost, so that the two can connect again.
+func (l *Local) acquaint(e *expertNode, peer string) {
+	for _, a := range l.attention {
+		if a.name == peer {
+			e.ep.RemovePeer(peer)
+			_ = e.ep.SetPeer(peer, a.addr, 1) // fails where the endpoint is closed
+		}
+	}
 }
 
 // run starts the nodes' loops and attaches the attention nodes.
 func (l *Local) run() error {
 	var ctx [2]context.Context
 	for i := range l.loops {
-		ctx[i], l.loops[i].cancel = context.WithCancel(context.Background())
+		ctx[i], l.loops[i].cancel = context.WithCancelCause(context.Background())
 	}
 	for _, e := range l.experts {
-		l.loops[1].start(ctx[1], e.run, l.fail)
+		l.loops[1].start(ctx[1], func(ctx context.Context) error {
+			err := e.run(ctx)
+			if err != nil { // none comes in its place
+				l.loops[0].cancel(&serve.UnavailableError{Reason: fmt.Sprintf("%s has failed: %v", e.name, err)})
+			}
+			return err
+		}, l.fail)
 	}
 	for _, a := range l.attention {
 		detach, err := l.Engine.Attach(a.Offer(a.name, 1), a)

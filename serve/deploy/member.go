@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tandem-moe/tandem/certs"
@@ -21,11 +22,14 @@ import (
 // membership is a node from joining to the loss of a side.
 type membership struct {
 	*Node
-	options  Options // with the cluster's settings
-	client   *http.Client
-	session  *cluster.Session
-	view     cluster.View
-	listener net.Listener
+	options Options // with the cluster's settings
+	client  *http.Client
+	session *cluster.Session
+	view    cluster.View
+	// acquainting is held, on an expert node, while its endpoint is told of attention
+	// nodes, and view is changed.
+	acquainting sync.Mutex
+	listener    net.Listener
 	// stopped ends when the node is told to stop, and the membership with it, until
 	// outlive has been called: then there may be requests to finish.
 	stopped context.Context
@@ -222,7 +226,11 @@ func (m *membership) drain(ctx context.Context, stats func() node.Stats) error {
 		m.Log.Info("drained", "node", self.ID)
 		return ctx.Err()
 	case <-grace.C:
-		m.Log.Warn("the grace is over, requests that still run end with an error", "node", self.ID, "grace", m.Grace)
+		left := "the grace is over, requests that still run end with an error"
+		if m.Role == cluster.Expert {
+			left = "the grace is over, requests that still run wait for another expert node"
+		}
+		m.Log.Warn(left, "node", self.ID, "grace", m.Grace)
 		return fmt.Errorf("the grace of %v is over", m.Grace)
 	}
 }

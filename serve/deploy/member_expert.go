@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n"
@@ -25,6 +26,7 @@ func (m *membership) expert(ctx context.Context) error {
 		Spec: m.model.Spec, Device: m.dev, Weights: m.experts, Placement: placement, Place: self.Place, Wire: m.options.Wire,
 		Endpoint: ep, Linger: m.options.Linger, Busy: m.pool, Log: m.Log,
 		Reached: func(peer string) { m.Log.Info("an attention node is connected", "peer", peer) },
+		Lost:    func(peer string) { m.again(ep, peer) },
 	})
 	if err != nil {
 		return errors.Join(&localError{err}, closeEndpoint(ep))
@@ -59,10 +61,24 @@ func (m *membership) meet(ctx context.Context, ep *m2n.Endpoint) error {
 	if err != nil {
 		return err
 	}
+	m.acquainting.Lock()
+	defer m.acquainting.Unlock()
 	forget(ep, m.view, next, cluster.Attention)
 	m.introduce(ep, next, cluster.Attention)
 	m.view = next
 	return nil
+}
+
+// again lets an attention node whose pair is lost connect anew, where it lives.
+func (m *membership) again(ep *m2n.Endpoint, peer string) {
+	m.acquainting.Lock()
+	defer m.acquainting.Unlock()
+	if a, ok := m.view.Find(peer); ok {
+		ep.RemovePeer(peer)
+		if err := ep.SetPeer(peer, a.Addr, a.Epoch); err != nil {
+			m.limited.Limited(slog.LevelWarn, "a member cannot be reached", "peer", peer, "address", a.Addr, "error", err)
+		}
+	}
 }
 
 // admitted tells what experts the node has loaded, and waits until the front end

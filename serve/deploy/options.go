@@ -55,6 +55,10 @@ type Options struct {
 	Linger time.Duration
 	// PeerTimeout is the silence after which a peer counts as lost. Default 2 s.
 	PeerTimeout time.Duration
+	// ExpertWait bounds how long an attention node's requests wait where an expert node
+	// is lost and none comes in its place: then they end with an error. Default 2 min;
+	// negative: they end at once.
+	ExpertWait time.Duration
 	// TLS is who this process is among the members of a cluster: it secures the
 	// control protocol, and connections between nodes by TCP. nil: without TLS.
 	TLS *certs.Identity
@@ -116,6 +120,9 @@ func (o *Options) fill(spec *model.Spec) error {
 	}
 	if o.PeerTimeout == 0 {
 		o.PeerTimeout = 2 * time.Second
+	}
+	if o.ExpertWait == 0 {
+		o.ExpertWait = 2 * time.Minute
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

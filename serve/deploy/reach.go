@@ -4,181 +4,128 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"slices"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/serve/attention"
+	"github.com/tandem-moe/tandem/serve/attention/pairs"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// retryPause is how long an attention node waits before it tries again to connect
-// with an expert node. A try itself lasts for m2n's DialTimeout where that may help.
-const retryPause = 500 * time.Millisecond
+// links passes on how an attention node is connected with the expert nodes: to the
+// front end, to those who ask the node, and to its log. A node that does not reach
+// all of them is not ready.
+type links struct {
+	m     *membership
+	stats func() node.Stats
+	// first is closed once the node has reached all expert nodes for the first time.
+	first   chan struct{}
+	reached func() // closes it
 
-// maxRefusals is how often in a row an expert node may refuse a connection until the
-// attention node joins anew, under an id that the other has not lost yet.
-const maxRefusals = 3
+	mu     sync.Mutex
+	newest []pairs.Pair
+	news   chan struct{} // holds one token while there is something new
 
-// reach brings up the pairs of an attention node with all expert nodes, before any
-// request needs them: a node that cannot be reached is not ready.
-type reach struct {
-	endpoint *m2n.Endpoint
-	experts  []cluster.Member
-	hello    m2n.Message // that nothing is in flight
-	log      *slog.Logger
-	// report passes on the expert nodes that cannot be reached, whenever there are some
-	// and they or the reasons have changed.
-	report func([]cluster.Unreached) error
-
-	reached  map[string]bool
-	failing  map[string]error
-	due      map[string]time.Time // of the next try
-	refusals map[string]int
+	before  []pairs.Pair        // what has been passed on
+	failing []cluster.Unreached // what the front end has been told
 }
 
-func newReach(ep *m2n.Endpoint, experts []cluster.Member, hello m2n.Message, log *slog.Logger, report func([]cluster.Unreached) error) *reach {
-	return &reach{
-		endpoint: ep, experts: experts, hello: hello, log: log, report: report,
-		reached: map[string]bool{}, failing: map[string]error{}, due: map[string]time.Time{}, refusals: map[string]int{},
+func newLinks(m *membership) *links {
+	l := &links{m: m, first: make(chan struct{}), news: make(chan struct{}, 1)}
+	l.reached = sync.OnceFunc(func() { close(l.first) })
+	return l
+}
+
+// set takes what the node's loop tells. It does not block.
+func (l *links) set(now []pairs.Pair) {
+	l.mu.Lock()
+	l.newest = now
+	l.mu.Unlock()
+	select {
+	case l.news <- struct{}{}:
+	default:
 	}
 }
 
-// run returns nil once all expert nodes have been reached. Errors: one of them that
-// is lost again meanwhile, or has lost this node; the front end; ctx.
-func (r *reach) run(ctx context.Context) error {
-	for _, e := range r.experts {
-		if err := r.try(e); err != nil {
+// run passes on what is new until ctx ends, or the front end is lost.
+func (l *links) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.news:
+		}
+		l.mu.Lock()
+		now := l.newest
+		l.mu.Unlock()
+		if err := l.pass(now); err != nil {
 			return err
 		}
 	}
-	for len(r.reached) < len(r.experts) {
-		c, err := r.poll(ctx)
-		switch {
-		case errors.Is(err, errDue):
-			err = r.tryDue()
-		case err == nil:
-			err = r.take(c)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
-// try says hello, which connects. An address that this node cannot use is a pair
-// that fails, not an error of this node.
-func (r *reach) try(e cluster.Member) error {
-	if err := r.endpoint.SetPeer(e.ID, e.Addr, e.Epoch); err != nil {
-		return r.failed(e, err)
-	}
-	_, err := r.endpoint.Post(e.ID, r.hello)
-	return err
-}
-
-// errDue says that it is time to try again.
-var errDue = errors.New("a try is due")
-
-// poll waits for a completion, or for the next try.
-func (r *reach) poll(ctx context.Context) (m2n.Completion, error) {
-	wait := ctx
-	if len(r.due) > 0 {
-		var first time.Time
-		for _, at := range r.due {
-			if first.IsZero() || at.Before(first) {
-				first = at
-			}
-		}
-		var cancel context.CancelFunc
-		wait, cancel = context.WithDeadline(ctx, first)
-		defer cancel()
-	}
-	c, err := r.endpoint.Poll(wait)
-	if err != nil && ctx.Err() == nil && wait.Err() != nil {
-		return c, errDue
-	}
-	return c, err
-}
-
-// tryDue tries again to reach those whose time has come.
-func (r *reach) tryDue() error {
-	now := time.Now()
-	for _, e := range r.experts {
-		at, waits := r.due[e.ID]
-		if !waits || at.After(now) {
-			continue
-		}
-		delete(r.due, e.ID)
-		r.endpoint.RemovePeer(e.ID) // a pair that failed stays so
-		if err := r.try(e); err != nil {
-			return err
+// pass passes on what has changed.
+func (l *links) pass(now []pairs.Pair) error {
+	up, others := true, len(l.before) == 0
+	for i, p := range now {
+		isNew := len(l.before) == 0 || l.before[i].State != pairs.Up || l.before[i].ID != p.ID
+		others = others || isNew
+		if up = up && p.State == pairs.Up; p.State == pairs.Up && isNew {
+			l.m.Log.Info("expert node reached", "peer", p.ID, "address", p.Addr)
 		}
 	}
-	return nil
-}
-
-// take notes who has been reached, or not. A hello is out only where the two ends
-// have shaken hands.
-func (r *reach) take(c m2n.Completion) error {
-	i := slices.IndexFunc(r.experts, func(e cluster.Member) bool { return e.ID == c.Peer })
+	l.before = now
 	switch {
-	case c.Kind == m2n.Received:
-		r.endpoint.Release(c)
-		return &attention.PeerLostError{Peer: c.Peer, Cause: errors.New("it answers, and was not asked")}
-	case i < 0:
+	case !up:
+		return l.lacks(now)
+	case !others:
 		return nil
-	case c.Kind == m2n.Sent && c.Err == nil:
-		return r.connected(r.experts[i])
-	case c.Kind == m2n.Lost:
-		return r.failed(r.experts[i], c.Err)
 	}
+	l.failing = nil
+	if err := l.m.session.Reach(nil); err != nil {
+		return err
+	}
+	l.m.ready(holdsCache(l.m.options.cacheTokens(l.m.model.Spec)), l.stats)
+	l.reached()
 	return nil
 }
 
-func (r *reach) connected(e cluster.Member) error {
-	r.reached[e.ID] = true
-	r.log.Info("expert node reached", "peer", e.ID, "address", e.Addr)
-	delete(r.failing, e.ID)
-	if len(r.failing) == 0 {
+// lacks tells of expert nodes that are missing or cannot be reached.
+func (l *links) lacks(now []pairs.Pair) error {
+	self := l.m.session.Self.ID
+	var failing []cluster.Unreached
+	var view cluster.View
+	waits := "waiting for expert nodes"
+	for _, p := range now {
+		view.Members = append(view.Members, cluster.Member{ID: p.ID, Role: cluster.Expert, Addr: p.Addr})
+		switch {
+		case p.State == pairs.Up || p.Cause == nil:
+		case p.Lost == p.ID:
+			failing = append(failing, cluster.Unreached{Attention: self, Expert: p.ID, Reason: reasonOf(p.Cause)})
+		default:
+			waits = "waiting for an expert node in the place of " + p.Lost + ", which is lost: " + reasonOf(p.Cause)
+		}
+	}
+	if len(failing) > 0 {
+		waits = view.DescribeAll(failing)
+	}
+	l.m.setStatus(Status{State: Joined, ID: self, Reason: waits}, l.stats)
+	if slices.Equal(failing, l.failing) {
+		return nil
+	}
+	for _, u := range failing {
+		if !slices.Contains(l.failing, u) {
+			l.m.Log.Warn("an expert node cannot be reached: this node is not ready", "peer", u.Expert, "reason", view.Describe(u))
+		}
+	}
+	if l.failing = failing; len(failing) == 0 {
 		return nil // to tell of nobody means that all have been reached
 	}
-	return r.tell()
-}
-
-// failed keeps why, and when to try again.
-func (r *reach) failed(e cluster.Member, cause error) error {
-	if errors.Is(cause, m2n.ErrRefused) {
-		r.refusals[e.ID]++
-	} else {
-		r.refusals[e.ID] = 0
-	}
-	if r.reached[e.ID] || r.refusals[e.ID] >= maxRefusals {
-		return &attention.PeerLostError{Peer: e.ID, Cause: cause}
-	}
-	r.due[e.ID] = time.Now().Add(retryPause)
-	before, known := r.failing[e.ID]
-	r.failing[e.ID] = cause
-	if known && reasonOf(before) == reasonOf(cause) {
-		return nil
-	}
-	r.log.Warn("an expert node cannot be reached: this node is not ready", "peer", e.ID, "address", e.Addr, "reason", reasonOf(cause))
-	return r.tell()
-}
-
-// tell passes on who cannot be reached, by place.
-func (r *reach) tell() error {
-	var failing []cluster.Unreached
-	for _, e := range r.experts {
-		if cause, ok := r.failing[e.ID]; ok {
-			failing = append(failing, cluster.Unreached{Expert: e.ID, Reason: reasonOf(cause)})
-		}
-	}
-	return r.report(failing)
+	return l.m.session.Reach(failing)
 }
 
 // reasonOf says in a line why a pair failed. The addresses are known, and a port of

@@ -43,7 +43,7 @@ func stalls(v cluster.View, moved func(id string) (cluster.Moved, bool), busy ma
 		for _, id := range last.Awaited {
 			e, ok := v.Find(id)
 			at, known := moved(id)
-			if !ok || !known || e.Epoch > m.Epoch { // no node works with an expert node that came after it
+			if !ok || !known {
 				continue
 			}
 			awaited++

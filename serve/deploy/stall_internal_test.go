@@ -35,7 +35,7 @@ func TestStalls(t *testing.T) {
 		"it waits for one that works":   {moved: map[string]int{"a": 10, "b": 1, "e": 1, "f": 50}, awaited: map[string][]string{"a": {"e"}}, busy: map[string]int{"a": 99}},
 		"it waits for one that stands":  {moved: map[string]int{"a": 10, "b": 10, "e": 12, "f": 50}, awaited: map[string][]string{"a": {"e"}, "b": {"e"}}, busy: map[string]int{"a": 99, "b": 99}, want: []string{"e"}},
 		"for one that has just stopped": {moved: map[string]int{"a": 11, "b": 1, "e": 9, "f": 50}, awaited: map[string][]string{"a": {"e"}}, busy: map[string]int{"a": 99}},
-		"it blames one that came later": {moved: map[string]int{"a": 30, "b": 1, "e": 1, "f": 1, "g": 20}, awaited: map[string][]string{"a": {"g"}}, busy: map[string]int{"a": 99}, want: []string{"a"}},
+		"for one that came after it":    {moved: map[string]int{"a": 30, "b": 1, "e": 1, "f": 1, "g": 20}, awaited: map[string][]string{"a": {"g"}}, busy: map[string]int{"a": 99}, want: []string{"g"}},
 		"it waits for one that is gone": {moved: map[string]int{"a": 10, "b": 1, "e": 1, "f": 1}, awaited: map[string][]string{"a": {"x"}}, busy: map[string]int{"a": 99}, want: []string{"a"}},
 	} {
 		busy := map[string]time.Time{}

@@ -243,7 +243,7 @@ func TestExpertThatStandsStillIsLetGo(t *testing.T) {
 	s := newStage(t)
 	expert := s.deaf()
 	o := nodeOptions()
-	o.PeerTimeout, o.Transport = s.timeout, "tcp"
+	o.PeerTimeout, o.Transport, o.ExpertWait = s.timeout, "tcp", s.timeout
 	n, err := deploy.NewNode(s.model, deploy.NodeOptions{
 		Options: o, Role: cluster.Attention, Control: s.url, Listen: "127.0.0.1:0", Version: "test",
 	})

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/tandem-moe/tandem/cluster"
-	"github.com/tandem-moe/tandem/m2n"
 )
 
 // joinError is a failure to become a member: the front end may not have been started,
@@ -84,8 +83,7 @@ func joinKind(err error) kind {
 
 // lossLevel is how loud the end of a membership is: a warning where something broke.
 func lossLevel(err error) slog.Level {
-	var changed *changedError
-	orderly := errors.As(err, &changed) || errors.Is(err, m2n.ErrClosed) || strings.Contains(err.Error(), cluster.ErrStopping.Error())
+	orderly := strings.Contains(err.Error(), cluster.ErrStopping.Error())
 	if orderly {
 		return slog.LevelInfo
 	}

@@ -15,7 +15,6 @@ import (
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/serve/attention"
 )
 
 // TestWaitingIsToldAtABoundedRate, and as a warning only where it lasts and somebody
@@ -53,11 +52,8 @@ func TestWaitingIsToldAtABoundedRate(t *testing.T) {
 // TestOrderlyEndsAreNoWarnings: what cluster and operators do on purpose.
 func TestOrderlyEndsAreNoWarnings(t *testing.T) {
 	for err, level := range map[error]slog.Level{
-		fmt.Errorf("unavailable: %w", cluster.ErrStopping):                                                        slog.LevelInfo,
-		&changedError{[]string{"expert-0"}, nil}:                                                                  slog.LevelInfo,
-		&attention.PeerLostError{Peer: "expert-0", Cause: &m2n.LostError{Peer: "expert-0", Cause: m2n.ErrClosed}}: slog.LevelInfo,
-		&attention.PeerLostError{Peer: "expert-0", Cause: &m2n.LostError{Peer: "expert-0", Cause: m2n.ErrSilent}}: slog.LevelWarn,
-		errors.New("nothing heard of the front end for 2s"):                                                       slog.LevelWarn,
+		fmt.Errorf("unavailable: %w", cluster.ErrStopping):  slog.LevelInfo,
+		errors.New("nothing heard of the front end for 2s"): slog.LevelWarn,
 	} {
 		require.Equal(t, level, lossLevel(err), err)
 	}

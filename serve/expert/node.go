@@ -41,7 +41,11 @@ type Config struct {
 	// Reached, where it is set, is told of each attention node that is heard of for
 	// the first time, on the node's loop.
 	Reached func(peer string)
-	Log     *slog.Logger
+	// Lost, where it is set, is told of each attention node whose pair is lost, on the
+	// node's loop: one that lives connects anew once the endpoint has been told of it
+	// again (m2n.Endpoint.RemovePeer, then SetPeer).
+	Lost func(peer string)
+	Log  *slog.Logger
 }
 
 // Node gathers rows from attention nodes, computes their experts and
@@ -183,6 +187,9 @@ func (n *Node) handle(c m2n.Completion) (a gather.Actions, decided bool) {
 			level = slog.LevelDebug // it said goodbye
 		}
 		n.cfg.Log.Log(context.Background(), level, "attention node lost", "peer", c.Peer, "error", c.Err)
+		if n.cfg.Lost != nil {
+			n.cfg.Lost(c.Peer)
+		}
 		return n.lost(c.Peer)
 	case m2n.Received:
 		a, decided, err := n.receive(c)

@@ -29,6 +29,9 @@ type Config struct {
 	// Missing says in words what the cluster lacks to serve, or nothing. It may
 	// not call the front end.
 	Missing func() string
+	// Holds, where it is set, says whether a worker holds what it is given, since it
+	// lacks other nodes: it gets no new request. It may not call the front end.
+	Holds func(node string) bool
 }
 
 // FrontEnd is the Engine over attention nodes: it admits requests, gives each to
@@ -110,9 +113,16 @@ func (f *FrontEnd) Drain(node string) (left int) {
 	return left
 }
 
-// open are the workers that take requests.
+// open are the workers that stay.
 func (f *FrontEnd) open() []*attached {
 	return slices.DeleteFunc(slices.Clone(f.workers), func(w *attached) bool { return w.draining })
+}
+
+// able are the workers that can take a request now.
+func (f *FrontEnd) able(r serve.Request) []*attached {
+	return slices.DeleteFunc(f.open(), func(w *attached) bool {
+		return len(r.Prompt)+r.MaxTokens > w.CacheTokens || f.cfg.Holds != nil && f.cfg.Holds(w.Node)
+	})
 }
 
 // Limits are what the front end accepts now.
@@ -218,7 +228,11 @@ func (f *FrontEnd) admit(a *admitted, within serve.Limits) error {
 	if waiting := c.Requests - c.Capacity; waiting >= f.cfg.MaxWaiting {
 		return &serve.BusyError{Waiting: waiting, Limit: f.cfg.MaxWaiting}
 	}
-	f.give(a, f.place(a, f.open()))
+	able := f.able(a.request)
+	if len(able) == 0 {
+		return &serve.UnavailableError{Reason: "the cluster cannot serve: no attention node with room for the request reaches all expert nodes"}
+	}
+	f.give(a, f.place(a, able))
 	return nil
 }
 
@@ -359,9 +373,7 @@ func (f *FrontEnd) move(a *admitted, reason error) {
 	if a.started {
 		a.request.PromptLogprobs = -1 // they have been told
 	}
-	able := slices.DeleteFunc(f.open(), func(w *attached) bool {
-		return len(a.request.Prompt)+a.request.MaxTokens > w.CacheTokens
-	})
+	able := f.able(a.request)
 	if a.moved || len(able) == 0 {
 		a.deliver(serve.Report{Err: reason})
 		return

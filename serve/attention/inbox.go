@@ -1,0 +1,81 @@
+package attention
+
+import (
+	"errors"
+	"runtime"
+
+	"github.com/tandem-moe/tandem/serve"
+)
+
+// command is what the loop is asked to do between two steps: to begin a
+// sequence, to cancel one, or something else.
+type command struct {
+	submit *serve.Request
+	cancel uint64
+	do     func() error
+}
+
+// Submit hands over a request.
+func (n *Node) Submit(r serve.Request) { n.tell(command{submit: &r}) }
+
+// Cancel ends a request where it still runs.
+func (n *Node) Cancel(id uint64) { n.tell(command{cancel: id}) }
+
+func (n *Node) tell(c command) {
+	n.mu.Lock()
+	n.inbox = append(n.inbox, c)
+	n.mu.Unlock()
+	select {
+	case n.news <- struct{}{}:
+	default:
+	}
+}
+
+// submitted is the number of requests that the loop has not taken yet.
+func (n *Node) submitted() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	count := 0
+	for _, c := range n.inbox {
+		if c.submit != nil {
+			count++
+		}
+	}
+	return count
+}
+
+// accept takes what has been submitted and cancelled, and does what else was asked for.
+// Its errors are of the node itself.
+func (n *Node) accept() error {
+	n.mu.Lock()
+	commands := n.inbox
+	n.inbox = nil
+	n.mu.Unlock()
+	var err error
+	for _, c := range commands {
+		switch {
+		case c.do != nil:
+			err = errors.Join(err, c.do())
+		case c.submit == nil:
+			n.cancelled(c.cancel)
+		default:
+			if err := n.begin(*c.submit); err != nil {
+				n.reports = append(n.reports, serve.Report{ID: c.submit.ID, Err: err})
+			}
+		}
+	}
+	n.flush()
+	return err
+}
+
+// flush hands the collected reports over, and the processor to those who wait for
+// them: where nodes and their helpers keep all processors busy, a client would
+// otherwise see its token at the end of a time slice, ten milliseconds later.
+func (n *Node) flush() {
+	if len(n.reports) == 0 {
+		return
+	}
+	n.cfg.Reports(n.reports)
+	n.reports = nil
+	runtime.Gosched()
+}
