@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-moe/tandem/api"
+	"github.com/tandem-moe/tandem/internal/golden"
 	"github.com/tandem-moe/tandem/serve/completion/enginetest"
 )
 
@@ -75,7 +76,7 @@ func TestAnswers(t *testing.T) {
 				w := ask(t, s, method, e[0], e[1])
 				fmt.Fprintf(&got, "> %s %s %s\n%d %s\n%s\n", method, e[0], e[1], w.Code, w.Header().Get("Content-Type"), w.Body)
 			}
-			golden(t, name, got.String())
+			golden.File(t, name, got.String())
 		})
 	}
 }
@@ -131,7 +132,7 @@ func TestRefusals(t *testing.T) {
 		require.GreaterOrEqual(t, w.Code, 400, body)
 		fmt.Fprintf(&got, "> %s\n%d %s\n", shown(body), w.Code, w.Body)
 	}
-	golden(t, "refusals.txt", got.String())
+	golden.File(t, "refusals.txt", got.String())
 }
 
 func shown(s string) string {

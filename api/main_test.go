@@ -2,18 +2,14 @@ package api_test
 
 import (
 	"context"
-	"flag"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -21,8 +17,6 @@ import (
 	"github.com/tandem-moe/tandem/serve/completion"
 	"github.com/tandem-moe/tandem/serve/completion/enginetest"
 )
-
-var update = flag.Bool("update", false, "write testdata anew")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -96,15 +90,4 @@ func startUntil(t *testing.T, cfg api.Config) (address string, stop func()) {
 			t.Error("the server does not end")
 		}
 	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Empty(t, cmp.Diff(string(want), got))
 }

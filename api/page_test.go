@@ -25,7 +25,7 @@ import (
 // are is read from the source, and what a field takes is tried.
 func TestPageAPI(t *testing.T) {
 	source := readSource(t)
-	hold := func(section, want string) { docs.Hold(t, *update, "..", "api.md", section, want) }
+	hold := func(section, want string) { docs.Hold(t, "..", "api.md", section, want) }
 	hold("paths", pathsTable(t, source))
 	hold("errors", errorsTable(source))
 	tables := source.fieldTables()

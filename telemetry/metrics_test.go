@@ -1,22 +1,17 @@
 package telemetry
 
 import (
-	"flag"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/internal/golden"
 	"github.com/tandem-moe/tandem/serve/completion"
 	"github.com/tandem-moe/tandem/telemetry/histogram"
 )
-
-var update = flag.Bool("update", false, "write testdata anew")
 
 var _ completion.SequenceObserver = (*Sequence)(nil)
 
@@ -89,14 +84,7 @@ func TestScrape(t *testing.T) {
 	s.End("stop")
 	m.Sequence(5).End("abort")
 
-	got := scrape(t, m)
-	file := filepath.Join("testdata", "metrics.txt")
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Empty(t, cmp.Diff(string(want), got))
+	golden.File(t, "metrics.txt", scrape(t, m))
 }
 
 // TestUnknownIsAbsent: what a source does not know is not there, and what it knows

@@ -13,7 +13,7 @@ import (
 // something of everything to count.
 func TestPageMetrics(t *testing.T) {
 	m := New("gopher", engineAtWork())
-	docs.Hold(t, *update, "..", "metrics.md", "metrics", metricsPage(scrape(t, m)))
+	docs.Hold(t, "..", "metrics.md", "metrics", metricsPage(scrape(t, m)))
 }
 
 var (

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"flag"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,11 +11,9 @@ import (
 	"github.com/tandem-moe/tandem/internal/docs"
 )
 
-var update = flag.Bool("update", false, "write the generated sections of docs anew")
-
 // TestPageFlags holds docs/flags.md to the command line that is parsed.
 func TestPageFlags(t *testing.T) {
-	docs.Hold(t, *update, filepath.Join("..", ".."), "flags.md", "flags", flagsPage(parser(t).Model.Node))
+	docs.Hold(t, filepath.Join("..", ".."), "flags.md", "flags", flagsPage(parser(t).Model.Node))
 }
 
 // flagsPage describes a command, and all below it.

@@ -6,19 +6,21 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tandem-moe/tandem/internal/golden"
 )
 
 // Regenerate is the command that brings generated sections up to date.
 const Regenerate = "make generate"
 
 // Hold compares a generated section of a page in docs/ with what the code says,
-// and fails the test where they differ; with update it writes the section. root
+// and fails the test where they differ; with -update it writes the section. root
 // is the path of the module's root from the test's folder.
 //
 // In the page a section stands between two comments, of which the first names
 // it: <!-- generated: NAME --> and <!-- end of NAME -->. What is outside of
 // sections is written by people.
-func Hold(t testing.TB, update bool, root, page, name, want string) {
+func Hold(t testing.TB, root, page, name, want string) {
 	t.Helper()
 	file := filepath.Join(root, "docs", page)
 	text, err := os.ReadFile(file)
@@ -32,7 +34,7 @@ func Hold(t testing.TB, update bool, root, page, name, want string) {
 	if got == string(text) {
 		return
 	}
-	if !update {
+	if !golden.Update() {
 		t.Errorf("docs/%s: the section %q is not what the code says: run %q, and commit what it makes. The code says:\n%s", page, name, Regenerate, want)
 		return
 	}

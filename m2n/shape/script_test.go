@@ -1,179 +1,169 @@
 package shape
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/internal/golden"
 )
 
-var update = flag.Bool("update", false, "rewrite the traces in testdata; commit the changes only if you understand them")
-
-// TestScripts runs the scripts in testdata. A script is a list of commands; what
-// happens until the time of a run is printed below it, set off by "> ".
+// TestScripts runs the scripts in testdata. What happens until the time of a run
+// is what the run prints.
 func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			got := replay(t, string(text))
-			if *update {
-				require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
-				return
-			}
-			if diff := cmp.Diff(string(text), got); diff != "" {
-				t.Errorf("%s (- want, + got; rewrite with -update):\n%s", file, diff)
-			}
-		})
-	}
-}
-
-// replay runs a script's commands and prints it again with what happened.
-func replay(t *testing.T, script string) string {
-	s := &scripted{t: t, hosts: map[string]*host{}, flows: map[string]*flow{}, reads: map[*flow]bool{}}
-	for _, line := range strings.Split(strings.TrimRight(script, "\n"), "\n") {
-		if strings.HasPrefix(line, "> ") {
-			continue
+	golden.Scripts(t, func() golden.Verbs {
+		s := &scripted{hosts: map[string]*host{}, flows: map[string]*flow{}, reads: map[*flow]bool{}}
+		return golden.Verbs{
+			"new":     s.new,                                             // new latency=1ms packet=100 queue=1000 window=1000
+			"host":    s.host,                                            // host a egress=1000 ingress=1000: bytes per second
+			"flow":    s.flow,                                            // flow f a b reads
+			"write":   s.bytes(func(f *flow, n int) { s.m.write(f, n) }), // write f 100
+			"read":    s.bytes(func(f *flow, n int) { s.m.read(f, n) }),  // read f 100
+			"finish":  s.bytes(func(f *flow, _ int) { s.m.finish(f) }),   // finish f
+			"abandon": s.bytes(func(f *flow, _ int) { s.m.abandon(f) }),  // abandon f
+			"signal":  s.signal,                                          // signal a b hello keep
+			"latency": s.latency,                                         // latency a b 1ms
+			"cut":     s.cut,                                             // cut a
+			"stall":   s.stall,                                           // stall a b
+			"heal":    s.heal,                                            // heal a
+			"run":     s.run,                                             // run 1s: until then
+			"show":    s.show,                                            // show
 		}
-		s.out.WriteString(line + "\n")
-		words := strings.Fields(line)
-		if len(words) == 0 || strings.HasPrefix(line, "#") {
-			continue
-		}
-		verb := verbs[words[0]]
-		require.NotNil(t, verb, "verb %q", words[0])
-		verb(s, words[1:])
-	}
-	return s.out.String()
+	})
 }
 
 // scripted is a model under a script.
 type scripted struct {
-	t     *testing.T
 	m     *model
 	hosts map[string]*host
 	flows map[string]*flow
 	reads map[*flow]bool // whose bytes are read as they arrive
-	out   strings.Builder
 }
 
-// verbs are a script's commands; each has its form beside it.
-var verbs = map[string]func(s *scripted, args []string){
-	"new":     (*scripted).new,                                                                       // new latency=1ms packet=100 queue=1000 window=1000
-	"host":    (*scripted).host,                                                                      // host a egress=1000 ingress=1000: bytes per second
-	"flow":    (*scripted).flow,                                                                      // flow f a b reads
-	"write":   func(s *scripted, args []string) { s.m.write(s.flows[args[0]], s.number(args[1])) },   // write f 100
-	"read":    func(s *scripted, args []string) { s.m.read(s.flows[args[0]], s.number(args[1])) },    // read f 100
-	"finish":  func(s *scripted, args []string) { s.m.finish(s.flows[args[0]]) },                     // finish f
-	"abandon": func(s *scripted, args []string) { s.m.abandon(s.flows[args[0]]) },                    // abandon f
-	"signal":  func(s *scripted, args []string) { s.m.signal(s.path(args), args[2], len(args) > 3) }, // signal a b hello keep
-	"latency": func(s *scripted, args []string) { s.path(args).latency = s.duration(args[2]) },       // latency a b 1ms
-	"cut":     func(s *scripted, args []string) { s.hosts[args[0]].cut = true },                      // cut a
-	"stall":   func(s *scripted, args []string) { s.path(args).stalled = true },                      // stall a b
-	"heal":    func(s *scripted, args []string) { s.m.heal(s.hosts[args[0]]) },                       // heal a
-	"run":     func(s *scripted, args []string) { s.run(s.duration(args[0])) },                       // run 1s: until then
-	"show":    func(s *scripted, args []string) { s.show() },                                         // show
+// bytes is a verb about a flow, and some bytes where the script says how many.
+func (s *scripted) bytes(f func(*flow, int)) func(*testing.T, *golden.Command) string {
+	return func(t *testing.T, c *golden.Command) string {
+		n := 0
+		if len(c.Words()) > 1 {
+			var err error
+			n, err = strconv.Atoi(c.Word(t, 1))
+			require.NoError(t, err)
+		}
+		f(s.flows[c.Word(t, 0)], n)
+		return ""
+	}
 }
 
-func (s *scripted) number(text string) int {
-	n, err := strconv.Atoi(text)
-	require.NoError(s.t, err)
-	return n
+// path is the one between the two hosts that a command names first.
+func (s *scripted) path(t *testing.T, c *golden.Command) *path {
+	return s.m.path(s.hosts[c.Word(t, 0)], s.hosts[c.Word(t, 1)])
 }
 
-func (s *scripted) duration(text string) time.Duration {
+func (s *scripted) new(t *testing.T, c *golden.Command) string {
+	c.Known(t, "latency", "packet", "queue", "window")
+	var cfg Config
+	c.MaybeScanArgs(t, "latency", &cfg.Latency)
+	c.MaybeScanArgs(t, "packet", &cfg.Packet)
+	c.MaybeScanArgs(t, "queue", &cfg.Queue)
+	c.MaybeScanArgs(t, "window", &cfg.Window)
+	cfg, err := cfg.complete()
+	require.NoError(t, err)
+	s.m = newModel(cfg)
+	return ""
+}
+
+func (s *scripted) host(t *testing.T, c *golden.Command) string {
+	c.Known(t, "egress", "ingress")
+	name := c.Word(t, 0)
+	h := s.m.host(name)
+	c.MaybeScanArgs(t, "egress", &h.egress.rate)
+	c.MaybeScanArgs(t, "ingress", &h.ingress.rate)
+	s.hosts[name] = h
+	return ""
+}
+
+func (s *scripted) flow(t *testing.T, c *golden.Command) string {
+	name, from, to := c.Word(t, 0), c.Word(t, 1), c.Word(t, 2)
+	f := s.m.flow(s.m.path(s.hosts[from], s.hosts[to]), name)
+	s.flows[name] = f
+	s.reads[f] = c.HasArg("reads")
+	return ""
+}
+
+func (s *scripted) signal(t *testing.T, c *golden.Command) string {
+	s.m.signal(s.path(t, c), c.Word(t, 2), c.HasArg("keep"))
+	return ""
+}
+
+func (s *scripted) latency(t *testing.T, c *golden.Command) string {
+	s.path(t, c).latency = duration(t, c.Word(t, 2))
+	return ""
+}
+
+func (s *scripted) cut(t *testing.T, c *golden.Command) string {
+	s.hosts[c.Word(t, 0)].cut = true
+	return ""
+}
+
+func (s *scripted) stall(t *testing.T, c *golden.Command) string {
+	s.path(t, c).stalled = true
+	return ""
+}
+
+func (s *scripted) heal(t *testing.T, c *golden.Command) string {
+	s.m.heal(s.hosts[c.Word(t, 0)])
+	return ""
+}
+
+func duration(t *testing.T, text string) time.Duration {
 	d, err := time.ParseDuration(text)
-	require.NoError(s.t, err)
+	require.NoError(t, err)
 	return d
 }
 
-func (s *scripted) path(args []string) *path {
-	return s.m.path(s.hosts[args[0]], s.hosts[args[1]])
-}
-
-func (s *scripted) new(args []string) {
-	var cfg Config
-	for _, arg := range args {
-		key, value, _ := strings.Cut(arg, "=")
-		switch key {
-		case "latency":
-			cfg.Latency = s.duration(value)
-		case "packet":
-			cfg.Packet = s.number(value)
-		case "queue":
-			cfg.Queue = s.number(value)
-		case "window":
-			cfg.Window = s.number(value)
-		default:
-			s.t.Fatalf("key %q", key)
-		}
-	}
-	cfg, err := cfg.complete()
-	require.NoError(s.t, err)
-	s.m = newModel(cfg)
-}
-
-func (s *scripted) host(args []string) {
-	h := s.m.host(args[0])
-	for _, arg := range args[1:] {
-		key, value, _ := strings.Cut(arg, "=")
-		way := map[string]*nic{"egress": &h.egress, "ingress": &h.ingress}[key]
-		require.NotNil(s.t, way, "key %q", key)
-		way.rate = int64(s.number(value))
-	}
-	s.hosts[args[0]] = h
-}
-
-func (s *scripted) flow(args []string) {
-	f := s.m.flow(s.path(args[1:]), args[0])
-	s.flows[args[0]] = f
-	s.reads[f] = slices.Contains(args, "reads")
-}
-
 // run lets time pass, and prints what happens.
-func (s *scripted) run(until time.Duration) {
+func (s *scripted) run(t *testing.T, c *golden.Command) string {
+	var out strings.Builder
+	until := duration(t, c.Word(t, 0))
 	for due, ok := s.m.next(); ok && due <= until; due, ok = s.m.next() {
 		for _, a := range slices.Clone(s.m.advance(due)) {
-			s.print(a)
+			s.print(&out, a)
 			if a.kind == arrived && s.reads[a.flow] {
 				s.m.read(a.flow, a.bytes)
 			}
 		}
 	}
 	s.m.advance(until)
+	return out.String()
 }
 
-func (s *scripted) print(a action) {
-	fmt.Fprintf(&s.out, "> %v ", s.m.now)
+func (s *scripted) print(out *strings.Builder, a action) {
+	fmt.Fprintf(out, "%v ", s.m.now)
 	switch a.kind {
 	case left:
-		fmt.Fprintf(&s.out, "%v: %d left\n", a.flow.user, a.bytes)
+		fmt.Fprintf(out, "%v: %d left\n", a.flow.user, a.bytes)
 	case arrived:
-		fmt.Fprintf(&s.out, "%v: %d arrived\n", a.flow.user, a.bytes)
+		fmt.Fprintf(out, "%v: %d arrived\n", a.flow.user, a.bytes)
 	case finished:
-		fmt.Fprintf(&s.out, "%v: finished\n", a.flow.user)
+		fmt.Fprintf(out, "%v: finished\n", a.flow.user)
 	case signalled:
-		fmt.Fprintf(&s.out, "signal %v\n", a.signal)
+		fmt.Fprintf(out, "signal %v\n", a.signal)
 	}
 }
 
 // show prints what waits where.
-func (s *scripted) show() {
+func (s *scripted) show(*testing.T, *golden.Command) string {
+	var out strings.Builder
 	for _, p := range s.m.paths {
 		for _, f := range p.flows {
 			place := []string{nowhere: "nowhere", asking: "asking for room", ready: "ready or sending"}[f.place]
-			fmt.Fprintf(&s.out, "> %v: %d pending, %d unread, %s\n", f.user, f.pending, f.unread, place)
+			fmt.Fprintf(&out, "%v: %d pending, %d unread, %s\n", f.user, f.pending, f.unread, place)
 		}
 	}
+	return out.String()
 }

@@ -1,93 +1,27 @@
 package batch
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/internal/golden"
 	"github.com/tandem-moe/tandem/serve/kvcache"
 )
 
-var update = flag.Bool("update", false, "regenerate testdata; commit the change only if you understand it")
-
-// TestGoldenTraces runs the scripts of testdata. A line is a command, what it
-// prints follows below "----".
+// TestGoldenTraces runs the scripts of testdata.
 func TestGoldenTraces(t *testing.T) {
-	scripts, err := filepath.Glob(filepath.Join("testdata", "*.txt"))
-	require.NoError(t, err)
-	require.NotEmpty(t, scripts)
-	for _, path := range scripts {
-		t.Run(filepath.Base(path), func(t *testing.T) {
-			want, err := os.ReadFile(path)
-			require.NoError(t, err)
-			got := runScript(t, string(want))
-			if *update {
-				require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-				return
-			}
-			require.Equal(t, string(want), got)
-		})
-	}
-}
-
-// runScript returns the script with what its commands print now. Lines between
-// "----" and the next empty line are output.
-func runScript(t *testing.T, script string) string {
-	var out strings.Builder
-	var d driver
-	output := false
-	for _, line := range strings.Split(strings.TrimRight(script, "\n"), "\n") {
-		switch {
-		case output:
-			output = line != ""
-		case line == "----":
-			output = true
-		case line == "" || strings.HasPrefix(line, "#"):
-			out.WriteString(line + "\n")
-		default:
-			fmt.Fprintf(&out, "%s\n----\n%s\n\n", line, d.run(t, newCommand(line)))
+	golden.Scripts(t, func() golden.Verbs {
+		d := &driver{}
+		return golden.Verbs{
+			"new": d.checked(d.new), "submit": d.checked(d.submit), "cancel": d.checked(d.cancel),
+			"next": d.checked(d.next), "done": d.checked(d.done), "abort": d.checked(d.abort),
+			"repeat": d.checked(d.repeat), "run": d.checked(d.runAll), "state": d.checked(d.state),
 		}
-	}
-	return strings.TrimRight(out.String(), "\n") + "\n"
-}
-
-// command is a verb, plain arguments, and name=value options.
-type command struct {
-	verb    string
-	args    []int
-	options map[string]string
-}
-
-func newCommand(line string) command {
-	fields := strings.Fields(line)
-	c := command{verb: fields[0], options: map[string]string{}}
-	for _, f := range fields[1:] {
-		name, value, _ := strings.Cut(f, "=")
-		if n, err := strconv.Atoi(f); err == nil {
-			c.args = append(c.args, n)
-		} else {
-			c.options[name] = value
-		}
-	}
-	return c
-}
-
-func (c command) has(name string) bool { _, ok := c.options[name]; return ok }
-
-func (c command) number(t *testing.T, name string, fallback int) int {
-	if !c.has(name) {
-		return fallback
-	}
-	n, err := strconv.Atoi(c.options[name])
-	require.NoError(t, err, name)
-	return n
+	})
 }
 
 // driver runs commands on a batcher.
@@ -97,33 +31,45 @@ type driver struct {
 	steps map[int]*Step
 }
 
-func (d *driver) run(t *testing.T, c command) string {
-	verbs := map[string]func(*testing.T, command) string{
-		"new": d.new, "submit": d.submit, "cancel": d.cancel, "next": d.next,
-		"done": d.done, "abort": d.abort, "repeat": d.repeat, "run": d.runAll, "state": d.state,
+// checked is a verb after which the cache must hold together.
+func (d *driver) checked(verb func(*testing.T, *golden.Command) string) func(*testing.T, *golden.Command) string {
+	return func(t *testing.T, c *golden.Command) string {
+		out := verb(t, c)
+		if d.cache != nil {
+			require.NoError(t, d.cache.Check())
+		}
+		return out
 	}
-	require.Contains(t, verbs, c.verb)
-	out := verbs[c.verb](t, c)
-	if d.cache != nil {
-		require.NoError(t, d.cache.Check())
-	}
-	return out
+}
+
+// number is a command's argument name=value, or the fallback.
+func number(t *testing.T, c *golden.Command, name string, fallback int) int {
+	c.MaybeScanArgs(t, name, &fallback)
+	return fallback
+}
+
+// which is the micro-batch or sequence that a command is about.
+func which(t *testing.T, c *golden.Command) int {
+	n, err := strconv.Atoi(c.Word(t, 0))
+	require.NoError(t, err)
+	return n
 }
 
 // Example: new pages=8 page=4 mb=2 seqs=4 rows=16 chunk=8 waiting=10 len=100 preempt=0@2
-func (d *driver) new(t *testing.T, c command) string {
+func (d *driver) new(t *testing.T, c *golden.Command) string {
+	c.Known(t, "pages", "page", "mb", "seqs", "rows", "chunk", "waiting", "len", "preempt")
 	var err error
-	d.cache, err = kvcache.New(kvcache.Identity{PageTokens: c.number(t, "page", 4)}, c.number(t, "pages", 8))
+	d.cache, err = kvcache.New(kvcache.Identity{PageTokens: number(t, c, "page", 4)}, number(t, c, "pages", 8))
 	require.NoError(t, err)
 	config := Config{
-		MicroBatches: c.number(t, "mb", 1), MaxNumSeqs: c.number(t, "seqs", 4),
-		MaxBatchedTokens: c.number(t, "rows", 16), ChunkTokens: c.number(t, "chunk", 0),
-		MaxWaiting: c.number(t, "waiting", 10), MaxModelLen: c.number(t, "len", 100),
-		NoReuse: c.has("noreuse"),
+		MicroBatches: number(t, c, "mb", 1), MaxNumSeqs: number(t, c, "seqs", 4),
+		MaxBatchedTokens: number(t, c, "rows", 16), ChunkTokens: number(t, c, "chunk", 0),
+		MaxWaiting: number(t, c, "waiting", 10), MaxModelLen: number(t, c, "len", 100),
+		NoReuse: c.HasArg("noreuse"),
 	}
-	if c.has("preempt") {
+	if preempt := ""; c.MaybeScanArgs(t, "preempt", &preempt) {
 		var f Forced
-		_, err := fmt.Sscanf(c.options["preempt"], "%d@%d", &f.Sequence, &f.Step)
+		_, err := fmt.Sscanf(preempt, "%d@%d", &f.Sequence, &f.Step)
 		require.NoError(t, err)
 		config.Preempt = []Forced{f}
 	}
@@ -138,14 +84,15 @@ func (d *driver) new(t *testing.T, c command) string {
 //
 // The prompt is first, first+1, …; by default first is 1000 times the id. So are
 // the tokens that are drawn: 100 times the id, and the output position.
-func (d *driver) submit(t *testing.T, c command) string {
-	id := c.args[0]
-	r := Request{ID: uint64(id), MaxTokens: c.number(t, "max", 1), PromptLogprobs: c.has("logprobs")}
-	first := c.number(t, "first", 1000*id)
-	for i := range c.number(t, "prompt", 1) {
+func (d *driver) submit(t *testing.T, c *golden.Command) string {
+	c.Known(t, "prompt", "max", "first", "output")
+	id := which(t, c)
+	r := Request{ID: uint64(id), MaxTokens: number(t, c, "max", 1), PromptLogprobs: c.HasArg("logprobs")}
+	first := number(t, c, "first", 1000*id)
+	for i := range number(t, c, "prompt", 1) {
 		r.Prompt = append(r.Prompt, int32(first+i))
 	}
-	for i := range c.number(t, "output", 0) {
+	for i := range number(t, c, "output", 0) {
 		r.Output = append(r.Output, int32(100*id+i))
 	}
 	if err := d.b.Submit(r); err != nil {
@@ -155,37 +102,43 @@ func (d *driver) submit(t *testing.T, c command) string {
 }
 
 // Example: cancel 1
-func (d *driver) cancel(t *testing.T, c command) string {
-	return fmt.Sprint(d.b.Cancel(uint64(c.args[0])))
+func (d *driver) cancel(t *testing.T, c *golden.Command) string {
+	return fmt.Sprint(d.b.Cancel(uint64(which(t, c))))
 }
 
 // Example: next 0
-func (d *driver) next(t *testing.T, c command) string {
-	if d.steps[c.args[0]] != nil {
+func (d *driver) next(t *testing.T, c *golden.Command) string { return d.nextStep(which(t, c)) }
+
+func (d *driver) nextStep(mb int) string {
+	if d.steps[mb] != nil {
 		return "in a step"
 	}
-	step := d.b.Next(c.args[0])
+	step := d.b.Next(mb)
 	if step == nil {
 		return "nothing"
 	}
-	d.steps[c.args[0]] = step
+	d.steps[mb] = step
 	return step.String()
 }
 
 // Example: done 0 stop=1
-func (d *driver) done(t *testing.T, c command) string {
-	step := d.steps[c.args[0]]
+func (d *driver) done(t *testing.T, c *golden.Command) string {
+	return d.endStep(which(t, c), number(t, c, "stop", -1))
+}
+
+// endStep ends a step, and with it the sequence stop.
+func (d *driver) endStep(mb, stop int) string {
+	step := d.steps[mb]
 	if step == nil {
 		return "no step"
 	}
-	delete(d.steps, c.args[0])
+	delete(d.steps, mb)
 	var results []Result
 	for _, r := range step.Seqs {
-		stop := c.number(t, "stop", -1) == int(r.ID)
-		results = append(results, Result{Token: int32(100*int(r.ID) + r.Output), Stop: stop})
+		results = append(results, Result{Token: int32(100*int(r.ID) + r.Output), Stop: stop == int(r.ID)})
 	}
 	var out []string
-	for i, o := range d.b.Done(c.args[0], results) {
+	for i, o := range d.b.Done(mb, results) {
 		out = append(out, fmt.Sprintf("seq %d: %v", step.Seqs[i].ID, o))
 	}
 	return strings.Join(out, "\n")
@@ -194,36 +147,35 @@ func (d *driver) done(t *testing.T, c command) string {
 // Example: repeat 0 times=3
 //
 // Ends the step and takes the next one, so many times.
-func (d *driver) repeat(t *testing.T, c command) string {
+func (d *driver) repeat(t *testing.T, c *golden.Command) string {
 	var out string
-	for range c.number(t, "times", 1) {
-		d.done(t, c)
-		out = d.next(t, c)
+	for range number(t, c, "times", 1) {
+		d.endStep(which(t, c), -1)
+		out = d.nextStep(which(t, c))
 	}
 	return out
 }
 
 // Example: abort 0
-func (d *driver) abort(_ *testing.T, c command) string {
-	d.b.Abort(c.args[0])
-	delete(d.steps, c.args[0])
+func (d *driver) abort(t *testing.T, c *golden.Command) string {
+	d.b.Abort(which(t, c))
+	delete(d.steps, which(t, c))
 	return "ok"
 }
 
 // Example: run
 //
 // Steps every micro-batch in turn until none has anything to do.
-func (d *driver) runAll(t *testing.T, c command) string {
+func (d *driver) runAll(t *testing.T, _ *golden.Command) string {
 	var out []string
 	for idle := 0; idle < len(d.b.micro); {
 		for mb := range d.b.micro {
-			next := fmt.Sprint("next ", mb)
 			idle++
 			if d.steps[mb] != nil {
-				out = append(out, fmt.Sprintf("done %d", mb), d.done(t, newCommand(fmt.Sprint("done ", mb))))
+				out = append(out, fmt.Sprintf("done %d", mb), d.endStep(mb, -1))
 			}
-			if s := d.next(t, newCommand(next)); s != "nothing" {
-				out = append(out, next, s)
+			if s := d.nextStep(mb); s != "nothing" {
+				out = append(out, fmt.Sprint("next ", mb), s)
 				idle = 0
 			}
 		}
@@ -233,7 +185,7 @@ func (d *driver) runAll(t *testing.T, c command) string {
 }
 
 // Example: state
-func (d *driver) state(*testing.T, command) string {
+func (d *driver) state(*testing.T, *golden.Command) string {
 	var out []string
 	for i := range d.b.micro {
 		out = append(out, fmt.Sprintf("micro-batch %d: %s", i, describe(d.b.micro[i].running)))
@@ -255,21 +207,4 @@ func describe(list []*sequence) string {
 		out = append(out, text)
 	}
 	return strings.Join(out, ", ")
-}
-
-// TestScriptsUseEveryVerb keeps the list of verbs and the scripts together.
-func TestScriptsUseEveryVerb(t *testing.T) {
-	used := map[string]bool{}
-	scripts, err := filepath.Glob(filepath.Join("testdata", "*.txt"))
-	require.NoError(t, err)
-	for _, path := range scripts {
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		for _, line := range strings.Split(string(text), "\n") {
-			used[strings.Fields(line + " -")[0]] = true
-		}
-	}
-	for _, verb := range slices.Sorted(slices.Values([]string{"new", "submit", "cancel", "next", "done", "abort", "repeat", "run", "state"})) {
-		require.True(t, used[verb], verb)
-	}
 }

@@ -1,22 +1,17 @@
 package completion_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/internal/golden"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/completion"
 	"github.com/tandem-moe/tandem/serve/completion/enginetest"
 )
-
-var update = flag.Bool("update", false, "write testdata anew")
 
 // asked is a request for one greedy continuation.
 func asked(prompt string) completion.Request {
@@ -62,7 +57,7 @@ func TestTraces(t *testing.T) {
 		}
 		fmt.Fprintf(&got, "# %s\n%s\n", c.name, trace(t, c.output, r))
 	}
-	golden(t, "deltas.txt", got.String())
+	golden.File(t, "deltas.txt", got.String())
 }
 
 func text(s string, more ...int32) []int32 { return append(enginetest.Bytes(s), more...) }
@@ -115,15 +110,4 @@ func describeTokens(tokens []completion.Token) string {
 		}
 	}
 	return "[" + strings.Join(parts, " ") + "]"
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Empty(t, cmp.Diff(string(want), got))
 }

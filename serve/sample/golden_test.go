@@ -1,18 +1,15 @@
 package sample
 
 import (
-	"flag"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-)
 
-var update = flag.Bool("update", false, "regenerate testdata; commit the change only if you understand it")
+	"github.com/tandem-moe/tandem/internal/golden"
+)
 
 // goldenRow makes logits from integers alone: multiples of 2⁻²⁰ between −16 and
 // 16, every 50th masked.
@@ -44,13 +41,7 @@ func TestGoldenBits(t *testing.T) {
 		goldenSequence(t, &out, p)
 	}
 	goldenLogprobs(&out)
-	path := filepath.Join("testdata", "golden_bits.txt")
-	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(out.String()), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), out.String())
+	golden.File(t, "golden_bits.txt", out.String())
 }
 
 // goldenSequence writes eight tokens, and a hash of the candidates and weights
