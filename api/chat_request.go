@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/strictjson"
 )
 
 // ChatRequest is the body of /v1/chat/completions.
@@ -169,18 +171,19 @@ func (m *message) read(name string, raw []byte) (kept []member, err error) {
 	}
 	known := m.fields()
 	seen := false
-	err = eachMember(raw, func(f member) error {
-		err := known.take(m.parser, name, f)
-		if value := m.rendered(f); value != nil && known[f.key] != nil {
-			kept = append(kept, member{f.key, value})
+	for f := range strictjson.Members(raw) {
+		if err := known.take(m.parser, name, f); err != nil {
+			return nil, err
 		}
-		seen = seen || f.key == "content"
-		return err
-	})
+		if value := m.rendered(f); value != nil && known[f.Name] != nil {
+			kept = append(kept, member{f.Name, value})
+		}
+		seen = seen || f.Name == "content"
+	}
 	if !seen {
 		kept = append(kept, member{"content", quote("")})
 	}
-	return kept, err
+	return kept, nil
 }
 
 func (m *message) fields() fields {
@@ -205,19 +208,19 @@ func (m *message) fields() fields {
 var unseen = []string{"annotations", "cache_control", "refusal"}
 
 // rendered is what a template sees of a field; nil: nothing.
-func (m *message) rendered(f member) []byte {
+func (m *message) rendered(f strictjson.Member) []byte {
 	switch {
-	case f.key == "content":
+	case f.Name == "content":
 		if m.content == nil {
 			return quote("")
 		}
 		return m.content
-	case isNull(f.raw) || slices.Contains(unseen, f.key):
+	case strictjson.IsNull(f.Value) || slices.Contains(unseen, f.Name):
 		return nil
-	case f.key == "tool_calls":
+	case f.Name == "tool_calls":
 		return m.toolCalls
 	default:
-		return f.raw
+		return f.Value
 	}
 }
 
@@ -239,7 +242,7 @@ func (m *message) check(name string) error {
 func (m *message) contentRule(name string, raw []byte) error {
 	m.hasContent = true
 	if raw[0] == '"' {
-		m.content = quote(unquote(raw))
+		m.content = quote(strictjson.Text(raw))
 		return nil
 	}
 	if raw[0] != '[' {
@@ -276,14 +279,13 @@ func partRule(p *Parser) func(into *string) rule {
 }
 
 // typeOf is an object's field "type", where that is a string.
-func typeOf(raw []byte) (name string) {
-	_ = eachMember(raw, func(m member) error {
-		if m.key == "type" && m.raw[0] == '"' {
-			name = unquote(m.raw)
+func typeOf(raw []byte) string {
+	for m := range strictjson.Members(raw) {
+		if m.Name == "type" && m.Value[0] == '"' {
+			return strictjson.Text(m.Value)
 		}
-		return nil
-	})
-	return name
+	}
+	return ""
 }
 
 // toolCallsRule takes the calls of an earlier answer. Arguments, which OpenAI
@@ -320,19 +322,18 @@ func toolCallRule(into *Raw) rule {
 // rewrite copies an object with one field's value changed.
 func rewrite(into *Raw, raw []byte, key string, change func([]byte) ([]byte, error)) error {
 	var kept []member
-	err := eachMember(raw, func(m member) error {
-		if m.key == key {
-			value, err := change(m.raw)
-			if err != nil {
+	for m := range strictjson.Members(raw) {
+		value := m.Value
+		if m.Name == key {
+			var err error
+			if value, err = change(value); err != nil {
 				return err
 			}
-			m.raw = value
 		}
-		kept = append(kept, m)
-		return nil
-	})
+		kept = append(kept, member{m.Name, value})
+	}
 	*into = object(kept)
-	return err
+	return nil
 }
 
 func argumentsOf(name string, raw []byte) ([]byte, error) {
@@ -342,7 +343,7 @@ func argumentsOf(name string, raw []byte) ([]byte, error) {
 	if raw[0] != '"' {
 		return nil, wrongType(name, "a string of JSON", raw)
 	}
-	document := []byte(strings.TrimSpace(unquote(raw)))
+	document := []byte(strings.TrimSpace(strictjson.Text(raw)))
 	if len(document) == 0 {
 		return []byte("{}"), nil
 	}
@@ -370,14 +371,13 @@ func toolRule(into *Raw) rule {
 func without(raw []byte, key string) Raw {
 	var kept []member
 	found := false
-	_ = eachMember(raw, func(m member) error {
-		if m.key == key {
+	for m := range strictjson.Members(raw) {
+		if m.Name == key {
 			found = true
 		} else {
-			kept = append(kept, m)
+			kept = append(kept, member{m.Name, m.Value})
 		}
-		return nil
-	})
+	}
 	if !found {
 		return raw
 	}

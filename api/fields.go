@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tandem-moe/tandem/internal/clip"
+	"github.com/tandem-moe/tandem/internal/strictjson"
 )
 
 // A rule takes the value of a field. It is not called for null, which is the
@@ -22,20 +23,25 @@ func (f fields) decode(p *Parser, path string, raw []byte) error {
 	if raw[0] != '{' {
 		return wrongType(path, "an object", raw)
 	}
-	return eachMember(raw, func(m member) error { return f.take(p, path, m) })
+	for m := range strictjson.Members(raw) {
+		if err := f.take(p, path, m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // take applies the rule of one field.
-func (f fields) take(p *Parser, path string, m member) error {
-	name := join(path, m.key)
-	rule, ok := f[m.key]
+func (f fields) take(p *Parser, path string, m strictjson.Member) error {
+	name := join(path, m.Name)
+	rule, ok := f[m.Name]
 	if !ok {
-		return p.unknown(f, name, m.key)
+		return p.unknown(f, name, m.Name)
 	}
-	if isNull(m.raw) {
+	if strictjson.IsNull(m.Value) {
 		return nil
 	}
-	return rule(name, m.raw)
+	return rule(name, m.Value)
 }
 
 // join names a field of an object.
@@ -50,7 +56,7 @@ func wrongType(name, want string, raw []byte) *Error {
 	if name == "" {
 		name = "the body"
 	}
-	e := invalid(strings.TrimPrefix(name, "the body"), "%s must be %s, and is %s", name, want, kind(raw))
+	e := invalid(strings.TrimPrefix(name, "the body"), "%s must be %s, and is %s", name, want, strictjson.Kind(raw))
 	e.Code = "invalid_type"
 	return e
 }
@@ -61,7 +67,7 @@ func text(into *string) rule {
 		if raw[0] != '"' {
 			return wrongType(name, "a string", raw)
 		}
-		*into = unquote(raw)
+		*into = strictjson.Text(raw)
 		return nil
 	}
 }
@@ -93,7 +99,7 @@ func optional[T any](of func(*T) rule, into **T) rule {
 func whole[T int | int64](low, high T) func(*T) rule {
 	return func(into *T) rule {
 		return func(name string, raw []byte) error {
-			if kind(raw) != "a number" {
+			if strictjson.Kind(raw) != "a number" {
 				return wrongType(name, "an integer", raw)
 			}
 			n, ok := integer(raw)
@@ -113,7 +119,7 @@ func whole[T int | int64](low, high T) func(*T) rule {
 func decimal(low, high float64) func(*float64) rule {
 	return func(into *float64) rule {
 		return func(name string, raw []byte) error {
-			if kind(raw) != "a number" {
+			if strictjson.Kind(raw) != "a number" {
 				return wrongType(name, "a number", raw)
 			}
 			f, ok := number(raw)
@@ -149,17 +155,17 @@ func list[T any](item func(*T) rule, most int) func(*[]T) rule {
 				return wrongType(name, "a list", raw)
 			}
 			*into = make([]T, 0, min(most, countElements(raw)))
-			return eachElement(raw, func(i int, e []byte) error {
+			for i, e := range strictjson.Elements(raw) {
 				if i == most {
 					return invalid(name, "%s has more than %d entries", name, most)
 				}
 				var value T
-				if err := item(&value)(fmt.Sprintf("%s[%d]", name, i), e); err != nil {
+				if err := item(&value)(fmt.Sprintf("%s[%d]", name, i), e.Value); err != nil {
 					return err
 				}
 				*into = append(*into, value)
-				return nil
-			})
+			}
+			return nil
 		}
 	}
 }
@@ -171,16 +177,15 @@ func tokenIDs(into *[]int32) rule {
 			return wrongType(name, "a list of token ids", raw)
 		}
 		ids := make([]int32, 0, countElements(raw))
-		err := eachElement(raw, func(i int, e []byte) error {
-			id, ok := integer(e)
+		for i, e := range strictjson.Elements(raw) {
+			id, ok := integer(e.Value)
 			if !ok || id != int64(int32(id)) {
-				return invalid(name, "%s[%d] must be a token id, and is %s", name, i, short(e))
+				return invalid(name, "%s[%d] must be a token id, and is %s", name, i, short(e.Value))
 			}
 			ids = append(ids, int32(id))
-			return nil
-		})
+		}
 		*into = ids
-		return err
+		return nil
 	}
 }
 
@@ -207,7 +212,7 @@ func only(reason string, values ...string) rule {
 
 // sameValue compares JSON values: numbers by what they are worth.
 func sameValue(raw []byte, want string) bool {
-	if kind(raw) == "a number" && kind([]byte(want)) == "a number" {
+	if strictjson.Kind(raw) == "a number" && strictjson.Kind([]byte(want)) == "a number" {
 		a, okA := number(raw)
 		b, okB := number([]byte(want))
 		return okA && okB && a == b

@@ -1,81 +1,12 @@
 package api
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 )
-
-// value draws a JSON document, with spaces where JSON allows them.
-func value(depth int) *rapid.Generator[string] {
-	return rapid.Custom(func(t *rapid.T) string {
-		space := rapid.SampledFrom([]string{"", " ", "\n\t"})
-		kinds := 4
-		if depth == 0 {
-			kinds = 2
-		}
-		text := rapid.SampledFrom([]string{`""`, `"a,b]}{[:"`, `"\\\""`, `"é\u00e9\ud83d\ude00"`})
-		var v string
-		switch rapid.IntRange(0, kinds-1).Draw(t, "kind") {
-		case 0:
-			v = text.Draw(t, "text")
-		case 1:
-			v = rapid.SampledFrom([]string{"0", "-1.5e3", "true", "false", "null"}).Draw(t, "word")
-		case 2:
-			items := rapid.SliceOfN(value(depth-1), 0, 4).Draw(t, "items")
-			v = "[" + space.Draw(t, "space") + strings.Join(items, ",") + "]"
-		case 3:
-			items := rapid.SliceOfN(value(depth-1), 0, 4).Draw(t, "members")
-			for i := range items {
-				items[i] = fmt.Sprintf(`%s"k%d\n"%s:%s`, space.Draw(t, "space"), i, space.Draw(t, "space"), items[i])
-			}
-			v = "{" + strings.Join(items, ",") + space.Draw(t, "space") + "}"
-		}
-		return space.Draw(t, "space") + v + space.Draw(t, "space")
-	})
-}
-
-// TestWalk: taken apart by eachMember and eachElement, a document is what
-// encoding/json reads.
-func TestWalk(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		document := value(4).Draw(t, "document")
-		require.NoError(t, checkJSON([]byte(document)))
-		var want any
-		require.NoError(t, json.Unmarshal([]byte(document), &want))
-		require.Equal(t, want, read(t, trim([]byte(document))))
-	})
-}
-
-// read is what encoding/json would make of a value.
-func read(t *rapid.T, raw []byte) any {
-	switch raw[0] {
-	case '[':
-		list := []any{}
-		require.NoError(t, eachElement(raw, func(i int, e []byte) error {
-			require.Equal(t, len(list), i)
-			list = append(list, read(t, e))
-			return nil
-		}))
-		return list
-	case '{':
-		object := map[string]any{}
-		require.NoError(t, eachMember(raw, func(m member) error {
-			object[m.key] = read(t, m.raw)
-			return nil
-		}))
-		return object
-	case '"':
-		return unquote(raw)
-	}
-	var v any
-	require.NoError(t, json.Unmarshal(raw, &v))
-	return v
-}
 
 // TestCheckJSONRefuses: where the fault is, and what.
 func TestCheckJSONRefuses(t *testing.T) {

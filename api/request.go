@@ -1,12 +1,13 @@
 package api
 
 import (
-	"bytes"
 	"encoding/json"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/strictjson"
 )
 
 // Bounds of a request.
@@ -191,10 +192,8 @@ func (p *Parser) parse(body []byte, known fields) error {
 	if err := checkJSON(body); err != nil {
 		return err
 	}
-	return known.decode(p, "", trim(body))
+	return known.decode(p, "", strictjson.Trim(body))
 }
-
-func trim(body []byte) []byte { return bytes.Trim(body, " \t\r\n") }
 
 // check looks at fields together.
 func (s *Sampling) check(maxTokens int) error {
@@ -249,7 +248,7 @@ func (s *Sampling) streamOptions(p *Parser) rule {
 func stopStrings(into *[]string, most int) rule {
 	return func(name string, raw []byte) error {
 		if raw[0] == '"' {
-			*into = []string{unquote(raw)}
+			*into = []string{strictjson.Text(raw)}
 		} else if err := list(text, most)(into)(name, raw); err != nil {
 			return err
 		}
@@ -278,18 +277,18 @@ func (s *Sampling) logitBias(name string, raw []byte) error {
 		return wrongType(name, "an object", raw)
 	}
 	s.LogitBias = map[int]float64{}
-	return eachMember(raw, func(m member) error {
-		id, err := strconv.ParseInt(m.key, 10, 32)
+	for m := range strictjson.Members(raw) {
+		id, err := strconv.ParseInt(m.Name, 10, 32)
 		if err != nil || id < 0 {
-			return invalid(name, "%s: %q is not a token id", name, clipped(m.key))
+			return invalid(name, "%s: %q is not a token id", name, clipped(m.Name))
 		}
 		bias := new(float64)
-		if err := decimal(-100, 100)(bias)(join(name, m.key), m.raw); err != nil {
+		if err := decimal(-100, 100)(bias)(join(name, m.Name), m.Value); err != nil {
 			return err
 		}
 		s.LogitBias[int(id)] = *bias
-		return nil
-	})
+	}
+	return nil
 }
 
 // requestID takes an id that can stand in a header.
@@ -323,13 +322,13 @@ func textFormat(name string, raw []byte) error {
 func promptRule(into *Prompt) rule {
 	return func(name string, raw []byte) error {
 		if raw[0] == '"' {
-			into.Texts = []string{unquote(raw)}
+			into.Texts = []string{strictjson.Text(raw)}
 			return nil
 		}
 		if raw[0] != '[' {
 			return wrongType(name, "a string, a list of strings, a list of token ids or a list of such lists", raw)
 		}
-		switch first := raw[skipSpace(raw, 1)]; first {
+		switch strictjson.Trim(raw[1:])[0] {
 		case ']':
 			return invalid(name, "%s is an empty list", name)
 		case '"':
