@@ -70,8 +70,8 @@ func Check(data []byte, limits Limits) error {
 	if depth(data) > limits.Depth {
 		return &Error{At: -1, Reason: fmt.Sprintf("nests deeper than %d levels", limits.Depth)}
 	}
-	if err := json.Unmarshal(data, &skipped{}); err != nil {
-		return syntaxError(err)
+	if !json.Valid(data) {
+		return syntaxError(data)
 	}
 	c := checker{limits}
 	start := skipSpace(data, 0)
@@ -93,12 +93,9 @@ func Object(data []byte, limits Limits) ([]byte, error) {
 	return Trim(data), nil
 }
 
-// skipped unmarshals from anything, and keeps nothing.
-type skipped struct{}
-
-func (*skipped) UnmarshalJSON([]byte) error { return nil }
-
-func syntaxError(err error) *Error {
+// syntaxError is what encoding/json says of a text that is not JSON.
+func syntaxError(data []byte) *Error {
+	err := json.Unmarshal(data, new(any))
 	e := &Error{At: -1, Reason: "is not valid JSON", Err: err}
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
@@ -218,6 +215,9 @@ func (n *names) add(name string) {
 // wholeCharacters refuses \ud800 without its other half, which decodes to no
 // character.
 func wholeCharacters(raw []byte) *Error {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return nil
+	}
 	for i := 0; i < len(raw)-1; i++ {
 		if raw[i] != '\\' {
 			continue

@@ -283,15 +283,15 @@ func TestClosedIsAnError(t *testing.T) {
 func TestBrokenIndex(t *testing.T) {
 	for text, want := range map[string]string{
 		``:                                 "is not a JSON object",
-		`{`:                                "does not end",
-		`{"weight_map": {"a": `:            "JSON is broken",
-		`{"metadata": }`:                   "JSON is broken",
+		`{`:                                "the index is not valid JSON: unexpected end of JSON input (at byte 1)",
+		`{"weight_map": {"a": `:            "is not valid JSON",
+		`{"metadata": }`:                   "is not valid JSON",
 		`{}`:                               "names no tensor",
 		`{"weight_map": []}`:               "weight_map is not a JSON object",
 		`{"weight_map": {"a": 1}}`:         `tensor "a": weight_map does not give`,
 		`{"weight_map": {}}`:               "names no tensor",
-		`{"weight_map":{"a":"f","a":"g"}}`: `tensor "a": weight_map has it twice`,
-		`{"weight_map":{"a":"f"},"weight_map":{"a":"g"}}`: `tensor "a": weight_map has it twice`,
+		`{"weight_map":{"a":"f","a":"g"}}`: "weight_map.a is given twice (at byte 27)",
+		`{"weight_map":{"a":"f"},"weight_map":{"a":"g"}}`: "weight_map is given twice (at byte 37)",
 	} {
 		_, err := parseIndex("index", []byte(text))
 		require.ErrorContains(t, err, want, text)

@@ -1,13 +1,19 @@
 package checkpoint
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/strictjson"
 )
 
 const (
@@ -113,73 +119,66 @@ func (p *headerParser) frame(file []byte, size int64) ([]byte, error) {
 	return file[lengthBytes : lengthBytes+n], nil
 }
 
-// object reads {"name": tensor, …}. Names must differ.
+// limits bound a header's JSON, and an index's. A header nests to two levels, and
+// has one name that is no tensor.
+var limits = strictjson.Limits{Depth: 16, Members: maxTensors + 1}
+
+// object reads {"name": tensor, …}.
 func (p *headerParser) object(text []byte, h *header) error {
-	s := &scanner{text: text}
-	at := func() int64 { return lengthBytes + int64(s.at) }
-	if s.skipSpace() != '{' {
-		return p.fail("", lengthBytes, "the header is not a JSON object")
+	object, err := strictjson.Object(text, limits)
+	if err != nil {
+		return refused(p.file, lengthBytes, "the header", err)
 	}
-	seen := map[string]bool{}
-	ok, err := s.members(func(name string) error {
-		switch {
-		case len(name) > maxName:
-			return p.fail("", at(), "a name has %d bytes, the limit is %d", len(name), maxName)
-		case seen[name]:
-			return p.fail(name, at(), "the name is given twice")
-		case name != metadataKey && len(h.entries) == maxTensors:
-			return p.fail("", at(), "the header has more than %d tensors", maxTensors)
+	base := int64(lengthBytes + bytes.IndexByte(text, '{'))
+	for m := range strictjson.Members(object) {
+		if err := p.member(h, m, base+int64(m.At)); err != nil {
+			return err
 		}
-		seen[name] = true
-		return p.member(s, h, name, at())
-	})
-	switch {
-	case err != nil:
-		return err
-	case !ok && s.skipSpace() == 0 && s.at == len(text):
-		return p.fail("", at(), "the header's JSON does not end")
-	case !ok:
-		return p.fail("", at(), "the header's JSON is broken")
-	}
-	if s.skipSpace(); s.at < len(text) {
-		return p.fail("", at(), "something follows the header's JSON")
 	}
 	return nil
 }
 
-// member reads one value of the header, whose name ends at a byte.
-func (p *headerParser) member(s *scanner, h *header, name string, at int64) error {
-	if !s.take(':') {
-		return p.fail(name, at, "the header's JSON is broken: no colon follows the name")
+// refused says what is wrong with a file's JSON, which begins at a byte of it.
+func refused(file string, from int64, whole string, err error) error {
+	var e *strictjson.Error
+	if !errors.As(err, &e) {
+		return err
 	}
-	if name == metadataKey {
-		return p.metadata(s, h, at)
+	f := &FormatError{File: file, Offset: from + max(e.At, 0), Reason: cmp.Or(e.Path, whole) + " " + e.Reason}
+	if e.Err != nil {
+		f.Reason += ": " + e.Err.Error()
 	}
-	e, err := p.tensor(s, name, at)
+	return f
+}
+
+// member reads one field of the header, whose value begins at a byte.
+func (p *headerParser) member(h *header, m strictjson.Member, at int64) error {
+	switch {
+	case len(m.Name) > maxName:
+		return p.fail("", at, "a name has %d bytes, the limit is %d", len(m.Name), maxName)
+	case m.Name == metadataKey:
+		return p.metadata(h, m.Value, at)
+	case len(h.entries) == maxTensors:
+		return p.fail("", at, "the header has more than %d tensors", maxTensors)
+	}
+	e, err := p.tensor(m.Name, m.Value, at)
 	h.entries = append(h.entries, e)
 	return err
 }
 
-// metadata reads strings by their names; of several with one name, the last.
-func (p *headerParser) metadata(s *scanner, h *header, at int64) error {
-	h.metadata = map[string]string{}
-	ok, err := s.members(func(name string) error {
-		value, ok := "", s.take(':')
-		if ok {
-			value, ok = s.str()
-		}
-		if !ok {
-			return p.fail("", at, "%s does not map strings to strings: %.40q is none", metadataKey, name)
-		}
-		if h.metadata[name] = value; len(h.metadata) > maxTensors {
-			return p.fail("", at, "%s has more than %d entries", metadataKey, maxTensors)
-		}
-		return nil
-	})
-	if err == nil && !ok {
-		err = p.fail("", at, "%s does not map strings to strings", metadataKey)
+// metadata reads strings by their names.
+func (p *headerParser) metadata(h *header, raw []byte, at int64) error {
+	if raw[0] != '{' {
+		return p.fail("", at, "%s does not map strings to strings", metadataKey)
 	}
-	return err
+	h.metadata = map[string]string{}
+	for m := range strictjson.Members(raw) {
+		if m.Value[0] != '"' {
+			return p.fail("", at, "%s does not map strings to strings: %.40q is none", metadataKey, m.Name)
+		}
+		h.metadata[m.Name] = strictjson.Text(m.Value)
+	}
+	return nil
 }
 
 // described is a tensor in the header; a field that is missing stays nil.
@@ -188,22 +187,18 @@ type described struct {
 	shape, offsets []int64
 }
 
-// tensor reads a tensor's description, which has exactly its three fields, once
-// each.
-func (p *headerParser) tensor(s *scanner, name string, at int64) (entry, error) {
+// tensor reads a tensor's description, which has exactly its three fields.
+func (p *headerParser) tensor(name string, raw []byte, at int64) (entry, error) {
+	if raw[0] != '{' {
+		return entry{}, p.fail(name, at, "is %s, and no object that describes a tensor", strictjson.Kind(raw))
+	}
 	var d described
-	ok, err := s.members(func(field string) error {
-		if !s.take(':') {
-			return p.fail(name, at, "the header's JSON is broken: no colon follows %.40q", field)
+	for m := range strictjson.Members(raw) {
+		if err := p.field(&d, name, m, at); err != nil {
+			return entry{}, err
 		}
-		return p.field(s, &d, name, field, at)
-	})
-	switch {
-	case err != nil:
-		return entry{}, err
-	case !ok:
-		return entry{}, p.fail(name, at, "the header's JSON is broken: no tensor is described")
-	case d.dtype == nil || d.shape == nil || d.offsets == nil:
+	}
+	if d.dtype == nil || d.shape == nil || len(d.offsets) != 2 {
 		return entry{}, p.fail(name, at, "dtype, shape and two data_offsets must be given")
 	}
 	e := entry{name: name, dtype: *d.dtype, begin: d.offsets[0], end: d.offsets[1]}
@@ -211,36 +206,47 @@ func (p *headerParser) tensor(s *scanner, name string, at int64) (entry, error) 
 }
 
 // field reads one field of a tensor.
-func (p *headerParser) field(s *scanner, d *described, name, field string, at int64) error {
-	var twice, ok bool
-	switch field {
+func (p *headerParser) field(d *described, name string, m strictjson.Member, at int64) error {
+	ok := false
+	switch m.Name {
 	case "dtype":
-		var t string
-		twice = d.dtype != nil
-		t, ok = s.str()
-		d.dtype = (*DType)(&t)
+		if ok = m.Value[0] == '"'; ok {
+			t := DType(strictjson.Text(m.Value))
+			d.dtype = &t
+		}
 	case "shape":
-		var more bool
-		twice = d.shape != nil
-		if d.shape, more, ok = s.integers(maxRank); more {
+		d.shape, ok = integers(m.Value)
+		if len(d.shape) > maxRank {
 			return p.fail(name, at, "the shape has more than %d dimensions", maxRank)
 		}
 	case "data_offsets":
-		var more bool
-		twice = d.offsets != nil
-		if d.offsets, more, ok = s.integers(2); ok && (more || len(d.offsets) != 2) {
-			return p.fail(name, at, "dtype, shape and two data_offsets must be given")
-		}
+		d.offsets, ok = integers(m.Value)
 	default:
-		return p.fail(name, at, "has a field %.40q, which the format does not know", field)
-	}
-	if twice {
-		return p.fail(name, at, "has the field %q twice", field)
+		return p.fail(name, at, "has a field %.40q, which the format does not know", m.Name)
 	}
 	if !ok {
-		return p.fail(name, at, "is not described as a tensor: its %s is none", field)
+		return p.fail(name, at, "is not described as a tensor: its %s is none", m.Name)
 	}
 	return nil
+}
+
+// integers reads a list of whole numbers, and of a list above maxRank the first
+// that are.
+func integers(raw []byte) (list []int64, ok bool) {
+	if raw[0] != '[' {
+		return nil, false
+	}
+	list = make([]int64, 0, 4)
+	for i, e := range strictjson.Elements(raw) {
+		n, err := strconv.ParseInt(string(e.Value), 10, 64)
+		if err != nil {
+			return nil, false
+		}
+		if list = append(list, n); i == maxRank {
+			break
+		}
+	}
+	return list, true
 }
 
 // size sets the entry's shape and compares it with its bytes.

@@ -3,13 +3,14 @@ package checkpoint
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/strictjson"
 )
 
 // index is a model.safetensors.index.json.
@@ -24,8 +25,16 @@ type index struct {
 // for nothing.
 func parseIndex(file string, data []byte) (*index, error) {
 	ix := &index{file: file, weights: map[string]string{}}
-	if err := ix.object(json.NewDecoder(bytes.NewReader(data))); err != nil {
-		return nil, err
+	object, err := strictjson.Object(data, limits)
+	if err != nil {
+		return nil, refused(file, 0, "the index", err)
+	}
+	for m := range strictjson.Members(object) {
+		if m.Name == "weight_map" {
+			if err := ix.weightMap(m.Value, int64(bytes.IndexByte(data, '{')+m.At)); err != nil {
+				return nil, err
+			}
+		}
 	}
 	files := map[string]bool{}
 	for tensor, name := range ix.weights {
@@ -41,64 +50,23 @@ func parseIndex(file string, data []byte) (*index, error) {
 	return ix, nil
 }
 
-// object reads {"weight_map": {…}, …}.
-func (ix *index) object(d *json.Decoder) error {
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return ix.fail("", 0, "the index is not a JSON object")
+// weightMap reads {"tensor": "file", …}, which begins at a byte.
+func (ix *index) weightMap(raw []byte, at int64) error {
+	if raw[0] != '{' {
+		return ix.fail("", at, "weight_map is not a JSON object")
 	}
-	for d.More() {
-		key, err := d.Token()
-		var skip json.RawMessage
-		if key == "weight_map" {
-			err = ix.weightMap(d)
-		} else if err == nil {
-			err = d.Decode(&skip)
+	for m := range strictjson.Members(raw) {
+		switch {
+		case len(m.Name) > maxName:
+			return ix.fail("", at+int64(m.At), "a tensor's name has %d bytes, the limit is %d", len(m.Name), maxName)
+		case m.Value[0] != '"':
+			return ix.fail(m.Name, at+int64(m.At), "weight_map does not give the name of its file")
+		case len(ix.weights) == maxTensors:
+			return ix.fail("", at+int64(m.At), "weight_map names more than %d tensors", maxTensors)
 		}
-		if e := (*FormatError)(nil); errors.As(err, &e) {
-			return err
-		}
-		if err != nil {
-			return ix.fail("", d.InputOffset(), "the index's JSON is broken: %v", err)
-		}
-	}
-	if _, err := d.Token(); err != nil {
-		return ix.fail("", d.InputOffset(), "the index's JSON does not end")
+		ix.weights[m.Name] = strictjson.Text(m.Value)
 	}
 	return nil
-}
-
-// weightMap reads {"tensor": "file", …}; a tensor given twice is an error.
-func (ix *index) weightMap(d *json.Decoder) error {
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return ix.fail("", d.InputOffset(), "weight_map is not a JSON object")
-	}
-	for d.More() {
-		key, err := d.Token()
-		if err != nil {
-			return err
-		}
-		tensor, _ := key.(string)
-		value, err := d.Token()
-		if err != nil {
-			return err
-		}
-		name, ok := value.(string)
-		if !ok {
-			return ix.fail(tensor, d.InputOffset(), "weight_map does not give the name of its file")
-		}
-		if _, twice := ix.weights[tensor]; twice {
-			return ix.fail(tensor, d.InputOffset(), "weight_map has it twice")
-		}
-		if len(tensor) > maxName {
-			return ix.fail("", d.InputOffset(), "a tensor's name has %d bytes, the limit is %d", len(tensor), maxName)
-		}
-		if len(ix.weights) == maxTensors {
-			return ix.fail("", d.InputOffset(), "weight_map names more than %d tensors", maxTensors)
-		}
-		ix.weights[tensor] = name
-	}
-	_, err := d.Token()
-	return err
 }
 
 func (ix *index) fail(tensor string, at int64, format string, args ...any) error {
