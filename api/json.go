@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,14 +25,10 @@ func checkJSON(data []byte) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	text := cmp.Or(e.Path, "the body") + " " + e.Reason
-	if e.Path == "" && e.At >= 0 {
-		text += fmt.Sprintf(" (at byte %d)", e.At)
+	if e.Path == "" {
+		return invalid("", "the body %s", e.Problem())
 	}
-	if e.Err != nil {
-		text += ": " + e.Err.Error()
-	}
-	return invalid(e.Path, "%s", text)
+	return invalid(e.Path, "%s %s", e.Path, e.Reason)
 }
 
 // member is a field of an object that is written.

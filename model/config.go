@@ -58,7 +58,7 @@ func readConfig(fsys fs.FS, name string) ([]byte, error) {
 // class; sizes have none. Errors name the field and its value (*FieldError).
 func ParseSpec(data []byte) (*Spec, error) {
 	var err error
-	o := parseObject(ConfigFile, "", data, &err)
+	o := parseObject(ConfigFile, data, &err)
 	if err != nil {
 		return nil, err
 	}

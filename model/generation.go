@@ -44,7 +44,7 @@ func ReadGeneration(fsys fs.FS, s *Spec) (GenerationDefaults, error) {
 // ParseGeneration reads the text of a generation_config.json of a model.
 func ParseGeneration(data []byte, s *Spec) (GenerationDefaults, error) {
 	var err error
-	o := parseObject(GenerationFile, "", data, &err)
+	o := parseObject(GenerationFile, data, &err)
 	g := GenerationDefaults{
 		DoSample:          optional(&o, "do_sample", func(n string) bool { return o.boolean(n, false) }),
 		Temperature:       o.optionalNumber("temperature", 0, largestNumber),

@@ -38,7 +38,7 @@ func TestGenerationRefusals(t *testing.T) {
 		`{"max_new_tokens": 0}`:      "max_new_tokens = 0",
 		`{"eos_token_id": [1, 100]}`: "100 is not in the vocabulary",
 		`{"top_k": 1, "top_k": 2}`:   "given twice",
-		`{`:                          "unexpected EOF",
+		`{`:                          "generation_config.json is not valid JSON (at byte 1): unexpected end of JSON input",
 	} {
 		_, err := ParseGeneration([]byte(text), s)
 		require.ErrorContains(t, err, want)

@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"sort"
 	"strconv"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/strictjson"
 )
 
 // FieldError is a field of a configuration file that cannot be used.
@@ -38,57 +39,53 @@ type object struct {
 	err    *error
 }
 
-// parseObject reads the top level of one JSON object. A repeated name is an
+// limits bound a configuration. Some list a name for each of 20,000 classes.
+var limits = strictjson.Limits{Depth: 64, Members: 1 << 17}
+
+// parseObject reads a file of one JSON object. A repeated name, at any depth, is an
 // error: readers elsewhere disagree on which one counts.
-func parseObject(file, prefix string, data []byte, err *error) object {
+func parseObject(file string, data []byte, err *error) object {
+	text, e := strictjson.Object(data, limits)
+	if e != nil {
+		o := newObject(file, "", []byte("{}"), err)
+		o.keep(refused(file, e))
+		return o
+	}
+	return newObject(file, "", text, err)
+}
+
+// refused names the file, and the field where one is wrong.
+func refused(file string, err error) error {
+	var e *strictjson.Error
+	switch {
+	case !errors.As(err, &e):
+		return fmt.Errorf("%s: %w", file, err)
+	case e.Path == "":
+		return fmt.Errorf("%s %s", file, e.Problem())
+	}
+	return &FieldError{File: file, Field: e.Path, Reason: e.Problem()}
+}
+
+// newObject takes apart an object that was checked.
+func newObject(file, prefix string, raw []byte, err *error) object {
 	o := object{file: file, prefix: prefix, fields: map[string]json.RawMessage{}, taken: map[string]bool{}, err: err}
-	if e := o.scan(data); e != nil {
-		o.keep(e)
+	for m := range strictjson.Members(raw) {
+		o.fields[m.Name] = m.Value
 	}
 	return o
 }
 
-func (o *object) scan(data []byte) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return o.syntax(d, err, "is not a JSON object")
+// object returns the object in a field; one without fields where it is missing, and
+// where it is something else, which is an error.
+func (o *object) object(name string) object {
+	raw := o.take(name)
+	if raw != nil && raw[0] != '{' {
+		o.fail(name, "is not a JSON object")
 	}
-	for d.More() {
-		t, err := d.Token()
-		name, ok := t.(string)
-		if err != nil || !ok {
-			return o.syntax(d, err, "a field's name is missing")
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return o.syntax(d, err, "the value of "+cut(name)+" cannot be read")
-		}
-		if _, twice := o.fields[name]; twice {
-			return o.problem(name, "is given twice")
-		}
-		o.fields[name] = value
+	if raw == nil || raw[0] != '{' {
+		raw = json.RawMessage("{}")
 	}
-	if _, err := d.Token(); err != nil {
-		return o.syntax(d, err, "the object does not end")
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return o.syntax(d, nil, "something follows the object")
-	}
-	return nil
-}
-
-func (o *object) syntax(d *json.Decoder, err error, what string) error {
-	at := o.file
-	if o.prefix != "" {
-		at += ": " + strings.TrimSuffix(o.prefix, ".")
-	}
-	if err == nil {
-		return fmt.Errorf("%s: %s (at byte %d)", at, what, d.InputOffset())
-	}
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("%s: %s (at byte %d): %w", at, what, d.InputOffset(), err)
+	return newObject(o.file, o.prefix+name+".", raw, o.err)
 }
 
 // keep remembers the first error.

@@ -60,7 +60,7 @@ func TestRefusals(t *testing.T) {
 		{q, fields{"eos_token_id": "end"}, `eos_token_id = "end": is not a token id`},
 
 		{q, rope(fields{"rope_type": "longrope"}), `rope_parameters.rope_type = "longrope": this rope type is not implemented`},
-		{q, fields{"rope_scaling": []int{1}}, `rope_scaling: is not a JSON object`},
+		{q, fields{"rope_scaling": []int{1}}, `rope_scaling = [1]: is not a JSON object`},
 		{q, fields{"rope_scaling": fields{"type": "su"}}, `rope_scaling.type = "su": this rope type`},
 		{q, fields{"rope_scaling": fields{"type": "linear", "rope_type": "yarn"}}, `rope_scaling.type = "linear": rope_type is "yarn"`},
 		{q, fields{"rope_scaling": fields{"type": "linear", "factor": 2}, "rope_parameters": fields{"rope_type": "default"}}, `rope_scaling`},
@@ -86,12 +86,14 @@ func TestRefusals(t *testing.T) {
 
 func TestBrokenJSON(t *testing.T) {
 	for text, want := range map[string]string{
-		``:                         "is not a JSON object",
-		`[]`:                       "is not a JSON object",
-		`{"model_type": "mixtral"`: "unexpected EOF",
-		`{"a": 1, "a": 2}`:         "a = 1: is given twice",
-		`{"a": 1} {}`:              "something follows",
-		`{"a": }`:                  "the value of a cannot be read",
+		``:                          "is not a JSON object",
+		`[]`:                        "is not a JSON object",
+		`{"model_type": "mixtral"`:  "config.json is not valid JSON (at byte 24): unexpected end of JSON input",
+		`{"a": 1, "a": 2}`:          "config.json: a: is given twice (at byte 14)",
+		`{"x": [{"a": 1, "a": 2}]}`: "config.json: x[0].a: is given twice (at byte 21)",
+		`{"a": "\ud800"}`:           `config.json: a: has half a surrogate pair, \ud800`,
+		`{"a": 1} {}`:               "invalid character '{' after top-level value",
+		`{"a": }`:                   "invalid character '}' looking for beginning of value",
 	} {
 		_, err := ParseSpec([]byte(text))
 		require.ErrorContains(t, err, want, "%s", text)

@@ -90,12 +90,9 @@ func ropeObject(o *object) object {
 		o.fail("rope_scaling", "rope_parameters is given too; only one of them can count")
 	}
 	if old != nil {
-		field, now = "rope_scaling", old
+		field = "rope_scaling"
 	}
-	if now == nil {
-		now = []byte("{}")
-	}
-	return parseObject(o.file, o.prefix+field+".", now, o.err)
+	return o.object(field)
 }
 
 // ropeTypeField is the name under which the type is given.

@@ -45,8 +45,11 @@ type Error struct {
 }
 
 // Error is a sentence about the document.
-func (e *Error) Error() string {
-	text := cmp.Or(e.Path, "the document") + " " + e.Reason
+func (e *Error) Error() string { return cmp.Or(e.Path, "the document") + " " + e.Problem() }
+
+// Problem is the sentence without its subject.
+func (e *Error) Problem() string {
+	text := e.Reason
 	if e.At >= 0 {
 		text += fmt.Sprintf(" (at byte %d)", e.At)
 	}
