@@ -14,12 +14,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tandem-moe/tandem/internal/bounded"
 )
 
 // ClusterName is the DNS name that all members have in common.
@@ -70,12 +71,12 @@ func readFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	text, err := bounded.Read(f, maxFile)
+	if long := (*bounded.TooLong)(nil); errors.As(err, &long) {
+		return nil, fmt.Errorf("%s: %w as PEM: it %w", name, ErrUnusable, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
-	}
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("%s: %w as PEM: it has more than %d bytes", name, ErrUnusable, maxFile)
 	}
 	return text, nil
 }

@@ -3,10 +3,11 @@ package model
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/bounded"
 )
 
 // ConfigFile is the file that a Spec is read from.
@@ -28,28 +29,11 @@ const (
 
 // ReadSpec reads config.json at the root of fsys.
 func ReadSpec(fsys fs.FS) (*Spec, error) {
-	data, err := readConfig(fsys, ConfigFile)
+	data, err := bounded.ReadFile(fsys, ConfigFile, maxConfigBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read the model's configuration: %w", err)
 	}
 	return ParseSpec(data)
-}
-
-// readConfig reads a whole file of at most maxConfigBytes.
-func readConfig(fsys fs.FS, name string) ([]byte, error) {
-	f, err := fsys.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if len(data) > maxConfigBytes {
-		return nil, fmt.Errorf("%s: is longer than %d bytes", name, maxConfigBytes)
-	}
-	return data, nil
 }
 
 // ParseSpec reads the text of a config.json, in the style of transformers 4

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/bounded"
 )
 
 // GenerationFile is the file that GenerationDefaults are read from.
@@ -31,7 +33,7 @@ type GenerationDefaults struct {
 // ReadGeneration reads generation_config.json at the root of fsys; without one
 // nothing is told.
 func ReadGeneration(fsys fs.FS, s *Spec) (GenerationDefaults, error) {
-	data, err := readConfig(fsys, GenerationFile)
+	data, err := bounded.ReadFile(fsys, GenerationFile, maxConfigBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return GenerationDefaults{}, nil
 	}

@@ -48,7 +48,7 @@ func TestGenerationRefusals(t *testing.T) {
 func TestConfigurationsAreBounded(t *testing.T) {
 	long := fstest.MapFS{ConfigFile: {Data: make([]byte, maxConfigBytes+1)}}
 	_, err := ReadSpec(long)
-	require.ErrorContains(t, err, "config.json: is longer than 1048576 bytes")
+	require.ErrorContains(t, err, "config.json: has more than 1048576 bytes")
 	_, err = ReadSpec(fstest.MapFS{})
 	require.ErrorContains(t, err, ConfigFile)
 }

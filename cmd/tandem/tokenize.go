@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tandem-moe/tandem/internal/bounded"
 	"github.com/tandem-moe/tandem/model/gopher"
 	"github.com/tandem-moe/tandem/model/tokenizer"
 )
@@ -55,12 +56,9 @@ func (c *TokenizeCmd) convert(t *tokenizer.Tokenizer, in io.Reader, out io.Write
 	if c.JSON {
 		return c.lines(t, in, out)
 	}
-	data, err := io.ReadAll(io.LimitReader(in, maxTokenizeText+1))
+	data, err := bounded.Read(in, maxTokenizeText)
 	if err != nil {
 		return fmt.Errorf("reading standard input: %w", err)
-	}
-	if len(data) > maxTokenizeText {
-		return fmt.Errorf("standard input has more than %d bytes", maxTokenizeText)
 	}
 	if c.Decode {
 		return decodeText(t, string(data), out)

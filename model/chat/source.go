@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/tandem-moe/tandem/internal/bounded"
 	"github.com/tandem-moe/tandem/model/chat/jinja"
 )
 
@@ -140,17 +140,9 @@ func readObject(dir fs.FS, name string) (*jinja.Dict, error) {
 const maxFile = 32 << 20
 
 func readFile(dir fs.FS, name string) ([]byte, error) {
-	f, err := dir.Open(name)
+	data, err := bounded.ReadFile(dir, name, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the chat template: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading the chat template: %s: %w", name, err)
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s has more than %d bytes", name, maxFile)
 	}
 	return data, nil
 }

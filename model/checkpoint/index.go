@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/tandem-moe/tandem/internal/bounded"
 	"github.com/tandem-moe/tandem/internal/strictjson"
 )
 
@@ -91,11 +91,11 @@ func readIndex(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	text, err := io.ReadAll(io.LimitReader(f, maxHeader+1))
-	if err == nil && len(text) > maxHeader {
-		err = fmt.Errorf("%s: is longer than %d bytes", path, maxHeader)
+	text, err := bounded.Read(f, maxHeader)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return text, err
+	return text, nil
 }
 
 // encodeIndex writes an index, as Hugging Face's code reads it.

@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/bounded"
 )
 
 // The files beside tokenizer.json that say more of a tokenizer.
@@ -105,20 +106,12 @@ func readSettings(dir fs.FS) (*settings, error) {
 
 // readObject reads a file of one JSON object; one that is not there has no fields.
 func readObject(dir fs.FS, name string) (map[string]json.RawMessage, error) {
-	f, err := dir.Open(name)
+	data, err := bounded.ReadFile(dir, name, maxConfig)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the tokenizer: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading the tokenizer: %s: %w", name, err)
-	}
-	if len(data) > maxConfig {
-		return nil, fmt.Errorf("%s: more than %d bytes", name, maxConfig)
 	}
 	var fields map[string]json.RawMessage
 	if err := atMost(data, ":", maxAdded, 16); err != nil {

@@ -163,7 +163,7 @@ func FuzzTokenizerConfig(f *testing.F) {
 		}
 		written, err := json.Marshal(tok)
 		require.NoError(t, err)
-		_, err = Parse(written)
+		_, err = parseAlone(written)
 		require.NoError(t, err)
 	})
 }

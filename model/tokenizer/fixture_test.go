@@ -48,7 +48,7 @@ func readFixtures(t testing.TB) []fixture {
 func TestFixtures(t *testing.T) {
 	for _, f := range readFixtures(t) {
 		t.Run(f.Name, func(t *testing.T) {
-			tok, err := Parse(f.Tokenizer)
+			tok, err := parseAlone(f.Tokenizer)
 			require.NoError(t, err)
 			for _, c := range f.Cases {
 				if c.Special == nil {

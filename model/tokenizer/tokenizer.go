@@ -19,6 +19,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/tandem-moe/tandem/internal/bounded"
 )
 
 // File is the name that a tokenizer has in a model's folder.
@@ -67,12 +69,7 @@ func Load(dir string) (*Tokenizer, error) {
 
 // LoadFS reads the tokenizer in a model's folder, as Load.
 func LoadFS(dir fs.FS) (*Tokenizer, error) {
-	f, err := dir.Open(File)
-	if err != nil {
-		return nil, fmt.Errorf("reading the tokenizer: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	data, err := bounded.ReadFile(dir, File, MaxFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the tokenizer: %w", err)
 	}
@@ -83,9 +80,7 @@ func LoadFS(dir fs.FS) (*Tokenizer, error) {
 	return parseWith(data, s)
 }
 
-// Parse reads a tokenizer.json. It allocates in proportion to it.
-func Parse(data []byte) (*Tokenizer, error) { return parseWith(data, &settings{}) }
-
+// parseWith reads a tokenizer.json. It allocates in proportion to it.
 func parseWith(data []byte, s *settings) (*Tokenizer, error) {
 	t, err := parse(data, s)
 	if err != nil {
@@ -95,9 +90,6 @@ func parseWith(data []byte, s *settings) (*Tokenizer, error) {
 }
 
 func parse(data []byte, s *settings) (t *Tokenizer, err error) {
-	if len(data) > MaxFile {
-		return nil, fmt.Errorf("more than %d bytes", MaxFile)
-	}
 	defer catch(&err)
 	t = &Tokenizer{settings: s}
 	if err := strict(data, &t.file); err != nil {

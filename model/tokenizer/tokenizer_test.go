@@ -20,7 +20,7 @@ func byName(t testing.TB, name string) *Tokenizer {
 	t.Helper()
 	for _, f := range readFixtures(t) {
 		if f.Name == name {
-			tok, err := Parse(f.Tokenizer)
+			tok, err := parseAlone(f.Tokenizer)
 			require.NoError(t, err)
 			return tok
 		}
@@ -127,11 +127,11 @@ func TestInvalidUTF8(t *testing.T) {
 // TestMarshal: what is written reads back to the same tokenizer.
 func TestMarshal(t *testing.T) {
 	for _, f := range readFixtures(t) {
-		tok, err := Parse(f.Tokenizer)
+		tok, err := parseAlone(f.Tokenizer)
 		require.NoError(t, err)
 		data, err := json.Marshal(tok)
 		require.NoError(t, err)
-		again, err := Parse(data)
+		again, err := parseAlone(data)
 		require.NoError(t, err, f.Name)
 		require.Equal(t, tok.VocabSize(), again.VocabSize())
 		for _, c := range f.Cases {
@@ -178,7 +178,7 @@ func TestCacheIsBounded(t *testing.T) {
 const small = `{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}%s}`
 
 func TestRefused(t *testing.T) {
-	_, err := Parse(fmt.Appendf(nil, small, ""))
+	_, err := parseAlone(fmt.Appendf(nil, small, ""))
 	require.NoError(t, err)
 	with := func(field string) string { return fmt.Sprintf(small, ", "+field) }
 	model := func(m string) string { return `{"model": ` + m + `}` }
@@ -232,11 +232,14 @@ func TestRefused(t *testing.T) {
 		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 3, "content": "x", "new": 1}]`, 1):                                                           `unknown field "new"`,
 		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 3, "content": "x"}, {"id": 4, "content": "x"}]`, 1):                                          `"x" and "x" match the same text`,
 	} {
-		_, err := Parse([]byte(text))
+		_, err := parseAlone([]byte(text))
 		require.ErrorContains(t, err, want, "%.120s", text)
 		require.ErrorContains(t, err, "tokenizer.json: ")
 	}
 }
+
+// parseAlone reads a tokenizer.json that has no files beside it.
+func parseAlone(data []byte) (*Tokenizer, error) { return parseWith(data, &settings{}) }
 
 func TestLoad(t *testing.T) {
 	_, err := LoadFS(fstest.MapFS{})
@@ -245,8 +248,8 @@ func TestLoad(t *testing.T) {
 	require.NoError(t, err)
 	_, err = Load(filepath.Join("testdata", "nope"))
 	require.ErrorContains(t, err, "tokenizer.json")
-	_, err = Parse(make([]byte, MaxFile+1))
-	require.ErrorContains(t, err, "more than")
+	_, err = LoadFS(fstest.MapFS{File: {Data: make([]byte, MaxFile+1)}})
+	require.ErrorContains(t, err, "tokenizer.json: has more than 134217728 bytes")
 }
 
 // seeds are components of each kind.
@@ -275,14 +278,14 @@ func FuzzTokenizerJSON(f *testing.F) {
 	texts := []string{"", "ab a b", "The  quick\nbrown <s>", "日本\xff\u0301", strings.Repeat("ab", 100)}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		before := allocated()
-		tok, err := Parse(data)
+		tok, err := parseAlone(data)
 		require.Less(t, allocated()-before, uint64(8<<20+4096*len(data)))
 		if err != nil {
 			return
 		}
 		written, err := json.Marshal(tok)
 		require.NoError(t, err)
-		again, err := Parse(written)
+		again, err := parseAlone(written)
 		require.NoError(t, err)
 		for _, text := range texts {
 			ids := encoded(tok, text, true)

@@ -50,7 +50,7 @@ func tokenizerWith(t testing.TB, fields string) *Tokenizer {
 	if strings.Contains(fields, "added_tokens") {
 		text = strings.Replace(text, `"added_tokens": [],`, "", 1)
 	}
-	tok, err := Parse([]byte(text))
+	tok, err := parseAlone([]byte(text))
 	require.NoError(t, err)
 	return tok
 }
@@ -88,7 +88,7 @@ func TestLeastTokens(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
 	bounded := 0
 	for _, f := range readFixtures(t) {
-		tok, err := Parse(f.Tokenizer)
+		tok, err := parseAlone(f.Tokenizer)
 		require.NoError(t, err)
 		check := func(text string) {
 			require.LessOrEqual(t, tok.LeastTokens(text), len(encoded(tok, text, false)), "%s: %q", f.Name, text)
@@ -143,7 +143,7 @@ func TestFileIsBounded(t *testing.T) {
 		fmt.Sprintf(small, `, "normalizer": {"type": "Prepend", "prepend": "`+long+`"}`):                             "prepend has",
 		fmt.Sprintf(small, `, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"SpecialToken": {"id": "x", "type_id": 0}}], "pair": [], "special_tokens": {"x": {"id": "x", "ids": [`+ids+`], "tokens": []}}}`): "single adds more than",
 	} {
-		_, err := Parse([]byte(text))
+		_, err := parseAlone([]byte(text))
 		require.ErrorContains(t, err, want, "%.80s", text)
 	}
 	require.ErrorContains(t, new(vocabulary).UnmarshalJSON(bytes.Repeat([]byte(":"), 2*maxVocabulary+1)), "vocab: more than")
