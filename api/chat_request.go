@@ -41,13 +41,6 @@ type Message struct {
 // MarshalJSON writes the message as a template sees it.
 func (m Message) MarshalJSON() ([]byte, error) { return m.raw, nil }
 
-// NewMessage makes a message of a role and a text.
-func NewMessage(role, content string) Message {
-	m := Message{Role: role}
-	m.raw = fmt.Appendf(nil, `{"role":%s,"content":%s}`, quote(role), quote(content))
-	return m
-}
-
 // Chat reads the body of /v1/chat/completions. Errors are *Error.
 func (p *Parser) Chat(body []byte) (*ChatRequest, error) {
 	const parsing = "tool calls are not parsed; leave tool_choice out or send \"none\": tools are then rendered into the prompt, and the text that the model writes is returned as it stands"

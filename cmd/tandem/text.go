@@ -71,19 +71,11 @@ func (t *text) tell(log *slog.Logger) {
 
 // service completes text on an engine; metrics may be nil.
 func (t *text) service(engine serve.Engine, metrics *telemetry.Metrics) *completion.Service {
-	c := completion.Config{Engine: engine, Tokenizer: tokens{t.tokens}, EOS: t.eos}
+	c := completion.Config{Engine: engine, Tokenizer: completion.Of(t.tokens), EOS: t.eos}
 	if metrics != nil {
 		c.Observe = func(prompt int) completion.SequenceObserver { return metrics.Sequence(prompt) }
 	}
 	return completion.New(c)
-}
-
-// tokens is a tokenizer as completion wants it.
-type tokens struct{ *tokenizer.Tokenizer }
-
-// NewStream decodes ids one at a time.
-func (t tokens) NewStream(skipSpecial bool) completion.TextStream {
-	return t.Tokenizer.NewStream(skipSpecial)
 }
 
 // template is the model's chat template as the API wants it, nil where there is

@@ -47,12 +47,6 @@ type Template struct {
 // Special is a special token that templates can name: bos_token, "<s>".
 type Special struct{ Name, Text string }
 
-// New reads a template. specials become variables.
-func New(template string, specials []Special) (*Template, error) {
-	t := newTemplate(source{plain: &template, specials: specials})
-	return t, t.Unusable()
-}
-
 // newTemplate parses a folder's templates. One that cannot be parsed is unusable,
 // and the other stays.
 func newTemplate(src source) *Template {

@@ -26,7 +26,7 @@ func TestContinueFinalMessage(t *testing.T) {
 	require.NoError(t, json.Unmarshal(data, &f))
 	require.NotEmpty(t, f.Cases)
 	for _, c := range f.Cases {
-		template, err := New(f.Templates[c.Template], nil)
+		template, err := readTemplate(f.Templates[c.Template], nil)
 		require.NoError(t, err)
 		got, err := template.Render(t.Context(), Input{Messages: c.Messages, ContinueFinal: true})
 		if c.Out == nil {
@@ -36,7 +36,7 @@ func TestContinueFinalMessage(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, *c.Out, got, "%s: %s", c.Template, c.Messages)
 	}
-	template, err := New(f.Templates["chatml"], nil)
+	template, err := readTemplate(f.Templates["chatml"], nil)
 	require.NoError(t, err)
 	for _, messages := range []string{`[{"role": "assistant"}]`, `[{"role": "assistant", "content": 1}]`} {
 		_, err := template.Render(t.Context(), Input{Messages: json.RawMessage(messages), ContinueFinal: true})
@@ -63,7 +63,7 @@ func TestContentParts(t *testing.T) {
 		`{% for m in messages %}{% for c in m.other or [] %}{{ c.text }}{% endfor %}{{ m.content }}{% endfor %}`:                             {"A\nB", "A"},
 		`{% for m in messages %}{{ m.content | length }}{% for x in [1] %}{{ x }}{% endfor %}{% endfor %}`:                                   {"31", "11"},
 	} {
-		template, err := New(source, nil)
+		template, err := readTemplate(source, nil)
 		require.NoError(t, err)
 		for i, messages := range []string{list, text} {
 			got, err := template.Render(t.Context(), Input{Messages: json.RawMessage(messages)})
