@@ -44,7 +44,8 @@ func (s *Server) note(a *answer, r *http.Request) {
 		return
 	}
 	line := []slog.Attr{
-		slog.String("method", clipped(r.Method)), slog.String("path", clipped(r.URL.Path)), slog.Int("status", a.status),
+		slog.String("method", clipped(r.Method)), slog.String("path", clipped(r.URL.Path)),
+		slog.Int("status", a.status),
 		milliseconds("duration_ms", time.Since(a.began)), slog.String("client", r.RemoteAddr), slog.String("id", a.id),
 	}
 	if a.counted {

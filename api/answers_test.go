@@ -74,7 +74,8 @@ func TestAnswers(t *testing.T) {
 					method = http.MethodPost
 				}
 				w := ask(t, s, method, e[0], e[1])
-				fmt.Fprintf(&got, "> %s %s %s\n%d %s\n%s\n", method, e[0], e[1], w.Code, w.Header().Get("Content-Type"), w.Body)
+				fmt.Fprintf(&got, "> %s %s %s\n%d %s\n%s\n", method, e[0], e[1], w.Code, w.Header().Get("Content-Type"),
+					w.Body)
 			}
 			golden.File(t, name, got.String())
 		})
@@ -89,27 +90,42 @@ func TestRefusals(t *testing.T) {
 	long := `"` + strings.Repeat("x", 600) + `"`
 	var got strings.Builder
 	for _, body := range []string{
-		``, `{`, `[]`, `"x"`, `{"prompt":"a"} x`, "{\"prompt\":\"\xff\"}", `{"prompt":"\ud800"}`, `{"prompt":"\ud83d\ude00\udc00"}`,
+		``, `{`, `[]`, `"x"`, `{"prompt":"a"} x`, "{\"prompt\":\"\xff\"}", `{"prompt":"\ud800"}`,
+		`{"prompt":"\ud83d\ude00\udc00"}`,
 		strings.Repeat("[", 100), `{"prompt":"a","prompt":"b"}`, `{"prompt":"a","stream_options":{"include_usage":true,"include_usage":true}}`,
-		`{}`, `{"prompt":null}`, `{"prompt":7}`, `{"prompt":{}}`, `{"prompt":[]}`, `{"prompt":[[]]}`, `{"prompt":["a",1]}`, `{"prompt":[1,"a"]}`, `{"prompt":[1.5]}`,
-		`{"prompt":[[1],[99999999999]]}`, `{"prompt":[[1],[258]]}`, `{"prompt":[true]}`, `{"prompt":"","add_special_tokens":false}`,
-		`{"prompt":` + long + `}`, `{"prompt":"a","max_tokens":600}`, `{"prompt":"a","model":"other"}`, `{"prompt":"a","model":3}`,
-		`{"prompt":"a","max_tokens":-1}`, `{"prompt":"a","max_tokens":0}`, `{"prompt":"a","max_tokens":1.5}`, `{"prompt":"a","max_tokens":1e99}`,
-		`{"prompt":"a","temperature":2.5}`, `{"prompt":"a","temperature":"x"}`, `{"prompt":"a","top_p":-0.1}`, `{"prompt":"a","n":129}`,
-		`{"prompt":"a","seed":1e30}`, `{"prompt":"a","stop":[1]}`, `{"prompt":"a","stop":[` + strings.Repeat(`"x",`, 64) + `"x"]}`, `{"prompt":"a","stop":` + strings.Replace(long, "x", strings.Repeat("x", 4096), 1) + `}`,
-		`{"prompt":"a","temprature":1}`, `{"prompt":"a","max-token":1}`, `{"prompt":"a","truncate_prompt_tokens":600}`, `{"prompt":"a","truncate_prompt_tokens":-2}`, `{"prompt":"a","truncation_side":"top"}`,
-		`{"prompt":"a","logit_bias":{"x":1}}`, `{"prompt":"a","logit_bias":{"300":1}}`, `{"prompt":"a","logit_bias":{"3":200}}`, `{"prompt":"a","logit_bias":[1]}`,
-		`{"prompt":"a","stop_token_ids":[300]}`, `{"prompt":"a","logprobs":21}`, `{"prompt":"a","logprobs":true}`, `{"prompt":"a","min_tokens":9,"max_tokens":8}`, `{"prompt":"a","min_tokens":17}`, `{"prompt":[[1],[` + strings.Repeat("1,", 600) + `1]]}`,
-		`{"prompt":"a",` + long + `:1}`, `{"prompt":"a",` + long + `:1,` + long + `:1}`, `{"prompt":"a","model":` + long + `}`,
+		`{}`, `{"prompt":null}`, `{"prompt":7}`, `{"prompt":{}}`, `{"prompt":[]}`, `{"prompt":[[]]}`,
+		`{"prompt":["a",1]}`, `{"prompt":[1,"a"]}`, `{"prompt":[1.5]}`,
+		`{"prompt":[[1],[99999999999]]}`, `{"prompt":[[1],[258]]}`, `{"prompt":[true]}`,
+		`{"prompt":"","add_special_tokens":false}`,
+		`{"prompt":` + long + `}`, `{"prompt":"a","max_tokens":600}`, `{"prompt":"a","model":"other"}`,
+		`{"prompt":"a","model":3}`,
+		`{"prompt":"a","max_tokens":-1}`, `{"prompt":"a","max_tokens":0}`, `{"prompt":"a","max_tokens":1.5}`,
+		`{"prompt":"a","max_tokens":1e99}`,
+		`{"prompt":"a","temperature":2.5}`, `{"prompt":"a","temperature":"x"}`, `{"prompt":"a","top_p":-0.1}`,
+		`{"prompt":"a","n":129}`,
+		`{"prompt":"a","seed":1e30}`, `{"prompt":"a","stop":[1]}`,
+		`{"prompt":"a","stop":[` + strings.Repeat(`"x",`, 64) + `"x"]}`,
+		`{"prompt":"a","stop":` + strings.Replace(long, "x", strings.Repeat("x", 4096), 1) + `}`,
+		`{"prompt":"a","temprature":1}`, `{"prompt":"a","max-token":1}`, `{"prompt":"a","truncate_prompt_tokens":600}`,
+		`{"prompt":"a","truncate_prompt_tokens":-2}`, `{"prompt":"a","truncation_side":"top"}`,
+		`{"prompt":"a","logit_bias":{"x":1}}`, `{"prompt":"a","logit_bias":{"300":1}}`,
+		`{"prompt":"a","logit_bias":{"3":200}}`, `{"prompt":"a","logit_bias":[1]}`,
+		`{"prompt":"a","stop_token_ids":[300]}`, `{"prompt":"a","logprobs":21}`, `{"prompt":"a","logprobs":true}`,
+		`{"prompt":"a","min_tokens":9,"max_tokens":8}`, `{"prompt":"a","min_tokens":17}`,
+		`{"prompt":[[1],[` + strings.Repeat("1,", 600) + `1]]}`,
+		`{"prompt":"a",` + long + `:1}`, `{"prompt":"a",` + long + `:1,` + long + `:1}`,
+		`{"prompt":"a","model":` + long + `}`,
 		`{"prompt":"a","stream_options":{"include_usage":true}}`, `{"prompt":"a","stream":true,"stream_options":{"include_obfuscation":true}}`,
-		`{"prompt":"a","request_id":"a b"}`, `{"prompt":"a","echo":"yes"}`, `{"prompt":"a","best_of":2}`, `{"prompt":"a","messages":[]}`,
+		`{"prompt":"a","request_id":"a b"}`, `{"prompt":"a","echo":"yes"}`, `{"prompt":"a","best_of":2}`,
+		`{"prompt":"a","messages":[]}`,
 	} {
 		w := ask(t, s, http.MethodPost, "/v1/completions", body)
 		require.GreaterOrEqual(t, w.Code, 400, body)
 		fmt.Fprintf(&got, "> %s\n%d %s\n", shown(body), w.Code, w.Body)
 	}
 	for _, body := range []string{
-		`{}`, `{"messages":[]}`, `{"messages":{}}`, `{"messages":["hi"]}`, `{"messages":[{}]}`, `{"messages":[{"role":"user"}]}`,
+		`{}`, `{"messages":[]}`, `{"messages":{}}`, `{"messages":["hi"]}`, `{"messages":[{}]}`,
+		`{"messages":[{"role":"user"}]}`,
 		`{"messages":[{"role":"king","content":"x"}]}`, `{"messages":[{"role":1,"content":"x"}]}`, `{"messages":[{"role":"user","content":3}]}`,
 		`{"messages":[{"role":"user","content":null}]}`, `{"messages":[{"role":"user","content":"x","mood":"y"}]}`,
 		`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]}`,
@@ -126,7 +142,8 @@ func TestRefusals(t *testing.T) {
 		`{"messages":[{"role":"user","content":"x"}],"max_tokens":600}`,
 		`{"messages":[{"role":"user","content":"x"}],"continue_final_message":true,"add_generation_prompt":true}`,
 		`{"messages":[{"role":"user","content":"x"}],"chat_template":"{{ x }}"}`, `{"messages":[{"role":"user","content":"x"}],"chat_template_kwargs":[]}`,
-		`{"messages":[{"role":"user","content":"x"}],"prompt":"y"}`, `{"messages":[{"role":"user","content":"x"}],"documents":[{"text":"y"}]}`, `{"messages":[{"role":"user","content":"x"}],"reasoning_effort":"high"}`, `{"messages":[{"role":"user","content":"x"}],"tool_choice":"auto"}`,
+		`{"messages":[{"role":"user","content":"x"}],"prompt":"y"}`,
+		`{"messages":[{"role":"user","content":"x"}],"documents":[{"text":"y"}]}`, `{"messages":[{"role":"user","content":"x"}],"reasoning_effort":"high"}`, `{"messages":[{"role":"user","content":"x"}],"tool_choice":"auto"}`,
 	} {
 		w := ask(t, s, http.MethodPost, "/v1/chat/completions", body)
 		require.GreaterOrEqual(t, w.Code, 400, body)

@@ -28,7 +28,8 @@ func (s *Server) warn(w http.ResponseWriter, r *http.Request, warnings []string)
 	for _, text := range warnings {
 		w.Header().Add("Warnings", text)
 	}
-	s.log.Limited(slog.LevelWarn, "a request has fields that change nothing", "path", r.URL.Path, "id", accessOf(w).id, "warnings", warnings)
+	s.log.Limited(slog.LevelWarn, "a request has fields that change nothing", "path", r.URL.Path, "id", accessOf(w).id,
+		"warnings", warnings)
 }
 
 // body reads a request's JSON, as fast as a client has to send it. It never holds
@@ -167,7 +168,8 @@ func (l *lease) take(n int64) error {
 		l.budget.used.Add(-n)
 		return &Error{
 			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "rate_limit_exceeded",
-			Message:    "the bodies of the requests being read are larger than the limit of " + bytesText(l.budget.limit) + " together",
+			Message: "the bodies of the requests being read are larger than the limit of " +
+				bytesText(l.budget.limit) + " together",
 			RetryAfter: time.Second,
 		}
 	}

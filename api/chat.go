@@ -54,7 +54,8 @@ func (s *Server) render(ctx context.Context, c *Conversation) (string, error) {
 	case ctx.Err() != nil:
 		return "", why(ctx, err)
 	case err != nil && limited.Err() != nil:
-		return "", invalid("messages", "the model's chat template takes longer than %v for the conversation", s.cfg.Limits.Render)
+		return "", invalid("messages", "the model's chat template takes longer than %v for the conversation",
+			s.cfg.Limits.Render)
 	}
 	var answer *Error
 	if errors.As(err, &answer) {
@@ -166,7 +167,8 @@ func (j *chatJob) chunks(d *completion.Delta, u Raw) []any {
 	var out []any
 	if !j.started[d.Choice] {
 		j.started[d.Choice] = true
-		opening := j.chunk(ChatChunkChoice{Index: d.Choice, Delta: ChatDelta{Role: "assistant", Content: new(string)}}, u)
+		opening := j.chunk(ChatChunkChoice{Index: d.Choice, Delta: ChatDelta{Role: "assistant", Content: new(string)}},
+			u)
 		if j.request.ReturnTokenIDs {
 			opening.PromptTokenIDs = j.ids
 		}

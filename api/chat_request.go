@@ -69,7 +69,8 @@ func (p *Parser) Chat(body []byte) (*ChatRequest, error) {
 		return nil, err
 	}
 	if maxTokens != nil && maxCompletion != nil && *maxTokens != *maxCompletion {
-		return nil, invalid("max_tokens", "max_tokens is %d and max_completion_tokens is %d: give one", *maxTokens, *maxCompletion)
+		return nil, invalid("max_tokens", "max_tokens is %d and max_completion_tokens is %d: give one", *maxTokens,
+			*maxCompletion)
 	}
 	if r.MaxTokens = maxCompletion; maxCompletion == nil {
 		r.MaxTokens = maxTokens
@@ -261,7 +262,8 @@ func partRule(p *Parser) func(into *string) rule {
 				return wrongType(name, "an object", raw)
 			}
 			if part := typeOf(raw); part != "text" {
-				return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is", clipped(part)))
+				return unsupported(name, fmt.Sprintf("parts of type %q are not understood; only text is",
+					clipped(part)))
 			}
 			return fields{
 				"type": harmless, "text": text(into),
@@ -353,7 +355,8 @@ func toolRule(into *Raw) rule {
 			return wrongType(name, "an object", raw)
 		}
 		if tool := typeOf(raw); tool != "function" {
-			return unsupported(join(name, "type"), fmt.Sprintf("tools of type %q are not understood; only \"function\" is", clipped(tool)))
+			return unsupported(join(name, "type"),
+				fmt.Sprintf("tools of type %q are not understood; only \"function\" is", clipped(tool)))
 		}
 		*into = without(raw, "cache_control")
 		return nil

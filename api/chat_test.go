@@ -43,22 +43,29 @@ func TestTemplateInput(t *testing.T) {
 		want       rendered
 	}{
 		{"fields keep the client's order",
-			`{"messages":[{"content":"x","name":"zoe","role":"user"}]}`, rendered{messages: `[{"content":"x","name":"zoe","role":"user"}]`, prompt: true}},
+			`{"messages":[{"content":"x","name":"zoe","role":"user"}]}`,
+			rendered{messages: `[{"content":"x","name":"zoe","role":"user"}]`, prompt: true}},
 		{"parts of text stay parts",
-			`{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}]}]}`, rendered{messages: `[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]`, prompt: true}},
+			`{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}]}]}`,
+			rendered{messages: `[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]`, prompt: true}},
 		{"escapes and other scripts stay what they are",
-			`{"messages":[{"role":"user","content":"<&>\u00e9\"\\"}]}`, rendered{messages: `[{"role":"user","content":"<&>é\"\\"}]`, prompt: true}},
+			`{"messages":[{"role":"user","content":"<&>\u00e9\"\\"}]}`,
+			rendered{messages: `[{"role":"user","content":"<&>é\"\\"}]`, prompt: true}},
 		{"null is nothing",
-			`{"messages":[{"role":"user","content":"x","name":null,"tool_calls":null}]}`, rendered{messages: `[` + user + `]`, prompt: true}},
+			`{"messages":[{"role":"user","content":"x","name":null,"tool_calls":null}]}`,
+			rendered{messages: `[` + user + `]`, prompt: true}},
 		{"an answer without content has an empty one; arguments become an object",
 			`{"messages":[{"role":"assistant","content":null,"refusal":null,"annotations":[],"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"b\": 1, \"a\": 2}"}}]},
 			  {"role":"tool","tool_call_id":"1","content":"ok"},{"role":"assistant","tool_calls":[{"function":{"arguments":{"z":1},"name":"g"}},{"function":{"name":"h","arguments":" "}}]},` + user + `]}`,
 			rendered{prompt: true, messages: `[{"role":"assistant","content":"","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":{"b": 1, "a": 2}}}]},` +
 				`{"role":"tool","tool_call_id":"1","content":"ok"},{"role":"assistant","tool_calls":[{"function":{"arguments":{"z":1},"name":"g"}},{"function":{"name":"h","arguments":{}}}],"content":""},` + user + `]`}},
 		{"tools and variables stay as they are",
-			`{"messages":[` + user + `],"tools":` + tools + `,"tool_choice":"none","chat_template_kwargs":` + variables + `}`, rendered{`[` + user + `]`, tools, variables, true}},
-		{"no tools is none", `{"messages":[` + user + `],"tools":[]}`, rendered{messages: `[` + user + `]`, prompt: true}},
-		{"no generation prompt", `{"messages":[` + user + `],"add_generation_prompt":false}`, rendered{messages: `[` + user + `]`}},
+			`{"messages":[` + user + `],"tools":` + tools + `,"tool_choice":"none","chat_template_kwargs":` +
+				variables + `}`, rendered{`[` + user + `]`, tools, variables, true}},
+		{"no tools is none", `{"messages":[` + user + `],"tools":[]}`,
+			rendered{messages: `[` + user + `]`, prompt: true}},
+		{"no generation prompt", `{"messages":[` + user + `],"add_generation_prompt":false}`,
+			rendered{messages: `[` + user + `]`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			template := &heardTemplate{text: "text"}
@@ -67,7 +74,8 @@ func TestTemplateInput(t *testing.T) {
 			w := ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", c.body)
 			require.Equal(t, 200, w.Code, w.Body)
 			in := template.in
-			require.Equal(t, c.want, rendered{string(in.Messages), string(in.Tools), string(in.Kwargs), in.AddGenerationPrompt})
+			require.Equal(t, c.want, rendered{string(in.Messages), string(in.Tools), string(in.Kwargs),
+				in.AddGenerationPrompt})
 		})
 	}
 }
@@ -77,7 +85,8 @@ func TestDeveloper(t *testing.T) {
 		template := &heardTemplate{text: "text"}
 		cfg := config(enginetest.New())
 		cfg.Template, cfg.MapDeveloper = template, !known
-		require.Equal(t, 200, ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions", `{"messages":[{"role":"developer","content":"x"}]}`).Code)
+		require.Equal(t, 200, ask(t, api.NewServer(cfg), "POST", "/v1/chat/completions",
+			`{"messages":[{"role":"developer","content":"x"}]}`).Code)
 		role := map[bool]string{true: "developer", false: "system"}[known]
 		require.Equal(t, `[{"role":"`+role+`","content":"x"}]`, string(template.in.Messages))
 	}

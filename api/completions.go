@@ -57,7 +57,8 @@ func (s *Server) run(w http.ResponseWriter, ctx context.Context, asked completio
 // that it is valid and has a place in the queue, is known by now: an error is an
 // event, after which the connection closes without [DONE]. A client that has gone
 // ends the stream.
-func (s *Server) stream(events *eventStream, v *access, ctx context.Context, run *completion.Run, r *Sampling, j job) error {
+func (s *Server) stream(events *eventStream, v *access, ctx context.Context, run *completion.Run, r *Sampling,
+	j job) error {
 	for {
 		d, err := run.Next()
 		switch {

@@ -32,7 +32,8 @@ func TestIdlest(t *testing.T) {
 	}{
 		{"none", nil, nil},
 		{"all work", []*connection{busy}, nil},
-		{"of the client with most, the one that has waited for longest", []*connection{oldest, latest, middle, busy}, middle},
+		{"of the client with most, the one that has waited for longest", []*connection{oldest, latest, middle, busy},
+			middle},
 		{"another's only where the client with most works", []*connection{busy, oldest}, oldest},
 		{"a body that trickles is no better than silence", []*connection{latest, middle}, middle},
 	} {
@@ -42,7 +43,8 @@ func TestIdlest(t *testing.T) {
 
 func TestShares(t *testing.T) {
 	for address, want := range map[string]string{
-		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32", "2001:db8:1:2:3::4": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
+		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32", "2001:db8:1:2:3::4": "2001:db8:1:2::/64",
+		"fe80::1%eth0": "fe80::/64",
 	} {
 		ip := netip.MustParseAddr(address)
 		got := clientOf(&net.TCPAddr{IP: ip.AsSlice(), Zone: ip.Zone(), Port: 80})

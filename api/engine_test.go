@@ -108,7 +108,8 @@ func TestParity(t *testing.T) {
 				require.Equal(t, want.Tokens, greedy.Choices[want.Prompt].TokenIDs)
 			}
 			echoed := answerOf(t, s, map[string]any{
-				"prompt": reference.Prompts, "echo": true, "max_tokens": 0, "logprobs": 3, "return_tokens_as_token_ids": true,
+				"prompt": reference.Prompts, "echo": true, "max_tokens": 0, "logprobs": 3,
+				"return_tokens_as_token_ids": true,
 			})
 			for p, prompt := range reference.Prompts {
 				logits := reference.Logits(t, p)

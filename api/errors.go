@@ -111,9 +111,11 @@ func asError(err error) *Error {
 			Message: "the request took longer than the server's limit",
 		}
 	case errors.Is(err, context.Canceled):
-		return &Error{Status: clientClosed, Type: "server_error", Code: "cancelled", Message: "the client closed the request"}
+		return &Error{Status: clientClosed, Type: "server_error", Code: "cancelled",
+			Message: "the client closed the request"}
 	case errors.Is(err, serve.ErrNotFinite):
-		return &Error{Status: http.StatusInternalServerError, Type: "server_error", Code: "not_finite", Message: err.Error()}
+		return &Error{Status: http.StatusInternalServerError, Type: "server_error", Code: "not_finite",
+			Message: err.Error()}
 	default:
 		return &Error{Status: http.StatusInternalServerError, Type: "server_error", Message: err.Error()}
 	}

@@ -28,7 +28,8 @@ func TestUnknownFields(t *testing.T) {
 		want       []string
 	}{
 		{texts, `{"prompt":"x","temprature":0}`, []string{"unknown field, ignored: temprature (did you mean temperature?)"}},
-		{texts, `{"prompt":"x","maxTokens":5,"wholly_new":{"a":[1]}}`, []string{"unknown field, ignored: maxTokens (did you mean max_tokens?)", "unknown field, ignored: wholly_new"}},
+		{texts, `{"prompt":"x","maxTokens":5,"wholly_new":{"a":[1]}}`,
+			[]string{"unknown field, ignored: maxTokens (did you mean max_tokens?)", "unknown field, ignored: wholly_new"}},
 		{texts, `{"prompt":"x","stream":true,"stream_options":{"include_usages":true}}`, []string{"unknown field, ignored: stream_options.include_usages (did you mean include_usage?)"}},
 		{texts, `{"prompt":"x","é\r\nX: \"":1}`, []string{`unknown field, ignored: \u00e9\r\nX: "`}},
 		{chats, `{"messages":[{"role":"user","content":"x","mood":"y"}]}`, []string{"unknown field, ignored: messages[0].mood"}},
@@ -88,18 +89,24 @@ func TestNeutralFields(t *testing.T) {
 	for path, base := range map[string]string{texts: `{"prompt":"x"`, chats: user} {
 		plain := submitted(t, model.GenerationDefaults{}, path, base+`,"seed":1}`)
 		for _, field := range []string{
-			`"stop":""`, `"stop":[]`, `"stop":[""]`, `"stop":null`, `"stop_token_ids":[]`, `"logit_bias":{}`, `"bad_words":[]`,
-			`"response_format":{"type":"text"}`, `"response_format":null`, `"guided_choice":[]`, `"vllm_xargs":{}`, `"cache_salt":""`,
-			`"user":"u"`, `"metadata":{"a":"b"}`, `"cache_control":{"type":"ephemeral"}`, `"truncate_prompt_tokens":null`, `"logits_processors":[]`,
+			`"stop":""`, `"stop":[]`, `"stop":[""]`, `"stop":null`, `"stop_token_ids":[]`, `"logit_bias":{}`,
+			`"bad_words":[]`,
+			`"response_format":{"type":"text"}`, `"response_format":null`, `"guided_choice":[]`, `"vllm_xargs":{}`,
+			`"cache_salt":""`,
+			`"user":"u"`, `"metadata":{"a":"b"}`, `"cache_control":{"type":"ephemeral"}`,
+			`"truncate_prompt_tokens":null`, `"logits_processors":[]`,
 		} {
 			require.Equal(t, plain, submitted(t, model.GenerationDefaults{}, path, base+`,"seed":1,`+field+`}`), field)
 		}
 	}
 	plain := submitted(t, model.GenerationDefaults{}, chats, user+`,"seed":1}`)
 	for _, field := range []string{
-		`"documents":[]`, `"documents":null`, `"reasoning_effort":null`, `"reasoning_effort":"medium"`, `"reasoning_effort":"none"`,
-		`"parallel_tool_calls":true`, `"parallel_tool_calls":false`, `"tools":[]`, `"tools":null`, `"functions":[]`, `"function_call":"none"`,
-		`"tool_choice":"none"`, `"tool_choice":null`, `"chat_template":""`, `"verbosity":"medium"`, `"mm_processor_kwargs":{}`,
+		`"documents":[]`, `"documents":null`, `"reasoning_effort":null`, `"reasoning_effort":"medium"`,
+		`"reasoning_effort":"none"`,
+		`"parallel_tool_calls":true`, `"parallel_tool_calls":false`, `"tools":[]`, `"tools":null`, `"functions":[]`,
+		`"function_call":"none"`,
+		`"tool_choice":"none"`, `"tool_choice":null`, `"chat_template":""`, `"verbosity":"medium"`,
+		`"mm_processor_kwargs":{}`,
 	} {
 		require.Equal(t, plain, submitted(t, model.GenerationDefaults{}, chats, user+`,"seed":1,`+field+`}`), field)
 	}
@@ -108,11 +115,13 @@ func TestNeutralFields(t *testing.T) {
 		`{"role":"user","content":"x","cache_control":{"type":"ephemeral"}}`, `{"role":"user","content":"x","tool_calls":[]}`,
 		`{"role":"user","content":"x","refusal":""}`,
 	} {
-		require.Equal(t, plain, submitted(t, model.GenerationDefaults{}, chats, `{"seed":1,"messages":[`+message+`]}`), message)
+		require.Equal(t, plain, submitted(t, model.GenerationDefaults{}, chats, `{"seed":1,"messages":[`+message+`]}`),
+			message)
 	}
 	const tool = `"type":"function","function":{"name":"f"}`
 	require.Equal(t, submitted(t, model.GenerationDefaults{}, chats, user+`,"seed":1,"tools":[{`+tool+`}]}`),
-		submitted(t, model.GenerationDefaults{}, chats, user+`,"seed":1,"tools":[{`+tool+`,"cache_control":{"type":"ephemeral"}}]}`))
+		submitted(t, model.GenerationDefaults{}, chats,
+			user+`,"seed":1,"tools":[{`+tool+`,"cache_control":{"type":"ephemeral"}}]}`))
 }
 
 // TestManyStops: more stop strings than OpenAI's four work, up to a limit.
@@ -140,19 +149,23 @@ func TestTruncate(t *testing.T) {
 		{`"prompt":"abcdef","truncate_prompt_tokens":3`, append([]int32{enginetest.BOS}, enginetest.Bytes("ef")...)},
 		{`"prompt":"abcdef","truncate_prompt_tokens":1`, enginetest.Bytes("f")},
 		{`"prompt":"abcdef","truncate_prompt_tokens":3,"add_special_tokens":false`, enginetest.Bytes("def")},
-		{`"prompt":"abcdef","truncate_prompt_tokens":3,"truncation_side":"right"`, append([]int32{enginetest.BOS}, enginetest.Bytes("ab")...)},
+		{`"prompt":"abcdef","truncate_prompt_tokens":3,"truncation_side":"right"`,
+			append([]int32{enginetest.BOS}, enginetest.Bytes("ab")...)},
 		{`"prompt":[1,2,3,4],"truncate_prompt_tokens":3`, []int32{2, 3, 4}},
 		{`"prompt":[1,2,3,4],"truncate_prompt_tokens":3,"truncation_side":"right"`, []int32{1, 2, 3}},
 		{`"prompt":[1,2,3,4],"truncate_prompt_tokens":4`, []int32{1, 2, 3, 4}},
 		{`"prompt":[1,2],"truncate_prompt_tokens":-1`, []int32{1, 2}},
-		{`"prompt":"` + long + `","truncate_prompt_tokens":-1,"max_tokens":2`, append([]int32{enginetest.BOS}, enginetest.Bytes(long[603-509:])...)},
+		{`"prompt":"` + long + `","truncate_prompt_tokens":-1,"max_tokens":2`,
+			append([]int32{enginetest.BOS}, enginetest.Bytes(long[603-509:])...)},
 	} {
 		got := submitted(t, model.GenerationDefaults{}, texts, `{`+c.fields+`}`).Prompt
 		require.Equal(t, c.want, got, c.fields)
 	}
 	rendered := submitted(t, model.GenerationDefaults{}, chats, user+`}`).Prompt
-	require.Equal(t, rendered[len(rendered)-5:], submitted(t, model.GenerationDefaults{}, chats, user+`,"truncate_prompt_tokens":5}`).Prompt)
-	w := ask(t, api.NewServer(config(enginetest.New())), "POST", texts, `{"prompt":"abc","echo":true,"max_tokens":0,"truncate_prompt_tokens":2,"logprobs":1}`)
+	require.Equal(t, rendered[len(rendered)-5:], submitted(t, model.GenerationDefaults{}, chats,
+		user+`,"truncate_prompt_tokens":5}`).Prompt)
+	w := ask(t, api.NewServer(config(enginetest.New())), "POST", texts,
+		`{"prompt":"abc","echo":true,"max_tokens":0,"truncate_prompt_tokens":2,"logprobs":1}`)
 	require.Contains(t, w.Body.String(), `"text":"c","logprobs":{"text_offset":[0,0],`)
 }
 

@@ -17,7 +17,8 @@ import (
 // FuzzCompletionJSON: see fuzz.
 func FuzzCompletionJSON(f *testing.F) {
 	seed(f,
-		`{"prompt":"a"}`, `{"prompt":["a","b"],"n":2,"max_tokens":0,"echo":true,"logprobs":5}`, `{"prompt":[1,2,3]}`, `{"prompt":[[1],[2,3]],"stop":["x"]}`,
+		`{"prompt":"a"}`, `{"prompt":["a","b"],"n":2,"max_tokens":0,"echo":true,"logprobs":5}`, `{"prompt":[1,2,3]}`,
+		`{"prompt":[[1],[2,3]],"stop":["x"]}`,
 		`{"model":"m","prompt":"\u00e9\ud83d\ude00","stream":true,"stream_options":{"include_usage":true},"seed":-5,"stop":"\n","temperature":0.5,"top_p":1e-3,"presence_penalty":-2,"frequency_penalty":2,"logit_bias":{"5":-100,"7":1.5},"user":"u","best_of":1}`,
 		`{"prompt":"a","top_k":-1,"min_p":0.1,"repetition_penalty":1.5,"min_tokens":1,"stop_token_ids":[1,2],"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false,"add_special_tokens":false,"return_token_ids":true,"return_tokens_as_token_ids":true,"request_id":"r-1","response_format":{"type":"text"}}`,
 	)
@@ -112,7 +113,8 @@ func FuzzHTTP(f *testing.F) {
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)
 		if w.Code == 200 {
-			require.Contains(t, []string{"application/json", "text/event-stream; charset=utf-8"}, w.Header().Get("Content-Type"))
+			require.Contains(t, []string{"application/json", "text/event-stream; charset=utf-8"},
+				w.Header().Get("Content-Type"))
 			return
 		}
 		require.GreaterOrEqual(t, w.Code, 400, w.Body)

@@ -17,7 +17,8 @@ import (
 )
 
 // exchange sends a request with headers, given in pairs.
-func exchange(t *testing.T, s *api.Server, method, path string, body io.Reader, headers ...string) *httptest.ResponseRecorder {
+func exchange(t *testing.T, s *api.Server, method, path string, body io.Reader,
+	headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, body)
 	for i := 0; i < len(headers); i += 2 {
@@ -49,8 +50,10 @@ func TestCORS(t *testing.T) {
 			cfg.APIKeys, cfg.AllowOrigins = c.keys, c.origins
 			s := api.NewServer(cfg)
 			asked := exchange(t, s, "OPTIONS", "/v1/chat/completions", nil, "Origin", page,
-				"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type,x-stainless-os")
-			answered := exchange(t, s, "POST", "/v1/completions", strings.NewReader(prompt), "Origin", page, "Authorization", "Bearer k")
+				"Access-Control-Request-Method", "POST",
+				"Access-Control-Request-Headers", "authorization,content-type,x-stainless-os")
+			answered := exchange(t, s, "POST", "/v1/completions", strings.NewReader(prompt), "Origin", page,
+				"Authorization", "Bearer k")
 			require.Equal(t, 200, answered.Code)
 			for _, h := range []http.Header{asked.Header(), answered.Header()} {
 				require.Equal(t, c.want, h.Get("Access-Control-Allow-Origin"))
@@ -61,7 +64,8 @@ func TestCORS(t *testing.T) {
 				return
 			}
 			require.Equal(t, 204, asked.Code)
-			require.Equal(t, "authorization,content-type,x-stainless-os", asked.Header().Get("Access-Control-Allow-Headers"))
+			require.Equal(t, "authorization,content-type,x-stainless-os",
+				asked.Header().Get("Access-Control-Allow-Headers"))
 			require.Contains(t, asked.Header().Get("Access-Control-Allow-Methods"), "POST")
 			require.Contains(t, answered.Header().Get("Access-Control-Expose-Headers"), "X-Request-Id")
 		})
@@ -69,7 +73,8 @@ func TestCORS(t *testing.T) {
 	s := api.NewServer(config(enginetest.New()))
 	require.Empty(t, exchange(t, s, "GET", "/health", nil).Header().Get("Access-Control-Allow-Origin"))
 	require.Equal(t, 405, exchange(t, s, "OPTIONS", "/v1/completions", nil).Code)
-	odd := exchange(t, s, "OPTIONS", "/", nil, "Origin", page, "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "a\x01b")
+	odd := exchange(t, s, "OPTIONS", "/", nil, "Origin", page, "Access-Control-Request-Method", "GET",
+		"Access-Control-Request-Headers", "a\x01b")
 	require.NotContains(t, odd.Header().Get("Access-Control-Allow-Headers"), "\x01")
 }
 
@@ -148,14 +153,17 @@ func TestAccessLog(t *testing.T) {
 	for _, body := range []string{prompt, streamed} {
 		l := logged(t, nil, "POST", "/v1/completions", body)
 		require.NotNil(t, l)
-		require.Equal(t, []any{"INFO", "POST", "/v1/completions", "mine", 200, 3, 8}, []any{l.Level, l.Method, l.Path, l.ID, l.Status, *l.PromptTokens, *l.OutputTokens})
+		require.Equal(t, []any{"INFO", "POST", "/v1/completions", "mine", 200, 3, 8},
+			[]any{l.Level, l.Method, l.Path, l.ID, l.Status, *l.PromptTokens, *l.OutputTokens})
 		require.NotEmpty(t, l.Client)
 		require.LessOrEqual(t, *l.FirstToken, *l.Duration)
 	}
 	l := logged(t, nil, "POST", "/v1/completions", `{}`)
 	require.Equal(t, 400, l.Status)
 	require.Nil(t, l.PromptTokens)
-	l = logged(t, func(_ *api.Config, e *enginetest.Engine) { e.Break(enginetest.Fault{After: 2, Err: io.ErrClosedPipe}) }, "POST", "/v1/completions", streamed)
+	l = logged(t, func(_ *api.Config, e *enginetest.Engine) {
+		e.Break(enginetest.Fault{After: 2, Err: io.ErrClosedPipe})
+	}, "POST", "/v1/completions", streamed)
 	require.Equal(t, 200, l.Status)
 	require.Contains(t, l.Error, "closed pipe")
 	require.Equal(t, 2, *l.OutputTokens)
@@ -168,7 +176,8 @@ func TestAccessLog(t *testing.T) {
 		c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x 1\n") })
 	}, "GET", "/metrics", "")
 	require.Equal(t, []any{"DEBUG", 200}, []any{l.Level, l.Status}, "a handler that does not say so")
-	require.Nil(t, logged(t, func(c *api.Config, _ *enginetest.Engine) { c.NoAccessLog = true }, "POST", "/v1/completions", prompt))
+	require.Nil(t, logged(t, func(c *api.Config, _ *enginetest.Engine) { c.NoAccessLog = true }, "POST",
+		"/v1/completions", prompt))
 }
 
 // TestEveryAnswerHasAnID: errors too.
@@ -178,7 +187,8 @@ func TestEveryAnswerHasAnID(t *testing.T) {
 		require.NotEmpty(t, exchange(t, s, "GET", path, nil).Header().Get("X-Request-Id"))
 		require.Equal(t, "mine", exchange(t, s, "GET", path, nil, "X-Request-Id", "mine").Header().Get("X-Request-Id"))
 	}
-	w := exchange(t, s, "POST", "/v1/completions", strings.NewReader(`{"prompt":"x","request_id":"theirs"}`), "X-Request-Id", "mine")
+	w := exchange(t, s, "POST", "/v1/completions", strings.NewReader(`{"prompt":"x","request_id":"theirs"}`),
+		"X-Request-Id", "mine")
 	require.Equal(t, "theirs", w.Header().Get("X-Request-Id"))
 }
 

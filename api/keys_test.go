@@ -12,7 +12,8 @@ func TestKnownKey(t *testing.T) {
 	s := NewServer(Config{APIKeys: []string{"secret\n", "other key", ""}})
 	for header, want := range map[string]bool{
 		"Bearer secret": true, "bearer  secret ": true, "Bearer other key": true,
-		"Bearer secre": false, "Bearer secrets": false, "Bearer ": false, "Bearer": false, "": false, "Basic secret": false, "secret": false,
+		"Bearer secre": false, "Bearer secrets": false, "Bearer ": false, "Bearer": false, "": false,
+		"Basic secret": false, "secret": false,
 	} {
 		require.Equal(t, want, s.knownKey(header), "%q", header)
 	}

@@ -56,7 +56,8 @@ func TestLockOuts(t *testing.T) {
 			cfg.Limits.Grace = time.Millisecond
 			address := start(t, cfg)
 			running := dial(t, address)
-			_, err := fmt.Fprintf(running, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(streamed), streamed)
+			_, err := fmt.Fprintf(running, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s",
+				len(streamed), streamed)
 			require.NoError(t, err)
 			require.Eventually(t, func() bool { return e.Running() == 1 }, 5*time.Second, time.Millisecond)
 			e.Break(enginetest.Fault{})

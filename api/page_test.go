@@ -59,11 +59,15 @@ var requestPages = []requestPage{
 	{section: "completions", tables: []string{"common", "Completion"}, parse: failing((*api.Parser).Completion),
 		base: map[string]string{"prompt": `"x"`, "stream": "true"}},
 	{section: "chat", tables: []string{"Conversation.fields", "Chat"}, parse: failing((*api.Parser).Chat),
-		base: map[string]string{"messages": `[{"role": "user", "content": "x"}]`, "stream": "true", "logprobs": "true"}},
-	{section: "messages", tables: []string{"message.fields"}, parse: failing((*api.Parser).Chat), within: `{"messages": [%s]}`,
-		base: map[string]string{"role": `"assistant"`, "content": `"x"`}},
-	{section: "tokenize", tables: []string{"Tokenize"}, parse: failing((*api.Parser).Tokenize), base: map[string]string{"prompt": `"x"`}},
-	{section: "detokenize", tables: []string{"Detokenize"}, parse: failing((*api.Parser).Detokenize), base: map[string]string{"tokens": "[1]"}},
+		base: map[string]string{"messages": `[{"role": "user", "content": "x"}]`, "stream": "true",
+			"logprobs": "true"}},
+	{section: "messages", tables: []string{"message.fields"}, parse: failing((*api.Parser).Chat),
+		within: `{"messages": [%s]}`,
+		base:   map[string]string{"role": `"assistant"`, "content": `"x"`}},
+	{section: "tokenize", tables: []string{"Tokenize"}, parse: failing((*api.Parser).Tokenize),
+		base: map[string]string{"prompt": `"x"`}},
+	{section: "detokenize", tables: []string{"Detokenize"}, parse: failing((*api.Parser).Detokenize),
+		base: map[string]string{"tokens": "[1]"}},
 }
 
 // elsewhere are tables of fields that the page describes in words.
@@ -94,7 +98,8 @@ func failing[T any](parse func(*api.Parser, []byte) (T, error)) func([]byte) err
 // any.
 var probes = []string{
 	"true", "false", "0", "1", "-1", "0.5", "1e300", "-1e300", "9223372036854775807", "-9223372036854775808",
-	`""`, `"x"`, `"none"`, `"auto"`, `"low"`, `"medium"`, "[]", `["x"]`, `["text"]`, "[1]", "{}", `{"type": "text"}`, `{"a": 1}`,
+	`""`, `"x"`, `"none"`, `"auto"`, `"low"`, `"medium"`, "[]", `["x"]`, `["text"]`, "[1]", "{}", `{"type": "text"}`,
+	`{"a": 1}`,
 }
 
 // tried is what came of a field's probes.
@@ -117,7 +122,8 @@ func (r *requestPage) try(name string) *tried {
 	if strings.HasPrefix(f.kind, "list") && slices.Contains(f.accepted, `"x"`) {
 		f.kind = "string or " + f.kind
 	}
-	for _, item := range []string{`"x"`, "1", `[1]`, `{"role": "user", "content": "x"}`, `{"type": "function", "function": {}}`} {
+	for _, item := range []string{`"x"`, "1", `[1]`, `{"role": "user", "content": "x"}`,
+		`{"type": "function", "function": {}}`} {
 		const many = 70_000
 		err := r.send(name, "["+strings.Repeat(item+",", many)+item+"]")
 		if m := tooMany.FindStringSubmatch(fmt.Sprint(err)); m != nil {
@@ -349,7 +355,8 @@ func pathsTable(t *testing.T, s *source) string {
 			}
 			return true
 		})
-		rows = append(rows, []string{"`" + literal(call.Args[0]) + " " + strings.TrimSuffix(path, "{$}") + "`", key, whatFor[path]})
+		rows = append(rows, []string{"`" + literal(call.Args[0]) + " " + strings.TrimSuffix(path, "{$}") + "`", key,
+			whatFor[path]})
 	})
 	return docs.Table([]string{"path", "needs a key", "what for"}, rows)
 }
@@ -398,7 +405,8 @@ func statusOf(e ast.Expr) int {
 		return 499
 	}
 	for status := 100; status < 600; status++ {
-		if name := strings.NewReplacer(" ", "", "-", "").Replace(http.StatusText(status)); name != "" && "Status"+name == f.Sel.Name {
+		if name := strings.NewReplacer(" ", "", "-", "").Replace(http.StatusText(status)); name != "" &&
+			"Status"+name == f.Sel.Name {
 			return status
 		}
 	}

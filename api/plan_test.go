@@ -39,12 +39,17 @@ func TestSampling(t *testing.T) {
 		want     sample.Params
 	}{
 		{"OpenAI's", model.GenerationDefaults{}, ``, sample.Params{Temperature: 1, TopP: 1, RepetitionPenalty: 1}},
-		{"the checkpoint's", checkpoint, ``, sample.Params{Temperature: 0.6, TopP: 0.9, TopK: 20, MinP: 0.05, RepetitionPenalty: 1.1}},
-		{"the request's", checkpoint, `,"temperature":0,"top_p":0.5,"top_k":-1,"min_p":0,"repetition_penalty":1`, sample.Params{TopP: 0.5, RepetitionPenalty: 1}},
-		{"a checkpoint that does not sample", model.GenerationDefaults{DoSample: ptr(false)}, ``, sample.Params{TopP: 1, RepetitionPenalty: 1}},
-		{"top_p 0 is the best alone", model.GenerationDefaults{}, `,"top_p":0`, sample.Params{Temperature: 1, TopP: math.SmallestNonzeroFloat64, RepetitionPenalty: 1}},
+		{"the checkpoint's", checkpoint, ``, sample.Params{Temperature: 0.6, TopP: 0.9, TopK: 20, MinP: 0.05,
+			RepetitionPenalty: 1.1}},
+		{"the request's", checkpoint, `,"temperature":0,"top_p":0.5,"top_k":-1,"min_p":0,"repetition_penalty":1`,
+			sample.Params{TopP: 0.5, RepetitionPenalty: 1}},
+		{"a checkpoint that does not sample", model.GenerationDefaults{DoSample: ptr(false)}, ``,
+			sample.Params{TopP: 1, RepetitionPenalty: 1}},
+		{"top_p 0 is the best alone", model.GenerationDefaults{}, `,"top_p":0`,
+			sample.Params{Temperature: 1, TopP: math.SmallestNonzeroFloat64, RepetitionPenalty: 1}},
 		{"penalties and biases", model.GenerationDefaults{}, `,"presence_penalty":-1,"frequency_penalty":2,"logit_bias":{"5":-100,"6":3.5}`,
-			sample.Params{Temperature: 1, TopP: 1, RepetitionPenalty: 1, PresencePenalty: -1, FrequencyPenalty: 2, LogitBias: map[int32]float64{5: -100, 6: 3.5}}},
+			sample.Params{Temperature: 1, TopP: 1, RepetitionPenalty: 1, PresencePenalty: -1, FrequencyPenalty: 2,
+				LogitBias: map[int32]float64{5: -100, 6: 3.5}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := submitted(t, c.defaults, "/v1/completions", `{"prompt":"x","seed":-1`+c.fields+`}`).Sampling
@@ -93,7 +98,8 @@ func repeated(s string, n int) (out string) {
 
 // TestStopping: the model's own ids end an output, and the request's.
 func TestStopping(t *testing.T) {
-	r := submitted(t, model.GenerationDefaults{}, "/v1/completions", `{"prompt":"x","stop_token_ids":[5,6],"min_tokens":2}`)
+	r := submitted(t, model.GenerationDefaults{}, "/v1/completions",
+		`{"prompt":"x","stop_token_ids":[5,6],"min_tokens":2}`)
 	require.Equal(t, []int32{5, 6, enginetest.EOS}, r.StopIDs)
 	require.Equal(t, 2, r.MinTokens)
 	r = submitted(t, model.GenerationDefaults{}, "/v1/completions", `{"prompt":"x","ignore_eos":true}`)

@@ -8,7 +8,8 @@ import (
 // prepared reads a request's JSON and makes of it what the server needs. The
 // body's share of memory is held until that is done; what the request returns may
 // not be parts of the body that outlive it by much.
-func prepared[T, P any](s *Server, w http.ResponseWriter, r *http.Request, parse func(*Parser, []byte) (T, error), prepare func(context.Context, T) (P, error)) (out P, err error) {
+func prepared[T, P any](s *Server, w http.ResponseWriter, r *http.Request, parse func(*Parser, []byte) (T, error),
+	prepare func(context.Context, T) (P, error)) (out P, err error) {
 	lease := &lease{budget: s.bodies}
 	defer lease.end()
 	data, err := s.body(w, r, lease)

@@ -75,7 +75,8 @@ func TestFewPrepareAtATime(t *testing.T) {
 	var clients sync.WaitGroup
 	send := func(ctx context.Context) {
 		clients.Go(func() {
-			r := httptest.NewRequestWithContext(ctx, "POST", "/v1/completions", strings.NewReader(`{"prompt":"a","max_tokens":1}`))
+			r := httptest.NewRequestWithContext(ctx, "POST", "/v1/completions",
+				strings.NewReader(`{"prompt":"a","max_tokens":1}`))
 			s.ServeHTTP(httptest.NewRecorder(), r)
 		})
 	}
@@ -119,7 +120,8 @@ func TestLargeBodiesLeaveRoom(t *testing.T) {
 	for range 8 {
 		ask("/tokenize", `{"prompt":"`+strings.Repeat("x", size)+`"}`)
 	}
-	require.Eventually(t, func() bool { return slow.inside.Load() >= 1 && full.Load() >= 4 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return slow.inside.Load() >= 1 && full.Load() >= 4 }, 10*time.Second,
+		time.Millisecond)
 	before := slow.inside.Load()
 	ask("/tokenize", `{"prompt":"x"}`)
 	require.Eventually(t, func() bool { return slow.inside.Load() > before }, 10*time.Second, time.Millisecond)

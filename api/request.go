@@ -112,9 +112,10 @@ func (s *Sampling) common(p *Parser) fields {
 		"frequency_penalty": optional(decimal(-2, 2), &s.FrequencyPenalty),
 		"logit_bias":        s.logitBias,
 
-		"top_k":                      optional(whole(-1, math.MaxInt32), &s.TopK),
-		"min_p":                      optional(decimal(0, 1), &s.MinP),
-		"repetition_penalty":         optional(decimal(math.SmallestNonzeroFloat64, math.MaxFloat32), &s.RepetitionPenalty),
+		"top_k": optional(whole(-1, math.MaxInt32), &s.TopK),
+		"min_p": optional(decimal(0, 1), &s.MinP),
+		"repetition_penalty": optional(decimal(math.SmallestNonzeroFloat64, math.MaxFloat32),
+			&s.RepetitionPenalty),
 		"min_tokens":                 whole(0, math.MaxInt32)(&s.MinTokens),
 		"stop_token_ids":             s.stopIDs,
 		"ignore_eos":                 boolean(&s.IgnoreEOS),
@@ -126,8 +127,9 @@ func (s *Sampling) common(p *Parser) fields {
 		"request_id":                 requestID(&s.RequestID),
 
 		"user": harmless, "metadata": harmless, "store": harmless, "service_tier": harmless,
-		"safety_identifier": harmless, "prompt_cache_key": harmless, "prompt_cache_retention": harmless, "prompt_cache_options": harmless,
-		"session_id": harmless, "cache_control": harmless,
+		"safety_identifier": harmless, "prompt_cache_key": harmless, "prompt_cache_retention": harmless,
+		"prompt_cache_options": harmless,
+		"session_id":           harmless, "cache_control": harmless,
 
 		"response_format":               textFormat,
 		"priority":                      only("requests have no priority", "0"),
@@ -254,7 +256,8 @@ func stopStrings(into *[]string, most int) rule {
 		}
 		for _, s := range *into {
 			if len(s) > maxStopBytes {
-				return invalid(name, "%s: a stop string has at most %d bytes, this one has %d", name, maxStopBytes, len(s))
+				return invalid(name, "%s: a stop string has at most %d bytes, this one has %d", name, maxStopBytes,
+					len(s))
 			}
 		}
 		*into = slices.DeleteFunc(*into, func(s string) bool { return s == "" })

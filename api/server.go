@@ -134,7 +134,8 @@ func (l *Limits) fill() {
 		standard time.Duration
 	}{
 		{&l.Request, 10 * time.Minute}, {&l.Header, 10 * time.Second}, {&l.ReadBody, 20 * time.Second},
-		{&l.Render, 10 * time.Second}, {&l.Write, 30 * time.Second}, {&l.Silence, 15 * time.Second}, {&l.Idle, 2 * time.Minute}, {&l.Grace, 30 * time.Second},
+		{&l.Render, 10 * time.Second}, {&l.Write, 30 * time.Second}, {&l.Silence, 15 * time.Second},
+		{&l.Idle, 2 * time.Minute}, {&l.Grace, 30 * time.Second},
 	} {
 		if *d.into == 0 {
 			*d.into = d.standard
@@ -183,7 +184,8 @@ func NewServer(cfg Config) *Server {
 		cfg.Ready = func() error { return nil }
 	}
 	s := &Server{
-		cfg: cfg, mux: http.NewServeMux(), gate: newGate(), log: ratelog.New(cfg.Log), bodies: &budget{limit: cfg.Limits.Bodies}, preparing: newLimiter(cfg.Limits.Body),
+		cfg: cfg, mux: http.NewServeMux(), gate: newGate(), log: ratelog.New(cfg.Log),
+		bodies: &budget{limit: cfg.Limits.Bodies}, preparing: newLimiter(cfg.Limits.Body),
 		keys: digests(cfg.APIKeys), origins: cfg.origins(),
 	}
 	s.routes()
@@ -229,7 +231,8 @@ func (s *Server) routes() {
 func (s *Server) instead(path string) string {
 	path = strings.TrimRight(path, "/")
 	for _, known := range []string{path, "/v1" + path, path + "s"} {
-		if _, pattern := s.mux.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: known}}); pattern == known {
+		if _, pattern := s.mux.Handler(&http.Request{Method: http.MethodGet,
+			URL: &url.URL{Path: known}}); pattern == known {
 			return "did you mean " + known + "? Clients want a base URL that ends in /v1"
 		}
 	}

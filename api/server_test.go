@@ -239,7 +239,8 @@ func TestLargeBody(t *testing.T) {
 	const size = 100 << 20
 	address := start(t, config(enginetest.New()))
 	for _, announced := range []bool{true, false} {
-		request, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+address+"/v1/completions", noise(size))
+		request, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+address+"/v1/completions",
+			noise(size))
 		require.NoError(t, err)
 		request.Header.Set("Content-Type", "application/json")
 		if announced {
@@ -342,7 +343,8 @@ func TestDrain(t *testing.T) {
 	require.Eventually(t, func() bool { return e.Running() == 1 }, 5*time.Second, time.Millisecond)
 	var stopped sync.WaitGroup
 	stopped.Go(stop)
-	require.Eventually(t, func() bool { return get(t, address, "/health").status == 503 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return get(t, address, "/health").status == 503 }, time.Second,
+		time.Millisecond)
 	refused := post(t, address, "/v1/completions", prompt)
 	require.Equal(t, 503, refused.status)
 	require.NotEmpty(t, refused.header.Get("Retry-After"))
@@ -422,7 +424,8 @@ func TestNotReady(t *testing.T) {
 	cfg := config(enginetest.New())
 	cfg.Ready = func() error { return errors.New("2 of 3 expert nodes are here") }
 	s := api.NewServer(cfg)
-	for _, w := range []*httptest.ResponseRecorder{ask(t, s, "GET", "/health", ""), ask(t, s, "POST", "/v1/completions", prompt)} {
+	for _, w := range []*httptest.ResponseRecorder{ask(t, s, "GET", "/health", ""),
+		ask(t, s, "POST", "/v1/completions", prompt)} {
 		require.Equal(t, 503, w.Code)
 		require.NotEmpty(t, w.Header().Get("Retry-After"))
 		require.Contains(t, errorOf(t, w.Body).Message, "2 of 3 expert nodes")

@@ -11,7 +11,8 @@ func (s *Server) truncate(r *Sampling, prompts [][]int32, around specials, outpu
 	}
 	limit := s.cfg.Service.Context()
 	if *r.Truncate > limit {
-		return invalid("truncate_prompt_tokens", "truncate_prompt_tokens is %d, more than the model's maximum context length of %d tokens", *r.Truncate, limit)
+		return invalid("truncate_prompt_tokens",
+			"truncate_prompt_tokens is %d, more than the model's maximum context length of %d tokens", *r.Truncate, limit)
 	}
 	keep := *r.Truncate
 	if keep < 0 {

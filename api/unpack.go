@@ -26,7 +26,8 @@ func unpacked(w http.ResponseWriter, encoding string, body io.Reader) (io.Reader
 	w.Header().Set("Accept-Encoding", "gzip, identity")
 	return nil, &Error{
 		Status: http.StatusUnsupportedMediaType, Type: "invalid_request_error", Code: "unsupported_content_encoding",
-		Message: "the header Content-Encoding is " + clipped(encoding) + ": only gzip and identity are understood; send the body as it is",
+		Message: "the header Content-Encoding is " + clipped(encoding) +
+			": only gzip and identity are understood; send the body as it is",
 	}
 }
 

@@ -22,7 +22,8 @@ func readAuthorities(name string) (*authorities, error) {
 	}
 	for _, c := range all {
 		if !c.IsCA {
-			return nil, fmt.Errorf("%s: %w as an authority: %s is a member's certificate", name, ErrUnusable, describe(c))
+			return nil, fmt.Errorf("%s: %w as an authority: %s is a member's certificate", name, ErrUnusable,
+				describe(c))
 		}
 	}
 	return &authorities{name, all}, nil
@@ -69,9 +70,11 @@ func (a *authorities) refusal(file string, c *x509.Certificate, err error, now t
 	var host x509.HostnameError
 	switch {
 	case errors.As(err, &unknown):
-		return fmt.Errorf("%s: %w: %s is signed by %s, but %s has %s: %w", file, ErrUnusable, describe(c), issuerOf(c), a.file, a.names(), err)
+		return fmt.Errorf("%s: %w: %s is signed by %s, but %s has %s: %w", file, ErrUnusable, describe(c), issuerOf(c),
+			a.file, a.names(), err)
 	case errors.As(err, &host):
-		return fmt.Errorf("%s: %w: members' certificates are for the DNS name %q, %s is for %q: %w", file, ErrUnusable, ClusterName, describe(c), c.DNSNames, err)
+		return fmt.Errorf("%s: %w: members' certificates are for the DNS name %q, %s is for %q: %w", file, ErrUnusable,
+			ClusterName, describe(c), c.DNSNames, err)
 	}
 	for _, c := range a.certs {
 		if err := valid(a.file, c, now); err != nil {

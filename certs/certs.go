@@ -58,7 +58,8 @@ type Files struct {
 // InFolder are the files of a folder that [Folder.Issue] made, or of a mounted
 // Kubernetes secret: ca.crt, tls.crt and tls.key.
 func InFolder(dir string) Files {
-	return Files{CA: filepath.Join(dir, authorityCert), Cert: filepath.Join(dir, memberCert), Key: filepath.Join(dir, memberKey)}
+	return Files{CA: filepath.Join(dir, authorityCert), Cert: filepath.Join(dir, memberCert),
+		Key: filepath.Join(dir, memberKey)}
 }
 
 // maxFile bounds the files that are read, in bytes.
@@ -84,7 +85,8 @@ func readFile(name string) ([]byte, error) {
 // quoted writes a file's name for a shell.
 func quoted(name string) string {
 	if strings.ContainsFunc(name, func(r rune) bool {
-		return !(r == '/' || r == '.' || r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
+		return !(r == '/' || r == '.' || r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' ||
+			'A' <= r && r <= 'Z')
 	}) {
 		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 	}
@@ -95,9 +97,11 @@ func quoted(name string) string {
 func valid(file string, c *x509.Certificate, now time.Time) error {
 	switch {
 	case now.After(c.NotAfter):
-		return fmt.Errorf("%s: %w: %s ended at %s, now is %s", file, ErrExpired, describe(c), stamp(c.NotAfter), stamp(now))
+		return fmt.Errorf("%s: %w: %s ended at %s, now is %s", file, ErrExpired, describe(c), stamp(c.NotAfter),
+			stamp(now))
 	case now.Before(c.NotBefore):
-		return fmt.Errorf("%s: %w: %s begins at %s, now is %s", file, ErrExpired, describe(c), stamp(c.NotBefore), stamp(now))
+		return fmt.Errorf("%s: %w: %s begins at %s, now is %s", file, ErrExpired, describe(c), stamp(c.NotBefore),
+			stamp(now))
 	}
 	return nil
 }

@@ -219,7 +219,8 @@ func TestCertificateForOtherThings(t *testing.T) {
 	other := certs.ForTest(t, authority, func(c *x509.Certificate) { c.DNSNames = []string{"www.example.org"} })
 	pool := x509.NewCertPool()
 	pool.AddCert(authority.Cert)
-	stranger := &tls.Config{Certificates: []tls.Certificate{other}, RootCAs: pool, ServerName: certs.ClusterName, MinVersion: tls.VersionTLS13}
+	stranger := &tls.Config{Certificates: []tls.Certificate{other}, RootCAs: pool, ServerName: certs.ClusterName,
+		MinVersion: tls.VersionTLS13}
 	_, accepted := meet(t, func(conn net.Conn) error {
 		_, err := tls.Client(conn, stranger).Read(make([]byte, 1))
 		return err

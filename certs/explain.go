@@ -55,7 +55,8 @@ func (i *Identity) refusal(e *tls.CertificateVerificationError) string {
 	case errors.As(e, &host):
 		return fmt.Sprintf("%s, is for %q; members' are for %q", peer, c.DNSNames, ClusterName)
 	case errors.As(e, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Sprintf("%s, is valid from %s to %s by this end's clock", peer, stamp(c.NotBefore), stamp(c.NotAfter))
+		return fmt.Sprintf("%s, is valid from %s to %s by this end's clock", peer, stamp(c.NotBefore),
+			stamp(c.NotAfter))
 	}
 	return peer + ", is refused by " + i.CA
 }

@@ -18,7 +18,8 @@ import (
 func TestFiles(t *testing.T) {
 	f := folder(t)
 	now := time.Now()
-	request := certs.Request{Name: "node-1", Hosts: []string{"node-1.example.org", "10.0.0.7", "::1"}, NotAfter: now.AddDate(0, 0, 30)}
+	request := certs.Request{Name: "node-1", Hosts: []string{"node-1.example.org", "10.0.0.7", "::1"},
+		NotAfter: now.AddDate(0, 0, 30)}
 	files, err := f.Issue(request, now, false)
 	require.NoError(t, err)
 	require.Equal(t, certs.InFolder(filepath.Join(string(f), "node-1")), files)
@@ -123,29 +124,40 @@ func TestLoadNamesTheFile(t *testing.T) {
 		is     error
 		says   func(certs.Files) []string
 	}{
-		{"missing", func(_ certs.Folder, files *certs.Files) { require.NoError(t, os.Remove(files.Key)) }, now, os.ErrNotExist,
+		{"missing", func(_ certs.Folder, files *certs.Files) { require.NoError(t, os.Remove(files.Key)) }, now,
+			os.ErrNotExist,
 			func(f certs.Files) []string { return []string{f.Key} }},
-		{"other authority", func(_ certs.Folder, files *certs.Files) { files.CA = other.CertFile() }, now, certs.ErrUnusable,
+		{"other authority", func(_ certs.Folder, files *certs.Files) { files.CA = other.CertFile() }, now,
+			certs.ErrUnusable,
 			func(f certs.Files) []string {
 				return []string{f.Cert, f.CA, "signed by", "certificate signed by unknown authority"}
 			}},
-		{"member as authority", func(_ certs.Folder, files *certs.Files) { files.CA = files.Cert }, now, certs.ErrUnusable,
+		{"member as authority", func(_ certs.Folder, files *certs.Files) { files.CA = files.Cert }, now,
+			certs.ErrUnusable,
 			func(f certs.Files) []string { return []string{f.CA, "member's"} }},
-		{"authority as member", func(f certs.Folder, files *certs.Files) { files.Cert, files.Key = f.CertFile(), f.KeyFile() }, now, certs.ErrUnusable,
+		{"authority as member", func(f certs.Folder, files *certs.Files) {
+			files.Cert, files.Key = f.CertFile(),
+				f.KeyFile()
+		}, now, certs.ErrUnusable,
 			func(f certs.Files) []string { return []string{f.Cert, certs.ClusterName} }},
-		{"other's key", func(f certs.Folder, files *certs.Files) { files.Key = issue(t, f, "b", now).Key }, now, certs.ErrUnusable,
+		{"other's key", func(f certs.Folder, files *certs.Files) { files.Key = issue(t, f, "b", now).Key }, now,
+			certs.ErrUnusable,
 			func(f certs.Files) []string { return []string{f.Key, f.Cert, `"a"`} }},
 		{"ended", nil, now.Add(2 * time.Hour), certs.ErrExpired,
 			func(f certs.Files) []string { return []string{f.Cert, `"a"`, "ended at"} }},
 		{"not begun", nil, now.Add(-2 * time.Hour), certs.ErrExpired,
 			func(f certs.Files) []string { return []string{f.Cert, "begins at"} }},
-		{"no PEM", func(_ certs.Folder, files *certs.Files) { write(t, files.Cert, "nonsense") }, now, certs.ErrUnusable,
+		{"no PEM", func(_ certs.Folder, files *certs.Files) { write(t, files.Cert, "nonsense") }, now,
+			certs.ErrUnusable,
 			func(f certs.Files) []string { return []string{f.Cert, "no PEM block"} }},
-		{"key in place of a certificate", func(_ certs.Folder, files *certs.Files) { files.Cert = files.Key }, now, certs.ErrUnusable,
+		{"key in place of a certificate", func(_ certs.Folder, files *certs.Files) { files.Cert = files.Key }, now,
+			certs.ErrUnusable,
 			func(f certs.Files) []string { return []string{f.Cert, "PRIVATE KEY", "want CERTIFICATE"} }},
-		{"certificate in place of a key", func(_ certs.Folder, files *certs.Files) { files.Key = files.Cert }, now, certs.ErrUnusable,
+		{"certificate in place of a key", func(_ certs.Folder, files *certs.Files) { files.Key = files.Cert }, now,
+			certs.ErrUnusable,
 			func(f certs.Files) []string { return []string{f.Key, `"CERTIFICATE"`} }},
-		{"huge", func(_ certs.Folder, files *certs.Files) { write(t, files.Cert, strings.Repeat("x", 2<<20)) }, now, certs.ErrUnusable,
+		{"huge", func(_ certs.Folder, files *certs.Files) { write(t, files.Cert, strings.Repeat("x", 2<<20)) }, now,
+			certs.ErrUnusable,
 			func(f certs.Files) []string { return []string{f.Cert, "more than 1048576 bytes"} }},
 		{"name", func(f certs.Folder, files *certs.Files) {
 			rewrite(t, f, *files, func(c *x509.Certificate) { c.DNSNames = []string{"www.example.org"} })

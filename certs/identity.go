@@ -102,7 +102,10 @@ func (i *Identity) newConfig() *tls.Config {
 		// Dialling. The certificate is shown whatever authorities the other end names,
 		// so that it can say what is wrong with it.
 		RootCAs: known, ServerName: ClusterName,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.show(time.Now()), nil },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return i.show(time.Now()),
+				nil
+		},
 		// Accepting.
 		ClientCAs: known, ClientAuth: tls.RequireAndVerifyClientCert,
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.show(time.Now()), nil },

@@ -96,7 +96,8 @@ func readKey(name string, cert *x509.Certificate, certName string) (crypto.Signe
 	}
 	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(key.Public()) {
-		return nil, fmt.Errorf("%s: %w: it is not the key of the certificate %s, %s", name, ErrUnusable, certName, describe(cert))
+		return nil, fmt.Errorf("%s: %w: it is not the key of the certificate %s, %s", name, ErrUnusable, certName,
+			describe(cert))
 	}
 	return key, nil
 }

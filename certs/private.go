@@ -22,7 +22,8 @@ func private(name string, info fs.FileInfo) error {
 	if open == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s: %w as a private key: others than its owner may use it (mode %04o): run chmod %04o %s", name, ErrUnusable, mode, mode&^open, quoted(name))
+	return fmt.Errorf("%s: %w as a private key: others than its owner may use it (mode %04o): run chmod %04o %s", name,
+		ErrUnusable, mode, mode&^open, quoted(name))
 }
 
 // others are the permissions of the group and of everybody.

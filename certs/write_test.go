@@ -94,7 +94,8 @@ func TestPrivate(t *testing.T) {
 	require.NoError(t, err)
 	files, err := f.Issue(Request{Name: "a", NotAfter: now.Add(time.Hour)}, now, false)
 	require.NoError(t, err)
-	for mode, want := range map[fs.FileMode]string{0o644: "chmod 0600", 0o660: "chmod 0600", 0o404: "chmod 0400", 0o601: "chmod 0600"} {
+	for mode, want := range map[fs.FileMode]string{0o644: "chmod 0600", 0o660: "chmod 0600", 0o404: "chmod 0400",
+		0o601: "chmod 0600"} {
 		require.NoError(t, os.Chmod(files.Key, mode))
 		_, err := Load(files, now)
 		require.ErrorIs(t, err, ErrUnusable)

@@ -18,12 +18,14 @@ const contentType = "application/connect+proto"
 // Options are those of the handlers of the cluster's protocols: messages are bounded
 // and not compressed, since what they unpack to would not be.
 func Options() []connect.HandlerOption {
-	return []connect.HandlerOption{connect.WithReadMaxBytes(tandemv1.MaxMessage), connect.WithCompression("gzip", nil, nil)}
+	return []connect.HandlerOption{connect.WithReadMaxBytes(tandemv1.MaxMessage),
+		connect.WithCompression("gzip", nil, nil)}
 }
 
 // ClientOptions are those of the clients of the cluster's protocols.
 func ClientOptions() []connect.ClientOption {
-	return []connect.ClientOption{connect.WithReadMaxBytes(tandemv1.MaxMessage), connect.WithAcceptCompression("gzip", nil, nil)}
+	return []connect.ClientOption{connect.WithReadMaxBytes(tandemv1.MaxMessage),
+		connect.WithAcceptCompression("gzip", nil, nil)}
 }
 
 // admission is how far the sender of a request is trusted. It is kept in the
@@ -56,7 +58,8 @@ func Gate(next http.Handler) http.Handler {
 			http.Error(w, "This is the port at which nodes of a Tandem cluster join. Clients use the API's.", http.StatusUnsupportedMediaType)
 			return
 		}
-		a := &admission{frames: newFrames(r.Body, tandemv1.MaxHello), answer: http.NewResponseController(w), secure: r.TLS != nil, token: r.Header.Get(tokenHeader)}
+		a := &admission{frames: newFrames(r.Body, tandemv1.MaxHello), answer: http.NewResponseController(w),
+			secure: r.TLS != nil, token: r.Header.Get(tokenHeader)}
 		r = r.WithContext(context.WithValue(r.Context(), admissionKey{}, a))
 		r.Body = a.frames
 		next.ServeHTTP(w, r)

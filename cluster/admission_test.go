@@ -93,10 +93,12 @@ func TestHelloIsChecked(t *testing.T) {
 	}
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
-	s, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: 0}, time.Second)
+	s, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7001", Identity: identity,
+		Place: 0}, time.Second)
 	require.NoError(t, err)
 	s.Close()
-	require.Eventually(t, func() bool { return server.Gone(s.Self.ID) == "it has left" }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return server.Gone(s.Self.ID) == "it has left" }, 5*time.Second,
+		time.Millisecond)
 }
 
 // preface is how an HTTP/2 connection begins, with settings that say nothing.
@@ -108,7 +110,8 @@ func TestIdleConnectionsShutNobodyOut(t *testing.T) {
 	_, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
-	first, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: AnyPlace}, time.Second)
+	first, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity,
+		Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer first.Close()
 	var idle []net.Conn
@@ -122,7 +125,8 @@ func TestIdleConnectionsShutNobodyOut(t *testing.T) {
 	}
 	second := NewHTTPClient(time.Second, nil)
 	defer second.CloseIdleConnections()
-	e, err := Join(t.Context(), second, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: identity, Place: AnyPlace}, time.Second)
+	e, err := Join(t.Context(), second, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: identity,
+		Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer e.Close()
 	until(t, first, func(v View) bool { return len(v.Members) == 2 })
@@ -189,7 +193,8 @@ func TestWhatPeersSayIsQuoted(t *testing.T) {
 
 // FuzzParseAddr: an address that is accepted can be dialled and printed.
 func FuzzParseAddr(f *testing.F) {
-	for _, s := range []string{"tcp:127.0.0.1:1", "shm+tcp:[::1]:7000", "tcp:host.example:65535", "tcp:[fe80::1%eth0]:1", "", "tcp:", "tcp:x", "+:a:1", "tcp:a:0", "tcp://a:1"} {
+	for _, s := range []string{"tcp:127.0.0.1:1", "shm+tcp:[::1]:7000", "tcp:host.example:65535",
+		"tcp:[fe80::1%eth0]:1", "", "tcp:", "tcp:x", "+:a:1", "tcp:a:0", "tcp://a:1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -207,7 +212,8 @@ func FuzzParseAddr(f *testing.F) {
 // FuzzHello: bytes as a stranger's first message make a member of a role and an
 // address, or nothing.
 func FuzzHello(f *testing.F) {
-	h := helloToProto(Hello{Role: Expert, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: 0, Wire: "bf16", Combine: "partial"})
+	h := helloToProto(Hello{Role: Expert, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: 0, Wire: "bf16",
+		Combine: "partial"})
 	bytes, err := proto.Marshal(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Hello{Hello: h}})
 	require.NoError(f, err)
 	f.Add(bytes)
@@ -234,9 +240,11 @@ func FuzzHello(f *testing.F) {
 // FuzzWelcome: bytes as the front end's messages are a welcome and views that a node
 // can work by, or errors.
 func FuzzWelcome(f *testing.F) {
-	view := viewToProto(View{Settings: settings, Members: []Member{{ID: "a", Role: Attention}, {ID: "e", Role: Expert}}})
+	view := viewToProto(View{Settings: settings, Members: []Member{{ID: "a", Role: Attention},
+		{ID: "e", Role: Expert}}})
 	for _, m := range []*tandemv1.JoinResponse{
-		{Message: &tandemv1.JoinResponse_Welcome{Welcome: &tandemv1.Welcome{Self: &tandemv1.Member{Id: "e", Role: "expert"}, View: view, Token: "t"}}},
+		{Message: &tandemv1.JoinResponse_Welcome{Welcome: &tandemv1.Welcome{Self: &tandemv1.Member{Id: "e",
+			Role: "expert"}, View: view, Token: "t"}}},
 		{Message: &tandemv1.JoinResponse_View{View: view}},
 	} {
 		bytes, err := proto.Marshal(m)

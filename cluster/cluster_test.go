@@ -54,7 +54,8 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 	for _, m := range []Member{e0, e1, a0} {
 		require.NoError(t, r.Ready(m.ID, now))
 	}
-	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing(), "it has not reached the expert nodes")
+	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing(),
+		"it has not reached the expert nodes")
 	require.NoError(t, r.Reach(a0.ID, nil, now))
 	require.Empty(t, r.View().Missing())
 
@@ -77,14 +78,16 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 func TestIdentityMismatchNamesBothValues(t *testing.T) {
 	other := identity
 	other.Layers = 5
-	_, err := NewRegistry(identity, Settings{ExpertNodes: 1}, time.Second).Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: other}, time.Now())
+	_, err := NewRegistry(identity, Settings{ExpertNodes: 1},
+		time.Second).Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: other}, time.Now())
 	require.ErrorContains(t, err, "layers: the cluster has 4, the node 5")
 }
 
 func TestNodesInsistOnSettings(t *testing.T) {
 	r := NewRegistry(identity, settings, time.Second)
 	join := func(wire, combine string) error {
-		_, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace, Wire: wire, Combine: combine}, time.Now())
+		_, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace, Wire: wire,
+			Combine: combine}, time.Now())
 		return err
 	}
 	require.NoError(t, join("", ""))
@@ -94,7 +97,8 @@ func TestNodesInsistOnSettings(t *testing.T) {
 }
 
 // settings have a value of their own in each field.
-var settings = Settings{ExpertNodes: 1, MicroBatches: 2, MaxModelLen: 3, MaxBatchedTokens: 4, Wire: "bf16", Combine: "partial"}
+var settings = Settings{ExpertNodes: 1, MicroBatches: 2, MaxModelLen: 3, MaxBatchedTokens: 4, Wire: "bf16",
+	Combine: "partial"}
 
 // front starts a front end and returns its address.
 func front(t *testing.T, timeout time.Duration) (*Server, string) {
@@ -134,10 +138,12 @@ func TestNodesJoinAndSeeEachOther(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
-	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: AnyPlace}, time.Second)
+	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity,
+		Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer a.Close()
-	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: identity, Place: AnyPlace}, time.Second)
+	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: identity,
+		Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	require.NoError(t, a.Ready())
 	require.NoError(t, e.Ready())
@@ -162,13 +168,15 @@ func TestRefusalTellsTheLog(t *testing.T) {
 	defer client.CloseIdleConnections()
 	other := identity
 	other.Model = "xyz"
-	_, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: other, Place: AnyPlace}, time.Second)
+	_, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: other,
+		Place: AnyPlace}, time.Second)
 	require.ErrorContains(t, err, "the node differs from the cluster")
 	require.NotContains(t, err.Error(), identity.Model)
 	require.NotContains(t, err.Error(), "model")
 	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
 	require.Contains(t, log.String(), "model: the cluster has abc, the node xyz")
-	_, err = Join(t.Context(), client, url, Hello{Role: "router", Addr: "tcp:127.0.0.1:7002", Identity: identity, Place: AnyPlace}, time.Second)
+	_, err = Join(t.Context(), client, url, Hello{Role: "router", Addr: "tcp:127.0.0.1:7002", Identity: identity,
+		Place: AnyPlace}, time.Second)
 	require.ErrorContains(t, err, `role "router"`)
 }
 
@@ -178,10 +186,12 @@ func TestDrainingNodeIsSeen(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
-	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: AnyPlace}, time.Second)
+	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity,
+		Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer a.Close()
-	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: identity, Place: AnyPlace}, time.Second)
+	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: identity,
+		Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer e.Close()
 	require.NoError(t, a.Ready())
@@ -202,7 +212,8 @@ func TestExpelledNodeFindsOut(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()
-	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: AnyPlace}, time.Second)
+	a, err := Join(t.Context(), client, url, Hello{Role: Attention, Addr: "tcp:127.0.0.1:7001", Identity: identity,
+		Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer a.Close()
 	server.Expel(a.Self.ID)

@@ -48,8 +48,9 @@ func progressFromProto(b *tandemv1.Beat) Progress {
 
 func memberToProto(m Member) *tandemv1.Member {
 	return &tandemv1.Member{
-		Id: m.ID, Role: string(m.Role), Addr: m.Addr, Epoch: m.Epoch, Place: int64(m.Place), Ready: m.Ready, Draining: m.Draining,
-		Reached: m.Reached,
+		Id: m.ID, Role: string(m.Role), Addr: m.Addr, Epoch: m.Epoch, Place: int64(m.Place), Ready: m.Ready,
+		Draining: m.Draining,
+		Reached:  m.Reached,
 	}
 }
 

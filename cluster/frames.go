@@ -72,7 +72,8 @@ func (f *frames) begin() error {
 		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a compressed message, of %d bytes", length))
 	}
 	if limit := f.limit.Load(); length > limit {
-		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("a message of %d bytes, the limit is %d", length, limit))
+		return connect.NewError(connect.CodeResourceExhausted,
+			fmt.Errorf("a message of %d bytes, the limit is %d", length, limit))
 	}
 	f.left = length
 	return nil

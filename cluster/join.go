@@ -73,7 +73,8 @@ func (s membership) Join(whole context.Context, stream *joinStream) error {
 
 // welcome tells a node who it is, with the secret that proves it to be the member,
 // and keeps its stream.
-func (s membership) welcome(ctx context.Context, self Member, stream *joinStream, messages <-chan received[tandemv1.JoinRequest]) error {
+func (s membership) welcome(ctx context.Context, self Member, stream *joinStream,
+	messages <-chan received[tandemv1.JoinRequest]) error {
 	token := rand.Text()
 	digest := sha256.Sum256([]byte(token))
 	s.mu.Lock()
@@ -182,7 +183,8 @@ func (s membership) keep(ctx context.Context, self Member, stream *joinStream,
 			}
 			err = s.mark(func(r *Registry) error { return r.Ready(self.ID, time.Now()) })
 		case <-beat.C:
-			err = s.send(ctx, stream, &tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_Beat{Beat: &tandemv1.Beat{}}})
+			err = s.send(ctx, stream,
+				&tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_Beat{Beat: &tandemv1.Beat{}}})
 		case <-changed:
 			changed, err = s.inform(ctx, self, stream)
 		}
@@ -200,9 +202,11 @@ func (s membership) keep(ctx context.Context, self Member, stream *joinStream,
 func (s membership) inform(ctx context.Context, self Member, stream *joinStream) (changed <-chan struct{}, err error) {
 	view, changed := s.View()
 	if _, ok := view.Find(self.ID); !ok {
-		return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("node %s was removed: %s", self.ID, s.Gone(self.ID)))
+		return nil, connect.NewError(connect.CodeAborted,
+			fmt.Errorf("node %s was removed: %s", self.ID, s.Gone(self.ID)))
 	}
-	return changed, s.send(ctx, stream, &tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_View{View: viewToProto(view)}})
+	return changed, s.send(ctx, stream,
+		&tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_View{View: viewToProto(view)}})
 }
 
 // take notes what a node's stream has brought; io.EOF: the node has left.

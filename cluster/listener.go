@@ -34,7 +34,8 @@ func (s *Server) Bounded(l net.Listener) net.Listener {
 	return &listener{
 		Listener: l, limit: MaxStrangers, strangers: map[*conn]bool{},
 		dropped: func() {
-			s.log().Limited(slog.LevelWarn, "too many connections of processes that have not joined: the idlest are closed", "limit", MaxStrangers)
+			s.log().Limited(slog.LevelWarn,
+				"too many connections of processes that have not joined: the idlest are closed", "limit", MaxStrangers)
 		},
 	}
 }

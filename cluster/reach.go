@@ -77,7 +77,8 @@ func (r *Registry) setUnreached(pairs []Unreached) {
 
 // forgetPairs takes the pairs of a member out that has left.
 func (r *Registry) forgetPairs(id string) {
-	r.setUnreached(slices.DeleteFunc(slices.Clone(r.view.Unreached), func(u Unreached) bool { return u.Attention == id || u.Expert == id }))
+	r.setUnreached(slices.DeleteFunc(slices.Clone(r.view.Unreached),
+		func(u Unreached) bool { return u.Attention == id || u.Expert == id }))
 }
 
 // forgetReached makes the attention nodes say anew that they reach every expert
@@ -97,7 +98,10 @@ func (v View) Describe(u Unreached) string {
 
 // UnreachedBy are the pairs that fail and that a member belongs to.
 func (v View) UnreachedBy(id string) []Unreached {
-	return slices.DeleteFunc(slices.Clone(v.Unreached), func(u Unreached) bool { return u.Attention != id && u.Expert != id })
+	return slices.DeleteFunc(slices.Clone(v.Unreached), func(u Unreached) bool {
+		return u.Attention != id &&
+			u.Expert != id
+	})
 }
 
 // maxDescribed bounds the pairs that a sentence tells of.

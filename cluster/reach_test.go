@@ -75,7 +75,8 @@ func TestNewExpertNodeHasToBeReached(t *testing.T) {
 // TestNodesSayOfPeersWhatIsBounded: a reason reaches clients and terminals.
 func TestNodesSayOfPeersWhatIsBounded(t *testing.T) {
 	r, now := meeting(t)
-	require.NoError(t, r.Reach("attention-0", []Unreached{{Expert: "expert-0", Reason: "\x1b[2J\n\xff" + strings.Repeat("é", 1000)}}, now))
+	require.NoError(t, r.Reach("attention-0",
+		[]Unreached{{Expert: "expert-0", Reason: "\x1b[2J\n\xff" + strings.Repeat("é", 1000)}}, now))
 	reason := r.View().Unreached[0].Reason
 	require.LessOrEqual(t, len(reason), maxReason)
 	require.NotContains(t, reason, "\x1b")
@@ -87,7 +88,8 @@ func TestNodesSayOfPeersWhatIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorContains(t, r.Reach(loads.ID, nil, now), "is not ready")
 	said := unreachedToProto([]Unreached{{Expert: "expert-0", Reason: strings.Repeat("x", 1<<20)}})
-	require.LessOrEqual(t, len(said[0].GetReason()), maxReason, "a front end would refuse the message, and the node with it")
+	require.LessOrEqual(t, len(said[0].GetReason()), maxReason,
+		"a front end would refuse the message, and the node with it")
 	many := View{}
 	for range 10 {
 		many.Unreached = append(many.Unreached, Unreached{Attention: "a", Expert: "b", Reason: "c"})

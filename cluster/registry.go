@@ -88,7 +88,8 @@ func (r *Registry) Join(h Hello, now time.Time) (Member, error) {
 		return Member{}, fmt.Errorf("node at %q refused: %w", h.Addr, err)
 	}
 	r.epoch++
-	m := Member{ID: fmt.Sprintf("%s-%d%s", h.Role, r.named[h.Role], r.life), Role: h.Role, Addr: h.Addr, Epoch: r.epoch, Place: place}
+	m := Member{ID: fmt.Sprintf("%s-%d%s", h.Role, r.named[h.Role], r.life), Role: h.Role, Addr: h.Addr, Epoch: r.epoch,
+		Place: place}
 	r.named[h.Role]++
 	r.heard[m.ID], r.joined[m.ID], r.moves[m.ID] = now, now, Moved{At: now}
 	if m.Role == Expert {

@@ -49,7 +49,10 @@ func NewServer(id Identity, settings Settings, timeout time.Duration) *Server {
 		changed:  make(chan struct{}),
 	}
 	s.registry.Begin(time.Now())
-	s.logged = sync.OnceValue(func() *ratelog.Logger { return ratelog.New(cmp.Or(s.Log, slog.New(slog.DiscardHandler))) })
+	s.logged = sync.OnceValue(func() *ratelog.Logger {
+		return ratelog.New(cmp.Or(s.Log,
+			slog.New(slog.DiscardHandler)))
+	})
 	return s
 }
 

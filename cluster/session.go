@@ -80,7 +80,8 @@ type Session struct {
 
 // Join asks the front end at url to admit a node. ctx bounds the whole session.
 // A refusal is an error that says why.
-func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, timeout time.Duration) (*Session, error) {
+func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, timeout time.Duration) (*Session,
+	error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Session{timeout: timeout, cancel: cancel, ended: make(chan struct{}), news: make(chan struct{}, 1)}
 	messages, err := s.join(ctx, client, url, h)
@@ -96,7 +97,8 @@ func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, t
 	return s, nil
 }
 
-func (s *Session) join(ctx context.Context, client connect.HTTPClient, url string, h Hello) (<-chan received[tandemv1.JoinResponse], error) {
+func (s *Session) join(ctx context.Context, client connect.HTTPClient, url string,
+	h Hello) (<-chan received[tandemv1.JoinResponse], error) {
 	var err error
 	s.stream, err = tandemv1.NewMembershipClient(client, url, ClientOptions()...).Join(ctx)
 	if err != nil {
@@ -171,7 +173,8 @@ func checkView(v View) error {
 		case m.Role != Attention && m.Role != Expert:
 			return fmt.Errorf("the view has %q for %q", m.ID, m.Role)
 		case m.Place <= last[m.Role] || m.Role == Expert && m.Place >= v.ExpertNodes:
-			return fmt.Errorf("the view has %q at place %d of %d after place %d", m.ID, m.Place, v.ExpertNodes, last[m.Role])
+			return fmt.Errorf("the view has %q at place %d of %d after place %d", m.ID, m.Place, v.ExpertNodes,
+				last[m.Role])
 		}
 		ids[m.ID], last[m.Role] = true, m.Place
 	}
@@ -221,7 +224,8 @@ func (s *Session) Drain() error {
 // Reach says which expert nodes this attention node cannot reach, and why: none
 // where it is connected with all of them.
 func (s *Session) Reach(failing []Unreached) error {
-	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Reach{Reach: &tandemv1.Reach{Unreached: unreachedToProto(failing)}}})
+	reach := &tandemv1.Reach{Unreached: unreachedToProto(failing)}
+	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Reach{Reach: reach}})
 }
 
 // Next waits for a view that it has not returned, and returns the newest; or the
@@ -302,7 +306,8 @@ func (s *Session) listen(ctx context.Context, messages <-chan received[tandemv1.
 }
 
 // receive waits for a message, no longer than a silent peer is tolerated.
-func (s *Session) receive(ctx context.Context, messages <-chan received[tandemv1.JoinResponse]) (*tandemv1.JoinResponse, error) {
+func (s *Session) receive(ctx context.Context, messages <-chan received[tandemv1.JoinResponse]) (*tandemv1.JoinResponse,
+	error) {
 	timeout := time.NewTimer(s.timeout)
 	defer timeout.Stop()
 	select {

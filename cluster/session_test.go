@@ -51,7 +51,8 @@ func joinDeaf(t *testing.T, beats bool) (s *Session, sent <-chan error) {
 	t.Cleanup(web.Close)
 	client := NewHTTPClient(time.Second, nil)
 	t.Cleanup(client.CloseIdleConnections)
-	s, err := Join(t.Context(), client, web.URL, Hello{Role: Expert, Addr: "tcp:127.0.0.1:1", Identity: identity, Place: AnyPlace}, 500*time.Millisecond)
+	s, err := Join(t.Context(), client, web.URL, Hello{Role: Expert, Addr: "tcp:127.0.0.1:1", Identity: identity,
+		Place: AnyPlace}, 500*time.Millisecond)
 	require.NoError(t, err)
 	digests := make([]uint64, 1<<20)
 	for i := range digests {

@@ -151,7 +151,8 @@ const (
 // again those that are not.
 func goAway(reason string) []byte {
 	payload := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, lastStream), inadequateSecurity)
-	return slices.Concat(frameHeader(frameSettings, 0), frameHeader(frameGoAway, len(payload)+len(reason)), payload, []byte(reason))
+	return slices.Concat(frameHeader(frameSettings, 0), frameHeader(frameGoAway, len(payload)+len(reason)), payload,
+		[]byte(reason))
 }
 
 // frameHeader is that of a frame of the connection as a whole, without flags.

@@ -32,7 +32,8 @@ func secureFront(t *testing.T, i *certs.Identity) string {
 	_, handler := control.Handler()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	server := &http.Server{Handler: handler, Protocols: Protocols(), ConnContext: ConnContext, ReadHeaderTimeout: time.Second}
+	server := &http.Server{Handler: handler, Protocols: Protocols(), ConnContext: ConnContext,
+		ReadHeaderTimeout: time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ListenTLS(control.Bounded(l), i.TLS())) }()
 	t.Cleanup(func() {
@@ -53,7 +54,8 @@ func joinsAs(t *testing.T, url string, i *certs.Identity, id Identity) error {
 	t.Helper()
 	client := NewHTTPClient(time.Second, i.TLS())
 	defer client.CloseIdleConnections()
-	s, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7001", Identity: id, Place: AnyPlace}, 5*time.Second)
+	s, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7001", Identity: id,
+		Place: AnyPlace}, 5*time.Second)
 	if err != nil {
 		return err
 	}
@@ -68,7 +70,8 @@ func TestTLS(t *testing.T) {
 	i := member(t)
 	addr := secureFront(t, i)
 	require.NoError(t, joins(t, "https://"+addr, i))
-	require.ErrorContains(t, joinsAs(t, "https://"+addr, i, Identity{Version: "v2"}), "version: the cluster has v1, the node v2")
+	require.ErrorContains(t, joinsAs(t, "https://"+addr, i, Identity{Version: "v2"}),
+		"version: the cluster has v1, the node v2")
 	require.ErrorIs(t, joins(t, "http://"+addr, nil), ErrPlain)
 	other := joins(t, "https://"+addr, member(t))
 	require.ErrorContains(t, other, "certificate signed by unknown authority")

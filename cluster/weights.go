@@ -26,7 +26,8 @@ const digestsPerMessage = 4 << 10
 // Weights tells the digests of what the node has loaded, before it is Ready.
 func (s *Session) Weights(digests []uint64) error {
 	for some := range slices.Chunk(digests, digestsPerMessage) {
-		if err := s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Weights{Weights: &tandemv1.Weights{Digests: some}}}); err != nil {
+		weights := &tandemv1.JoinRequest_Weights{Weights: &tandemv1.Weights{Digests: some}}
+		if err := s.send(&tandemv1.JoinRequest{Message: weights}); err != nil {
 			return err
 		}
 	}
@@ -46,14 +47,17 @@ type judging struct {
 // add takes digests, no more than the member has weights.
 func (j *judging) add(digests []uint64) error {
 	if len(digests) == 0 || len(digests) > digestsPerMessage {
-		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a message has %d digests, want 1 to %d", len(digests), digestsPerMessage))
+		return connect.NewError(connect.CodeInvalidArgument,
+			fmt.Errorf("a message has %d digests, want 1 to %d", len(digests), digestsPerMessage))
 	}
 	if j.limit == 0 && j.judge != nil {
 		j.limit = j.judge.Weights(j.member)
 	}
 	limit := j.limit
 	if j.verdict != nil || len(j.digests)+len(digests) > limit {
-		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("node %s tells of %d weights or more, its part has %d", j.member.ID, len(j.digests)+len(digests), limit))
+		return connect.NewError(connect.CodeInvalidArgument,
+			fmt.Errorf("node %s tells of %d weights or more, its part has %d", j.member.ID, len(j.digests)+len(digests),
+				limit))
 	}
 	j.digests = append(j.digests, digests...)
 	return nil

@@ -37,7 +37,8 @@ func judged(t *testing.T, j *scripted) (*Server, *Session) {
 	server, url := front(t, time.Second)
 	server.Judge = j
 	client := NewHTTPClient(time.Second, nil)
-	s, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:e:1", Identity: identity, Place: AnyPlace}, time.Second)
+	s, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:e:1", Identity: identity, Place: AnyPlace},
+		time.Second)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		s.Close()
@@ -91,10 +92,13 @@ func TestOtherWeightsAreRefused(t *testing.T) {
 		say  func(s *Session) error
 		want string
 	}{
-		"another digest": {func(s *Session) error { return errors.Join(s.Weights(other), s.Ready()) }, " refused: tensor x differs"},
-		"too few":        {func(s *Session) error { return errors.Join(s.Weights(other[1:]), s.Ready()) }, " refused: tensor x differs"},
-		"none":           {func(s *Session) error { return s.Ready() }, " refused: tensor x differs"},
-		"too many":       {func(s *Session) error { return s.Weights(append(other, 1)) }, " tells of 8200 weights or more, its part has 8199"},
+		"another digest": {func(s *Session) error { return errors.Join(s.Weights(other), s.Ready()) },
+			" refused: tensor x differs"},
+		"too few": {func(s *Session) error { return errors.Join(s.Weights(other[1:]), s.Ready()) },
+			" refused: tensor x differs"},
+		"none": {func(s *Session) error { return s.Ready() }, " refused: tensor x differs"},
+		"too many": {func(s *Session) error { return s.Weights(append(other, 1)) },
+			" tells of 8200 weights or more, its part has 8199"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, s := judged(t, &scripted{want: many(), may: open})

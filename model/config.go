@@ -51,7 +51,8 @@ func ParseSpec(data []byte) (*Spec, error) {
 	}
 	f, ok := families[Family(o.text("model_type", ""))]
 	if !ok {
-		return nil, o.problem("model_type", "this family is not implemented (%s are)", strings.Join(familyNames(), ", "))
+		return nil, o.problem("model_type", "this family is not implemented (%s are)",
+			strings.Join(familyNames(), ", "))
 	}
 	s := f.parse(&o)
 	o.architecture(f.class)
@@ -76,7 +77,8 @@ func (s *Spec) check() error {
 	case r.TopK > r.Experts:
 		return fmt.Errorf("%s: num_experts_per_tok = %d is more than the %d experts", ConfigFile, r.TopK, r.Experts)
 	case r.Experts*len(s.Layers) > maxAllExperts:
-		return fmt.Errorf("%s: %d layers of %d experts are more than the limit of %d experts", ConfigFile, len(s.Layers), r.Experts, maxAllExperts)
+		return fmt.Errorf("%s: %d layers of %d experts are more than the limit of %d experts", ConfigFile,
+			len(s.Layers), r.Experts, maxAllExperts)
 	case len(s.SparseLayers()) == 0:
 		return fmt.Errorf("%s: mlp_only_layers and decoder_sparse_step leave no layer with experts", ConfigFile)
 	}

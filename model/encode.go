@@ -11,7 +11,8 @@ import (
 func (s *Spec) Config() ([]byte, error) {
 	f, ok := families[s.Family]
 	if !ok || len(s.Layers) == 0 {
-		return nil, fmt.Errorf("write %s: the family %q with %d layers is not implemented", ConfigFile, s.Family, len(s.Layers))
+		return nil, fmt.Errorf("write %s: the family %q with %d layers is not implemented", ConfigFile, s.Family,
+			len(s.Layers))
 	}
 	text, err := json.MarshalIndent(s.config(f.class), "", "  ")
 	if err != nil {
@@ -22,7 +23,8 @@ func (s *Spec) Config() ([]byte, error) {
 		return nil, fmt.Errorf("write %s: %w", ConfigFile, err)
 	}
 	if back.Hash() != s.Hash() {
-		return nil, fmt.Errorf("write %s: the family %s cannot express %+v; it would become %+v", ConfigFile, s.Family, *s, *back)
+		return nil, fmt.Errorf("write %s: the family %s cannot express %+v; it would become %+v", ConfigFile, s.Family,
+			*s, *back)
 	}
 	return append(text, '\n'), nil
 }
@@ -108,7 +110,8 @@ func (r Rope) config() map[string]any {
 	}
 	for name, x := range map[string]float64{
 		"factor": r.Factor, "attention_factor": r.AttentionFactor, "mscale": r.MScale, "mscale_all_dim": r.MScaleAllDim,
-		"beta_fast": r.BetaFast, "beta_slow": r.BetaSlow, "low_freq_factor": r.LowFreqFactor, "high_freq_factor": r.HighFreqFactor,
+		"beta_fast": r.BetaFast, "beta_slow": r.BetaSlow, "low_freq_factor": r.LowFreqFactor,
+		"high_freq_factor": r.HighFreqFactor,
 	} {
 		if x != 0 {
 			c[name] = x

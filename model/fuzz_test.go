@@ -46,7 +46,8 @@ func FuzzConfig(f *testing.F) {
 
 func configSeeds(f *testing.F) [][]byte {
 	var seeds [][]byte
-	for _, pattern := range []string{"testdata/config/*.json", "../testdata/models/*/config.json", "gopher/config.json"} {
+	for _, pattern := range []string{"testdata/config/*.json", "../testdata/models/*/config.json",
+		"gopher/config.json"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(f, err)
 		require.NotEmpty(f, files)

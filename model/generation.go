@@ -48,14 +48,15 @@ func ParseGeneration(data []byte, s *Spec) (GenerationDefaults, error) {
 	var err error
 	o := parseObject(GenerationFile, data, &err)
 	g := GenerationDefaults{
-		DoSample:          optional(&o, "do_sample", func(n string) bool { return o.boolean(n, false) }),
-		Temperature:       o.optionalNumber("temperature", 0, largestNumber),
-		TopP:              o.optionalNumber("top_p", 0, 1),
-		MinP:              o.optionalNumber("min_p", 0, 1),
-		TopK:              optional(&o, "top_k", func(n string) int { return o.integer(n, nil, 0, maxSize) }),
-		RepetitionPenalty: optional(&o, "repetition_penalty", func(n string) float64 { return o.positive(n, 1, largestNumber) }),
-		MaxNewTokens:      optional(&o, "max_new_tokens", func(n string) int { return o.integer(n, nil, 1, 1<<31-1) }),
-		EOS:               o.ids("eos_token_id", s.Vocabulary),
+		DoSample:    optional(&o, "do_sample", func(n string) bool { return o.boolean(n, false) }),
+		Temperature: o.optionalNumber("temperature", 0, largestNumber),
+		TopP:        o.optionalNumber("top_p", 0, 1),
+		MinP:        o.optionalNumber("min_p", 0, 1),
+		TopK:        optional(&o, "top_k", func(n string) int { return o.integer(n, nil, 0, maxSize) }),
+		RepetitionPenalty: optional(&o, "repetition_penalty",
+			func(n string) float64 { return o.positive(n, 1, largestNumber) }),
+		MaxNewTokens: optional(&o, "max_new_tokens", func(n string) int { return o.integer(n, nil, 1, 1<<31-1) }),
+		EOS:          o.ids("eos_token_id", s.Vocabulary),
 	}
 	g.Unapplied = o.unapplied()
 	if err != nil {

@@ -14,8 +14,9 @@ func TestGenerationDefaults(t *testing.T) {
 		"num_beams": 1, "num_beam_groups": 4, "typical_p": 1.0, "suppress_tokens": [], "transformers_version": "4.51.0"}`), s)
 	require.NoError(t, err)
 	require.Equal(t, GenerationDefaults{
-		DoSample: new(true), Temperature: new(0.7), TopP: new(0.8), TopK: new(20), RepetitionPenalty: new(1.05), MaxNewTokens: new(99),
-		EOS: []int32{5, 6}, Unapplied: []string{"num_beam_groups = 4"},
+		DoSample: new(true), Temperature: new(0.7), TopP: new(0.8), TopK: new(20), RepetitionPenalty: new(1.05),
+		MaxNewTokens: new(99),
+		EOS:          []int32{5, 6}, Unapplied: []string{"num_beam_groups = 4"},
 	}, g)
 	require.Equal(t, []int32{5, 6}, s.Ends(g))
 }

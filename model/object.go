@@ -97,7 +97,8 @@ func (o *object) keep(err error) {
 
 // problem is an error about a field, with the value that it has.
 func (o *object) problem(name, format string, args ...any) error {
-	return &FieldError{File: o.file, Field: o.prefix + cut(name), Value: shorten(o.fields[name]), Reason: fmt.Sprintf(format, args...)}
+	return &FieldError{File: o.file, Field: o.prefix + cut(name), Value: shorten(o.fields[name]),
+		Reason: fmt.Sprintf(format, args...)}
 }
 
 // fail keeps a problem. It costs nothing after the first: a list may have many.

@@ -20,7 +20,8 @@ func TestRefusals(t *testing.T) {
 		{q, fields{"model_type": "dbrx"}, `model_type = "dbrx": this family is not implemented (mixtral, olmoe, qwen3_moe are)`},
 		{q, fields{"model_type": missing}, `model_type: is missing`},
 		{q, fields{"architectures": []string{"Qwen3MoeForSequenceClassification"}}, `only Qwen3MoeForCausalLM`},
-		{q, fields{"quantization_config": fields{"quant_method": "fp8"}}, `quantization_config = {"quant_method":"fp8"}: quantised checkpoints are not implemented`},
+		{q, fields{"quantization_config": fields{"quant_method": "fp8"}},
+			`quantization_config = {"quant_method":"fp8"}: quantised checkpoints are not implemented`},
 		{q, fields{"partial_rotary_factor": 0.5}, `partial_rotary_factor = 0.5: only 1`},
 		{q, rope(fields{"partial_rotary_factor": 0.5}), `rope_parameters.partial_rotary_factor = 0.5: only 1`},
 		{q, fields{"hidden_act": "gelu"}, `hidden_act = "gelu": only silu`},
@@ -36,8 +37,10 @@ func TestRefusals(t *testing.T) {
 		{o, fields{"sliding_window": 16}, `sliding_window = 16`},
 		{o, fields{"clip_qkv": 0}, `clip_qkv = 0: is not above 0`},
 		{o, fields{"head_dim": 16}, `head_dim = 16: this family's heads are hidden_size / num_attention_heads = 8 wide`},
-		{q, fields{"use_sliding_window": true, "max_window_layers": 2}, `max_window_layers = 2: with use_sliding_window, versions of transformers disagree`},
-		{q, fields{"layer_types": []string{"full_attention", "sliding_attention", "full_attention", "full_attention"}}, `layer 1 has "sliding_attention"`},
+		{q, fields{"use_sliding_window": true, "max_window_layers": 2},
+			`max_window_layers = 2: with use_sliding_window, versions of transformers disagree`},
+		{q, fields{"layer_types": []string{"full_attention", "sliding_attention", "full_attention", "full_attention"}},
+			`layer 1 has "sliding_attention"`},
 		{q, fields{"layer_types": []string{"full_attention"}}, `layer_types = ["full_attention"]: is not a list of 4`},
 
 		{q, fields{"hidden_size": missing}, `hidden_size: is missing`},
@@ -49,7 +52,8 @@ func TestRefusals(t *testing.T) {
 		{q, fields{"num_attention_heads": 5, "num_key_value_heads": 5}, `does not divide hidden_size = 32`},
 		{q, fields{"head_dim": 7}, `head_dim = 7 is odd`},
 		{q, fields{"num_experts_per_tok": 9}, `num_experts_per_tok = 9 is more than the 8 experts`},
-		{q, fields{"num_hidden_layers": 1024, "num_experts": 4096}, `1024 layers of 4096 experts are more than the limit of 131072 experts`},
+		{q, fields{"num_hidden_layers": 1024, "num_experts": 4096},
+			`1024 layers of 4096 experts are more than the limit of 131072 experts`},
 		{q, fields{"num_local_experts": 4}, `num_local_experts = 4: num_experts is 8`},
 		{q, fields{"mlp_only_layers": []int{0, 1, 2, 3}}, `leave no layer with experts`},
 		{q, fields{"mlp_only_layers": []int{4}}, `mlp_only_layers = [4]: 4 is not from 0 to 3`},
@@ -62,21 +66,30 @@ func TestRefusals(t *testing.T) {
 		{q, rope(fields{"rope_type": "longrope"}), `rope_parameters.rope_type = "longrope": this rope type is not implemented`},
 		{q, fields{"rope_scaling": []int{1}}, `rope_scaling = [1]: is not a JSON object`},
 		{q, fields{"rope_scaling": fields{"type": "su"}}, `rope_scaling.type = "su": this rope type`},
-		{q, fields{"rope_scaling": fields{"type": "linear", "rope_type": "yarn"}}, `rope_scaling.type = "linear": rope_type is "yarn"`},
-		{q, fields{"rope_scaling": fields{"type": "linear", "factor": 2}, "rope_parameters": fields{"rope_type": "default"}}, `rope_scaling`},
-		{q, fields{"rope_theta": 1e4, "rope_parameters": fields{"rope_theta": 1e6}}, `rope_parameters.rope_theta = 1000000: rope_theta outside is 10000`},
+		{q, fields{"rope_scaling": fields{"type": "linear", "rope_type": "yarn"}},
+			`rope_scaling.type = "linear": rope_type is "yarn"`},
+		{q, fields{"rope_scaling": fields{"type": "linear", "factor": 2},
+			"rope_parameters": fields{"rope_type": "default"}}, `rope_scaling`},
+		{q, fields{"rope_theta": 1e4, "rope_parameters": fields{"rope_theta": 1e6}},
+			`rope_parameters.rope_theta = 1000000: rope_theta outside is 10000`},
 		{q, fields{"rope_theta": 1}, `rope_theta = 1: is not above 1`},
 		{q, rope(fields{"rope_type": "linear"}), `rope_parameters.factor: is missing`},
 		{q, rope(fields{"rope_type": "linear", "factor": 0.5}), `rope_parameters.factor = 0.5: is not from 1`},
 		{q, rope(fields{"rope_type": "default", "factor": 4}), `rope_parameters.factor = 4: this field is not known`},
 		{q, rope(fields{"full_attention": fields{"rope_type": "default"}}), `rope_parameters.full_attention`},
 		{q, rope(fields{"rope_type": "llama3", "factor": 8, "high_freq_factor": 4}), `low_freq_factor: is missing`},
-		{q, rope(fields{"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}), `high_freq_factor = 4: is not above low_freq_factor`},
-		{q, rope(fields{"rope_type": "yarn", "factor": 2, "beta_fast": 1, "beta_slow": 2}), `beta_fast = 1: is below beta_slow`},
+		{q, rope(fields{"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}),
+			`high_freq_factor = 4: is not above low_freq_factor`},
+		{q, rope(fields{"rope_type": "yarn", "factor": 2, "beta_fast": 1, "beta_slow": 2}),
+			`beta_fast = 1: is below beta_slow`},
 		{q, rope(fields{"rope_type": "yarn", "factor": 2, "attention_factor": 0}), `attention_factor = 0`},
-		{q, rope(fields{"rope_type": "yarn", "factor": 1e9, "original_max_position_embeddings": 4096}), `factor = 1000000000: times the original length of 4096 is above the limit`},
-		{q, rope(fields{"rope_type": "yarn", "factor": nil, "original_max_position_embeddings": 65536}), `is above max_position_embeddings = 32768`},
-		{q, rope(fields{"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 64}).with(fields{"original_max_position_embeddings": 32}), `outside is 32`},
+		{q, rope(fields{"rope_type": "yarn", "factor": 1e9, "original_max_position_embeddings": 4096}),
+			`factor = 1000000000: times the original length of 4096 is above the limit`},
+		{q, rope(fields{"rope_type": "yarn", "factor": nil, "original_max_position_embeddings": 65536}),
+			`is above max_position_embeddings = 32768`},
+		{q, rope(fields{"rope_type": "yarn", "factor": 2,
+			"original_max_position_embeddings": 64}).with(fields{"original_max_position_embeddings": 32}),
+			`outside is 32`},
 	} {
 		_, err := c.base.with(c.change).parse(t)
 		require.ErrorContains(t, err, c.want)
@@ -111,7 +124,8 @@ func TestFieldErrorIsShort(t *testing.T) {
 }
 
 func TestManyFaultsCostNoMoreThanOne(t *testing.T) {
-	_, err := qwen3MoE.with(fields{"eos_token_id": make([]int, 200_000), "mlp_only_layers": slices.Repeat([]int{9}, 200_000)}).parse(t)
+	_, err := qwen3MoE.with(fields{"eos_token_id": make([]int, 200_000),
+		"mlp_only_layers": slices.Repeat([]int{9}, 200_000)}).parse(t)
 	require.ErrorContains(t, err, "mlp_only_layers")
 	require.Less(t, len(err.Error()), 250)
 }
@@ -129,12 +143,16 @@ func TestRopeRules(t *testing.T) {
 	rope := func(f fields) Rope {
 		return qwen3MoE.with(fields{"max_position_embeddings": 4096, "rope_parameters": f}).must(t).Rope
 	}
-	require.Equal(t, Rope{Type: RopeYarn, Theta: 1e4, Dim: 8, Factor: 4, OriginalPositions: 1024, BetaFast: 32, BetaSlow: 1, Truncate: true},
-		rope(fields{"rope_type": "yarn", "factor": nil, "original_max_position_embeddings": 1024, "beta_fast": nil, "beta_slow": 0}))
-	require.Equal(t, Rope{Type: RopeLlama3, Theta: 1e4, Dim: 8, Factor: 8, OriginalPositions: 4096, LowFreqFactor: 1, HighFreqFactor: 4},
+	require.Equal(t, Rope{Type: RopeYarn, Theta: 1e4, Dim: 8, Factor: 4, OriginalPositions: 1024, BetaFast: 32,
+		BetaSlow: 1, Truncate: true},
+		rope(fields{"rope_type": "yarn", "factor": nil, "original_max_position_embeddings": 1024, "beta_fast": nil,
+			"beta_slow": 0}))
+	require.Equal(t, Rope{Type: RopeLlama3, Theta: 1e4, Dim: 8, Factor: 8, OriginalPositions: 4096, LowFreqFactor: 1,
+		HighFreqFactor: 4},
 		rope(fields{"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}))
 	require.Equal(t, Rope{Type: RopeLinear, Theta: 1e4, Dim: 8, Factor: 2}, rope(fields{"type": "linear", "factor": 2}))
-	outer := qwen3MoE.with(fields{"original_max_position_embeddings": 512, "rope_parameters": fields{"rope_type": "yarn", "factor": 2}})
+	outer := qwen3MoE.with(fields{"original_max_position_embeddings": 512,
+		"rope_parameters": fields{"rope_type": "yarn", "factor": 2}})
 	require.Equal(t, 512, outer.must(t).Rope.OriginalPositions)
 }
 
@@ -161,7 +179,8 @@ func TestYarnsLengthIsOriginalTimesFactor(t *testing.T) {
 }
 
 func TestDynamicRopeEndsWhereItWouldChange(t *testing.T) {
-	s := qwen3MoE.with(fields{"max_position_embeddings": 4096, "rope_scaling": fields{"type": "dynamic", "factor": 2}}).must(t)
+	s := qwen3MoE.with(fields{"max_position_embeddings": 4096,
+		"rope_scaling": fields{"type": "dynamic", "factor": 2}}).must(t)
 	require.Equal(t, 4096, s.MaxPositions)
 	s = qwen3MoE.with(fields{"max_position_embeddings": 4096,
 		"rope_scaling": fields{"type": "dynamic", "factor": 2, "original_max_position_embeddings": 2048}}).must(t)

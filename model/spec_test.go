@@ -50,8 +50,9 @@ var (
 		"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 48,
 	}
 	qwen3MoE = fields{
-		"model_type": "qwen3_moe", "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
-		"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "intermediate_size": 40,
+		"model_type": "qwen3_moe", "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 4,
+		"num_attention_heads": 4,
+		"num_experts":         8, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "intermediate_size": 40,
 	}
 	olmoe = fields{
 		"model_type": "olmoe", "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -114,7 +115,8 @@ func TestStylesAgree(t *testing.T) {
 	}).must(t)
 	now := qwen3MoE.with(fields{
 		"dtype": "float16", "num_experts": missing, "num_local_experts": 8, "max_position_embeddings": 4096,
-		"rope_parameters": fields{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024, "rope_theta": 500000},
+		"rope_parameters": fields{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024,
+			"rope_theta": 500000},
 	}).must(t)
 	require.Equal(t, old.Hash(), now.Hash())
 	require.Equal(t, "bfloat16", old.DType)
@@ -123,9 +125,11 @@ func TestStylesAgree(t *testing.T) {
 
 func TestHashTellsModelsApart(t *testing.T) {
 	base := qwen3MoE.must(t).Hash()
-	require.Equal(t, base, qwen3MoE.with(fields{"torch_dtype": "float16", "attention_dropout": 0.5, "eos_token_id": []int{}}).must(t).Hash())
+	require.Equal(t, base, qwen3MoE.with(fields{"torch_dtype": "float16", "attention_dropout": 0.5,
+		"eos_token_id": []int{}}).must(t).Hash())
 	for _, change := range []fields{
-		{"vocab_size": 101}, {"rms_norm_eps": 1e-5}, {"rope_theta": 20000}, {"norm_topk_prob": true}, {"mlp_only_layers": []int{0}},
+		{"vocab_size": 101}, {"rms_norm_eps": 1e-5}, {"rope_theta": 20000}, {"norm_topk_prob": true},
+		{"mlp_only_layers": []int{0}},
 		{"tie_word_embeddings": true}, {"attention_bias": true}, {"use_sliding_window": true}, {"eos_token_id": 3},
 	} {
 		require.NotEqual(t, base, qwen3MoE.with(change).must(t).Hash(), "%v", change)
@@ -134,9 +138,12 @@ func TestHashTellsModelsApart(t *testing.T) {
 
 func TestConfigReadsBack(t *testing.T) {
 	for name, f := range map[string]fields{
-		"mixtral": mixtral.with(fields{"num_key_value_heads": 2, "sliding_window": 7, "bos_token_id": 1, "torch_dtype": "float32"}),
-		"qwen3": qwen3MoE.with(fields{"mlp_only_layers": []int{0, 3}, "attention_bias": true, "use_sliding_window": true,
-			"eos_token_id": []int{5, 6}, "rope_scaling": fields{"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}}),
+		"mixtral": mixtral.with(fields{"num_key_value_heads": 2, "sliding_window": 7, "bos_token_id": 1,
+			"torch_dtype": "float32"}),
+		"qwen3": qwen3MoE.with(fields{"mlp_only_layers": []int{0, 3}, "attention_bias": true,
+			"use_sliding_window": true,
+			"eos_token_id":       []int{5, 6}, "rope_scaling": fields{"rope_type": "llama3", "factor": 8,
+				"low_freq_factor": 1, "high_freq_factor": 4}}),
 		"olmoe": olmoe.with(fields{"clip_qkv": 2.5, "norm_topk_prob": true, "rope_parameters": fields{
 			"rope_type": "yarn", "factor": 2, "mscale": 0.7, "mscale_all_dim": 1, "truncate": false, "beta_fast": 16}}),
 	} {
@@ -178,9 +185,11 @@ func TestWindows(t *testing.T) {
 		require.Len(t, slices.Compact(slices.Clone(s.Layers)), 1, "one window for all")
 		return s.Layers[0].Window
 	}
-	require.Equal(t, 24, window(mixtral.with(fields{"num_key_value_heads": 4, "sliding_window": 24, "layer_types": []string{"sliding_attention", "sliding_attention", "sliding_attention"}})))
+	require.Equal(t, 24, window(mixtral.with(fields{"num_key_value_heads": 4, "sliding_window": 24,
+		"layer_types": []string{"sliding_attention", "sliding_attention", "sliding_attention"}})))
 	require.Equal(t, 0, window(qwen3MoE.with(fields{"sliding_window": 24, "max_window_layers": 2})))
-	require.Equal(t, 24, window(qwen3MoE.with(fields{"sliding_window": 24, "use_sliding_window": true, "max_window_layers": 0})))
+	require.Equal(t, 24, window(qwen3MoE.with(fields{"sliding_window": 24, "use_sliding_window": true,
+		"max_window_layers": 0})))
 	require.Equal(t, 4096, window(qwen3MoE.with(fields{"use_sliding_window": true})))
 	require.Equal(t, 0, window(qwen3MoE.with(fields{"use_sliding_window": true, "sliding_window": nil})))
 }

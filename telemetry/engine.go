@@ -65,7 +65,8 @@ func (c collection) durations(s Snapshot) {
 		c.histogram("tandem_attention_seconds", "Seconds of attention per micro-batch and layer, computing alone.", *s.Attention)
 	}
 	if s.Communication != nil {
-		c.histogram("tandem_communication_seconds", "Seconds of a micro-batch's rows under way, from posting to completion.", *s.Communication)
+		c.histogram("tandem_communication_seconds",
+			"Seconds of a micro-batch's rows under way, from posting to completion.", *s.Communication)
 	}
 }
 
@@ -89,8 +90,10 @@ func (c collection) pools(pools []Pool) {
 	for _, p := range pools {
 		c.gauge("tandem_pool_nodes", "Nodes of the pool.", float64(p.Nodes), "pool", p.Name)
 		c.gauge("tandem_bubble_share", "1 − busy/wall of the pool, since the start.", p.Bubble(), "pool", p.Name)
-		c.seconds("tandem_pool_busy_seconds_total", "Seconds in which the pool's nodes computed.", p.Busy, "pool", p.Name)
-		c.seconds("tandem_pool_wall_seconds_total", "Seconds in which the pool's nodes could have computed.", p.Wall, "pool", p.Name)
+		c.seconds("tandem_pool_busy_seconds_total", "Seconds in which the pool's nodes computed.", p.Busy, "pool",
+			p.Name)
+		c.seconds("tandem_pool_wall_seconds_total", "Seconds in which the pool's nodes could have computed.", p.Wall,
+			"pool", p.Name)
 	}
 }
 
@@ -104,9 +107,12 @@ func (c collection) peer(p Peer, labels ...string) {
 	c.histogram("tandem_m2n_queue_seconds", "Seconds from posting a message until the transport takes it.", p.Queue, labels...)
 	c.histogram("tandem_m2n_wire_seconds", "Seconds from when the transport takes a message until it is out.", p.Wire, labels...)
 	c.histogram("tandem_m2n_latency_seconds", "Seconds from posting a message to its completion.", p.Latency, labels...)
-	c.histogram("tandem_m2n_receive_seconds", "Seconds of a message from the peer, from the post (other processes: from its first byte) until it is handed out.", p.Receive, labels...)
-	c.histogram("tandem_m2n_credit_wait_seconds", "Seconds for which a message waited for a credit.", p.CreditWait, labels...)
-	c.gauge("tandem_m2n_queued", "Messages that are posted and that the transport has not taken.", float64(p.Queued), labels...)
+	c.histogram("tandem_m2n_receive_seconds",
+		"Seconds of a message from the peer, from the post (other processes: from its first byte) until it is handed out.", p.Receive, labels...)
+	c.histogram("tandem_m2n_credit_wait_seconds", "Seconds for which a message waited for a credit.", p.CreditWait,
+		labels...)
+	c.gauge("tandem_m2n_queued", "Messages that are posted and that the transport has not taken.", float64(p.Queued),
+		labels...)
 	c.gauge("tandem_m2n_credit", "Messages that may be sent at once.", float64(p.Credit), labels...)
 	for _, count := range []struct {
 		name, help string

@@ -13,10 +13,12 @@ import (
 // Buckets are vLLM's, with finer ones below for small models.
 var (
 	firstTokenBuckets = []float64{
-		0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
+		0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640,
+		2560,
 	}
 	interTokenBuckets = []float64{
-		0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
+		0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
+		20, 40, 80,
 	}
 	requestBuckets = []float64{
 		0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
@@ -43,12 +45,18 @@ type Metrics struct {
 func New(model string, source Source) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry(), now: time.Now, source: source}
 	labels := prometheus.Labels{"model_name": model}
-	m.firstToken = histogramOf(labels, "vllm:time_to_first_token_seconds", "Seconds from a sequence's submission to its first token.", firstTokenBuckets)
-	m.interToken = histogramOf(labels, "vllm:inter_token_latency_seconds", "Seconds between two tokens of a sequence.", interTokenBuckets)
-	m.request = histogramOf(labels, "vllm:e2e_request_latency_seconds", "Seconds from a sequence's submission to its end.", requestBuckets)
-	m.promptLength = histogramOf(labels, "vllm:request_prompt_tokens", "Prompt tokens of a finished sequence.", tokenBuckets)
-	m.outputLength = histogramOf(labels, "vllm:request_generation_tokens", "Output tokens of a finished sequence.", tokenBuckets)
-	m.promptTokens = counterOf(labels, "vllm:prompt_tokens_total", "Prompt tokens of sequences that brought a first token.")
+	m.firstToken = histogramOf(labels, "vllm:time_to_first_token_seconds",
+		"Seconds from a sequence's submission to its first token.", firstTokenBuckets)
+	m.interToken = histogramOf(labels, "vllm:inter_token_latency_seconds", "Seconds between two tokens of a sequence.",
+		interTokenBuckets)
+	m.request = histogramOf(labels, "vllm:e2e_request_latency_seconds",
+		"Seconds from a sequence's submission to its end.", requestBuckets)
+	m.promptLength = histogramOf(labels, "vllm:request_prompt_tokens", "Prompt tokens of a finished sequence.",
+		tokenBuckets)
+	m.outputLength = histogramOf(labels, "vllm:request_generation_tokens", "Output tokens of a finished sequence.",
+		tokenBuckets)
+	m.promptTokens = counterOf(labels, "vllm:prompt_tokens_total",
+		"Prompt tokens of sequences that brought a first token.")
 	m.outputTokens = counterOf(labels, "vllm:generation_tokens_total", "Output tokens.")
 	m.ended = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "vllm:request_success_total", Help: "Sequences by the reason for which they ended.", ConstLabels: labels,
@@ -56,7 +64,8 @@ func New(model string, source Source) *Metrics {
 	for _, reason := range []string{"stop", "length", "abort", "error"} {
 		m.ended.WithLabelValues(reason)
 	}
-	m.registry.MustRegister(m.firstToken, m.interToken, m.request, m.promptLength, m.outputLength, m.promptTokens, m.outputTokens, m.ended)
+	m.registry.MustRegister(m.firstToken, m.interToken, m.request, m.promptLength, m.outputLength, m.promptTokens,
+		m.outputTokens, m.ended)
 	registerProcess(m.registry)
 	if source != nil {
 		m.registry.MustRegister(newEngine(labels, source))
@@ -78,7 +87,8 @@ func NodeHandler(model string, source Source) http.Handler {
 }
 
 func histogramOf(labels prometheus.Labels, name, help string, buckets []float64) prometheus.Histogram {
-	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, ConstLabels: labels, Buckets: buckets})
+	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, ConstLabels: labels,
+		Buckets: buckets})
 }
 
 func counterOf(labels prometheus.Labels, name, help string) prometheus.Counter {

@@ -39,7 +39,8 @@ func engineAtWork() fixed {
 		Experts: &Experts{
 			Seconds:       observed(seconds, 0.003),
 			RowsPerExpert: observed(histogram.Powers(4), 1, 3, 100),
-			Gathers:       Gathers{EndedBy: map[string]uint64{"complete": 9, "linger": 1}, Calls: 10, Messages: 35, Rows: 700},
+			Gathers: Gathers{EndedBy: map[string]uint64{"complete": 9, "linger": 1}, Calls: 10, Messages: 35,
+				Rows: 700},
 		},
 		Pools: []Pool{
 			{Name: "attention", Nodes: 4, Busy: 30, Wall: 40},

@@ -67,7 +67,8 @@ func TestThroughput(t *testing.T) {
 		for range 21 {
 			s.Token(0)
 		}
-		source.now.Store(&Snapshot{Requests: &Requests{Running: 1, Waiting: 2}, Cache: &Cache{Tokens: 1000, Used: 91, PrefixQueries: 70, PrefixHits: 35}})
+		source.now.Store(&Snapshot{Requests: &Requests{Running: 1, Waiting: 2},
+			Cache: &Cache{Tokens: 1000, Used: 91, PrefixQueries: 70, PrefixHits: 35}})
 		time.Sleep(10 * time.Second)
 		require.Equal(t, []map[string]any{{
 			"level": "INFO", "msg": "throughput", "prompt_tokens_per_s": 7.0, "output_tokens_per_s": 2.1,

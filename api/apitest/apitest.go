@@ -138,5 +138,6 @@ func (s *suite) idle(t *testing.T) {
 	if running == nil {
 		running = func() int { return s.scrapeRunning(t) }
 	}
-	require.Eventually(t, func() bool { return running() == 0 }, 5*time.Second, 10*time.Millisecond, "sequences are still running")
+	require.Eventually(t, func() bool { return running() == 0 }, 5*time.Second, 10*time.Millisecond,
+		"sequences are still running")
 }

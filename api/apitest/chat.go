@@ -41,7 +41,9 @@ func (s *suite) chat(t *testing.T) {
 	require.Contains(t, []string{"stop", "length"}, answer.Choices[0].FinishReason)
 
 	parts := s.conversation()
-	parts.Messages = []openai.ChatCompletionMessageParamUnion{openai.UserMessage([]openai.ChatCompletionContentPartUnionParam{openai.TextContentPart(s.Prompt)})}
+	parts.Messages = []openai.ChatCompletionMessageParamUnion{
+		openai.UserMessage([]openai.ChatCompletionContentPartUnionParam{openai.TextContentPart(s.Prompt)}),
+	}
 	require.Equal(t, answer.Choices[0].Message.Content, s.converse(t, parts).Choices[0].Message.Content)
 }
 

@@ -38,7 +38,8 @@ func (s *suite) completion(t *testing.T) {
 }
 
 // streamed puts a streamed answer together.
-func (s *suite) streamed(t *testing.T, p openai.CompletionNewParams) (texts map[int64]string, reasons map[int64]string, usage openai.CompletionUsage) {
+func (s *suite) streamed(t *testing.T, p openai.CompletionNewParams) (texts map[int64]string, reasons map[int64]string,
+	usage openai.CompletionUsage) {
 	t.Helper()
 	texts, reasons = map[int64]string{}, map[int64]string{}
 	stream := s.client.Completions.NewStreaming(begin(t), p)
@@ -172,7 +173,8 @@ func (s *suite) tokenIDs(t *testing.T) {
 	p := s.greedy()
 	p.Prompt = openai.CompletionNewParamsPromptUnion{OfArrayOfTokens: ids.PromptTokenIDs}
 	require.Equal(t, c.Text, s.complete(t, p).Choices[0].Text)
-	p.Prompt = openai.CompletionNewParamsPromptUnion{OfArrayOfTokenArrays: [][]int64{ids.PromptTokenIDs, ids.PromptTokenIDs[:1]}}
+	p.Prompt = openai.CompletionNewParamsPromptUnion{OfArrayOfTokenArrays: [][]int64{ids.PromptTokenIDs,
+		ids.PromptTokenIDs[:1]}}
 	two := s.complete(t, p)
 	require.Len(t, two.Choices, 2)
 	require.Equal(t, c.Text, two.Choices[0].Text)
@@ -297,7 +299,8 @@ func (s *suite) longPrompt(t *testing.T) {
 	p.Prompt = openai.CompletionNewParamsPromptUnion{OfArrayOfTokens: make([]int64, limit+10)}
 	_, err := s.client.Completions.New(begin(t), p)
 	refuse(t, err, 400, "prompt", "context_length_exceeded",
-		fmt.Sprintf("This model's maximum context length is %d tokens. However, you requested %d tokens (%d in the prompt, %d in the completion).", limit, limit+10+s.Tokens, limit+10, s.Tokens))
+		fmt.Sprintf("This model's maximum context length is %d tokens. However, you requested %d tokens (%d in the prompt, %d in the completion).",
+			limit, limit+10+s.Tokens, limit+10, s.Tokens))
 
 	p = s.greedy()
 	p.MaxTokens = openai.Int(int64(limit))

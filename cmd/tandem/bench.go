@@ -85,9 +85,11 @@ func (c *BenchServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) (e
 	defer stop()
 	bar := s.progress("loading " + m.Name)
 	report, err := bench.Serve(ctx, bench.ServeOptions{
-		Model: m, Folder: dir, Processes: c.Processes, Node: []string{self, "bench", "serve-node"}, Attention: c.Attention, Experts: c.Experts, MicroBatches: c.MicroBatches, Transport: c.Transport,
+		Model: m, Folder: dir, Processes: c.Processes, Node: []string{self, "bench", "serve-node"},
+		Attention: c.Attention, Experts: c.Experts, MicroBatches: c.MicroBatches, Transport: c.Transport,
 		Wire: route.Wire{Rows: c.Wire, Combine: c.Combine},
-		ISA:  c.ISA, Threads: c.Threads, Prompt: c.Prompt, Output: c.Output, Sequences: c.Sequences, Repeats: c.Repeats, Starts: c.Starts,
+		ISA:  c.ISA, Threads: c.Threads, Prompt: c.Prompt, Output: c.Output, Sequences: c.Sequences, Repeats: c.Repeats,
+		Starts:      c.Starts,
 		Aggregation: c.Aggregation, Loaded: bar.report,
 		Progress: func(p bench.ServeProgress) {
 			bar.done()
@@ -183,7 +185,8 @@ type BenchKernelCmd struct {
 
 // Run measures, and prints a table or JSON.
 func (c *BenchKernelCmd) Run(ctx context.Context) error {
-	rows, err := bench.Kernel(ctx, bench.KernelOptions{ISA: c.ISA, Threads: c.Threads, Repeats: c.Repeats, Memory: int(c.Memory)})
+	rows, err := bench.Kernel(ctx, bench.KernelOptions{ISA: c.ISA, Threads: c.Threads, Repeats: c.Repeats,
+		Memory: int(c.Memory)})
 	if err != nil {
 		return err
 	}

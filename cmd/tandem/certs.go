@@ -73,7 +73,8 @@ type CertsIssueCmd struct {
 // Run issues the certificate.
 func (c *CertsIssueCmd) Run() error {
 	now := time.Now()
-	files, err := c.Dir.Issue(certs.Request{Name: c.Name, Hosts: c.Host, NotAfter: now.AddDate(0, 0, int(c.Days))}, now, c.Force)
+	files, err := c.Dir.Issue(certs.Request{Name: c.Name, Hosts: c.Host, NotAfter: now.AddDate(0, 0, int(c.Days))}, now,
+		c.Force)
 	if err != nil {
 		return hintForce(err)
 	}
@@ -81,7 +82,8 @@ func (c *CertsIssueCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s, %s and %s: %s, until %s\n", files.CA, files.Cert, files.Key, i.Leaf().Subject.CommonName, day(i.Leaf().NotAfter))
+	fmt.Printf("%s, %s and %s: %s, until %s\n", files.CA, files.Cert, files.Key, i.Leaf().Subject.CommonName,
+		day(i.Leaf().NotAfter))
 	return nil
 }
 
@@ -113,7 +115,8 @@ func (c *CertsShowCmd) Run() error {
 		}
 		if e.Cert != nil {
 			x := e.Cert
-			rows = append(rows, table.Row{e.File, x.Subject.CommonName, x.Issuer.CommonName, hosts(e), day(x.NotAfter), certs.Remaining(x, now)})
+			rows = append(rows, table.Row{e.File, x.Subject.CommonName, x.Issuer.CommonName, hosts(e), day(x.NotAfter),
+				certs.Remaining(x, now)})
 		}
 	}
 	printTable(os.Stdout, width(os.Stdout), table.Row{"file", "name", "signed by", "for", "until", "remains"}, rows)

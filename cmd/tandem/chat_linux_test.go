@@ -44,7 +44,8 @@ func atTerminal(t *testing.T, env []string, args ...string) *keyboard {
 	c.Stdin, c.Stdout, c.Stderr = slave, slave, slave
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	require.NoError(t, c.Start())
-	k := &keyboard{t: t, master: master, shown: make(chan string, 1024), done: make(chan error, 1), kill: func() { _ = c.Process.Kill() }}
+	k := &keyboard{t: t, master: master, shown: make(chan string, 1024), done: make(chan error, 1),
+		kill: func() { _ = c.Process.Kill() }}
 	go func() {
 		defer close(k.shown)
 		buf := make([]byte, 4096)
@@ -150,7 +151,8 @@ func TestChatAtATerminal(t *testing.T) {
 
 // TestChatAtAPlainTerminal: one that cannot move its cursor is asked line by line.
 func TestChatAtAPlainTerminal(t *testing.T) {
-	k := atTerminal(t, []string{"TERM=dumb", "XDG_STATE_HOME=" + t.TempDir()}, "chat", "--url", "http://"+freeAddr(t), "--model", "m")
+	k := atTerminal(t, []string{"TERM=dumb", "XDG_STATE_HOME=" + t.TempDir()}, "chat", "--url", "http://"+freeAddr(t),
+		"--model", "m")
 	k.sees("> ")
 	k.keys("hello\n")
 	k.sees("connection refused")
@@ -162,7 +164,8 @@ func TestChatAtAPlainTerminal(t *testing.T) {
 // TestTerminalIsGivenBack: a program that is told to end leaves the terminal as it
 // was.
 func TestTerminalIsGivenBack(t *testing.T) {
-	k := atTerminal(t, []string{"XDG_STATE_HOME=" + t.TempDir()}, "chat", "--url", "http://"+freeAddr(t), "--model", "m", "--no-history")
+	k := atTerminal(t, []string{"XDG_STATE_HOME=" + t.TempDir()}, "chat", "--url", "http://"+freeAddr(t), "--model",
+		"m", "--no-history")
 	before, err := unix.IoctlGetTermios(int(k.master.Fd()), unix.TCGETS)
 	require.NoError(t, err)
 	k.sees("> ")

@@ -36,7 +36,8 @@ func (f *samplingFlags) request(t *text, prompt []int32) completion.Request {
 	for _, o := range []struct {
 		into            *float64
 		model, explicit *float64
-	}{{&s.Temperature, d.Temperature, f.Temperature}, {&s.TopP, d.TopP, f.TopP}, {&s.MinP, d.MinP, nil}, {&s.RepetitionPenalty, d.RepetitionPenalty, nil}} {
+	}{{&s.Temperature, d.Temperature, f.Temperature}, {&s.TopP, d.TopP, f.TopP}, {&s.MinP, d.MinP,
+		nil}, {&s.RepetitionPenalty, d.RepetitionPenalty, nil}} {
 		if o.model != nil {
 			*o.into = *o.model
 		}

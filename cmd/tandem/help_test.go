@@ -31,7 +31,8 @@ func TestVersion(t *testing.T) {
 func TestHelpCommand(t *testing.T) {
 	for _, command := range []string{"", "serve", "bench serve", "certs", "help"} {
 		words := strings.Fields(command)
-		require.Equal(t, succeeds(t, "", append(words, "--help")...), succeeds(t, "", append([]string{"help"}, words...)...), command)
+		require.Equal(t, succeeds(t, "", append(words, "--help")...),
+			succeeds(t, "", append([]string{"help"}, words...)...), command)
 	}
 }
 
@@ -73,7 +74,8 @@ var example = regexp.MustCompile(`(?m)^ *(?:go run \./cmd/)?tandem +([^#\n]*)`)
 // TestExamplesParse: the commands in our documents and in the help are ones that
 // there are.
 func TestExamplesParse(t *testing.T) {
-	texts := map[string]string{"serve --help": (*ServeCmd)(nil).Help(), "node --help": (*NodeCmd)(nil).Help(), "certs --help": (*CertsCmd)(nil).Help()}
+	texts := map[string]string{"serve --help": (*ServeCmd)(nil).Help(), "node --help": (*NodeCmd)(nil).Help(),
+		"certs --help": (*CertsCmd)(nil).Help()}
 	root := os.DirFS(filepath.Join("..", ".."))
 	for _, pattern := range []string{"*.md", "docs/*.md"} {
 		names, err := fs.Glob(root, pattern)

@@ -72,7 +72,8 @@ type answer struct {
 func (c client) greedy(model string, prompt any, tokens int) answer {
 	c.t.Helper()
 	status, text := c.post("/v1/completions", object{
-		"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": true, "return_token_ids": true,
+		"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": true,
+		"return_token_ids": true,
 	})
 	require.Equal(c.t, http.StatusOK, status, text)
 	var got answer
@@ -118,7 +119,8 @@ type stream struct {
 func (c client) stream(model string, tokens int) *stream {
 	c.t.Helper()
 	r := c.send("POST", "/v1/completions", object{
-		"model": model, "prompt": "func main() {\n", "max_tokens": tokens, "temperature": 0, "ignore_eos": true, "stream": true,
+		"model": model, "prompt": "func main() {\n", "max_tokens": tokens, "temperature": 0, "ignore_eos": true,
+		"stream": true,
 	})
 	require.Equal(c.t, http.StatusOK, r.StatusCode)
 	s := &stream{c.t, bufio.NewScanner(r.Body)}

@@ -115,7 +115,8 @@ func (m *modelArg) pick(command *kong.Context) error {
 		return nil
 	}
 	if given(command, "model") && m.Model != m.Folder {
-		return errors.New("the model is named twice: --model " + strconv.Quote(m.Model) + ", and " + strconv.Quote(m.Folder))
+		return errors.New("the model is named twice: --model " + strconv.Quote(m.Model) + ", and " +
+			strconv.Quote(m.Folder))
 	}
 	m.Model = m.Folder
 	return nil

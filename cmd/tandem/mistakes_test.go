@@ -123,7 +123,8 @@ func TestMistakes(t *testing.T) {
 		{serve + "--page-tokens 17", failed, []string{"page-tokens is 17", "16"}},
 		{serve + "--max-model-len 2049", failed, []string{"max-model-len is 2049", "2048"}},
 		{serve + "--kv-memory 1KiB", failed, []string{"kv-memory is 1024 bytes", "16 tokens", "49152"}},
-		{serve + "--kv-memory 64KiB --attention 2", failed, []string{"kv-memory is 65536 bytes", "2 attention nodes", "49152"}},
+		{serve + "--kv-memory 64KiB --attention 2", failed,
+			[]string{"kv-memory is 65536 bytes", "2 attention nodes", "49152"}},
 
 		{"serv", usage, []string{`did you mean "serve"`}},
 		{"serve --prot 9000", usage, []string{`did you mean "--port"`}},
@@ -153,7 +154,8 @@ func TestMistakes(t *testing.T) {
 		{node + "--listen " + port, failed, []string{"peers", port, "address already in use"}},
 		{node + "--listen 0.0.0.0:0", failed, []string{"0.0.0.0:0", "--advertise"}},
 		{node + "--listen 127.0.0.1:http --model /nothing", failed, []string{"--listen", `port "http"`}},
-		{node + "--listen 10.0.0.3:0 --advertise 0.0.0.0 --model /nothing", failed, []string{"--advertise", "0.0.0.0", "every address"}},
+		{node + "--listen 10.0.0.3:0 --advertise 0.0.0.0 --model /nothing", failed,
+			[]string{"--advertise", "0.0.0.0", "every address"}},
 		{node + "--advertise 10.0.0.3:port --model /nothing", failed, []string{"--advertise", `port "port"`}},
 		{node + "--metrics " + port, failed, []string{"--metrics", port, "address already in use"}},
 
@@ -170,7 +172,8 @@ func TestMistakes(t *testing.T) {
 // API to everybody.
 func TestEmptyKeys(t *testing.T) {
 	for _, value := range []string{"", " ", "\n", ",", "a,"} {
-		mistake{"serve --listen 127.0.0.1:0", usage, []string{"TANDEM_API_KEY", "a key is empty"}}.refuses(t, "TANDEM_API_KEY="+value)
+		mistake{"serve --listen 127.0.0.1:0", usage, []string{"TANDEM_API_KEY", "a key is empty"}}.refuses(t,
+			"TANDEM_API_KEY="+value)
 	}
 }
 
@@ -198,7 +201,8 @@ func TestLoopbackAddressForAnotherHost(t *testing.T) {
 	route.Close()
 	here, _, err := net.SplitHostPort(route.LocalAddr().String())
 	require.NoError(t, err)
-	mistake{"node --role expert --join 192.0.2.1:7000", failed, []string{"127.0.0.1", "front end at 192.0.2.1", "--listen " + here + ":0", "--advertise"}}.refuses(t)
+	mistake{"node --role expert --join 192.0.2.1:7000", failed,
+		[]string{"127.0.0.1", "front end at 192.0.2.1", "--listen " + here + ":0", "--advertise"}}.refuses(t)
 }
 
 // TestModelMistakes opens folders that hold no model, or a broken one.
@@ -212,15 +216,22 @@ func TestModelMistakes(t *testing.T) {
 		{missing, []string{missing, "no such folder"}},
 		{filepath.Join(plain, "config.json"), []string{"config.json", "is one file of a model: give its folder"}},
 		{t.TempDir(), []string{"is empty: want a model's folder"}},
-		{fixture(t, map[string]func(string) string{"config.json": func(s string) string { return s[:len(s)/2] }}), []string{"config.json"}},
-		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"qwen3_moe"`, `"qwen9_moe"`)}), []string{"model_type", "qwen9_moe", "qwen3_moe"}},
-		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"silu"`, `"gelu"`)}), []string{"hidden_act", "gelu", "silu"}},
-		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"num_experts_per_tok": `, `"num_experts_per_tok": 9`)}), []string{"num_experts_per_tok"}},
-		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"hidden_size": `, `"hidden_size": 1`)}), []string{"model.embed_tokens.weight", "shape"}},
+		{fixture(t, map[string]func(string) string{"config.json": func(s string) string { return s[:len(s)/2] }}),
+			[]string{"config.json"}},
+		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"qwen3_moe"`, `"qwen9_moe"`)}),
+			[]string{"model_type", "qwen9_moe", "qwen3_moe"}},
+		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"silu"`, `"gelu"`)}),
+			[]string{"hidden_act", "gelu", "silu"}},
+		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"num_experts_per_tok": `,
+			`"num_experts_per_tok": 9`)}), []string{"num_experts_per_tok"}},
+		{fixture(t, map[string]func(string) string{"config.json": replaced(t, `"hidden_size": `, `"hidden_size": 1`)}),
+			[]string{"model.embed_tokens.weight", "shape"}},
 		{fixture(t, map[string]func(string) string{"model.safetensors": nil}), []string{"model.safetensors"}},
-		{fixture(t, map[string]func(string) string{"model.safetensors": func(s string) string { return s[:len(s)-1] }}), []string{"model.safetensors", "byte"}},
+		{fixture(t, map[string]func(string) string{"model.safetensors": func(s string) string { return s[:len(s)-1] }}),
+			[]string{"model.safetensors", "byte"}},
 		{fixture(t, map[string]func(string) string{"tokenizer.json": nil}), []string{"tokenizer.json"}},
-		{fixture(t, map[string]func(string) string{"tokenizer.json": func(string) string { return "{}" }}), []string{"tokenizer.json"}},
+		{fixture(t, map[string]func(string) string{"tokenizer.json": func(string) string { return "{}" }}),
+			[]string{"tokenizer.json"}},
 	} {
 		mistake{"serve --listen 127.0.0.1:0 --model " + c.dir, failed, c.says}.refuses(t)
 	}
@@ -231,7 +242,8 @@ func TestModelMistakes(t *testing.T) {
 // lack.
 func TestMissingInstructionSet(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
-		mistake{"serve --listen 127.0.0.1:0 --isa avx2", failed, []string{"avx2", "this machine has [portable]"}}.refuses(t)
+		mistake{"serve --listen 127.0.0.1:0 --isa avx2", failed,
+			[]string{"avx2", "this machine has [portable]"}}.refuses(t)
 		return
 	}
 	without := "GODEBUG=cpu.avx512f=off"
@@ -241,7 +253,8 @@ func TestMissingInstructionSet(t *testing.T) {
 	for _, args := range []string{
 		"serve --listen 127.0.0.1:0 ", "node --role attention --join 127.0.0.1:1 ", "generate x ",
 	} {
-		mistake{args + "--isa avx512", failed, []string{"instruction set avx512", "this machine has [portable"}}.refuses(t, without)
+		mistake{args + "--isa avx512", failed, []string{"instruction set avx512",
+			"this machine has [portable"}}.refuses(t, without)
 	}
 }
 
@@ -256,7 +269,8 @@ func TestInsecureIsSaid(t *testing.T) {
 // TestNodeWithAnotherWire is refused by the front end, whose log has both values.
 func TestNodeWithAnotherWire(t *testing.T) {
 	control := freeAddr(t)
-	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0", "--wire", "bf16", "--combine", "partial")
+	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0", "--wire", "bf16", "--combine",
+		"partial")
 	front.url()
 	node := "node --role expert --join " + control
 	mistake{node + " --wire int8", failed, []string{"the node differs from the cluster"}}.refuses(t)
@@ -271,7 +285,8 @@ func TestNodeOfAnotherModel(t *testing.T) {
 	control := freeAddr(t)
 	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0")
 	front.url()
-	mistake{"node --role expert --join " + control + " --model " + fixture(t, nil), failed, []string{"the node differs from the cluster"}}.refuses(t)
+	mistake{"node --role expert --join " + control + " --model " + fixture(t, nil), failed,
+		[]string{"the node differs from the cluster"}}.refuses(t)
 	front.says("layers: the cluster has 6, the node")
 	front.stopped()
 }

@@ -20,7 +20,8 @@ func TestTalkToAServer(t *testing.T) {
 	}{
 		{"func main() {\n\nvar x\n", []string{"chat", "--system", "package main"}},
 		{"func main() {", []string{"generate", "-"}},
-		{"", []string{"generate", "type T", "--seed", "7", "--top-k", "5", "--top-p", "0.9", "--temperature", "1.5", "--stop", "}"}},
+		{"", []string{"generate", "type T", "--seed", "7", "--top-k", "5", "--top-p", "0.9", "--temperature", "1.5",
+			"--stop", "}"}},
 	} {
 		args := append(c.args, "--max-tokens", "12")
 		if len(args) < 6 {
@@ -31,7 +32,8 @@ func TestTalkToAServer(t *testing.T) {
 			require.Equal(t, local, succeeds(t, c.stdin, append(args, "--url", at, "--api-key", "secret")...))
 		}
 	}
-	folder := tandemWith(t, []string{"TANDEM_MODEL=/of/a/folder", "TANDEM_API_KEY=secret"}, "", "generate", "x", "--max-tokens", "2", "--url", url)
+	folder := tandemWith(t, []string{"TANDEM_MODEL=/of/a/folder", "TANDEM_API_KEY=secret"}, "", "generate", "x",
+		"--max-tokens", "2", "--url", url)
 	require.Equal(t, 0, folder.code, "the environment's model is no name of the server's: %s", folder.err)
 	for args, says := range map[string][]string{
 		"generate x --url " + url:                                {"401", "API key"},
@@ -67,7 +69,8 @@ func TestServersThatBreakOff(t *testing.T) {
 			require.Empty(t, r.Header.Get("Authorization"), "nobody gave a key")
 			_, _ = w.Write([]byte(": a comment\n\n" + answer))
 		}))
-		got := tandemWith(t, []string{"OPENAI_API_KEY=of-another-server"}, "", "generate", "x", "--url", s.URL, "--model", "m")
+		got := tandemWith(t, []string{"OPENAI_API_KEY=of-another-server"}, "", "generate", "x", "--url", s.URL,
+			"--model", "m")
 		s.Close()
 		require.Equal(t, failed, got.code)
 		require.Equal(t, "ab\n", got.out)

@@ -52,13 +52,16 @@ func TestServe(t *testing.T) {
 	requests := float64(len(gopherReferences(t)))
 	require.Equal(t, requests, c.metric("vllm:request_success_total"))
 	require.Equal(t, requests, c.metric("vllm:time_to_first_token_seconds_count"))
-	for _, name := range []string{"vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"} {
+	for _, name := range []string{"vllm:num_requests_running", "vllm:num_requests_waiting",
+		"vllm:kv_cache_usage_perc"} {
 		require.Zero(t, c.metric(name), name)
 	}
 	for _, name := range []string{
-		"vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:inter_token_latency_seconds_count", "vllm:e2e_request_latency_seconds_sum",
+		"vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:inter_token_latency_seconds_count",
+		"vllm:e2e_request_latency_seconds_sum",
 		"tandem_attention_seconds_count", "tandem_expert_seconds_count", "tandem_communication_seconds_count",
-		"tandem_rows_per_expert_sum", "tandem_aggregation", "tandem_kv_cache_tokens", "tandem_pool_nodes", "tandem_m2n_bytes_total",
+		"tandem_rows_per_expert_sum", "tandem_aggregation", "tandem_kv_cache_tokens", "tandem_pool_nodes",
+		"tandem_m2n_bytes_total",
 	} {
 		require.Positive(t, c.metric(name), name)
 	}

@@ -49,7 +49,8 @@ func TestStrangersAtTheControlPort(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(text), "control port")
 
-	_, err = tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", control, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // a stranger does not care
+	//nolint:gosec // a stranger does not care
+	_, err = tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", control, &tls.Config{InsecureSkipVerify: true})
 	require.ErrorContains(t, err, "first record does not look like a TLS handshake")
 	require.Contains(t, says(t, control, "\x16\x03\x01\x00\x05hello"), "It has no TLS, and you speak it")
 	front.says("a TLS handshake failed.*speaks TLS, and this port has none")
@@ -60,7 +61,8 @@ func TestStrangersAtTheControlPort(t *testing.T) {
 // speak.
 func TestStrangersAtTheSecuredControlPort(t *testing.T) {
 	control := freeAddr(t)
-	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0", "--tls", filepath.Join(authority(t, "front"), "front"))
+	front := start(t, "serve", "--control", control, "--listen", "127.0.0.1:0", "--tls",
+		filepath.Join(authority(t, "front"), "front"))
 	front.url()
 	status, text := client{t: t, url: "http://" + control}.get("/")
 	require.Equal(t, http.StatusBadRequest, status)

@@ -36,7 +36,8 @@ func openText(m *deploy.Model) (*text, error) {
 	}
 	t.notes = append(t.notes, t.tokens.Notes()...)
 	if n := t.tokens.VocabSize(); n > m.Spec.Vocabulary {
-		t.notes = append(t.notes, fmt.Sprintf("the tokenizer has %d ids and the model's vocabulary %d: prompts with the ids in between are refused", n, m.Spec.Vocabulary))
+		t.notes = append(t.notes,
+			fmt.Sprintf("the tokenizer has %d ids and the model's vocabulary %d: prompts with the ids in between are refused", n, m.Spec.Vocabulary))
 	}
 	if t.chat, err = chat.LoadFS(m.Files); err != nil && !errors.Is(err, chat.ErrNoTemplate) {
 		return nil, fmt.Errorf("%s: %w", m.Source, err)
@@ -100,7 +101,8 @@ func (r rendering) Render(ctx context.Context, in api.TemplateInput) (string, er
 	var unusable *chat.UnusableError
 	switch {
 	case errors.As(err, &unusable):
-		answer.Param, answer.Code, answer.Message = "messages", "no_chat_template", unusable.Error()+"; use /v1/completions"
+		answer.Param, answer.Code = "messages", "no_chat_template"
+		answer.Message = unusable.Error() + "; use /v1/completions"
 	case errors.Is(err, chat.ErrFinalMessage):
 		answer.Param, answer.Message = "continue_final_message", "continue_final_message: "+err.Error()
 	default:

@@ -63,7 +63,8 @@ func TestTokenizerEnds(t *testing.T) {
 // TestLargerTokenizer: a tokenizer with more tokens than the model serves, and an
 // operator is told.
 func TestLargerTokenizer(t *testing.T) {
-	text, m := opened(t, map[string]func(string) string{"tokenizer_config.json": with(t, "pad_token", "<a new pad>")}, nil)
+	text, m := opened(t, map[string]func(string) string{"tokenizer_config.json": with(t, "pad_token", "<a new pad>")},
+		nil)
 	ids, err := text.tokens.Encode(t.Context(), "a<a new pad>", false)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, int(ids[len(ids)-1]), m.Spec.Vocabulary)
@@ -75,14 +76,17 @@ func TestLargerTokenizer(t *testing.T) {
 func TestUnusableTemplate(t *testing.T) {
 	text, _ := opened(t, nil, map[string]string{"chat_template.jinja": "{% nope %}"})
 	require.Contains(t, strings.Join(text.notes, "\n"), "cannot be used")
-	_, err := text.template().Render(t.Context(), api.TemplateInput{Messages: api.Raw(`[{"role":"user","content":"x"}]`)})
+	_, err := text.template().Render(t.Context(),
+		api.TemplateInput{Messages: api.Raw(`[{"role":"user","content":"x"}]`)})
 	var answer *api.Error
 	require.ErrorAs(t, err, &answer)
 	require.Equal(t, "no_chat_template", answer.Code)
 	require.Contains(t, answer.Message, `the tag "nope"`)
 
-	text, _ = opened(t, nil, map[string]string{"chat_template.jinja": "{% for m in messages %}{{ m.role }}{% endfor %}"})
-	_, err = text.template().Render(t.Context(), api.TemplateInput{Messages: api.Raw(`[{"role":"user","content":"x"}]`), ContinueFinalMessage: true})
+	text, _ = opened(t, nil,
+		map[string]string{"chat_template.jinja": "{% for m in messages %}{{ m.role }}{% endfor %}"})
+	_, err = text.template().Render(t.Context(), api.TemplateInput{Messages: api.Raw(`[{"role":"user","content":"x"}]`),
+		ContinueFinalMessage: true})
 	require.ErrorAs(t, err, &answer)
 	require.Equal(t, "continue_final_message", answer.Param)
 }

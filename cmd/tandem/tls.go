@@ -40,7 +40,8 @@ type fileFlag struct {
 }
 
 func (f *tlsFlags) each(files *certs.Files) []fileFlag {
-	return []fileFlag{{"--tls-ca", f.TLSCA, &files.CA}, {"--tls-cert", f.TLSCert, &files.Cert}, {"--tls-key", f.TLSKey, &files.Key}}
+	return []fileFlag{{"--tls-ca", f.TLSCA, &files.CA}, {"--tls-cert", f.TLSCert, &files.Cert},
+		{"--tls-key", f.TLSKey, &files.Key}}
 }
 
 // soon is when an expiry is near enough for a warning.
@@ -59,7 +60,8 @@ func (f *tlsFlags) identity(log *slog.Logger) (*certs.Identity, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("TLS needs --tls, or --tls-ca, --tls-cert and --tls-key: %s is missing", strings.Join(missing, " and "))
+		return nil, fmt.Errorf("TLS needs --tls, or --tls-ca, --tls-cert and --tls-key: %s is missing",
+			strings.Join(missing, " and "))
 	}
 	now := time.Now()
 	i, err := certs.Load(files, now)
@@ -70,7 +72,8 @@ func (f *tlsFlags) identity(log *slog.Logger) (*certs.Identity, error) {
 	if leaf.NotAfter.Sub(now) < soon {
 		say = log.Warn
 	}
-	say("the cluster is secured by TLS", "member", leaf.Subject.CommonName, "certificate", i.Cert, "remains", certs.Remaining(leaf, now))
+	say("the cluster is secured by TLS", "member", leaf.Subject.CommonName, "certificate", i.Cert, "remains",
+		certs.Remaining(leaf, now))
 	return i, nil
 }
 

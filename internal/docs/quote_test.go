@@ -30,7 +30,8 @@ func texts(t *testing.T) string {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (d.Name() == "testdata" || d.Name() == "tools" || strings.HasPrefix(d.Name(), ".") && path != root):
+		case d.IsDir() && (d.Name() == "testdata" || d.Name() == "tools" ||
+			strings.HasPrefix(d.Name(), ".") && path != root):
 			return fs.SkipDir
 		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
 			return nil
@@ -114,7 +115,8 @@ func says(program, quotation string) bool {
 func TestSays(t *testing.T) {
 	program := "reading …: …\n…: the cluster has …, the node …\n"
 	for quotation, want := range map[string]bool{
-		"reading …: …": true, "…: the cluster has …, the node …": true, "the node … the cluster has …": false, "reading … the node": false, "writing …": false,
+		"reading …: …": true, "…: the cluster has …, the node …": true, "the node … the cluster has …": false,
+		"reading … the node": false, "writing …": false,
 	} {
 		require.Equal(t, want, says(program, quotation), quotation)
 	}

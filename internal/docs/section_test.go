@@ -14,7 +14,8 @@ func TestReplaceSection(t *testing.T) {
 	again, err := replaceSection(got, "a", "new")
 	require.NoError(t, err)
 	require.Equal(t, got, again)
-	for _, broken := range []string{"", "<!-- generated: a -->\n", "<!-- end of a -->\n<!-- generated: a -->\n", "<!-- generated: b -->\n<!-- end of b -->\n"} {
+	for _, broken := range []string{"", "<!-- generated: a -->\n", "<!-- end of a -->\n<!-- generated: a -->\n",
+		"<!-- generated: b -->\n<!-- end of b -->\n"} {
 		_, err := replaceSection(broken, "a", "new")
 		require.Error(t, err, broken)
 	}

@@ -150,7 +150,8 @@ func freeAddress(t *testing.T, host string) string {
 func (r *reader) paste(t *testing.T, text string) {
 	t.Helper()
 	asks := strings.Contains(text, "localhost:8080")
-	if starts := serverLine.MatchString(strings.ReplaceAll(text, "go run ./cmd/", "")); starts || asks && len(r.servers) == 0 {
+	if starts := serverLine.MatchString(strings.ReplaceAll(text, "go run ./cmd/", "")); starts || asks &&
+		len(r.servers) == 0 {
 		r.stop(t)
 		r.listen, r.addresses = freeAddress(t, loopback), map[string]string{}
 		if !starts { // the document takes one for granted
@@ -205,7 +206,8 @@ func (r *reader) startNoted(t *testing.T, dir string) {
 
 func (r *reader) start(t *testing.T, dir string, args []string) {
 	t.Helper()
-	s := &server{args: args, cmd: exec.CommandContext(context.WithoutCancel(t.Context()), r.binary, args...), log: &strings.Builder{}, done: make(chan struct{})}
+	s := &server{args: args, cmd: exec.CommandContext(context.WithoutCancel(t.Context()), r.binary, args...),
+		log: &strings.Builder{}, done: make(chan struct{})}
 	s.cmd.Dir, s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = dir, r.environment(dir), s.log, s.log
 	require.NoError(t, s.cmd.Start())
 	r.servers = append(r.servers, s)

@@ -52,28 +52,35 @@ func TestMeasure(t *testing.T) {
 		}, 10*mib + 1041235968 + mib, "/sys/fs/cgroup/memory.max"},
 		{"version 2, memory.high below memory.max", map[string]string{
 			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n", "proc/self/mountinfo": v2Mount,
-			"sys/fs/cgroup/memory.max": text(2 * gib), "sys/fs/cgroup/memory.high": text(gib), "sys/fs/cgroup/memory.current": text(mib),
+			"sys/fs/cgroup/memory.max": text(2 * gib), "sys/fs/cgroup/memory.high": text(gib),
+			"sys/fs/cgroup/memory.current": text(mib),
 		}, gib - mib, "/sys/fs/cgroup/memory.high"},
 		{"version 2, no limit", map[string]string{
 			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a\n", "proc/self/mountinfo": v2Mount,
-			"sys/fs/cgroup/a/memory.max": "max\n", "sys/fs/cgroup/a/memory.high": "max\n", "sys/fs/cgroup/a/memory.current": text(gib),
+			"sys/fs/cgroup/a/memory.max": "max\n", "sys/fs/cgroup/a/memory.high": "max\n",
+			"sys/fs/cgroup/a/memory.current": text(gib),
 		}, 8 * gib, "/proc/meminfo"},
 		{"version 2, a systemd unit below a slice that is tighter", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/ai.slice/tandem.service\n", "proc/self/mountinfo": v2Mount,
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/ai.slice/tandem.service\n",
+			"proc/self/mountinfo":                                  v2Mount,
 			"sys/fs/cgroup/ai.slice/tandem.service/memory.max":     text(4 * gib),
 			"sys/fs/cgroup/ai.slice/tandem.service/memory.current": text(100 * mib),
 			"sys/fs/cgroup/ai.slice/memory.max":                    text(2 * gib),
 			"sys/fs/cgroup/ai.slice/memory.current":                text(gib), // siblings' too
 		}, gib, "/sys/fs/cgroup/ai.slice/memory.max"},
 		{"version 2, the unit is tighter than its slice", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/ai.slice/tandem.service\n", "proc/self/mountinfo": v2Mount,
-			"sys/fs/cgroup/ai.slice/tandem.service/memory.max": text(gib), "sys/fs/cgroup/ai.slice/memory.max": text(4 * gib),
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/ai.slice/tandem.service\n",
+			"proc/self/mountinfo":                              v2Mount,
+			"sys/fs/cgroup/ai.slice/tandem.service/memory.max": text(gib),
+			"sys/fs/cgroup/ai.slice/memory.max":                text(4 * gib),
 		}, gib, "/sys/fs/cgroup/ai.slice/tandem.service/memory.max"},
 		{"version 2, more is used than the limit", map[string]string{
-			"proc/meminfo": meminfo, "sys/fs/cgroup/memory.max": text(gib), "sys/fs/cgroup/memory.current": text(2 * gib),
+			"proc/meminfo": meminfo, "sys/fs/cgroup/memory.max": text(gib),
+			"sys/fs/cgroup/memory.current": text(2 * gib),
 		}, 0, "/sys/fs/cgroup/memory.max"},
 		{"version 2, the machine has less than the group may take", map[string]string{
-			"proc/meminfo": meminfo, "sys/fs/cgroup/memory.max": text(64 * gib), "sys/fs/cgroup/memory.current": text(0),
+			"proc/meminfo": meminfo, "sys/fs/cgroup/memory.max": text(64 * gib),
+			"sys/fs/cgroup/memory.current": text(0),
 		}, 8 * gib, "/proc/meminfo"},
 		{"version 2 below a mount of its own, with a space", map[string]string{
 			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a b/c\n",
@@ -94,8 +101,9 @@ func TestMeasure(t *testing.T) {
 		{"version 1, a container that sees its own group as the root", map[string]string{
 			"proc/meminfo": meminfo, "proc/self/cgroup": "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n",
 			"proc/self/mountinfo":                        "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro,nosuid master:11 - cgroup cgroup rw,memory\n",
-			"sys/fs/cgroup/memory/memory.limit_in_bytes": text(gib), "sys/fs/cgroup/memory/memory.usage_in_bytes": text(50 * mib),
-			"sys/fs/cgroup/memory/memory.use_hierarchy": "0\n",
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": text(gib),
+			"sys/fs/cgroup/memory/memory.usage_in_bytes": text(50 * mib),
+			"sys/fs/cgroup/memory/memory.use_hierarchy":  "0\n",
 		}, gib - 50*mib, "/sys/fs/cgroup/memory/memory.limit_in_bytes"},
 		{"version 1, nested, sums of page cache", map[string]string{
 			"proc/meminfo": meminfo, "proc/self/cgroup": "4:memory:/pod/c\n", "proc/self/mountinfo": v1Mount,
@@ -116,9 +124,11 @@ func TestMeasure(t *testing.T) {
 			"proc/self/mountinfo":                          v1Mount + "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
 			"sys/fs/cgroup/memory/a/memory.limit_in_bytes": text(gib), "sys/fs/cgroup/unified/c/cgroup.procs": "1\n",
 		}, gib, "/sys/fs/cgroup/memory/a/memory.limit_in_bytes"},
-		{"a limit and nothing else", map[string]string{"sys/fs/cgroup/memory.max": text(gib)}, gib, "/sys/fs/cgroup/memory.max"},
+		{"a limit and nothing else", map[string]string{"sys/fs/cgroup/memory.max": text(gib)}, gib,
+			"/sys/fs/cgroup/memory.max"},
 		{"files that say nothing", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "nonsense\n::\n4:memory\n", "proc/self/mountinfo": "- \n1 2 3\n" + v1Mount,
+			"proc/meminfo": meminfo, "proc/self/cgroup": "nonsense\n::\n4:memory\n",
+			"proc/self/mountinfo":      "- \n1 2 3\n" + v1Mount,
 			"sys/fs/cgroup/memory.max": "", "sys/fs/cgroup/memory/memory.limit_in_bytes": "many\n",
 		}, 8 * gib, "/proc/meminfo"},
 	} {
@@ -155,7 +165,8 @@ func TestThisMachine(t *testing.T) {
 func FuzzMeasure(f *testing.F) {
 	f.Add("0::/a/b\n", v2Mount, "1073741824\n", "5000\n", "inactive_file 77\n")
 	f.Add("4:memory:/a\n0::/\n", v1Mount, noLimitV1, "", "total_inactive_file 9\n")
-	f.Add("0::/../x\n", "29 23 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "max", "18446744073709551615", "active_file 18446744073709551615\n")
+	f.Add("0::/../x\n", "29 23 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "max", "18446744073709551615",
+		"active_file 18446744073709551615\n")
 	f.Fuzz(func(t *testing.T, groups, mounts, limit, usage, stat string) {
 		got, ok := Measure(tree(map[string]string{
 			"proc/self/cgroup": groups, "proc/self/mountinfo": mounts,

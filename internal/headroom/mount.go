@@ -40,7 +40,8 @@ func parseMount(line string) (mount, bool) {
 	if len(of) < 6 || len(system) < 3 {
 		return mount{}, false
 	}
-	m := mount{root: path.Clean("/" + unescaped(of[3])), point: strings.TrimPrefix(path.Clean("/"+unescaped(of[4])), "/")}
+	m := mount{root: path.Clean("/" + unescaped(of[3])),
+		point: strings.TrimPrefix(path.Clean("/"+unescaped(of[4])), "/")}
 	if strings.HasPrefix(unescaped(of[3]), "/..") {
 		m.root = outside
 	}

@@ -26,10 +26,12 @@ func TestCheckPort(t *testing.T) {
 }
 
 func TestCheckHost(t *testing.T) {
-	for _, good := range []string{"10.0.0.3", "::1", "fe80::1%eth0", "node-1.example.com", "a_b", strings.Repeat("a", 253)} {
+	for _, good := range []string{"10.0.0.3", "::1", "fe80::1%eth0", "node-1.example.com", "a_b",
+		strings.Repeat("a", 253)} {
 		require.NoError(t, CheckHost(good), good)
 	}
-	for _, bad := range []string{"", "a b", "a:1", "[::1]", "node\x1b[2J", "fe80::1%\x1b[2J", "ä", strings.Repeat("a", 254)} {
+	for _, bad := range []string{"", "a b", "a:1", "[::1]", "node\x1b[2J", "fe80::1%\x1b[2J", "ä",
+		strings.Repeat("a", 254)} {
 		err := CheckHost(bad)
 		require.ErrorContains(t, err, "neither an IP address nor a name", bad)
 		require.NotContains(t, err.Error(), "\x1b")
@@ -38,8 +40,9 @@ func TestCheckHost(t *testing.T) {
 
 func TestIsLoopback(t *testing.T) {
 	for host, want := range map[string]bool{
-		"127.0.0.1": true, "127.9.9.9": true, "::1": true, "::ffff:127.0.0.1": true, "localhost": true, "LocalHost": true,
-		"0.0.0.0": false, "10.0.0.1": false, "": false, "example.com": false,
+		"127.0.0.1": true, "127.9.9.9": true, "::1": true, "::ffff:127.0.0.1": true, "localhost": true,
+		"LocalHost": true,
+		"0.0.0.0":   false, "10.0.0.1": false, "": false, "example.com": false,
 	} {
 		require.Equal(t, want, IsLoopback(host), host)
 	}

@@ -22,15 +22,18 @@ type rule struct {
 // isData reports whether a file is a test's input or output, which may hold
 // anything.
 func isData(path string) bool {
-	return strings.HasPrefix(path, "testdata/") || strings.Contains(path, "/testdata/") || strings.HasSuffix(path, ".json")
+	return strings.HasPrefix(path, "testdata/") || strings.Contains(path, "/testdata/") ||
+		strings.HasSuffix(path, ".json")
 }
 
 var rules = []rule{
-	{"path of a machine", regexp.MustCompile(`(^|[^\w.~/-])/(?:work|home|Users|root)/[\w.]`), func(path string) bool { return !isData(path) },
+	{"path of a machine", regexp.MustCompile(`(^|[^\w.~/-])/(?:work|home|Users|root)/[\w.]`),
+		func(path string) bool { return !isData(path) },
 		"name a path from the module's root, or take it as a parameter"},
 	{"folder beside the module", regexp.MustCompile(`\.\./shar` + `ed\b(/oracle)?`), nil,
 		"the one that may be named is the oracle's, which tests skip where it is missing"},
-	{"unfinished work", regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`), func(path string) bool { return strings.HasSuffix(path, ".go") && !isData(path) },
+	{"unfinished work", regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`),
+		func(path string) bool { return strings.HasSuffix(path, ".go") && !isData(path) },
 		"finish it, or file an issue"},
 	{"merge conflict", regexp.MustCompile(`(?m)^(<{7}|>{7}) `), nil, "resolve it"},
 }

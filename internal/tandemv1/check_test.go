@@ -46,17 +46,31 @@ func TestCheck(t *testing.T) {
 	}
 	require.NoError(t, Check(offer(func(*Offer) {})))
 	for want, m := range map[string]proto.Message{
-		"Limits.cache_tokens is 8796093022208, want 1 to 17179869184": offer(func(o *Offer) { o.Limits.CacheTokens = 1 << 43 }),
-		"Limits.max_batched_tokens is 0, want 1 to 1048576":           offer(func(o *Offer) { o.Limits.MaxBatchedTokens = 0 }),
-		"Limits.max_num_seqs is -1000000, want 1 to 65536":            offer(func(o *Offer) { o.Limits.MaxNumSeqs = -1e6 }),
-		"Offer.node is 1000, want 1 to 128":                           offer(func(o *Offer) { o.Node = strings.Repeat("x", 1000) }),
-		"Hello.place is -1, want 0 to 1024":                           &JoinRequest{Message: &JoinRequest_Hello{Hello: &Hello{Role: "expert", Addr: "a", Place: proto.Int64(-1)}}},
-		"View.micro_batches is 65, want 1 to 64":                      &JoinResponse{Message: &JoinResponse_View{View: &View{ExpertNodes: 1, MicroBatches: 65}}},
-		"Request.prompt[] is -1, want 0 to 16777216":                  &Request{Prompt: []int32{1, -1}},
-		"Request.stop_ids is 1025, want 0 to 1024":                    &Request{StopIds: make([]int32, 1025)},
-		"Sampling.top_p is NaN, want 0 to 1":                          &Request{Sampling: &Sampling{TopP: math.NaN()}},
-		"Candidate.logprob is +Inf, want -Inf to 1":                   &Event{Logprob: &TokenLogprob{Top: []*Candidate{{Logprob: float32(math.Inf(1))}}}},
-		"Failure.kind is 77, want 0 to 5":                             &Event{Failure: &Failure{Kind: 77}},
+		"Limits.cache_tokens is 8796093022208, want 1 to 17179869184": offer(func(o *Offer) {
+			o.Limits.CacheTokens = 1 << 43
+		}),
+		"Limits.max_batched_tokens is 0, want 1 to 1048576": offer(func(o *Offer) {
+			o.Limits.MaxBatchedTokens = 0
+		}),
+		"Limits.max_num_seqs is -1000000, want 1 to 65536": offer(func(o *Offer) {
+			o.Limits.MaxNumSeqs = -1e6
+		}),
+		"Offer.node is 1000, want 1 to 128": offer(func(o *Offer) {
+			o.Node = strings.Repeat("x", 1000)
+		}),
+		"Hello.place is -1, want 0 to 1024": &JoinRequest{Message: &JoinRequest_Hello{
+			Hello: &Hello{Role: "expert", Addr: "a", Place: proto.Int64(-1)},
+		}},
+		"View.micro_batches is 65, want 1 to 64": &JoinResponse{Message: &JoinResponse_View{
+			View: &View{ExpertNodes: 1, MicroBatches: 65},
+		}},
+		"Request.prompt[] is -1, want 0 to 16777216": &Request{Prompt: []int32{1, -1}},
+		"Request.stop_ids is 1025, want 0 to 1024":   &Request{StopIds: make([]int32, 1025)},
+		"Sampling.top_p is NaN, want 0 to 1":         &Request{Sampling: &Sampling{TopP: math.NaN()}},
+		"Candidate.logprob is +Inf, want -Inf to 1": &Event{Logprob: &TokenLogprob{
+			Top: []*Candidate{{Logprob: float32(math.Inf(1))}},
+		}},
+		"Failure.kind is 77, want 0 to 5": &Event{Failure: &Failure{Kind: 77}},
 	} {
 		var e *LimitError
 		require.ErrorAs(t, Check(m), &e)
@@ -81,12 +95,15 @@ func allocated() uint64 {
 func FuzzMessages(f *testing.F) {
 	place := int64(3)
 	for i, m := range []proto.Message{
-		&JoinRequest{Message: &JoinRequest_Hello{Hello: &Hello{Role: "expert", Addr: "tcp:127.0.0.1:7000", Identity: &Identity{Version: "v"}, Place: &place}}},
+		&JoinRequest{Message: &JoinRequest_Hello{Hello: &Hello{Role: "expert", Addr: "tcp:127.0.0.1:7000",
+			Identity: &Identity{Version: "v"}, Place: &place}}},
 		&JoinResponse{Message: &JoinResponse_Welcome{Welcome: &Welcome{
 			Self: &Member{Id: "expert-0", Role: "expert"}, View: &View{ExpertNodes: 1, MicroBatches: 1}, Token: "t",
 		}}},
-		&ServeRequest{Message: &ServeRequest_Events{Events: &Events{Events: []*Event{{Id: 1, Prompt: []*TokenLogprob{{Token: 1, Logprob: -1}}, More: true}}}}},
-		&ServeResponse{Message: &ServeResponse_Submit{Submit: &Request{Id: 1, Prompt: []int32{1}, Sampling: &Sampling{LogitBias: map[int32]float64{1: 1}}}}},
+		&ServeRequest{Message: &ServeRequest_Events{Events: &Events{Events: []*Event{{Id: 1,
+			Prompt: []*TokenLogprob{{Token: 1, Logprob: -1}}, More: true}}}}},
+		&ServeResponse{Message: &ServeResponse_Submit{Submit: &Request{Id: 1, Prompt: []int32{1},
+			Sampling: &Sampling{LogitBias: map[int32]float64{1: 1}}}}},
 		&JoinRequest{Message: &JoinRequest_Beat{Beat: &Beat{Loaded: 1, Steps: 2, Awaited: []string{"expert-0"}}}},
 	} {
 		bytes, err := proto.Marshal(m)

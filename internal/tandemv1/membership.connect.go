@@ -68,7 +68,8 @@ type membershipClient struct {
 }
 
 // Join calls tandem.v1.Membership.Join.
-func (c *membershipClient) Join(ctx context.Context) (*connect.BidiStreamForClientSimple[JoinRequest, JoinResponse], error) {
+func (c *membershipClient) Join(ctx context.Context) (*connect.BidiStreamForClientSimple[JoinRequest, JoinResponse],
+	error) {
 	return c.join.CallBidiStreamSimple(ctx)
 }
 

@@ -67,7 +67,8 @@ type workClient struct {
 }
 
 // Serve calls tandem.v1.Work.Serve.
-func (c *workClient) Serve(ctx context.Context) (*connect.BidiStreamForClientSimple[ServeRequest, ServeResponse], error) {
+func (c *workClient) Serve(ctx context.Context) (*connect.BidiStreamForClientSimple[ServeRequest, ServeResponse],
+	error) {
 	return c.serve.CallBidiStreamSimple(ctx)
 }
 

@@ -245,7 +245,8 @@ func (t *Template) functions() map[string]func([]jinja.Value) (jinja.Value, erro
 				return nil, err
 			}
 			if len(format) > maxFormat {
-				return nil, fmt.Errorf("strftime_now: the format has %d bytes; at most %d are taken", len(format), maxFormat)
+				return nil, fmt.Errorf("strftime_now: the format has %d bytes; at most %d are taken", len(format),
+					maxFormat)
 			}
 			return t.strftime(t.now(), format)
 		},

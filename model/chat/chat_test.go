@@ -105,19 +105,27 @@ func TestLoad(t *testing.T) {
 		tools json.RawMessage
 		want  string
 	}{
-		"config":     {fstest.MapFS{"tokenizer_config.json": file(config)}, nil, "config<s></s>False"},
-		"jinja file": {fstest.MapFS{"tokenizer_config.json": file(config), "chat_template.jinja": file("file{{ bos_token }}\n")}, nil, "file<s>"},
-		"processor":  {fstest.MapFS{"tokenizer_config.json": file(`{}`), "chat_template.json": file(`{"chat_template": "processor"}`)}, nil, "processor"},
+		"config": {fstest.MapFS{"tokenizer_config.json": file(config)}, nil, "config<s></s>False"},
+		"jinja file": {fstest.MapFS{"tokenizer_config.json": file(config),
+			"chat_template.jinja": file("file{{ bos_token }}\n")}, nil, "file<s>"},
+		"processor": {fstest.MapFS{"tokenizer_config.json": file(`{}`),
+			"chat_template.json": file(`{"chat_template": "processor"}`)}, nil, "processor"},
 		"list": {fstest.MapFS{"tokenizer_config.json": file(
 			`{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]}`)}, nil, "plain"},
 		"list with tools": {fstest.MapFS{"tokenizer_config.json": file(
 			`{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]}`)}, tools, "tools"},
-		"additional": {fstest.MapFS{"chat_template.jinja": file("plain"), "additional_chat_templates/tool_use.jinja": file("tools")}, tools, "tools"},
-		"special tokens map": {fstest.MapFS{"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
-			"tokenizer_config.json": file(`{"bos_token": "<new>"}`), "chat_template.jinja": file("{{ bos_token }}{{ eos_token }}")}, nil, "<old><end>"},
-		"special tokens map beside added_tokens_decoder": {fstest.MapFS{"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
-			"tokenizer_config.json": file(`{"bos_token": "<new>", "added_tokens_decoder": {}}`), "chat_template.jinja": file("{{ bos_token }}{{ eos_token }}")}, nil, "<new>"},
-		"config beside a processor": {fstest.MapFS{"tokenizer_config.json": file(`{"chat_template": "CONFIG"}`), "chat_template.json": file(`{"chat_template": "JSON"}`)}, nil, "CONFIG"},
+		"additional": {fstest.MapFS{"chat_template.jinja": file("plain"),
+			"additional_chat_templates/tool_use.jinja": file("tools")}, tools, "tools"},
+		"special tokens map": {fstest.MapFS{
+			"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
+			"tokenizer_config.json":   file(`{"bos_token": "<new>"}`),
+			"chat_template.jinja":     file("{{ bos_token }}{{ eos_token }}")}, nil, "<old><end>"},
+		"special tokens map beside added_tokens_decoder": {fstest.MapFS{
+			"special_tokens_map.json": file(`{"bos_token": "<old>", "eos_token": "<end>"}`),
+			"tokenizer_config.json":   file(`{"bos_token": "<new>", "added_tokens_decoder": {}}`),
+			"chat_template.jinja":     file("{{ bos_token }}{{ eos_token }}")}, nil, "<new>"},
+		"config beside a processor": {fstest.MapFS{"tokenizer_config.json": file(`{"chat_template": "CONFIG"}`),
+			"chat_template.json": file(`{"chat_template": "JSON"}`)}, nil, "CONFIG"},
 		"jinja file beside a list": {fstest.MapFS{"chat_template.jinja": file("FILE"), "tokenizer_config.json": file(
 			`{"chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "OLD"}]}`)}, tools, "FILE"},
 	} {
@@ -212,8 +220,10 @@ func FuzzInput(f *testing.F) {
 // FuzzFiles: whatever the files say that may hold a template, they are read or
 // refused, and a conversation is rendered or refused.
 func FuzzFiles(f *testing.F) {
-	f.Add([]byte(`{"chat_template": [{"name": "tool_use", "template": "T"}], "eos_token": {"content": "e"}}`), []byte(`{"eos_token": "a"}`), []byte(`{"chat_template": "x"}`), "")
-	f.Add([]byte(`{"chat_template": {"default": "{{ eos_token }}"}, "extra_special_tokens": {"x_token": "y"}, "added_tokens_decoder": {}}`), []byte(``), []byte(`{}`), "{% for m in messages %}{{ m.content }}{% endfor %}")
+	f.Add([]byte(`{"chat_template": [{"name": "tool_use", "template": "T"}], "eos_token": {"content": "e"}}`),
+		[]byte(`{"eos_token": "a"}`), []byte(`{"chat_template": "x"}`), "")
+	f.Add([]byte(`{"chat_template": {"default": "{{ eos_token }}"}, "extra_special_tokens": {"x_token": "y"}, "added_tokens_decoder": {}}`),
+		[]byte(``), []byte(`{}`), "{% for m in messages %}{{ m.content }}{% endfor %}")
 	f.Add([]byte(`{"chat_template": "{% if"}`), []byte(`[`), []byte(`{"chat_template": 1}`), onlyParts)
 	f.Fuzz(func(t *testing.T, config, special, older []byte, file string) {
 		dir := fstest.MapFS{configFile: {Data: config}, specialFile: {Data: special}, processor: {Data: older}}

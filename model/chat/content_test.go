@@ -82,11 +82,15 @@ func TestUnusable(t *testing.T) {
 		files        fstest.MapFS
 		plain, tools string // what is rendered; empty: refused
 	}{
-		"list without default": {fstest.MapFS{configFile: file(`{"chat_template": [{"name": "tool_use", "template": "T{{ tools|length }}"}, {"name": "rag", "template": "R"}]}`)}, "", "T1"},
-		"unparsable":           {fstest.MapFS{jinjaFile: file(`{% nope %}x`)}, "", ""},
-		"unparsable for tools": {fstest.MapFS{configFile: file(`{"chat_template": [{"name": "tool_use", "template": "{% nope %}"}, {"name": "default", "template": "R"}]}`)}, "R", "R"},
-		"no string":            {fstest.MapFS{configFile: file(`{"chat_template": 1}`)}, "", ""},
-		"no template in it":    {fstest.MapFS{configFile: file(`{"chat_template": [{"name": "default"}]}`)}, "", ""},
+		"list without default": {fstest.MapFS{configFile: file(
+			`{"chat_template": [{"name": "tool_use", "template": "T{{ tools|length }}"}, {"name": "rag", "template": "R"}]}`,
+		)}, "", "T1"},
+		"unparsable": {fstest.MapFS{jinjaFile: file(`{% nope %}x`)}, "", ""},
+		"unparsable for tools": {fstest.MapFS{configFile: file(
+			`{"chat_template": [{"name": "tool_use", "template": "{% nope %}"}, {"name": "default", "template": "R"}]}`,
+		)}, "R", "R"},
+		"no string":         {fstest.MapFS{configFile: file(`{"chat_template": 1}`)}, "", ""},
+		"no template in it": {fstest.MapFS{configFile: file(`{"chat_template": [{"name": "default"}]}`)}, "", ""},
 	} {
 		template, err := LoadFS(c.files)
 		require.NoError(t, err, name)

@@ -35,7 +35,8 @@ func TestOracle(t *testing.T) {
 			file, scenario, _ := strings.Cut(name, "|")
 			source, err := os.ReadFile(filepath.Join(dir, file))
 			require.NoError(t, err)
-			template, err := readTemplate(string(source), []Special{{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"pad_token", "<pad>"}, {"unk_token", "<unk>"}})
+			template, err := readTemplate(string(source),
+				[]Special{{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"pad_token", "<pad>"}, {"unk_token", "<unk>"}})
 			require.NoError(t, err)
 			template.strftime = func(time.Time, string) (string, error) { return "2026-11-23", nil }
 			got, err := template.Render(t.Context(), scenarioInput(t, cases.Scenarios[scenario]))
@@ -72,7 +73,8 @@ func BenchmarkRender(b *testing.B) {
 	require.NoError(b, err)
 	template, err := readTemplate(string(source), nil)
 	require.NoError(b, err)
-	pair := `{"role": "user", "content": "` + strings.Repeat("question ", 50) + `"}, {"role": "assistant", "content": "<think>x</think>` + strings.Repeat("answer ", 50) + `"}`
+	pair := `{"role": "user", "content": "` + strings.Repeat("question ",
+		50) + `"}, {"role": "assistant", "content": "<think>x</think>` + strings.Repeat("answer ", 50) + `"}`
 	messages := json.RawMessage("[" + strings.Repeat(pair+",", 499) + pair + "]")
 	b.SetBytes(int64(len(messages)))
 	for b.Loop() {

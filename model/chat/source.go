@@ -110,7 +110,8 @@ func (src source) choose(templates map[string]string) (source, error) {
 	}
 	names := slices.Sorted(maps.Keys(templates))
 	const most = 8
-	src.unusable = fmt.Errorf("none of the %d templates is named %q (they are %q)", len(names), defaultName, names[:min(len(names), most)])
+	src.unusable = fmt.Errorf("none of the %d templates is named %q (they are %q)", len(names), defaultName,
+		names[:min(len(names), most)])
 	return src, nil
 }
 

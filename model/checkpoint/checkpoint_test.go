@@ -34,7 +34,8 @@ func tensor(name string, t DType, start int, shape ...int) Named {
 }
 
 func sampleTensors() []Named {
-	return []Named{tensor("a", BF16, 1, 3), tensor("b", F32, 50, 2, 2), tensor("c", F16, 9, 4, 2, 3), tensor("d", F32, 3, 0)}
+	return []Named{tensor("a", BF16, 1, 3), tensor("b", F32, 50, 2, 2), tensor("c", F16, 9, 4, 2, 3),
+		tensor("d", F32, 3, 0)}
 }
 
 func requireTensors(t *testing.T, c *Checkpoint, want []Named) {
@@ -137,7 +138,10 @@ func TestIndexOnlyHelps(t *testing.T) {
 		"a missing tensor": func(w map[string]string) { w["x"] = first },
 		"tensor left out":  func(w map[string]string) { delete(w, "a") },
 		"tensor elsewhere": func(w map[string]string) { w["a"] = w["c"] },
-		"no file is there": func(w map[string]string) { clear(w); w["a"] = "none.safetensors"; w["b"] = "neither.safetensors" },
+		"no file is there": func(w map[string]string) {
+			clear(w)
+			w["a"], w["b"] = "none.safetensors", "neither.safetensors"
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, weights := twoShards(t)
@@ -152,7 +156,8 @@ func TestIndexOnlyHelps(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{second}, c.Absent())
 	_, err = c.Tensor("c")
-	require.ErrorContains(t, err, `no tensor "c": model.safetensors.index.json puts it in `+weights["c"]+", which is not in the folder")
+	require.ErrorContains(t, err,
+		`no tensor "c": model.safetensors.index.json puts it in `+weights["c"]+", which is not in the folder")
 	require.Contains(t, c.Explain([]string{"c", "x"}), "puts them in "+second)
 	require.NoError(t, c.Close())
 
@@ -163,7 +168,8 @@ func TestIndexOnlyHelps(t *testing.T) {
 
 // TestIndexNamesNothingOutside its folder.
 func TestIndexNamesNothingOutside(t *testing.T) {
-	for _, file := range []string{"../model-00001-of-00002.safetensors", "sub/x.safetensors", "/etc/passwd", `..\\x`, ""} {
+	for _, file := range []string{"../model-00001-of-00002.safetensors", "sub/x.safetensors", "/etc/passwd", `..\\x`,
+		""} {
 		dir, weights := twoShards(t)
 		weights["a"] = file
 		require.NoError(t, writeIndex(filepath.Join(dir, IndexFile), weights, 0))
@@ -260,7 +266,8 @@ func TestFileIsCutWhileOpen(t *testing.T) {
 	want := path + `: tensor "big": the file ends at byte 1048576: it has been cut short`
 	_, err = c.Tensor("big")
 	require.ErrorContains(t, err, want)
-	_, err = c.Load(t.Context(), []Job{{Refs: []model.Ref{refTo(big)}, Do: func([]Tensor) error { return nil }}}, 2, nil)
+	_, err = c.Load(t.Context(), []Job{{Refs: []model.Ref{refTo(big)}, Do: func([]Tensor) error { return nil }}}, 2,
+		nil)
 	require.ErrorContains(t, err, want)
 	_, err = c.Digests(t.Context(), []model.Ref{refTo(big)}, 2)
 	require.ErrorContains(t, err, want)
@@ -301,7 +308,8 @@ func TestBrokenIndex(t *testing.T) {
 // FuzzIndex: no index panics, allocates without bound or names a file outside
 // its folder, and what is accepted reads back from what is written.
 func FuzzIndex(f *testing.F) {
-	seed, err := encodeIndex(map[string]string{"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}, 9)
+	seed, err := encodeIndex(map[string]string{"a": "model-00001-of-00002.safetensors",
+		"b": "model-00002-of-00002.safetensors"}, 9)
 	require.NoError(f, err)
 	f.Add(seed)
 	f.Add(seed[:len(seed)/2])
@@ -421,10 +429,11 @@ func TestLoad(t *testing.T) {
 		return j
 	}
 	var done []int64
-	loaded, err := c.Load(context.Background(), []Job{job(tensors[2]), job(tensors[1], tensors[0]), job()}, 3, func(d, total int64) {
-		require.Equal(t, int64(6+16+48), total)
-		done = append(done, d)
-	})
+	loaded, err := c.Load(context.Background(), []Job{job(tensors[2]), job(tensors[1], tensors[0]), job()}, 3,
+		func(d, total int64) {
+			require.Equal(t, int64(6+16+48), total)
+			done = append(done, d)
+		})
 	require.NoError(t, err)
 	require.IsIncreasing(t, done)
 	require.Equal(t, int64(70), done[len(done)-1])

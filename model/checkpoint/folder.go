@@ -105,9 +105,11 @@ func shards(dir string, ix *index) ([]string, error) {
 	case len(all) > 0:
 		return all, nil
 	case ix != nil:
-		return nil, fmt.Errorf("open the checkpoint: %s names %d files, %s the first, and none of them is there", ix.file, len(ix.files), ix.files[0])
+		return nil, fmt.Errorf("open the checkpoint: %s names %d files, %s the first, and none of them is there",
+			ix.file, len(ix.files), ix.files[0])
 	}
-	return nil, fmt.Errorf("open the checkpoint: %s holds no %s, no %s and no other file that ends in .safetensors: %w", dir, SingleFile, IndexFile, fs.ErrNotExist)
+	return nil, fmt.Errorf("open the checkpoint: %s holds no %s, no %s and no other file that ends in .safetensors: %w",
+		dir, SingleFile, IndexFile, fs.ErrNotExist)
 }
 
 // openAll opens files in the order of their names.
@@ -121,7 +123,8 @@ func openAll(dir string, names []string) (*Checkpoint, error) {
 		}
 		files = append(files, f)
 		if tensors += len(f.header.entries); tensors > maxTensors {
-			return nil, errors.Join(fmt.Errorf("open the checkpoint: %s: more than %d tensors", dir, maxTensors), closeAll(files))
+			return nil, errors.Join(fmt.Errorf("open the checkpoint: %s: more than %d tensors", dir, maxTensors),
+				closeAll(files))
 		}
 	}
 	return gather(files), nil

@@ -114,7 +114,8 @@ func (p *headerParser) frame(file []byte, size int64) ([]byte, error) {
 		return nil, p.fail("", 0, "the header's length is %d, the limit is %d: this is no safetensors file", n, maxHeader)
 	}
 	if n > uint64(len(file)-lengthBytes) {
-		return nil, p.fail("", lengthBytes, "the header's length is %d, and %d bytes follow it: the file is truncated", n, size-lengthBytes)
+		return nil, p.fail("", lengthBytes, "the header's length is %d, and %d bytes follow it: the file is truncated",
+			n, size-lengthBytes)
 	}
 	return file[lengthBytes : lengthBytes+n], nil
 }
@@ -260,7 +261,8 @@ func (p *headerParser) size(e *entry, shape []int64, at int64) error {
 		return p.fail(e.name, at, "the shape %v is negative or too large", shape)
 	}
 	if e.begin < 0 || e.end < e.begin || e.end-e.begin != (total+7)/8 {
-		return p.fail(e.name, at, "the data_offsets are [%d, %d], and %s of shape %v needs %d bytes", e.begin, e.end, e.dtype, shape, (total+7)/8)
+		return p.fail(e.name, at, "the data_offsets are [%d, %d], and %s of shape %v needs %d bytes", e.begin, e.end,
+			e.dtype, shape, (total+7)/8)
 	}
 	e.shape = make([]int, len(shape))
 	for i, n := range shape {
@@ -294,11 +296,13 @@ func (h *header) cover(file string, size int64) error {
 	for i, e := range h.entries {
 		switch {
 		case e.begin < next:
-			return p.fail(e.name, h.data+e.begin, "overlaps tensor %q, which ends at byte %d", h.entries[i-1].name, h.data+next)
+			return p.fail(e.name, h.data+e.begin, "overlaps tensor %q, which ends at byte %d", h.entries[i-1].name,
+				h.data+next)
 		case e.begin > next:
 			return p.fail(e.name, h.data+next, "%d bytes before it belong to no tensor", e.begin-next)
 		case e.end > have:
-			return p.fail(e.name, h.data+e.begin, "ends at byte %d, and the file has %d: it is truncated", h.data+e.end, size)
+			return p.fail(e.name, h.data+e.begin, "ends at byte %d, and the file has %d: it is truncated", h.data+e.end,
+				size)
 		}
 		next = e.end
 	}

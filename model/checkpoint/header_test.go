@@ -51,7 +51,8 @@ func TestBrokenHeaders(t *testing.T) {
 		{framed(`{"a":{}`, 0), "", 15, "the header is not valid JSON: unexpected end of JSON input"},
 		{framed(`{"a":{}}`, 0), "a", 13, "dtype, shape and two data_offsets must be given"},
 		{framed(one(good)+"x", 8), "", 63, "invalid character 'x' after top-level value"},
-		{framed(strings.TrimSuffix(one(good), "}"), 8), "", 61, "the header is not valid JSON: unexpected end of JSON input"},
+		{framed(strings.TrimSuffix(one(good), "}"), 8), "", 61,
+			"the header is not valid JSON: unexpected end of JSON input"},
 		{framed(`{"a":{`+good+`},"a":{`+good+`}}`, 8), "", 66, "a is given twice"},
 		{framed(`{"__metadata__":{"a":1}}`, 0), "", 24, "does not map strings to strings"},
 		{framed(`{"__metadata__":{"a":"","a":""}}`, 0), "", 36, "__metadata__.a is given twice"},
@@ -72,7 +73,8 @@ func TestBrokenHeaders(t *testing.T) {
 		{framed(one(good), 4), "a", 62, "ends at byte 70, and the file has 66: it is truncated"},
 		{framed(one(good), 9), "", 70, "1 bytes follow the last tensor"},
 		{framed(one(`"dtype":"F32","shape":[2],"data_offsets":[4,12]`), 12), "a", 63, "4 bytes before it belong to no tensor"},
-		{framed(`{"a":{`+good+`},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}`, 12), "b", 120, `overlaps tensor "a", which ends at byte 124`},
+		{framed(`{"a":{`+good+`},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}`, 12), "b", 120,
+			`overlaps tensor "a", which ends at byte 124`},
 	} {
 		_, err := parse(c.file)
 		var f *FormatError
@@ -127,9 +129,12 @@ func TestHeaderIsBounded(t *testing.T) {
 		"more than 262144 tensors":                 empty(maxTensors + 1),
 		"the header has more than 262145 fields":   empty(maxTensors + 2),
 		"a name has 1025 bytes, the limit is 1024": `{"` + strings.Repeat("a", maxName+1) + `":{}}`,
-		"more than 8 dimensions":                   one(`"dtype":"F32","data_offsets":[0,0],"shape":[` + strings.Repeat("1,", 1<<20) + `1]`),
-		"__metadata__ has more than 262145 fields": `{"__metadata__":{` + strings.ReplaceAll(empty(maxTensors + 2)[1:], `{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`, `""`) + `}`,
-		"the header nests deeper than 16 levels":   `{"a":` + strings.Repeat("[", 1<<20),
+		"more than 8 dimensions": one(`"dtype":"F32","data_offsets":[0,0],"shape":[` +
+			strings.Repeat("1,", 1<<20) + `1]`),
+		"__metadata__ has more than 262145 fields": `{"__metadata__":{` +
+			strings.ReplaceAll(empty(maxTensors + 2)[1:], `{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`, `""`) +
+			`}`,
+		"the header nests deeper than 16 levels": `{"a":` + strings.Repeat("[", 1<<20),
 	} {
 		_, allocated, err := measured(framed(text, 0))
 		require.ErrorContains(t, err, want)
@@ -148,7 +153,8 @@ func measured(file []byte) (*header, uint64, error) {
 
 // TestIntegers reads lists as encoding/json does, without its null for 0.
 func TestIntegers(t *testing.T) {
-	for _, text := range []string{"[]", "[ 1 , 2 ]", "[-1]", "[-0]", "[1.0]", "[1e3]", "[9223372036854775807]", "[9223372036854775808]", `["1"]`, "[[1]]", "{}", "1"} {
+	for _, text := range []string{"[]", "[ 1 , 2 ]", "[-1]", "[-0]", "[1.0]", "[1e3]", "[9223372036854775807]",
+		"[9223372036854775808]", `["1"]`, "[[1]]", "{}", "1"} {
 		var want []int64
 		wantErr := json.Unmarshal([]byte(text), &want)
 		got, ok := integers([]byte(text))

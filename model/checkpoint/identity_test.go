@@ -79,11 +79,13 @@ func TestLedger(t *testing.T) {
 	err := l.Add("expert-1", []string{"d", "c", "b"}, Digests{4, 5, 6})
 	var differ *DifferError
 	require.ErrorAs(t, err, &differ)
-	require.Equal(t, &DifferError{Names: []string{"c", "b"}, Known: 3, Given: 5, By: "expert-0", Other: "expert-1"}, differ)
+	require.Equal(t, &DifferError{Names: []string{"c", "b"}, Known: 3, Given: 5, By: "expert-0", Other: "expert-1"},
+		differ)
 	require.ErrorContains(t, err, "tensor c differs: its digest is 0000000000000003 at expert-0 and 0000000000000005 at expert-1, and 1 others differ: b")
 	_, known := l.Sum([]string{"d"})
 	require.False(t, known, "nothing of a refused list is kept")
-	require.ErrorContains(t, l.Add("x", []string{"a"}, Digests{1, 2}), "x gives the digests of 2 weights, and its part has 1")
+	require.ErrorContains(t, l.Add("x", []string{"a"}, Digests{1, 2}),
+		"x gives the digests of 2 weights, and its part has 1")
 
 	sum, known := l.Sum([]string{"a", "b"})
 	require.True(t, known)

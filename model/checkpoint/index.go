@@ -75,7 +75,8 @@ func (ix *index) fail(tensor string, at int64, format string, args ...any) error
 
 // plain says whether a name has no folder in it, on any system.
 func plain(name string) bool {
-	return name != "" && name != "." && name != ".." && filepath.IsLocal(name) && !strings.ContainsAny(name, `/\:`+"\x00")
+	return name != "" && name != "." && name != ".." && filepath.IsLocal(name) &&
+		!strings.ContainsAny(name, `/\:`+"\x00")
 }
 
 // names says whether the index names a file.

@@ -68,7 +68,8 @@ func roomFor(tasks []task) int64 {
 // is not nil, is called after each job with the bytes done and the bytes of all
 // jobs, one call at a time and rising. The first error, or ctx's end, stops what
 // has not started.
-func (c *Checkpoint) Load(ctx context.Context, jobs []Job, workers int, progress func(done, total int64)) (Loaded, error) {
+func (c *Checkpoint) Load(ctx context.Context, jobs []Job, workers int, progress func(done, total int64)) (Loaded,
+	error) {
 	tasks, total, err := c.resolve(jobs)
 	if err != nil {
 		return nil, err

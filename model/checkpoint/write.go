@@ -99,7 +99,8 @@ func WriteDir(dir string, metadata map[string]string, tensors []Named, maxShard 
 			weights[t.Name] = name
 			total += int64(len(t.Data))
 		}
-		if err := writeFile(filepath.Join(dir, name), func(w io.Writer) error { return Write(w, metadata, shard) }); err != nil {
+		if err := writeFile(filepath.Join(dir, name),
+			func(w io.Writer) error { return Write(w, metadata, shard) }); err != nil {
 			return err
 		}
 	}

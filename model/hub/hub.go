@@ -156,11 +156,13 @@ func withoutConfig(dir string) (Folder, error) {
 	}
 	switch {
 	case len(repositories) > 0:
-		return Folder{}, fmt.Errorf("%s is a Hugging Face cache: name one of its models: %s", dir, model.Some(repositories))
+		return Folder{}, fmt.Errorf("%s is a Hugging Face cache: name one of its models: %s", dir,
+			model.Some(repositories))
 	case len(below) > 0:
 		return Folder{}, fmt.Errorf("%s has no %s; did you mean %s?", dir, model.ConfigFile, model.Some(below))
 	}
-	return Folder{}, fmt.Errorf("%s has no %s: want a model's folder as Hugging Face has it, with %s and .safetensors files; is the download complete?", dir, model.ConfigFile, model.ConfigFile)
+	return Folder{}, fmt.Errorf("%s has no %s: want a model's folder as Hugging Face has it, with %s and .safetensors files; is the download complete?",
+		dir, model.ConfigFile, model.ConfigFile)
 }
 
 // snapshot looks at a repository's folder in a cache: the snapshot of refs/main, or
@@ -172,7 +174,8 @@ func snapshot(root string) (Folder, error) {
 		if _, err := os.Stat(dir); err == nil {
 			return find(dir)
 		}
-		return Folder{}, fmt.Errorf("%s: %s/%s names the snapshot %.80q, which is not there: the download is not complete", root, refs, mainRef, commit)
+		return Folder{}, fmt.Errorf("%s: %s/%s names the snapshot %.80q, which is not there: the download is not complete",
+			root, refs, mainRef, commit)
 	}
 	entries, err := os.ReadDir(filepath.Join(root, snapshots))
 	if err != nil {
@@ -188,7 +191,8 @@ func snapshot(root string) (Folder, error) {
 	case 1:
 		return find(dirs[0])
 	}
-	return Folder{}, fmt.Errorf("%s: holds %d snapshots and no %s/%s that says which: name one of %s", root, len(dirs), refs, mainRef, model.Some(dirs))
+	return Folder{}, fmt.Errorf("%s: holds %d snapshots and no %s/%s that says which: name one of %s", root, len(dirs),
+		refs, mainRef, model.Some(dirs))
 }
 
 // plain says whether a reference is one name.

@@ -61,7 +61,8 @@ func TestFind(t *testing.T) {
 		current:                                {current, "org/a-b"},
 		current + "/":                          {current + "/", "org/a-b"},
 		filepath.Join(hub, "models--org--a-b"): {current, "org/a-b"},
-		filepath.Join(hub, "models--org--a-b", "snapshots", "older"): {filepath.Join(hub, "models--org--a-b", "snapshots", "older"), "org/a-b"},
+		filepath.Join(hub, "models--org--a-b", "snapshots",
+			"older"): {filepath.Join(hub, "models--org--a-b", "snapshots", "older"), "org/a-b"},
 		"org/a-b": {current, "org/a-b"},
 		"one":     {filepath.Join(hub, "models--one", "snapshots", "0"), "one"},
 	} {
@@ -141,7 +142,8 @@ func TestEachMistakeHasItsSentence(t *testing.T) {
 }
 
 func TestCache(t *testing.T) {
-	all := map[string]string{"HF_HUB_CACHE": "/a", "HUGGINGFACE_HUB_CACHE": "/b", "HF_HOME": "/c", "XDG_CACHE_HOME": "/d", "HOME": "/me"}
+	all := map[string]string{"HF_HUB_CACHE": "/a", "HUGGINGFACE_HUB_CACHE": "/b", "HF_HOME": "/c",
+		"XDG_CACHE_HOME": "/d", "HOME": "/me"}
 	env := func(name string) string { return all[name] }
 	for _, c := range []struct{ variable, want string }{
 		{"HF_HUB_CACHE", "/a"}, {"HUGGINGFACE_HUB_CACHE", "/b"}, {"HF_HOME", "/c/hub"},

@@ -50,7 +50,8 @@ func newAddedSet(entries []addedEntry, words *runeSet) (*addedSet, error) {
 			return nil, fmt.Errorf("the added token %q is normalised to nothing", e.token.Content)
 		}
 		if i > 0 && e.pattern == entries[i-1].pattern {
-			return nil, fmt.Errorf("the added tokens %q and %q match the same text", entries[i-1].token.Content, e.token.Content)
+			return nil, fmt.Errorf("the added tokens %q and %q match the same text", entries[i-1].token.Content,
+				e.token.Content)
 		}
 	}
 	for b := range a.begins {

@@ -18,7 +18,8 @@ func BenchmarkEncode(b *testing.B) {
 		t, err := Load(dir)
 		require.NoError(b, err)
 		text := benchText(b, dir)
-		for name, input := range map[string]string{"text": text, "long word": strings.Repeat("日本", len(text)/12) + strings.Repeat("ab", len(text)/4)} {
+		for name, input := range map[string]string{"text": text,
+			"long word": strings.Repeat("日本", len(text)/12) + strings.Repeat("ab", len(text)/4)} {
 			b.Run(family+"/"+name, func(b *testing.B) {
 				b.SetBytes(int64(len(input)))
 				for b.Loop() {

@@ -120,7 +120,8 @@ func TestConfigsRefused(t *testing.T) {
 		{plain, ConfigFile, `{"eos_token": 1}`, "eos_token"},
 		{plain, ConfigFile, `{"eos_token": ["a", "b"]}`, "eos_token: want a token"},
 		{plain, ConfigFile, `{"additional_special_tokens": 1}`, "additional_special_tokens"},
-		{plain, ConfigFile, `{"additional_special_tokens": ["a"` + strings.Repeat(`, "b"`, maxAdded+1) + `]}`, "additional_special_tokens: more than 131072 entries"},
+		{plain, ConfigFile, `{"additional_special_tokens": ["a"` + strings.Repeat(`, "b"`, maxAdded+1) + `]}`,
+			"additional_special_tokens: more than 131072 entries"},
 		{plain, ConfigFile, `{"split_special_tokens": "yes"}`, "split_special_tokens"},
 		{plain, ConfigFile, `{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true}`, "add_bos_token is true, and there is no bos_token"},
 		{metaspace, ConfigFile, `{"add_prefix_space": false}`, "add_prefix_space is false"},
@@ -144,7 +145,8 @@ func FuzzTokenizerConfig(f *testing.F) {
 	}
 	f.Add([]byte(`{"split_special_tokens": true, "tokenizer_class": "GemmaTokenizer", "bos_token": "a", "extra_special_tokens": {"q": "q"}}`), []byte(`{}`), []byte(`{"a": 0}`))
 	f.Fuzz(func(t *testing.T, config, special, added []byte) {
-		dir := fstest.MapFS{File: {Data: []byte(withUnk)}, ConfigFile: {Data: config}, SpecialMapFile: {Data: special}, AddedFile: {Data: added}}
+		dir := fstest.MapFS{File: {Data: []byte(withUnk)}, ConfigFile: {Data: config}, SpecialMapFile: {Data: special},
+			AddedFile: {Data: added}}
 		before := allocated()
 		tok, err := LoadFS(dir)
 		require.Less(t, allocated()-before, uint64(8<<20+4096*(len(config)+len(special)+len(added))))

@@ -27,7 +27,8 @@ func (t *Tokenizer) addTokens(s *settings) error {
 			continue
 		}
 		if id := list.add(a); s.numbered && id != a.ID {
-			return fmt.Errorf("%s: added_tokens_decoder: the id of %q is %d, but its place in the vocabulary is %d", ConfigFile, a.Content, a.ID, id)
+			return fmt.Errorf("%s: added_tokens_decoder: the id of %q is %d, but its place in the vocabulary is %d",
+				ConfigFile, a.Content, a.ID, id)
 		}
 	}
 	for _, x := range s.special {
@@ -203,5 +204,6 @@ func aroundJSON(name func(int32) string, before, behind []int32) (json.RawMessag
 	put(before)
 	single = append(single, object{"Sequence": object{"id": "A", "type_id": 0}})
 	put(behind)
-	return json.Marshal(object{"type": "TemplateProcessing", "single": single, "pair": []object{}, "special_tokens": tokens})
+	return json.Marshal(object{"type": "TemplateProcessing", "single": single, "pair": []object{},
+		"special_tokens": tokens})
 }

@@ -147,7 +147,8 @@ func (t *Tokenizer) Encode(ctx context.Context, text string, special bool) ([]in
 func (t *Tokenizer) encode(w *work, text string, special bool) (ids []int32, err error) {
 	defer catch(&err)
 	w.look()
-	t.pieces(w, validUTF8(text), func(p piece) { ids = t.encodePiece(w, ids, p.text) }, func(id int32) { ids = append(ids, id) })
+	t.pieces(w, validUTF8(text), func(p piece) { ids = t.encodePiece(w, ids, p.text) },
+		func(id int32) { ids = append(ids, id) })
 	if special {
 		for _, p := range t.post {
 			ids = p(ids)

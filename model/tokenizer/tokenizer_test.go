@@ -227,10 +227,14 @@ func TestRefused(t *testing.T) {
 		with(`"post_processor": {"type": "BertProcessing", "sep": ["a"], "cls": ["b", 1]}`):                                                                 "want a token and its id",
 		with(`"decoder": {"type": "WordPiece"}`):                                                                                                            `decoder: type "WordPiece"`,
 		with(`"decoder": {"type": "Strip", "content": "ab", "start": 1, "stop": 0}`):                                                                        "want one character",
-		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 9, "content": "x"}]`, 1):                                                                     `the id of "x" is 9, but its place in the vocabulary is 3`,
-		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 0, "content": "ab"}]`, 1):                                                                    `the id of "ab" is 0, but its place in the vocabulary is 2`,
-		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 3, "content": "x", "new": 1}]`, 1):                                                           `unknown field "new"`,
-		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 3, "content": "x"}, {"id": 4, "content": "x"}]`, 1):                                          `"x" and "x" match the same text`,
+		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 9, "content": "x"}]`,
+			1): `the id of "x" is 9, but its place in the vocabulary is 3`,
+		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 0, "content": "ab"}]`,
+			1): `the id of "ab" is 0, but its place in the vocabulary is 2`,
+		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 3, "content": "x", "new": 1}]`,
+			1): `unknown field "new"`,
+		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 3, "content": "x"}, {"id": 4, "content": "x"}]`,
+			1): `"x" and "x" match the same text`,
 	} {
 		_, err := parseAlone([]byte(text))
 		require.ErrorContains(t, err, want, "%.120s", text)

@@ -34,7 +34,8 @@ type work struct {
 
 func newWork(ctx context.Context, bytes int) *work {
 	n := int64(bytes)
-	return &work{ctx: ctx, left: workBase + workPerByte*n, check: workBase + workPerByte*n, room: roomBase + roomPerByte*n}
+	return &work{ctx: ctx, left: workBase + workPerByte*n, check: workBase + workPerByte*n,
+		room: roomBase + roomPerByte*n}
 }
 
 // stopped is what work panics with.

@@ -16,23 +16,30 @@ import (
 
 // hostile are components that make much work of little text.
 var hostile = map[string]struct{ fields, text string }{
-	"a run, and what never follows":      {split(`a+b`), "a"},
-	"runs of runs":                       {split(`(?:a+)+b`), "a"},
-	"a run behind a character":           {split(`[ab]a+c`), "a"},
-	"a lookahead to the end":             {split(`a(?=a*b)`), "a"},
-	"a lookahead that holds":             {split(`b(?=a*$)|a(?=a+)`), "a"},
-	"an atomic run":                      {split(`(?>a+)b`), "a"},
-	"lazy runs":                          {split(`a+?a*?b`), "a"},
-	"counted runs":                       {split(`a{1,1000}a{1,1000}b`), "a"},
-	"Replace with a pattern":             {`"normalizer": {"type": "Replace", "pattern": {"Regex": "a+b"}, "content": "c"}`, "a"},
-	"Replace with much":                  {`"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "` + strings.Repeat("a", 1000) + `"}`, "a"},
-	"Replace of what Replace made":       {`"normalizer": {"type": "Sequence", "normalizers": [` + join(20, `{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}`) + `]}`, "a"},
-	"bytes of bytes of bytes":            {`"normalizer": {"type": "Sequence", "normalizers": [` + join(30, `{"type": "ByteLevel"}`) + `]}`, " "},
-	"pieces of bytes of bytes":           {`"pre_tokenizer": {"type": "Sequence", "pretokenizers": [` + join(30, `{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}`) + `]}`, " "},
-	"marks on one character":             {`"normalizer": {"type": "NFKC"}`, "\u0301"},
-	"added tokens that nearly match":     {`"added_tokens": [{"id": 3, "content": "` + strings.Repeat("a", maxToken-1) + `x"}]`, "a"},
-	"an added token that takes spaces":   {`"added_tokens": [{"id": 3, "content": " ", "rstrip": true, "lstrip": true}]`, " "},
-	"Prepend before every added token":   {`"added_tokens": [{"id": 3, "content": "x"}], "normalizer": {"type": "Prepend", "prepend": "` + strings.Repeat("a", 1000) + `"}`, "xa"},
+	"a run, and what never follows": {split(`a+b`), "a"},
+	"runs of runs":                  {split(`(?:a+)+b`), "a"},
+	"a run behind a character":      {split(`[ab]a+c`), "a"},
+	"a lookahead to the end":        {split(`a(?=a*b)`), "a"},
+	"a lookahead that holds":        {split(`b(?=a*$)|a(?=a+)`), "a"},
+	"an atomic run":                 {split(`(?>a+)b`), "a"},
+	"lazy runs":                     {split(`a+?a*?b`), "a"},
+	"counted runs":                  {split(`a{1,1000}a{1,1000}b`), "a"},
+	"Replace with a pattern":        {`"normalizer": {"type": "Replace", "pattern": {"Regex": "a+b"}, "content": "c"}`, "a"},
+	"Replace with much": {`"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "` +
+		strings.Repeat("a", 1000) + `"}`, "a"},
+	"Replace of what Replace made": {`"normalizer": {"type": "Sequence", "normalizers": [` +
+		join(20, `{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}`) + `]}`, "a"},
+	"bytes of bytes of bytes": {`"normalizer": {"type": "Sequence", "normalizers": [` +
+		join(30, `{"type": "ByteLevel"}`) + `]}`, " "},
+	"pieces of bytes of bytes": {`"pre_tokenizer": {"type": "Sequence", "pretokenizers": [` +
+		join(30, `{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}`) + `]}`, " "},
+	"marks on one character": {`"normalizer": {"type": "NFKC"}`, "\u0301"},
+	"added tokens that nearly match": {`"added_tokens": [{"id": 3, "content": "` + strings.Repeat("a", maxToken-1) +
+		`x"}]`, "a"},
+	"an added token that takes spaces": {`"added_tokens": [{"id": 3, "content": " ", "rstrip": true, "lstrip": true}]`, " "},
+	"Prepend before every added token": {
+		`"added_tokens": [{"id": 3, "content": "x"}], "normalizer": {"type": "Prepend", "prepend": "` +
+			strings.Repeat("a", 1000) + `"}`, "xa"},
 	"merges of one long word":            {`"pre_tokenizer": null`, "ab"},
 	"spaces that a pattern looks beyond": {split(`\\s+(?!\\S)|\\s*[\\r\\n]+|\\s+`), " "},
 }
@@ -110,7 +117,8 @@ func TestLeastTokens(t *testing.T) {
 	}
 	require.Positive(t, bounded)
 
-	require.Equal(t, 0, tokenizerWith(t, `"normalizer": null`).LeastTokens(strings.Repeat("c", 1000)), "what has no token vanishes")
+	require.Equal(t, 0, tokenizerWith(t, `"normalizer": null`).LeastTokens(strings.Repeat("c", 1000)),
+		"what has no token vanishes")
 	require.NotZero(t, byName(t, "gpt2").LeastTokens(strings.Repeat(" ", 1000)))
 	require.Zero(t, byName(t, "gpt2").LeastTokens(""))
 }
@@ -136,16 +144,22 @@ func TestFileIsBounded(t *testing.T) {
 	long := strings.Repeat("a", maxToken+1)
 	ids := strings.TrimSuffix(strings.Repeat("0,", maxAround), ",")
 	for text, want := range map[string]string{
-		`{"added_tokens": [` + join(2*maxAdded+1, `{}`) + `]}`:                                                       "added_tokens: more than",
-		`{"model": {"type": "BPE", "vocab": {"` + long + `": 0}, "merges": []}}`:                                     "the token 0 has",
-		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 3, "content": "`+long+`"}]`, 1):                       "the token 3 has",
+		`{"added_tokens": [` + join(2*maxAdded+1, `{}`) +
+			`]}`: "added_tokens: more than",
+		`{"model": {"type": "BPE", "vocab": {"` + long + `": 0}, "merges": []}}`: "the token 0 has",
+		strings.Replace(fmt.Sprintf(small, ""), `[]`, `[{"id": 3, "content": "`+long+`"}]`,
+			1): "the token 3 has",
 		fmt.Sprintf(small, `, "normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "`+long+`"}`): "content has",
 		fmt.Sprintf(small, `, "normalizer": {"type": "Prepend", "prepend": "`+long+`"}`):                             "prepend has",
-		fmt.Sprintf(small, `, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"SpecialToken": {"id": "x", "type_id": 0}}], "pair": [], "special_tokens": {"x": {"id": "x", "ids": [`+ids+`], "tokens": []}}}`): "single adds more than",
+		fmt.Sprintf(small,
+			`, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"SpecialToken": {"id": "x", "type_id": 0}}], "pair": [], "special_tokens": {"x": {"id": "x", "ids": [`+
+				ids+`], "tokens": []}}}`): "single adds more than",
 	} {
 		_, err := parseAlone([]byte(text))
 		require.ErrorContains(t, err, want, "%.80s", text)
 	}
-	require.ErrorContains(t, new(vocabulary).UnmarshalJSON(bytes.Repeat([]byte(":"), 2*maxVocabulary+1)), "vocab: more than")
-	require.ErrorContains(t, new(mergeList).UnmarshalJSON(bytes.Repeat([]byte(","), 4*maxMerges+1)), "merges: more than")
+	require.ErrorContains(t, new(vocabulary).UnmarshalJSON(bytes.Repeat([]byte(":"), 2*maxVocabulary+1)),
+		"vocab: more than")
+	require.ErrorContains(t, new(mergeList).UnmarshalJSON(bytes.Repeat([]byte(","), 4*maxMerges+1)),
+		"merges: more than")
 }

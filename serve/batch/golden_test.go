@@ -194,7 +194,8 @@ func (d *driver) state(*testing.T, *golden.Command) string {
 	if d.b.short != nil {
 		out = append(out, fmt.Sprintf("short of pages: seq %d", d.b.short.id))
 	}
-	return strings.Join(append(out, fmt.Sprintf("pages %+v", d.cache.Usage()), fmt.Sprintf("counters %+v", d.b.counters)), "\n")
+	return strings.Join(append(out, fmt.Sprintf("pages %+v", d.cache.Usage()),
+		fmt.Sprintf("counters %+v", d.b.counters)), "\n")
 }
 
 func describe(list []*sequence) string {

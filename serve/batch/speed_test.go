@@ -12,7 +12,8 @@ import (
 func decoding(t testing.TB, n int) (*Batcher, []Result) {
 	cache, err := kvcache.New(kvcache.Identity{PageTokens: 16}, 64*n)
 	require.NoError(t, err)
-	b, err := New(Config{MicroBatches: 1, MaxNumSeqs: n, MaxBatchedTokens: 2 * n, MaxWaiting: 0, MaxModelLen: 1000}, cache)
+	b, err := New(Config{MicroBatches: 1, MaxNumSeqs: n, MaxBatchedTokens: 2 * n, MaxWaiting: 0, MaxModelLen: 1000},
+		cache)
 	require.NoError(t, err)
 	for id := range uint64(n) {
 		require.NoError(t, b.Submit(Request{ID: id, Prompt: []int32{int32(id), 1}, MaxTokens: 900}))

@@ -68,7 +68,8 @@ func TestAggregation(t *testing.T) {
 		for _, a := range w.attention {
 			took = append(took, a.finished-a.start)
 		}
-		require.LessOrEqual(t, float64(slices.Max(took)), 1.25*float64(slices.Min(took)), "seed %d: %v: %v", seed, w, took)
+		require.LessOrEqual(t, float64(slices.Max(took)), 1.25*float64(slices.Min(took)), "seed %d: %v: %v", seed, w,
+			took)
 	}
 }
 

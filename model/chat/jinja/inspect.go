@@ -13,7 +13,8 @@ func (t *Template) LoopsOver(list, field string) bool {
 	lists := aliases(t.body, list)
 	var items []string
 	eachLoop(t.body, func(f forStmt) {
-		if len(items) < maxNames && slices.ContainsFunc(lists, func(name string) bool { return isAccess(f.iterable, name, "") }) {
+		if len(items) < maxNames && slices.ContainsFunc(lists,
+			func(name string) bool { return isAccess(f.iterable, name, "") }) {
 			items = append(items, f.target.name)
 		}
 	})
@@ -42,7 +43,8 @@ func aliases(body block, list string) []string {
 	for i := 0; i < min(len(names), maxNames); i++ {
 		walk(body, func(n any) {
 			st, ok := n.(setStmt)
-			if ok && st.target.name != "" && st.target.attr == "" && isAccess(st.value, names[i], "") && !slices.Contains(names, st.target.name) {
+			if ok && st.target.name != "" && st.target.attr == "" && isAccess(st.value, names[i], "") &&
+				!slices.Contains(names, st.target.name) {
 				names = append(names, st.target.name)
 			}
 		})

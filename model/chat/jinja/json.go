@@ -15,7 +15,8 @@ import (
 // stand.
 func toJSON(m *machine, v Value, a *args) Value {
 	b := a.bind("tojson", "ensure_ascii", "indent", "separators", "sort_keys")
-	w := &jsonWriter{m: m, ascii: b.flag("ensure_ascii", false), sorted: b.flag("sort_keys", false), comma: ", ", colon: ": "}
+	w := &jsonWriter{m: m, ascii: b.flag("ensure_ascii", false), sorted: b.flag("sort_keys", false), comma: ", ",
+		colon: ": "}
 	if b.has("indent") {
 		w.indent(b)
 	}

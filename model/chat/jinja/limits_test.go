@@ -61,9 +61,10 @@ func TestErrorsNameTheirLine(t *testing.T) {
 	cause := errors.New("cause")
 	tmpl, err := Parse("{{ f() }}")
 	require.NoError(t, err)
-	_, err = tmpl.Render(t.Context(), NewDict(), Options{Limits: DefaultLimits, Functions: map[string]func([]Value) (Value, error){
-		"f": func([]Value) (Value, error) { return nil, cause },
-	}})
+	_, err = tmpl.Render(t.Context(), NewDict(), Options{Limits: DefaultLimits,
+		Functions: map[string]func([]Value) (Value, error){
+			"f": func([]Value) (Value, error) { return nil, cause },
+		}})
 	require.ErrorIs(t, err, cause)
 }
 

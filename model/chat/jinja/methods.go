@@ -247,7 +247,8 @@ func noArguments(f func(string) string) func(*machine, string, *args) Value {
 // lower and upper map some characters to several, as Python does.
 func lower(s string) string { return strings.ToLower(strings.ReplaceAll(s, "İ", "i̇")) }
 
-var wideUpper = strings.NewReplacer("ß", "SS", "ŉ", "ʼN", "ﬀ", "FF", "ﬁ", "FI", "ﬂ", "FL", "ﬃ", "FFI", "ﬄ", "FFL", "ﬅ", "ST", "ﬆ", "ST", "և", "ԵՒ")
+var wideUpper = strings.NewReplacer("ß", "SS", "ŉ", "ʼN", "ﬀ", "FF", "ﬁ", "FI", "ﬂ", "FL", "ﬃ", "FFI", "ﬄ", "FFL", "ﬅ",
+	"ST", "ﬆ", "ST", "և", "ԵՒ")
 
 func upper(s string) string { return strings.ToUpper(wideUpper.Replace(s)) }
 
@@ -379,7 +380,9 @@ func cutMethod(name, param string, cut func(s, affix string) string) func(*machi
 }
 
 // splitMethod is split or rsplit: at a separator, or at whitespace.
-func splitMethod(at func(s, sep string, most int) []string, space func(s string, most int) []string) func(*machine, string, *args) Value {
+func splitMethod(
+	at func(s, sep string, most int) []string, space func(s string, most int) []string,
+) func(*machine, string, *args) Value {
 	return func(m *machine, s string, a *args) Value {
 		b := a.bind("split", "sep", "maxsplit")
 		most := b.count("maxsplit", -1)
@@ -502,7 +505,8 @@ func partition(find func(s, sep string) int, last bool) func(*machine, string, *
 
 func replaceMethod(m *machine, s string, a *args) Value {
 	b := a.bind("replace", "old", "new", "count")
-	return m.replace(s, mustString("replace", b.need("old")), mustString("replace", b.need("new")), b.count("count", -1))
+	return m.replace(s, mustString("replace", b.need("old")), mustString("replace", b.need("new")),
+		b.count("count", -1))
 }
 
 // replace counts the result before it makes it.

@@ -10,37 +10,49 @@ var tests map[string]func(m *machine, v Value, a *args) bool
 
 func init() { //nolint:gochecknoinits // the test named test asks for tests: a cycle of initialisation
 	tests = map[string]func(m *machine, v Value, a *args) bool{
-		"boolean":     kindTest(func(v Value) bool { _, ok := v.(bool); return ok }),
-		"callable":    kindTest(callable),
-		"defined":     kindTest(func(v Value) bool { return !isUndefined(v) }),
-		"undefined":   kindTest(isUndefined),
-		"escaped":     kindTest(func(v Value) bool { _, ok := v.(markup); return ok }),
-		"false":       kindTest(func(v Value) bool { return v == false }),
-		"true":        kindTest(func(v Value) bool { return v == true }),
-		"float":       kindTest(isFloat),
-		"integer":     kindTest(isInteger),
-		"none":        kindTest(func(v Value) bool { return v == nil }),
-		"number":      kindTest(func(v Value) bool { _, ok := asFloat(v); return ok }),
-		"mapping":     kindTest(func(v Value) bool { _, ok := v.(*Dict); return ok }),
-		"string":      kindTest(func(v Value) bool { _, ok := asString(v); return ok }),
-		"iterable":    kindTest(iterable),
-		"sequence":    kindTest(sequential),
-		"lower":       caseTest(lower),
-		"upper":       caseTest(upper),
-		"even":        func(m *machine, v Value, a *args) bool { return m.divides(v, int64(2)) },
-		"odd":         func(m *machine, v Value, a *args) bool { return !m.divides(v, int64(2)) },
-		"divisibleby": func(m *machine, v Value, a *args) bool { return m.divides(v, a.bind("divisibleby", "num").need("num")) },
-		"in":          func(m *machine, v Value, a *args) bool { return m.contains(a.bind("in", "seq").need("seq"), v) },
-		"sameas":      func(m *machine, v Value, a *args) bool { return same(v, a.bind("sameas", "other").need("other")) },
-		"filter":      func(m *machine, v Value, a *args) bool { _, ok := filters[m.str(v)]; return ok },
-		"test":        func(m *machine, v Value, a *args) bool { _, ok := tests[m.str(v)]; return ok },
+		"boolean":   kindTest(func(v Value) bool { _, ok := v.(bool); return ok }),
+		"callable":  kindTest(callable),
+		"defined":   kindTest(func(v Value) bool { return !isUndefined(v) }),
+		"undefined": kindTest(isUndefined),
+		"escaped":   kindTest(func(v Value) bool { _, ok := v.(markup); return ok }),
+		"false":     kindTest(func(v Value) bool { return v == false }),
+		"true":      kindTest(func(v Value) bool { return v == true }),
+		"float":     kindTest(isFloat),
+		"integer":   kindTest(isInteger),
+		"none":      kindTest(func(v Value) bool { return v == nil }),
+		"number":    kindTest(func(v Value) bool { _, ok := asFloat(v); return ok }),
+		"mapping":   kindTest(func(v Value) bool { _, ok := v.(*Dict); return ok }),
+		"string":    kindTest(func(v Value) bool { _, ok := asString(v); return ok }),
+		"iterable":  kindTest(iterable),
+		"sequence":  kindTest(sequential),
+		"lower":     caseTest(lower),
+		"upper":     caseTest(upper),
+		"even":      func(m *machine, v Value, a *args) bool { return m.divides(v, int64(2)) },
+		"odd":       func(m *machine, v Value, a *args) bool { return !m.divides(v, int64(2)) },
+		"divisibleby": func(m *machine, v Value, a *args) bool {
+			return m.divides(v,
+				a.bind("divisibleby", "num").need("num"))
+		},
+		"in": func(m *machine, v Value, a *args) bool {
+			return m.contains(a.bind("in", "seq").need("seq"),
+				v)
+		},
+		"sameas": func(m *machine, v Value, a *args) bool {
+			return same(v,
+				a.bind("sameas", "other").need("other"))
+		},
+		"filter": func(m *machine, v Value, a *args) bool { _, ok := filters[m.str(v)]; return ok },
+		"test":   func(m *machine, v Value, a *args) bool { _, ok := tests[m.str(v)]; return ok },
 	}
 	for op, names := range map[string][]string{
 		"==": {"==", "eq", "equalto"}, "!=": {"!=", "ne"}, "<": {"<", "lt", "lessthan"},
 		"<=": {"<=", "le"}, ">": {">", "gt", "greaterthan"}, ">=": {">=", "ge"},
 	} {
 		for _, n := range names {
-			tests[n] = func(m *machine, v Value, a *args) bool { return m.compare(op, v, a.bind(n, "other").need("other")) }
+			tests[n] = func(m *machine, v Value, a *args) bool {
+				return m.compare(op, v,
+					a.bind(n, "other").need("other"))
+			}
 		}
 	}
 }
