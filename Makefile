@@ -18,7 +18,7 @@ race: ## run the tests of the concurrent packages under the race detector
 	.ci/run race
 
 lint: ## format, vet, and run golangci-lint and the house's own tests
-	.ci/run format vet lint
+	.ci/run format tidy vet lint
 	go test ./internal/lint
 
 fuzz: ## run each fuzz target for some seconds
