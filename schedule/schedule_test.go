@@ -3,7 +3,6 @@ package schedule
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -13,27 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/tandem-moe/tandem/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files in testdata; commit the changes only if you understand them")
-
-// golden compares text with a file in testdata.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", file)
-	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-		return
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (- want, + got; rewrite with -update):\n%s", path, diff)
-	}
-}
 
 func afterDense(n int) func(int) bool { return func(l int) bool { return l >= n } }
 
@@ -51,7 +34,7 @@ func TestPingPongGolden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, err := PingPong(c)
 			require.NoError(t, err)
-			golden(t, name+".txt", s.String())
+			golden.File(t, name+".txt", s.String())
 			again, err := Parse(s.String())
 			require.NoError(t, err)
 			require.Equal(t, s, again)
@@ -163,7 +146,7 @@ func TestTransfersGolden(t *testing.T) {
 		for tr := range transfers {
 			fmt.Fprintln(&b, tr)
 		}
-		golden(t, name+".transfers", b.String())
+		golden.File(t, name+".transfers", b.String())
 	}
 }
 
@@ -235,7 +218,7 @@ func TestInvalid(t *testing.T) {
 					require.Equal(t, err.Error(), dry.Error())
 				}
 			}
-			golden(t, filepath.Join("invalid", filepath.Base(file)), text+"-----\n"+err.Error()+"\n")
+			golden.File(t, filepath.Join("invalid", filepath.Base(file)), text+"-----\n"+err.Error()+"\n")
 		})
 	}
 }
@@ -307,7 +290,7 @@ func TestDrawGolden(t *testing.T) {
 	for _, columns := range []int{220, 80, 1} {
 		require.NoError(t, line.Draw(&b, columns))
 	}
-	golden(t, "pingpong-2-3.drawing", b.String())
+	golden.File(t, "pingpong-2-3.drawing", b.String())
 }
 
 func TestChromeTraceGolden(t *testing.T) {
@@ -316,7 +299,7 @@ func TestChromeTraceGolden(t *testing.T) {
 	var b, pretty bytes.Buffer
 	require.NoError(t, line.WriteChromeTrace(&b))
 	require.NoError(t, json.Indent(&pretty, b.Bytes(), "", " "))
-	golden(t, "pingpong-1-1.trace.json", pretty.String())
+	golden.File(t, "pingpong-1-1.trace.json", pretty.String())
 }
 
 // TestDrawPrintsWriteErrors: a full disk is not silent.

@@ -8,20 +8,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-)
 
-// golden compares text with a file in testdata, or writes it there with -update.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", file)
-	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-		return
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), got, "%s; rewrite it with -update, and commit the change only if you understand it", path)
-}
+	"github.com/tandem-moe/tandem/internal/golden"
+)
 
 // shape is a small deployment, of which a layer is dense.
 const shape = " --attention 2 --experts 2 --layers 3 --dense 0 --micro-batches 2 --steps 2"
@@ -46,7 +35,7 @@ func TestScheduleGolden(t *testing.T) {
 		"validate-training": "validate " + training,
 	} {
 		t.Run(name, func(t *testing.T) {
-			golden(t, filepath.Join("schedule", name+".txt"), succeeds(t, "", append([]string{"schedule"}, strings.Fields(args)...)...))
+			golden.File(t, filepath.Join("schedule", name+".txt"), succeeds(t, "", append([]string{"schedule"}, strings.Fields(args)...)...))
 		})
 	}
 }
