@@ -1,7 +1,7 @@
 # The commands of everyday work. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz soak golden generate proto fixtures bench clients ci
+.PHONY: help build test race lint fuzz corpus soak golden generate proto fixtures bench clients ci
 
 LINT := go tool -modfile=tools/lint/go.mod
 
@@ -23,6 +23,11 @@ lint: ## format, vet, and run golangci-lint and the house's own tests
 
 fuzz: ## run each fuzz target for some seconds
 	.ci/run fuzz
+
+CORPUS ?= 10
+
+corpus: ## make the fuzz targets' kept inputs, testdata/fuzz, anew: CORPUS (10) seconds each
+	scripts/corpus $(CORPUS)
 
 SOAK ?= 5m
 

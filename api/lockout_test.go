@@ -98,6 +98,7 @@ func TestBusyConnections(t *testing.T) {
 // TestCloseBehindStrangers: a connection ends behind 401 and 408, and behind any
 // answer to a request whose body has not come, which is not waited for.
 func TestCloseBehindStrangers(t *testing.T) {
+	t.Parallel() // most of its time is waiting
 	for name, c := range map[string]struct {
 		request string
 		status  int
@@ -111,6 +112,7 @@ func TestCloseBehindStrangers(t *testing.T) {
 		"a fault that passes": {"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: 2\r\n\r\n{}", 400, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			cfg := config(enginetest.New())
 			cfg.APIKeys = []string{"k"}
 			cfg.Limits.ReadBody = 300 * time.Millisecond
@@ -126,6 +128,7 @@ func TestCloseBehindStrangers(t *testing.T) {
 
 // TestBodyThatProgresses: a body may take longer than a piece of it.
 func TestBodyThatProgresses(t *testing.T) {
+	t.Parallel() // most of its time is waiting
 	const pieces, pause, patience = 8, 150 * time.Millisecond, 600 * time.Millisecond
 	cfg := config(enginetest.New())
 	cfg.Limits.ReadBody = patience

@@ -107,6 +107,7 @@ const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x0
 // TestIdleConnectionsShutNobodyOut: of connections that say nothing the front end
 // keeps few; a member stays, and another node joins.
 func TestIdleConnectionsShutNobodyOut(t *testing.T) {
+	t.Parallel() // most of its time is waiting
 	_, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
 	defer client.CloseIdleConnections()

@@ -101,6 +101,7 @@ func TestNodesSayOfPeersWhatIsBounded(t *testing.T) {
 // new ones are passed on. A session ends within its timeout, and another client joins;
 // the same client does once it has found out that nobody answers its pings.
 func TestHalfOpenConnectionIsLeft(t *testing.T) {
+	t.Parallel() // most of its time is waiting
 	const timeout = 500 * time.Millisecond
 	server, url := front(t, timeout)
 	proxy, err := m2ntest.NewProxy(strings.TrimPrefix(url, "http://"))

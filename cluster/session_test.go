@@ -84,6 +84,7 @@ func TestSendingEndsWithTheFrontEnd(t *testing.T) {
 
 // TestCloseIsBounded: a node leaves a front end that lives and does not read.
 func TestCloseIsBounded(t *testing.T) {
+	t.Parallel() // most of its time is waiting
 	s, sent := joinDeaf(t, true)
 	time.Sleep(100 * time.Millisecond) // the message waits, whether or not it did before
 	closed := make(chan bool)

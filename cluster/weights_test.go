@@ -71,6 +71,7 @@ func many() []uint64 {
 // TestReadyWaitsForTheJudge: the node lives on, and is ready once its weights have
 // been found to be the cluster's.
 func TestReadyWaitsForTheJudge(t *testing.T) {
+	t.Parallel() // most of its time is waiting
 	j := &scripted{want: many(), may: make(chan struct{})}
 	server, s := judged(t, j)
 	require.NoError(t, s.Weights(many()))

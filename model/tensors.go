@@ -120,10 +120,12 @@ func (l layout) expertBiases(m *MLP, prefix string, e, experts, i, h int) {
 		m.GateBias, m.UpBias, m.DownBias = bias(l.gate, i), bias(l.up, i), bias(l.down, h)
 		return
 	}
-	joint := Ref{Name: p + l.gateUp + "_bias", Whole: []int{experts, 2 * i}, Shape: []int{i}, Offset: int64(e) * 2 * int64(i)}
+	joint := Ref{Name: p + l.gateUp + "_bias", Whole: []int{experts, 2 * i}, Shape: []int{i},
+		Offset: int64(e) * 2 * int64(i)}
 	m.GateBias, m.UpBias = joint, joint
 	m.UpBias.Offset += int64(i)
-	m.DownBias = Ref{Name: p + l.downs + "_bias", Whole: []int{experts, h}, Shape: []int{h}, Offset: int64(e) * int64(h)}
+	m.DownBias = Ref{Name: p + l.downs + "_bias", Whole: []int{experts, h}, Shape: []int{h},
+		Offset: int64(e) * int64(h)}
 }
 
 func whole(name string, shape ...int) Ref { return Ref{Name: name, Whole: shape, Shape: shape} }

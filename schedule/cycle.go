@@ -38,7 +38,8 @@ func (s *Schedule) Cycle(rank int) (prologue, cycle []Action, err error) {
 		prologue, cycle = list[:start], list[start:start+n]
 		return prologue, cycle, s.checkCycle(rank, start+n, cycle)
 	}
-	return nil, nil, fmt.Errorf("schedule %s: rank %s has no cycle: its step 3 does not begin after step 2", s.Name, s.Ranks[rank].Name)
+	return nil, nil, fmt.Errorf("schedule %s: rank %s has no cycle: its step 3 does not begin after step 2", s.Name,
+		s.Ranks[rank].Name)
 }
 
 // checkCycle compares the rank's list from index i on with repetitions of the
@@ -51,7 +52,8 @@ func (s *Schedule) checkCycle(rank, i int, cycle []Action) error {
 				continue
 			}
 			if i == len(list) || list[i] != a {
-				return &Error{s, []Cell{{rank, i}}, fmt.Sprintf("the steps do not repeat: want %v here, as %v came a step before", a, a.At(a.Step-1))}
+				return &Error{s, []Cell{{rank, i}},
+					fmt.Sprintf("the steps do not repeat: want %v here, as %v came a step before", a, a.At(a.Step-1))}
 			}
 			i++
 		}

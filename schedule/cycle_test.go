@@ -74,7 +74,8 @@ func TestCycleRefuses(t *testing.T) {
 		"two steps":     {func(s *Schedule) { s.Steps = 2 }, "has 2 steps: from 3 on they show how they repeat"},
 		"another order": {swap("3:A0F1", "2:HF1"), "rank A0, 8: 3:A0F1: the steps do not repeat: want 2:HF1 here, as 1:HF1 came a step before"},
 		"at the end":    {swap("3:HF0", "3:HF1"), "rank A0, 10: 3:HF1: the steps do not repeat: want 3:HF0 here, as 2:HF0 came a step before"},
-		"too short":     {func(s *Schedule) { s.Ranks[0].Actions = s.Ranks[0].Actions[:11] }, "rank A0, 11: end: the steps do not repeat: want 3:HF1 here"},
+		"too short": {func(s *Schedule) { s.Ranks[0].Actions = s.Ranks[0].Actions[:11] },
+			"rank A0, 11: end: the steps do not repeat: want 3:HF1 here"},
 		"too long": {func(s *Schedule) {
 			s.Ranks[0].Actions = append(s.Ranks[0].Actions, Action{Part: Head, Direction: Forward, Step: 3})
 		}, "rank A0, 12: 3:HF0: the steps do not repeat: it has no counterpart"},

@@ -118,7 +118,8 @@ func (t *Timeline) events(f func(traceEvent) error) error {
 		return err
 	}
 	for i, r := range t.Ranks {
-		if err := f(traceEvent{Name: "thread_name", Phase: "M", TID: i, Args: map[string]string{"name": r.Name}}); err != nil {
+		if err := f(traceEvent{Name: "thread_name", Phase: "M", TID: i,
+			Args: map[string]string{"name": r.Name}}); err != nil {
 			return err
 		}
 		for _, s := range r.Spans {

@@ -22,7 +22,8 @@ const MaxCells = 1 << 22
 func (s *Schedule) WriteGrid(w io.Writer) error {
 	rows := s.longest()
 	if cells := int64(rows) * int64(len(s.Ranks)); cells > MaxCells {
-		return fmt.Errorf("schedule %s: a grid of %d rows and %d ranks has %d cells, at most %d", s.Name, rows, len(s.Ranks), cells, MaxCells)
+		return fmt.Errorf("schedule %s: a grid of %d rows and %d ranks has %d cells, at most %d", s.Name, rows,
+			len(s.Ranks), cells, MaxCells)
 	}
 	if _, err := io.WriteString(w, s.grid(box{0, rows, 0, len(s.Ranks)}, nil)); err != nil {
 		return fmt.Errorf("writing the grid of %s: %w", s.Name, err)

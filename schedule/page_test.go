@@ -18,5 +18,6 @@ func TestPageLetters(t *testing.T) {
 			rows = append(rows, []string{fmt.Sprintf("`%c`", l.Byte), table.kind, l.Name, "`" + l.Category + "`"})
 		}
 	}
-	docs.Hold(t, "..", "schedule.md", "letters", docs.Table([]string{"letter", "of", "meaning", "trace category"}, rows))
+	docs.Hold(t, "..", "schedule.md", "letters", docs.Table([]string{"letter", "of", "meaning", "trace category"},
+		rows))
 }

@@ -70,7 +70,8 @@ func (c Serving) check() error {
 		n, least, most int
 	}{
 		{"attention ranks", c.Attention, 1, MaxActions}, {"expert ranks", c.Experts, 0, MaxActions},
-		{"layers", c.Layers, 1, MaxLayers}, {"micro-batches", c.MicroBatches, 1, MaxActions}, {"steps", c.Steps, 1, MaxActions},
+		{"layers", c.Layers, 1, MaxLayers}, {"micro-batches", c.MicroBatches, 1, MaxActions},
+		{"steps", c.Steps, 1, MaxActions},
 	} {
 		if f.n < f.least {
 			return fmt.Errorf("%d %s, want at least %d", f.n, f.name, f.least)

@@ -107,12 +107,14 @@ func TestPoolSizesDoNotMatter(t *testing.T) {
 
 func TestPingPongRefuses(t *testing.T) {
 	for want, c := range map[string]Serving{
-		"0 attention ranks, want at least 1":              {Experts: 1, Layers: 1, MicroBatches: 1, Steps: 1},
-		"-1 layers, want at least 1":                      {Attention: 1, Experts: 1, Layers: -1, MicroBatches: 1, Steps: 1},
+		"0 attention ranks, want at least 1": {Experts: 1, Layers: 1, MicroBatches: 1, Steps: 1},
+		"-1 layers, want at least 1": {Attention: 1, Experts: 1, Layers: -1, MicroBatches: 1,
+			Steps: 1},
 		"0 micro-batches, want at least 1":                {Attention: 1, Experts: 1, Layers: 1, Steps: 1},
 		"0 steps, want at least 1":                        {Attention: 1, Experts: 1, Layers: 1, MicroBatches: 1},
 		"0 expert ranks, and the model has sparse layers": {Attention: 1, Layers: 1, MicroBatches: 1, Steps: 1},
-		"2 expert ranks, and the model has no sparse layer": {Attention: 1, Experts: 2, Layers: 1, MicroBatches: 1, Steps: 1,
+		"2 expert ranks, and the model has no sparse layer": {Attention: 1, Experts: 2, Layers: 1, MicroBatches: 1,
+			Steps:  1,
 			Sparse: func(int) bool { return false }},
 	} {
 		_, err := PingPong(c)
@@ -130,7 +132,9 @@ func TestPingPongIsBounded(t *testing.T) {
 		"layers, at most 65536":            {Attention: 1, Experts: 1, Layers: absurd, MicroBatches: 1, Steps: 1},
 		"micro-batches, at most 1048576":   {Attention: 1, Experts: 1, Layers: 1, MicroBatches: absurd, Steps: 1},
 		"steps, at most 1048576":           {Attention: 1, Experts: 1, Layers: 1, MicroBatches: 1, Steps: absurd},
-		"1048576 attention and 1048576 expert ranks, 65536 layers, 1048576 micro-batches and 1048576 steps make more than 1048576 actions": {Attention: 1 << 20, Experts: 1 << 20, Layers: 1 << 16, MicroBatches: 1 << 20, Steps: 1 << 20},
+		"1048576 attention and 1048576 expert ranks, 65536 layers, 1048576 micro-batches and 1048576 steps make more than 1048576 actions": {
+			Attention: 1 << 20, Experts: 1 << 20, Layers: 1 << 16, MicroBatches: 1 << 20, Steps: 1 << 20,
+		},
 		"make more than 1048576 actions": {Attention: 1, Experts: 1, Layers: 100, MicroBatches: 100, Steps: 100},
 	} {
 		_, err := PingPong(c)

@@ -22,7 +22,8 @@ func authority(t *testing.T, members ...string) (dir string) {
 	dir = filepath.Join(t.TempDir(), "certs")
 	require.Contains(t, succeeds(t, "", "certs", "init", "--dir", dir), filepath.Join(dir, "ca.key"))
 	for _, name := range members {
-		require.Contains(t, succeeds(t, "", "certs", "issue", "--dir", dir, "--name", name), filepath.Join(dir, name, "tls.key"))
+		require.Contains(t, succeeds(t, "", "certs", "issue", "--dir", dir, "--name", name),
+			filepath.Join(dir, name, "tls.key"))
 	}
 	return dir
 }
@@ -33,7 +34,8 @@ func TestCerts(t *testing.T) {
 	at := " --dir " + dir
 	succeeds(t, "", strings.Fields("certs issue --name node-2 --host node-2.example.org --host 10.0.0.2 --days 20"+at)...)
 	text := succeeds(t, "", strings.Fields("certs show"+at)...)
-	for _, s := range []string{"node-1", "node-2", "tandem-cluster CA", "node-2.example.org", "10.0.0.2", "19 days", "364 days"} {
+	for _, s := range []string{"node-1", "node-2", "tandem-cluster CA", "node-2.example.org", "10.0.0.2", "19 days",
+		"364 days"} {
 		require.Contains(t, text, s)
 	}
 	expired := expiredMember(t, dir, "old")
@@ -50,11 +52,15 @@ func TestCerts(t *testing.T) {
 		{"certs issue --name c --days 0" + at, usage, []string{"--days", `"0"`}},
 		{"certs issue --name c --dir " + t.TempDir(), failed, []string{"ca.crt", "no such file"}},
 		{"serve --tls " + dir + "/node-1", usage, []string{"--tls", "--control"}},
-		{"serve --control 127.0.0.1:0 --listen 127.0.0.1:0 --tls " + expired, failed, []string{expired + "/tls.crt", "ended at"}},
-		{"serve --listen 127.0.0.1:0 --ssl-certfile " + dir + "/node-1/tls.crt", failed, []string{"--ssl-certfile and --ssl-keyfile"}},
-		{"serve --listen 127.0.0.1:0 --ssl-certfile " + dir + "/node-1/tls.crt --ssl-keyfile " + dir + "/ca.key", failed, []string{"node-1/tls.crt", "ca.key"}},
+		{"serve --control 127.0.0.1:0 --listen 127.0.0.1:0 --tls " + expired, failed,
+			[]string{expired + "/tls.crt", "ended at"}},
+		{"serve --listen 127.0.0.1:0 --ssl-certfile " + dir + "/node-1/tls.crt", failed,
+			[]string{"--ssl-certfile and --ssl-keyfile"}},
+		{"serve --listen 127.0.0.1:0 --ssl-certfile " + dir + "/node-1/tls.crt --ssl-keyfile " + dir + "/ca.key",
+			failed, []string{"node-1/tls.crt", "ca.key"}},
 		{"node --role expert --join 127.0.0.1:1 --tls " + dir, failed, []string{"tls.crt", "no such file"}},
-		{"node --role expert --join 127.0.0.1:1 --tls-ca " + dir + "/ca.crt", failed, []string{"--tls-cert and --tls-key", "missing"}},
+		{"node --role expert --join 127.0.0.1:1 --tls-ca " + dir + "/ca.crt", failed,
+			[]string{"--tls-cert and --tls-key", "missing"}},
 		{"node --role expert --join 127.0.0.1:1 --tls " + mixed + " --tls-ca " + authority(t) + "/ca.crt", failed,
 			[]string{mixed + "/tls.crt", "/ca.crt", "certificate signed by unknown authority"}},
 	} {
@@ -89,7 +95,8 @@ func TestClusterWithTLS(t *testing.T) {
 		front string   // what the front end says
 	}{
 		{[]string{"--tls", filepath.Join(other, "node-1")},
-			[]string{"certificate signed by unknown authority", filepath.Join(other, "node-1", "ca.crt"), `"front"`}, "bad certificate"},
+			[]string{"certificate signed by unknown authority", filepath.Join(other, "node-1", "ca.crt"), `"front"`},
+			"bad certificate"},
 		{nil, []string{"TLS is needed, and the node speaks without it"}, "the node speaks without it"},
 	} {
 		n := startNode(t, "expert", control, stranger.flags...)
@@ -102,7 +109,8 @@ func TestClusterWithTLS(t *testing.T) {
 	nodes := []*process{
 		startNode(t, "expert", control, "--tls", filepath.Join(dir, "node-1")),
 		startNode(t, "attention", control, "--tls-ca", filepath.Join(dir, "ca.crt"),
-			"--tls-cert", filepath.Join(dir, "node-2", "tls.crt"), "--tls-key", filepath.Join(dir, "node-2", "tls.key")),
+			"--tls-cert", filepath.Join(dir, "node-2", "tls.crt"), "--tls-key",
+			filepath.Join(dir, "node-2", "tls.key")),
 	}
 	c.healthy()
 	continuesGo(t, c)
@@ -136,7 +144,8 @@ func TestKeysOfOthers(t *testing.T) {
 	for _, args := range []string{
 		"node --role expert --join 127.0.0.1:1 --tls " + filepath.Join(dir, "node-1"),
 		"serve --listen 127.0.0.1:0 --control 127.0.0.1:0 --tls " + filepath.Join(dir, "node-1"),
-		"serve --listen 127.0.0.1:0 --ssl-certfile " + filepath.Join(dir, "node-1", "tls.crt") + " --ssl-keyfile " + key,
+		"serve --listen 127.0.0.1:0 --ssl-certfile " + filepath.Join(dir, "node-1", "tls.crt") + " --ssl-keyfile " +
+			key,
 	} {
 		mistake{args, failed, []string{"mode 0644", "run chmod 0600 " + key}}.refuses(t)
 	}
@@ -156,7 +165,8 @@ func TestHTTPS(t *testing.T) {
 	require.NoError(t, err)
 	pool := x509.NewCertPool()
 	require.True(t, pool.AppendCertsFromPEM(text))
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, ForceAttemptHTTP2: true}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
+		ForceAttemptHTTP2: true}
 	defer transport.CloseIdleConnections()
 	response, err := (&http.Client{Transport: transport, Timeout: patience}).Get(url)
 	require.NoError(t, err)

@@ -67,7 +67,8 @@ func (c *ChatCmd) Run(log *slog.Logger, s *screen) error {
 		return err
 	}
 	defer lines.close()
-	talk := conversation{partner: p, screen: s, out: output(os.Stdout), patient: lines.interactive, interrupts: lines.interrupts}
+	talk := conversation{partner: p, screen: s, out: output(os.Stdout),
+		patient: lines.interactive, interrupts: lines.interrupts}
 	if c.System != "" {
 		talk.messages = append(talk.messages, message{"system", c.System})
 	}

@@ -17,7 +17,8 @@ import (
 func nodesWithPairs() []node.Stats {
 	sent := map[string]m2n.Traffic{"tcp": {Messages: 3, Bytes: 2048}}
 	return []node.Stats{
-		{Node: "attention-0", Peers: []m2n.PeerStats{{Peer: "expert-1", State: "up", Transport: "tcp", Sent: sent, Retries: 2}}},
+		{Node: "attention-0", Peers: []m2n.PeerStats{{Peer: "expert-1", State: "up", Transport: "tcp", Sent: sent,
+			Retries: 2}}},
 		{Node: "expert-1", Peers: []m2n.PeerStats{{Peer: "attention-0", State: "lost", Sent: sent}}},
 	}
 }

@@ -134,7 +134,8 @@ func (b *bytes) UnmarshalText(text []byte) error {
 	s := strings.ToUpper(strings.TrimSpace(string(text)))
 	digits := strings.TrimRight(s, "KMGTIB")
 	n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
-	shift, known := map[string]int{"": 0, "B": 0, "K": 10, "KIB": 10, "KB": 10, "M": 20, "MIB": 20, "MB": 20, "G": 30, "GIB": 30, "GB": 30, "T": 40, "TIB": 40, "TB": 40}[s[len(digits):]]
+	shift, known := map[string]int{"": 0, "B": 0, "K": 10, "KIB": 10, "KB": 10, "M": 20, "MIB": 20, "MB": 20, "G": 30,
+		"GIB": 30, "GB": 30, "T": 40, "TIB": 40, "TB": 40}[s[len(digits):]]
 	if err != nil || !known || n < 1 || n > (1<<62)>>shift {
 		return fmt.Errorf("size %q: want a number and a unit, such as 512MiB or 2GiB", text)
 	}

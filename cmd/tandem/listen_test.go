@@ -26,15 +26,17 @@ func parsed(t *testing.T, args ...string) *ServeCmd {
 // their part, of the environment's address too.
 func TestListen(t *testing.T) {
 	for args, want := range map[string]string{
-		"": "127.0.0.1:8080", "--port 9000": "127.0.0.1:9000", "--host 0.0.0.0": "0.0.0.0:8080", "--host :: --port 0": "[::]:0",
-		"--listen :80": ":80", "--api-key k": "127.0.0.1:8080",
+		"": "127.0.0.1:8080", "--port 9000": "127.0.0.1:9000", "--host 0.0.0.0": "0.0.0.0:8080",
+		"--host :: --port 0": "[::]:0",
+		"--listen :80":       ":80", "--api-key k": "127.0.0.1:8080",
 	} {
 		got, err := parsed(t, strings.Fields(args)...).address()
 		require.NoError(t, err)
 		require.Equal(t, want, got, args)
 	}
 	t.Setenv("TANDEM_LISTEN", "10.0.0.1:80")
-	for args, want := range map[string]string{"": "10.0.0.1:80", "--port 9000": "10.0.0.1:9000", "--listen 127.0.0.1:1": "127.0.0.1:1"} {
+	for args, want := range map[string]string{"": "10.0.0.1:80", "--port 9000": "10.0.0.1:9000",
+		"--listen 127.0.0.1:1": "127.0.0.1:1"} {
 		got, err := parsed(t, strings.Fields(args)...).address()
 		require.NoError(t, err)
 		require.Equal(t, want, got, args)
@@ -44,7 +46,8 @@ func TestListen(t *testing.T) {
 // TestURLs can be clicked.
 func TestURLs(t *testing.T) {
 	for addr, want := range map[string]string{
-		"127.0.0.1:8080": "http://127.0.0.1:8080", "0.0.0.0:80": "http://127.0.0.1:80", "[::]:80": "http://127.0.0.1:80",
+		"127.0.0.1:8080": "http://127.0.0.1:8080", "0.0.0.0:80": "http://127.0.0.1:80",
+		"[::]:80":  "http://127.0.0.1:80",
 		"[::1]:80": "http://[::1]:80", "10.0.0.7:80": "http://10.0.0.7:80",
 	} {
 		require.Equal(t, want, urlOf("http", net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))))

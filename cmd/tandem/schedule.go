@@ -64,7 +64,8 @@ func (f *scheduleFlags) Validate() error {
 		name  string
 		given bool
 	}{
-		{"--kind", f.Kind != ""}, {"--attention", f.Attention > 0}, {"--experts", f.Experts > 0}, {"--layers", f.Layers > 0},
+		{"--kind", f.Kind != ""}, {"--attention", f.Attention > 0}, {"--experts", f.Experts > 0},
+		{"--layers", f.Layers > 0},
 		{"--dense", len(f.Dense) > 0}, {"--micro-batches", f.MicroBatches > 0}, {"--steps", f.Steps > 0},
 	} {
 		if flag.given {

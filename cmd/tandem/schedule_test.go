@@ -35,7 +35,8 @@ func TestScheduleGolden(t *testing.T) {
 		"validate-training": "validate " + training,
 	} {
 		t.Run(name, func(t *testing.T) {
-			golden.File(t, filepath.Join("schedule", name+".txt"), succeeds(t, "", append([]string{"schedule"}, strings.Fields(args)...)...))
+			golden.File(t, filepath.Join("schedule", name+".txt"),
+				succeeds(t, "", append([]string{"schedule"}, strings.Fields(args)...)...))
 		})
 	}
 }
@@ -47,7 +48,8 @@ func TestScheduleReadsWhatItPrints(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "plan.txt")
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	require.Equal(t, text, succeeds(t, "", "schedule", "print", file))
-	for _, command := range []string{"print --as grid", "print --as transfers", "draw", "validate", "dry-run", "dry-run --json"} {
+	for _, command := range []string{"print --as grid", "print --as transfers", "draw", "validate", "dry-run",
+		"dry-run --json"} {
 		args := append([]string{"schedule"}, strings.Fields(command)...)
 		want := succeeds(t, "", append(args, strings.Fields(shape)...)...)
 		require.Equal(t, want, succeeds(t, "", append(args, file)...), command)
@@ -70,7 +72,8 @@ func TestScheduleChrome(t *testing.T) {
 	for _, e := range trace.TraceEvents {
 		found[e.Ph+" "+e.Cat]++
 	}
-	require.Equal(t, map[string]int{"M ": 5, "X attention,forward": 24, "X experts,forward": 16, "X head,forward": 8}, found)
+	require.Equal(t, map[string]int{"M ": 5, "X attention,forward": 24, "X experts,forward": 16, "X head,forward": 8},
+		found)
 }
 
 // TestScheduleRefusesOneThatCannotRun: it names the file, the rank and the
@@ -110,14 +113,16 @@ func TestScheduleMistakes(t *testing.T) {
 		{"schedule print --kind 1f1b", usage, []string{"--kind", "1f1b"}},
 		{"schedule print --as picture", usage, []string{"--as", "picture"}},
 		{"schedule draw --time-experts=-1ms", usage, []string{"--time-experts", "0 or more"}},
-		{"schedule draw --time-experts 900000h --steps 1000", failed, []string{"takes 876000h0m0s", "no clock counts that far"}},
+		{"schedule draw --time-experts 900000h --steps 1000", failed,
+			[]string{"takes 876000h0m0s", "no clock counts that far"}},
 		{"schedule draw --chrome no/such/folder/trace.json", failed, []string{"no/such/folder/trace.json"}},
 		{"schedule validate no/such.txt", failed, []string{"reading a schedule", "no/such.txt"}},
 		{"schedule validate .", failed, []string{"reading a schedule", "."}},
-		{"schedule validate " + large, failed, []string{"reading a schedule: " + large + " has more than 16777216 bytes"}},
+		{"schedule validate " + large, failed, []string{large + ": a schedule has at most 16777216 bytes"}},
 		{"schedule validate -", failed, []string{"standard input: schedule: the text has no line"}},
 		{"schedule validate testdata/schedule/draw.txt", failed, []string{`testdata/schedule/draw.txt: schedule line 1: "A0" is no header`}},
-		{"schedule validate plan.txt --layers 3", usage, []string{"--layers is for a schedule that is made", "plan.txt"}},
+		{"schedule validate plan.txt --layers 3", usage,
+			[]string{"--layers is for a schedule that is made", "plan.txt"}},
 		{"schedule dry-run plan.txt --dense 0", usage, []string{"--dense is for"}},
 	} {
 		m.refuses(t)

@@ -23,7 +23,8 @@ func printTransfers(w io.Writer, s *schedule.Schedule) error {
 	}
 	out := bufio.NewWriter(w)
 	for t := range transfers {
-		if _, err := fmt.Fprintf(out, "%v of %s -> %v of %s\n", t.Producer, s.Ranks[t.From].Name, t.Consumer, s.Ranks[t.To].Name); err != nil {
+		if _, err := fmt.Fprintf(out, "%v of %s -> %v of %s\n", t.Producer, s.Ranks[t.From].Name, t.Consumer,
+			s.Ranks[t.To].Name); err != nil {
 			return err
 		}
 	}
@@ -60,7 +61,8 @@ type timeFlags struct {
 // run dry-runs a valid schedule. Backward passes take their usual multiple of
 // the forward ones.
 func (f *timeFlags) run(s *schedule.Schedule) (*schedule.Timeline, error) {
-	times := schedule.Times{Attention: time.Duration(f.TimeAttention), Experts: time.Duration(f.TimeExperts), Head: time.Duration(f.TimeHead)}
+	times := schedule.Times{Attention: time.Duration(f.TimeAttention), Experts: time.Duration(f.TimeExperts),
+		Head: time.Duration(f.TimeHead)}
 	return schedule.DryRun(s, s.Durations(times), time.Duration(f.TimeTransfer))
 }
 
@@ -104,7 +106,8 @@ func writeTrace(name string, line *schedule.Timeline) error {
 	if err := errors.Join(line.WriteChromeTrace(file), file.Close()); err != nil {
 		return err
 	}
-	_, err = fmt.Printf("%s: %d ranks, %v; open it in ui.perfetto.dev or chrome://tracing\n", name, len(line.Ranks), line.Makespan)
+	_, err = fmt.Printf("%s: %d ranks, %v; open it in ui.perfetto.dev or chrome://tracing\n", name, len(line.Ranks),
+		line.Makespan)
 	return err
 }
 

@@ -87,7 +87,8 @@ func TestErrorsAsJSON(t *testing.T) {
 func TestTablesFit(t *testing.T) {
 	header := table.Row{"node", "part", "address", "state"}
 	long := "shm+tcp:node-17.a-long-name.of-a-rack.example.org:41735"
-	rows := []table.Row{{"attention-0", "attention", long, "ready"}, {"expert-héllo-世界", "expert", "tcp:10.0.0.1:7", "draining"}}
+	rows := []table.Row{{"attention-0", "attention", long, "ready"},
+		{"expert-héllo-世界", "expert", "tcp:10.0.0.1:7", "draining"}}
 	for _, columns := range []int{0, 200, 100, 80, 60, 50} {
 		var out strings.Builder
 		printTable(&out, columns, header, rows)

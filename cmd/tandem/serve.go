@@ -77,7 +77,8 @@ the process at once.`
 // Validate refuses flags that would change nothing, and an API that was to need
 // a key and has none.
 func (c *ServeCmd) Validate(command *kong.Context) error {
-	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.httpFlags.check(), c.pick(command), c.checkControl()); err != nil {
+	if err := errors.Join(c.APIKey.check(), c.listenFlags.check(command), c.httpFlags.check(), c.pick(command),
+		c.checkControl()); err != nil {
 		return err
 	}
 	if c.Control == "" {
@@ -186,7 +187,8 @@ func (c *ServeCmd) Run(ctx context.Context, log *slog.Logger, s *screen) error {
 }
 
 // local serves with all nodes in this process.
-func (c *ServeCmd) local(ctx context.Context, s *screen, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
+func (c *ServeCmd) local(ctx context.Context, s *screen, m *deploy.Model, text *text, l net.Listener,
+	o deploy.Options) error {
 	bar := s.progress("loading " + m.Name)
 	o.Progress = bar.report
 	local, err := deploy.StartLocal(ctx, m, o, nil)
@@ -205,7 +207,8 @@ func (c *ServeCmd) local(ctx context.Context, s *screen, m *deploy.Model, text *
 }
 
 // front serves with nodes in other processes.
-func (c *ServeCmd) front(ctx context.Context, s *screen, m *deploy.Model, text *text, l net.Listener, o deploy.Options) error {
+func (c *ServeCmd) front(ctx context.Context, s *screen, m *deploy.Model, text *text, l net.Listener,
+	o deploy.Options) error {
 	control, err := deploy.NewControl(m, o, version)
 	if err != nil {
 		return err
@@ -262,7 +265,8 @@ func (c *ServeCmd) api(ctx context.Context, log *slog.Logger, m *deploy.Model, t
 		return nil
 	}
 	defer inBackground(ctx, func(ctx context.Context) {
-		announce(ctx, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(), "numerics", numerics)
+		announce(ctx, log, urlOf(c.scheme(), l.Addr()), missing, "model", names[0], "listens", l.Addr().String(),
+			"numerics", numerics)
 	})()
 	defer context.AfterFunc(ctx, func() {
 		log.Info("draining: requests that run may finish; a second signal ends them", "grace", c.Grace.String())
@@ -275,6 +279,7 @@ func (c *ServeCmd) apiConfig() api.Config {
 	return api.Config{
 		Created: time.Now(), Version: version, MapDeveloper: true, APIKeys: c.APIKey,
 		Strict: c.Strict, AllowOrigins: c.origins(), NoAccessLog: c.NoAccessLog,
-		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1), Stops: int(c.MaxStopStrings)},
+		Limits: api.Limits{Request: c.RequestTimeout.orElse(forever), Grace: c.Grace.orElse(1),
+			Stops: int(c.MaxStopStrings)},
 	}
 }

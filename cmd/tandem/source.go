@@ -20,7 +20,8 @@ func (s *source) Snapshot() telemetry.Snapshot {
 	var snap telemetry.Snapshot
 	if s.stats == nil {
 		c := s.engine.Counts()
-		snap.Requests = &telemetry.Requests{Running: min(c.Requests, c.Capacity), Waiting: max(0, c.Requests-c.Capacity)}
+		snap.Requests = &telemetry.Requests{Running: min(c.Requests, c.Capacity),
+			Waiting: max(0, c.Requests-c.Capacity)}
 		return snap
 	}
 	attention, expert := telemetry.Pool{Name: "attention"}, telemetry.Pool{Name: "expert"}
@@ -98,7 +99,8 @@ func peer(node string, p m2n.PeerStats) telemetry.Peer {
 	sent := m2n.Total(p.Sent)
 	return telemetry.Peer{
 		Name: node + ">" + p.Peer, Transport: transport(p),
-		Queue: seconds(p.QueueTime), Wire: seconds(p.WireTime), Latency: seconds(p.TotalTime), Receive: seconds(p.ReceiveTime),
+		Queue: seconds(p.QueueTime), Wire: seconds(p.WireTime), Latency: seconds(p.TotalTime),
+		Receive:    seconds(p.ReceiveTime),
 		CreditWait: seconds(p.CreditTime), CreditWaits: p.CreditWaits,
 		Messages: sent.Messages, Bytes: sent.Bytes, Queued: p.Queued, Credit: p.Credit,
 		Retries: p.Retries, Retransmits: p.Retransmits, Losses: p.Losses, Dropped: p.DroppedOld,

@@ -19,7 +19,8 @@ func TestSourceTellsWhatItKnows(t *testing.T) {
 		}
 		return &source{stats: func() []node.Stats { return nodes }}
 	}
-	attention, expert, both := of(cluster.Attention).Snapshot(), of(cluster.Expert).Snapshot(), of(cluster.Attention, cluster.Expert).Snapshot()
+	attention, expert, both := of(cluster.Attention).Snapshot(), of(cluster.Expert).Snapshot(), of(cluster.Attention,
+		cluster.Expert).Snapshot()
 	require.Nil(t, attention.Experts)
 	require.NotNil(t, attention.Cache)
 	require.NotNil(t, attention.Requests)
