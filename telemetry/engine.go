@@ -32,6 +32,10 @@ func (e *engine) Collect(out chan<- prometheus.Metric) {
 	if s.Experts != nil {
 		c.experts(*s.Experts)
 	}
+	if s.StepsGivenUp != nil {
+		c.counter("tandem_steps_given_up_total",
+			"Steps of micro-batches that were given up since an expert node was lost, to be repeated.", *s.StepsGivenUp)
+	}
 	c.durations(s)
 	c.pools(s.Pools)
 	c.peers(s.Peers)

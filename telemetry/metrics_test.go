@@ -31,7 +31,9 @@ func observed(bounds []float64, values ...float64) histogram.Snapshot {
 func engineAtWork() fixed {
 	seconds := []float64{0.001, 0.01, 0.1}
 	attention, communication := observed(seconds, 0.002, 0.5), observed(seconds, 0.0005)
+	givenUp := uint64(2)
 	return fixed{
+		StepsGivenUp:  &givenUp,
 		Requests:      &Requests{Running: 3, Waiting: 2},
 		Cache:         &Cache{Tokens: 1000, Used: 250, PrefixQueries: 400, PrefixHits: 100, Preemptions: 1},
 		Attention:     &attention,
@@ -100,6 +102,7 @@ func TestUnknownIsAbsent(t *testing.T) {
 		{fixed{Requests: &Requests{}}, "vllm:num_requests_running"},
 		{fixed{Cache: &Cache{}}, "vllm:kv_cache_usage_perc"},
 		{fixed{Cache: &Cache{}}, "vllm:num_preemptions_total"},
+		{fixed{StepsGivenUp: new(uint64)}, "tandem_steps_given_up_total"},
 		{fixed{Attention: &histogram.Snapshot{Counts: []uint64{0}}}, "tandem_attention_seconds_count"},
 		{fixed{Communication: &histogram.Snapshot{Counts: []uint64{0}}}, "tandem_communication_seconds_count"},
 		{fixed{Experts: &Experts{}}, "tandem_expert_calls_total"},

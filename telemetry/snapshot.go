@@ -21,8 +21,11 @@ type Snapshot struct {
 	// Communication is T_c: seconds of a micro-batch's rows, from posting to
 	// completion.
 	Communication *histogram.Snapshot
-	Pools         []Pool
-	Peers         []Peer
+	// StepsGivenUp are those of attention nodes that lost an expert node meanwhile, and
+	// are repeated.
+	StepsGivenUp *uint64
+	Pools        []Pool
+	Peers        []Peer
 }
 
 // Requests are sequences.

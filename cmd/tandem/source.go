@@ -75,6 +75,7 @@ func addAttention(snap *telemetry.Snapshot, p *telemetry.Pool, n node.Stats) {
 	cache.PrefixHits += n.PrefixHits
 	cache.PrefixQueries += n.PrefixQueries
 	cache.Preemptions += n.Preemptions
+	*known(&snap.StepsGivenUp) += n.StepsGivenUp
 }
 
 func addExpert(snap *telemetry.Snapshot, p *telemetry.Pool, n node.Stats) {

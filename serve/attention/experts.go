@@ -12,6 +12,7 @@ import (
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 	"github.com/tandem-moe/tandem/serve/attention/pairs"
+	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // SetExperts says which expert nodes the cluster has, by place; one without an id is
@@ -82,7 +83,7 @@ func (n *Node) connect(place int) error {
 //   - The repeated step may have other rows, as sequences come and go meanwhile. A row's
 //     result depends on that row alone: kernel's package comment.
 func (n *Node) giveUp(down []int) error {
-	steps := 0
+	steps := uint64(0)
 	for i, b := range n.batches {
 		if b.active {
 			n.batcher.Abort(i)
@@ -95,6 +96,7 @@ func (n *Node) giveUp(down []int) error {
 		}
 	}
 	n.count()
+	n.stats.Update(func(s *node.Stats) { s.StepsGivenUp += steps })
 	for _, place := range down {
 		q := n.pairs.Pair(place)
 		level := slog.LevelWarn
@@ -128,8 +130,11 @@ func (n *Node) announce() error {
 // unposted takes a post that failed: the expert node is lost, or the node is at fault.
 func (n *Node) unposted(place int, err error) error {
 	var l *m2n.LostError
-	if errors.As(err, &l) {
+	switch {
+	case errors.As(err, &l):
 		return n.drop(place, l.Cause)
+	case errors.Is(err, m2n.ErrUnknownPeer): // SetExperts has removed it
+		return n.drop(place, pairs.ErrGone)
 	}
 	return fmt.Errorf("posting to expert node %s: %w", n.pairs.Pair(place).ID, err)
 }

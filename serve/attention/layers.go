@@ -2,6 +2,7 @@ package attention
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tandem-moe/tandem/m2n"
@@ -27,8 +28,16 @@ func (n *Node) forward(ctx context.Context, a schedule.Action) error {
 			return n.unposted(place, err)
 		}
 	}
+	n.sent++
+	for _, l := range n.cfg.Lose {
+		if l.Dispatches == n.sent {
+			return n.drop(l.Place, errForced)
+		}
+	}
 	return nil
 }
+
+var errForced = errors.New("its loss was forced")
 
 // compute computes the attention part of a layer, and packs what the experts are
 // to have of it: nothing where the layer has none.

@@ -53,11 +53,20 @@ type Config struct {
 	// Pairs, where it is set, is told how the node is connected with the expert nodes,
 	// by place, whenever that changes, on the node's loop. It must not block.
 	Pairs func([]pairs.Pair)
+	// Lose forces losses of expert nodes, in tests.
+	Lose []Loss
 	// Reports takes what the node has to say of its requests. It must not block.
 	Reports func([]serve.Report)
 	// Busy is told when the node begins and ends work; nil means nobody is.
 	Busy node.Pool
 	Log  *slog.Logger
+}
+
+// Loss is the loss of the pair with the expert node of a place, though both live, once
+// the node's layers have been sent to the experts so many times.
+type Loss struct {
+	Dispatches uint64
+	Place      int
 }
 
 // Node holds sequences and their KV cache, and computes the attention
@@ -69,6 +78,7 @@ type Node struct {
 	batcher   *batch.Batcher
 	pages     *kvcache.Cache
 	walk      *interpret.Walk
+	sent      uint64 // layers of micro-batches, to the experts
 	batches   []*microBatch
 	sequences map[uint64]*sequence
 	head      head

@@ -3,6 +3,7 @@ package attention_test
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -25,13 +26,15 @@ type stage struct {
 	ctx     context.Context
 	network *m2n.Network
 	node    *attention.Node
+	own     *m2n.Endpoint // the node's
 	experts map[string]*m2n.Endpoint
 	reports chan serve.Report
 	pairs   chan []pairs.Pair
 }
 
-// newStage starts an attention node of two expert nodes that waits for them so long.
-func newStage(t *testing.T, wait time.Duration) *stage {
+// newStage starts an attention node of two expert nodes, expert-0 and expert-1, that
+// waits for them so long.
+func newStage(t *testing.T, wait time.Duration, microBatches int) *stage {
 	t.Helper()
 	s := &stage{
 		Model: nodetest.Load(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1})), t: t, network: m2n.NewNetwork(),
@@ -39,11 +42,11 @@ func newStage(t *testing.T, wait time.Duration) *stage {
 	}
 	var end context.CancelFunc
 	s.ctx, end = context.WithTimeout(t.Context(), 20*time.Second)
-	ep := s.endpoint("attention")
+	s.own = s.endpoint("attention")
 	var err error
 	s.node, err = attention.New(attention.Config{
 		Spec: s.Spec, Device: s.Device, Weights: s.Attention, Cache: s.Cache, ModelHash: "m", Numerics: "n", Placement: route.Even(s.Spec.Router.Experts, 2),
-		Endpoint: ep, MicroBatches: 1, MaxNumSeqs: 1, MaxBatchedTokens: 8, MaxModelLen: 32, MaxWaiting: 8, ExpertWait: wait,
+		Endpoint: s.own, MicroBatches: microBatches, MaxNumSeqs: microBatches, MaxBatchedTokens: 8, MaxModelLen: 32, MaxWaiting: 8, ExpertWait: wait,
 		Reports: func(reports []serve.Report) {
 			for _, r := range reports {
 				s.reports <- r
@@ -66,9 +69,15 @@ func newStage(t *testing.T, wait time.Duration) *stage {
 		for _, ep := range s.experts {
 			_ = ep.Close(soon) // what a test has not taken
 		}
-		_ = ep.Close(soon)
+		_ = s.own.Close(soon)
 		s.node.Free()
 	})
+	s.expert("expert-0")
+	s.expert("expert-1")
+	s.places("expert-0", "expert-1")
+	s.greeted("expert-0")
+	s.greeted("expert-1")
+	s.up("expert-0", "expert-1")
 	return s
 }
 
@@ -115,13 +124,34 @@ func (s *stage) greeted(id string) {
 	s.experts[id].Release(c)
 }
 
-// asked takes a dispatch.
+// up waits until the node is connected with its expert nodes.
+func (s *stage) up(ids ...string) {
+	s.t.Helper()
+	for {
+		select {
+		case p := <-s.pairs:
+			if !slices.ContainsFunc(ids, func(id string) bool {
+				return !slices.ContainsFunc(p, func(q pairs.Pair) bool { return q.ID == id && q.State == pairs.Up })
+			}) {
+				return
+			}
+		case <-s.ctx.Done():
+			s.t.Fatal("the node does not reach its expert nodes")
+		}
+	}
+}
+
+// asked takes a dispatch, and passes over what says which micro-batches are in flight.
 func (s *stage) asked(id string) route.Header {
 	s.t.Helper()
-	h, c := s.next(id)
-	require.Equal(s.t, route.Dispatch, h.Kind, "%+v", h)
-	s.experts[id].Release(c)
-	return h
+	for {
+		h, c := s.next(id)
+		s.experts[id].Release(c)
+		if h.Kind == route.Dispatch {
+			return h
+		}
+		require.Equal(s.t, route.Status, h.Kind)
+	}
 }
 
 // answer returns results, all of them zero.
@@ -179,12 +209,7 @@ var short = serve.Request{ID: 1, Prompt: []int32{1, 2, 3}, MaxTokens: 1, Logprob
 // TestResultsTwice: an expert node that returns its results a second time does not
 // stand in for another, whose results are still to come: it is lost.
 func TestResultsTwice(t *testing.T) {
-	s := newStage(t, 0)
-	s.expert("expert-0")
-	s.expert("expert-1")
-	s.places("expert-0", "expert-1")
-	s.greeted("expert-0")
-	s.greeted("expert-1")
+	s := newStage(t, 0, 1)
 	s.node.Submit(short)
 	h := s.asked("expert-0")
 	s.answer("expert-0", h)
@@ -200,12 +225,7 @@ func TestResultsTwice(t *testing.T) {
 // there is another node in the place, the step is asked for again, from its first
 // layer, under a number of its own. The request ends as if nothing had happened.
 func TestStepIsRepeated(t *testing.T) {
-	s := newStage(t, time.Minute)
-	s.expert("expert-0")
-	s.expert("expert-1")
-	s.places("expert-0", "expert-1")
-	s.greeted("expert-0")
-	s.greeted("expert-1")
+	s := newStage(t, time.Minute, 1)
 	s.node.Submit(short)
 	first := s.asked("expert-0")
 	s.asked("expert-1")
@@ -214,7 +234,12 @@ func TestStepIsRepeated(t *testing.T) {
 	require.Equal(t, route.Status, h.Kind)
 	require.Zero(t, h.InFlight)
 	s.experts["expert-0"].Release(c)
-	s.answer("expert-0", first) // it did not know
+	s.answer("expert-0", first)       // it did not know
+	time.Sleep(20 * time.Millisecond) // the pass through the schedule has ended
+	before := s.node.Progress()
+	require.Eventually(t, func() bool { return s.node.Progress().Steps > before.Steps+5 }, 5*time.Second, time.Millisecond,
+		"a node that waits does not stand still")
+	require.Empty(t, s.node.Progress().Awaited)
 
 	s.expert("expert-2")
 	s.places("expert-0", "expert-2")
@@ -235,12 +260,7 @@ func TestStepIsRepeated(t *testing.T) {
 // TestNobodyTakesThePlace: requests end once they have waited as long as they may, and
 // say for whom; the node lives on, and serves again when all are there.
 func TestNobodyTakesThePlace(t *testing.T) {
-	s := newStage(t, 50*time.Millisecond)
-	s.expert("expert-0")
-	s.expert("expert-1")
-	s.places("expert-0", "expert-1")
-	s.greeted("expert-0")
-	s.greeted("expert-1")
+	s := newStage(t, 50*time.Millisecond, 1)
 	s.node.Submit(short)
 	s.asked("expert-1")
 	require.NoError(t, s.experts["expert-1"].Close(s.ctx))
@@ -259,10 +279,7 @@ func TestNobodyTakesThePlace(t *testing.T) {
 	s.expert("expert-2")
 	s.places("expert-0", "expert-2")
 	s.greeted("expert-2")
-	for up := false; !up; {
-		p := <-s.pairs
-		up = p[0].State == pairs.Up && p[1].State == pairs.Up && p[1].ID == "expert-2"
-	}
+	s.up("expert-0", "expert-2")
 	late.ID = 3
 	s.node.Submit(late)
 	require.NoError(t, s.serves("expert-0", "expert-2").Err)
@@ -271,12 +288,7 @@ func TestNobodyTakesThePlace(t *testing.T) {
 // TestPairIsMadeAnew: a pair is lost although both nodes live. It is made again under
 // the same ids, and the request goes on.
 func TestPairIsMadeAnew(t *testing.T) {
-	s := newStage(t, time.Minute)
-	s.expert("expert-0")
-	s.expert("expert-1")
-	s.places("expert-0", "expert-1")
-	s.greeted("expert-0")
-	s.greeted("expert-1")
+	s := newStage(t, time.Minute, 1)
 	s.node.Submit(short)
 	s.asked("expert-0")
 	first := s.asked("expert-1")
@@ -287,4 +299,89 @@ func TestPairIsMadeAnew(t *testing.T) {
 	require.Greater(t, again.Step, first.Step)
 	s.answer("expert-1", again)
 	require.NoError(t, s.serves("expert-0", "expert-1").Err)
+}
+
+// TestPostFindsThePairGone: a pair may go between two completions, by another
+// goroutine's doing or the network's, so that a post is the first to find out. That is
+// a loss as any other.
+func TestPostFindsThePairGone(t *testing.T) {
+	for name, lose := range map[string]func(s *stage){
+		"removed": func(s *stage) { s.own.RemovePeer("expert-1") },
+		"lost":    func(*stage) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, time.Minute, 1)
+			lose(s)
+			s.experts["expert-1"].RemovePeer("attention")
+			require.NoError(t, s.experts["expert-1"].SetPeer("attention", "inproc:attention", 0))
+			s.node.Submit(short)
+			require.NoError(t, s.serves("expert-0", "expert-1").Err)
+		})
+	}
+}
+
+// TestLossAnywhere: an expert node is lost once it has answered so many layers of two
+// micro-batches, and another takes its place. Whatever the node was about to do, the
+// tokens are those of a run in which nobody is lost.
+func TestLossAnywhere(t *testing.T) {
+	two := func(s *stage) {
+		for id := range uint64(2) {
+			r := short
+			r.ID, r.MaxTokens, r.Prompt = id+1, 2, r.Prompt[id:]
+			s.node.Submit(r)
+		}
+	}
+	collect := func(s *stage, ids ...string) map[uint64][]int32 {
+		got := map[uint64][]int32{}
+		for len(got[1]) < 2 || len(got[2]) < 2 {
+			r := s.serves(ids...)
+			require.NoError(t, r.Err)
+			require.Equal(t, len(got[r.ID]), r.Event.Index)
+			got[r.ID] = append(got[r.ID], r.Event.Token)
+		}
+		return got
+	}
+	undisturbed := newStage(t, time.Minute, 2)
+	two(undisturbed)
+	want := collect(undisturbed, "expert-0", "expert-1")
+	layers := 2 * 2 * len(undisturbed.Spec.SparseLayers()) // of two steps of two micro-batches
+	for after := range layers {
+		s := newStage(t, time.Minute, 2)
+		two(s)
+		for range after {
+			for _, id := range []string{"expert-1", "expert-0"} {
+				s.answer(id, s.asked(id))
+			}
+		}
+		require.NoError(t, s.experts["expert-1"].Close(s.ctx))
+		s.expert("expert-2")
+		s.places("expert-0", "expert-2")
+		require.Equal(t, want, collect(s, "expert-0", "expert-2"), "lost after %d layers", after)
+	}
+}
+
+// TestEachLossHasItsWait: an expert node that is lost after a step was concluded is
+// waited for as long as the one before, also by the same request.
+func TestEachLossHasItsWait(t *testing.T) {
+	const wait = 300 * time.Millisecond
+	s := newStage(t, wait, 1)
+	long := short
+	long.MaxTokens = 4
+	s.node.Submit(long)
+	gone, ids := "expert-1", []string{"expert-2", "expert-3"}
+	for _, next := range ids {
+		s.asked(gone)
+		require.NoError(t, s.experts[gone].Close(s.ctx))
+		lost := time.Now()
+		time.Sleep(wait / 10)
+		s.expert(next)
+		s.places("expert-0", next)
+		require.NoError(t, s.serves("expert-0", next).Err, "a step is concluded")
+		time.Sleep(time.Until(lost.Add(wait)))
+		gone = next
+	}
+	for r := (serve.Report{}); r.Event.Finish == ""; {
+		r = s.serves("expert-0", gone)
+		require.NoError(t, r.Err)
+	}
 }

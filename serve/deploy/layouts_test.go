@@ -26,6 +26,7 @@ import (
 	"github.com/tandem-moe/tandem/model/checkpoint"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/attention"
 	"github.com/tandem-moe/tandem/serve/batch"
 	"github.com/tandem-moe/tandem/serve/deploy"
 	"github.com/tandem-moe/tandem/serve/node"
@@ -53,7 +54,8 @@ type layout struct {
 	threads                       []int
 	order                         []int
 	preempt                       []batch.Forced
-	devices                       []deviceKind  // by node
+	devices                       []deviceKind // by node
+	lose                          []attention.Loss
 	slow                          time.Duration // the longest that attention and experts pause
 }
 
@@ -109,13 +111,16 @@ func drawLayout(seed uint64, requests int) layout {
 	for range l.attention + l.experts {
 		l.devices = append(l.devices, devices[rng.IntN(len(devices))])
 	}
+	for range rng.IntN(3) {
+		l.lose = append(l.lose, attention.Loss{Dispatches: 1 + rng.Uint64N(30), Place: rng.IntN(l.experts)})
+	}
 	return l
 }
 
 func (l layout) String() string {
-	return fmt.Sprintf("seed %d: %v, %dA %dE m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v devices %v order %v preempt %v",
+	return fmt.Sprintf("seed %d: %v, %dA %dE m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v devices %v order %v preempt %v lose %v",
 		l.seed, l.wire, l.attention, l.experts, l.micro, l.transport, l.pages, l.pageTokens, l.maxBatched, l.chunk, l.reuse, l.maxSeqs,
-		l.linger, l.isas, l.threads, l.devices, l.order, l.preempt)
+		l.linger, l.isas, l.threads, l.devices, l.order, l.preempt, l.lose)
 }
 
 // options are the layout as a deployment's.
@@ -123,7 +128,7 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 	o := deploy.Options{
 		Attention: l.attention, Experts: l.experts, MicroBatches: l.micro, Transport: l.transport, Wire: l.wire,
 		PageTokens: l.pageTokens, MaxBatchedTokens: l.maxBatched, ChunkTokens: l.chunk, NoPrefixReuse: !l.reuse,
-		MaxNumSeqs: l.maxSeqs, MaxModelLen: longest, Linger: l.linger, Preempt: l.preempt,
+		MaxNumSeqs: l.maxSeqs, MaxModelLen: longest, Linger: l.linger, Preempt: l.preempt, Lose: l.lose,
 	}
 	// Enough pages for the longest sequence, and not much more.
 	pages := max(l.pages, (longest+l.pageTokens-1)/l.pageTokens)
@@ -270,16 +275,17 @@ func (l layout) serve(t *testing.T, m *deploy.Model, list []serve.Request) ([]an
 
 // total is what several runs counted.
 type total struct {
-	layouts, preemptions, reused, joined, lingers uint64
-	bytes                                         map[string]uint64
-	wires                                         map[route.Wire]int
-	devices                                       map[deviceKind]int
+	layouts, preemptions, reused, joined, lingers, givenUp uint64
+	bytes                                                  map[string]uint64
+	wires                                                  map[route.Wire]int
+	devices                                                map[deviceKind]int
 }
 
 func (c *total) add(stats []node.Stats) {
 	c.layouts++
 	for _, s := range stats {
 		c.preemptions += s.Preemptions
+		c.givenUp += s.StepsGivenUp
 		c.reused += s.PrefixHits
 		c.joined += uint64(max(0, s.Gather.Messages-s.Gather.Runs))
 		c.lingers += uint64(s.Gather.Linger)
@@ -385,6 +391,7 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		require.Positive(t, c.reused, "reused tokens")
 		require.Positive(t, c.joined, "messages that were joined with others")
 		require.Positive(t, c.lingers, "gathers that a linger ended")
+		require.Positive(t, c.givenUp, "steps that were given up for want of an expert node")
 		require.Positive(t, c.bytes["inproc"], "bytes in process")
 		require.Positive(t, c.bytes["shm"], "bytes by shared memory")
 		require.Positive(t, c.bytes["tcp"], "bytes by TCP")
@@ -404,7 +411,7 @@ func TestWideLayoutsGiveTheSameBits(t *testing.T) {
 	m := wideModel(t)
 	list := wideRequests(m.Spec.Vocabulary)
 	plain := drawLayout(1, len(list)).wide()
-	plain.transport = "inproc"
+	plain.transport, plain.lose = "inproc", nil
 	want, _ := plain.serve(t, m, list)
 	for i := range 4 {
 		l := drawLayout(drawSeed(), len(list)).wide()
@@ -420,6 +427,9 @@ func TestWideLayoutsGiveTheSameBits(t *testing.T) {
 func (l layout) wide() layout {
 	l.wire, l.transport, l.preempt = route.Wire{}, "tcp", nil
 	l.attention, l.experts, l.micro = 1, 1+l.experts%2, 1
+	for i := range l.lose {
+		l.lose[i].Place %= l.experts
+	}
 	l.maxSeqs, l.maxBatched, l.chunk, l.pages = 32, 64, 0, 32*longest/16
 	return l
 }

@@ -262,8 +262,8 @@ func (o *Options) attentionConfig(m *Model, w *layer.AttentionWeights, name stri
 		Spec: m.Spec, Weights: w, ModelHash: hash, Numerics: o.Numerics(), Wire: o.Wire,
 		MicroBatches: o.MicroBatches, MaxNumSeqs: o.MaxNumSeqs, MaxBatchedTokens: o.MaxBatchedTokens,
 		MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, ChunkTokens: o.ChunkTokens, NoPrefixReuse: o.NoPrefixReuse, Preempt: o.Preempt,
-		ExpertWait: o.ExpertWait,
-		Log:        o.Log.With("node", name),
+		ExpertWait: o.ExpertWait, Lose: o.Lose,
+		Log: o.Log.With("node", name),
 	}, err
 }
 

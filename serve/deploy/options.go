@@ -12,6 +12,7 @@ import (
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
+	"github.com/tandem-moe/tandem/serve/attention"
 	"github.com/tandem-moe/tandem/serve/batch"
 )
 
@@ -79,6 +80,8 @@ type Options struct {
 	Observe func(node string, reports []serve.Report)
 	// Preempt, in tests, forces preemptions.
 	Preempt []batch.Forced
+	// Lose, in tests, forces losses of expert nodes on each attention node.
+	Lose []attention.Loss
 	// Progress is told how much of the weights has been loaded, in bytes; of
 	// several nodes the sum. It may be called from several goroutines.
 	Progress func(done, total int64)

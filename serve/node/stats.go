@@ -36,6 +36,8 @@ type Stats struct {
 type Attention struct {
 	// Steps of micro-batches, and their Rows.
 	Steps, Rows, Preemptions uint64
+	// StepsGivenUp are those that an expert node's loss ended, to be repeated.
+	StepsGivenUp uint64
 	// Running and Waiting are sequences.
 	Running, Waiting int
 	// CacheTokens is the size of the KV cache, UsedTokens the room of the pages
