@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/internal/golden"
 )
 
 // TestLinkedPackages: testdata/linked.txt lists the packages of others that the
@@ -18,7 +20,7 @@ import (
 func TestLinkedPackages(t *testing.T) {
 	file := filepath.Join("testdata", "linked.txt")
 	got := linkedPackages(t)
-	if *update {
+	if golden.Update() {
 		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
 	}
 	want, err := os.ReadFile(file)
