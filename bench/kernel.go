@@ -21,8 +21,8 @@ import (
 type KernelOptions struct {
 	ISA     kernel.ISA
 	Threads int // 0: all
-	// Repeats is how often everything is measured, in turns; 0 means 7. The
-	// figures are medians.
+	// Repeats is how many turns there are; 0 means 7. In each, every operation
+	// runs passes times. The figures are medians of the turns.
 	Repeats int
 	// Memory is the bytes that operations stream through, more than the caches
 	// hold; 0 means 256 MiB.
@@ -40,11 +40,24 @@ type Row struct {
 	Predicted float64 `json:"predicted_us"` // by the roofline
 	Measured  float64 `json:"measured_us"`
 	Share     float64 `json:"share"` // the median of predicted ÷ measured, turn by turn
+	// Note says of a limit how it was measured, and which operation was faster
+	// than the loop that measures it.
+	Note string `json:"note,omitempty"`
 }
+
+const (
+	// passes is how often a turn measures each operation. The best counts, as of
+	// the roofline's windows: what disturbs one of them does not decide.
+	passes = 5
+	// casesPerWindow is how many operations run between two windows of the
+	// roofline.
+	casesPerWindow = 12
+)
 
 // Kernel measures the roofline of this machine and each primitive's share of
 // it. Machines change their speed by the minute: limits and operations are
-// measured in turns, and compared within each.
+// measured in turns, windows of the limits before, between and after the
+// operations, and compared within each turn, best with best.
 func Kernel(ctx context.Context, o KernelOptions) ([]Row, error) {
 	o = o.withDefaults()
 	pool := kernel.NewPool(o.Threads)
@@ -59,21 +72,18 @@ func Kernel(ctx context.Context, o KernelOptions) ([]Row, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bench kernel: %w", err)
 	}
-	limits := &rooflineBench{pool: pool, threads: pool.Workers(), memory: s.stream.Bytes()}
-	var roofs []Roofline
+	limits := newRooflineBench(pool, s.stream.Bytes())
+	var turns []kernelTurn
 	for range o.Repeats {
-		roof := limits.measure()
-		roofs = append(roofs, roof)
-		for _, c := range cases {
-			if err := ctx.Err(); err != nil {
-				return nil, fmt.Errorf("bench kernel: %w", err)
-			}
-			c.measure(roof)
+		turn, err := measureTurn(ctx, limits, cases)
+		if err != nil {
+			return nil, fmt.Errorf("bench kernel: %w", err)
 		}
+		turns = append(turns, turn)
 	}
-	rows := rooflineRows(dev.Properties().Name, roofs)
-	for _, c := range cases {
-		rows = append(rows, c.row(dev.Properties().Name))
+	rows := rooflineRows(dev.Properties().Name, turns, limits.windows)
+	for i, c := range cases {
+		rows = append(rows, c.row(dev.Properties().Name, turns, i))
 	}
 	return rows, nil
 }
@@ -91,61 +101,42 @@ func (o KernelOptions) withDefaults() KernelOptions {
 
 // kernelCase is one operation, repeated often enough to be timed.
 type kernelCase struct {
-	name   string
-	flops  float64 // of one call
-	bytes  float64 // that must come from memory for one call
-	calls  int     // in a measurement
-	run    func(call int)
-	times  []float64 // of one call, in seconds
-	shares []float64
-	roofs  []float64 // predicted times
-	bound  string
+	name  string
+	flops float64 // of one call
+	bytes float64 // that must come from memory for one call
+	calls int     // in a measurement
+	run   func(call int)
 }
 
-// measure times the operation and compares it with the roofline of the turn.
-func (c *kernelCase) measure(roof Roofline) {
+// time is the seconds of one call.
+func (c *kernelCase) time() float64 {
 	start := time.Now()
 	for i := range c.calls {
 		c.run(i)
 	}
-	took := time.Since(start).Seconds() / float64(c.calls)
-	predicted := roof.predict(c.flops, c.bytes)
-	c.bound = "memory"
-	if c.flops/roof.FMA > c.bytes/roof.Read {
-		c.bound = "compute"
-	}
-	c.times = append(c.times, took)
-	c.roofs = append(c.roofs, predicted)
-	c.shares = append(c.shares, predicted/took)
+	return time.Since(start).Seconds() / float64(c.calls)
 }
 
-func (c *kernelCase) row(device string) Row {
-	took := median(c.times)
-	return Row{
-		Device: device, Name: c.name, Bound: c.bound,
-		GFLOPS: c.flops / took / 1e9, GBps: c.bytes / took / 1e9,
-		Predicted: median(c.roofs) * 1e6, Measured: took * 1e6, Share: median(c.shares),
-	}
-}
-
-// rooflineRows is the limits as rows.
-func rooflineRows(device string, roofs []Roofline) []Row {
-	of := func(name string, pick func(Roofline) float64, row func(v float64) Row) Row {
-		values := make([]float64, len(roofs))
-		for i, r := range roofs {
-			values[i] = pick(r) / 1e9
+// row is what the turns say of the operation, number i of theirs.
+func (c *kernelCase) row(device string, turns []kernelTurn, i int) Row {
+	var times, predicted, shares []float64
+	memory := 0 // turns in which memory bounds it
+	for _, t := range turns {
+		least := t.roof.predict(c.flops, c.bytes)
+		times, predicted, shares = append(times, t.times[i]), append(predicted, least), append(shares, least/t.times[i])
+		if c.bytes/t.roof.Read >= c.flops/t.roof.FMA {
+			memory++
 		}
-		r := row(median(values))
-		r.Device, r.Name, r.Bound, r.Share = device, name, "roofline", 1
-		return r
 	}
-	flops := func(v float64) Row { return Row{GFLOPS: v} }
-	bytes := func(v float64) Row { return Row{GBps: v} }
-	return []Row{
-		of("f32 multiply-add, one thread", func(r Roofline) float64 { return r.FMA1 }, flops),
-		of("f32 multiply-add", func(r Roofline) float64 { return r.FMA }, flops),
-		of("read memory, one thread", func(r Roofline) float64 { return r.Read1 }, bytes),
-		of("read memory", func(r Roofline) float64 { return r.Read }, bytes),
+	bound := "compute"
+	if 2*memory >= len(turns) {
+		bound = "memory"
+	}
+	took := median(times)
+	return Row{
+		Device: device, Name: c.name, Bound: bound,
+		GFLOPS: c.flops / took / 1e9, GBps: c.bytes / took / 1e9,
+		Predicted: median(predicted) * 1e6, Measured: took * 1e6, Share: median(shares),
 	}
 }
 
@@ -173,6 +164,11 @@ func WriteTable(w io.Writer, rows []Row) {
 	}
 	t.SetColumnConfigs(columns)
 	t.Render()
+	for _, r := range rows {
+		if r.Note != "" {
+			fmt.Fprintf(w, "%s: %s\n", r.Name, r.Note)
+		}
+	}
 }
 
 // figure prints three digits or so, and nothing for zero.

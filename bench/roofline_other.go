@@ -2,8 +2,4 @@
 
 package bench
 
-func flopsPerRound() int { return scalarFlopsPerRound }
-
-func multiplyAdd(n int) { scalarMultiplyAdd(n) }
-
-func readMemory(b []byte) { scalarRead(b) }
+func machineLoops() loops { return scalarLoops() }

@@ -5,12 +5,13 @@ import (
 	"sync/atomic"
 )
 
-const scalarFlopsPerRound = 8
+// scalarLoops are in Go.
+func scalarLoops() loops { return loops{8, scalarMultiplyAdd, scalarRead} }
 
 // used keeps results of measurements, so that the compiler keeps their making.
 var used atomic.Uint64
 
-// scalarMultiplyAdd is multiplyAdd in Go.
+// scalarMultiplyAdd does n rounds of four multiply-adds.
 func scalarMultiplyAdd(n int) {
 	var a, b, c, d float32
 	x := float32(n & 1)
@@ -20,7 +21,7 @@ func scalarMultiplyAdd(n int) {
 	used.Add(uint64(a + b + c + d))
 }
 
-// scalarRead is readMemory in Go.
+// scalarRead loads all of b.
 func scalarRead(b []byte) {
 	var sum uint64
 	for ; len(b) >= 8; b = b[8:] {

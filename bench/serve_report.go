@@ -216,27 +216,64 @@ func (r *ServeReport) WriteJSON(w io.Writer) error {
 	return nil
 }
 
-// WriteTable prints the report for people.
+// WriteTable prints the report for people, in at most 100 columns: how fast each
+// engine was, where its time went, and how well attention nodes add up.
 func (r *ServeReport) WriteTable(w io.Writer) {
+	r.writeHeading(w)
+	r.writeSpeeds(w)
+	r.writeTimes(w)
+	r.writeAggregation(w)
+}
+
+func (r *ServeReport) writeHeading(w io.Writer) {
 	l := r.layout()
-	fmt.Fprintf(w, "%v\n%s (%s), %d attention × %d expert nodes, %d micro-batches, %s, wire %s, combine %s, %d threads; prompts of %d tokens, outputs of %d; medians of %d turns after %d starts\n",
-		l.Machine, l.Model, l.DType, l.Attention, l.Experts, l.MicroBatches, l.Transport, l.Wire, l.Combine, l.Threads, l.Prompt, l.Output, l.Starts*l.Repeats, l.Starts)
-	t := newTable(w, "nodes", "sequences", "phase", "tokens/s", "÷ one process", "by P10", "direct", "÷ direct", "CPU/token", "T_a", "T_e", "T_c", "bubble A", "bubble E", "aggregation", "rows/expert")
+	fmt.Fprintln(w, l.Machine)
+	fmt.Fprintf(w, "%s (%s), %d attention × %d expert nodes, %d micro-batches, %s, wire %s, combine %s\n",
+		l.Model, l.DType, l.Attention, l.Experts, l.MicroBatches, l.Transport, l.Wire, l.Combine)
+	fmt.Fprintf(w, "%d threads; prompts of %d tokens, outputs of %d; medians of %d turns after %d starts\n",
+		l.Threads, l.Prompt, l.Output, l.Starts*l.Repeats, l.Starts)
+}
+
+// writeSpeeds prints tokens a second, and what they are to others of the same turns.
+func (r *ServeReport) writeSpeeds(w io.Writer) {
+	t := newTable(w, "nodes", "seqs", "phase", "tokens/s", "÷ one\nprocess", "by\nP10", "direct", "÷\ndirect", "CPU/\ntoken")
 	for _, row := range r.Rows {
-		t.AppendRow(table.Row{
-			row.Nodes + ", " + row.Transport, row.Sequences, row.Phase, figure(row.TokensPerSecond), fmt.Sprintf("%.3f", row.OneProcessRatio), fmt.Sprintf("%.3f", row.QuickStepRatio),
-			figure(row.Direct), fmt.Sprintf("%.3f", row.Ratio),
-			duration(row.CPUSeconds), duration(row.AttentionSeconds), duration(row.ExpertSeconds), duration(row.TransferSeconds),
-			percent(row.AttentionBubble), percent(row.ExpertBubble), fmt.Sprintf("%.2f", row.Aggregation), figure(row.RowsPerExpert),
-		})
+		t.AppendRow(append(row.name(), figure(row.TokensPerSecond), fmt.Sprintf("%.3f", row.OneProcessRatio),
+			fmt.Sprintf("%.3f", row.QuickStepRatio), figure(row.Direct), fmt.Sprintf("%.3f", row.Ratio), duration(row.CPUSeconds)))
 	}
 	t.Render()
+}
+
+// writeTimes prints what a micro-batch's layer took in attention, experts and
+// transfer, how long each side waited, and how many rows met.
+func (r *ServeReport) writeTimes(w io.Writer) {
+	t := newTable(w, "nodes", "seqs", "phase", "T_a", "T_e", "T_c", "bubbles\nA / E", "aggre-\ngation", "rows/\nexpert")
+	for _, row := range r.Rows {
+		t.AppendRow(append(row.name(), duration(row.AttentionSeconds), duration(row.ExpertSeconds), duration(row.TransferSeconds),
+			fmt.Sprintf("%.0f / %s", 100*row.AttentionBubble, percent(row.ExpertBubble)), fmt.Sprintf("%.2f", row.Aggregation), figure(row.RowsPerExpert)))
+	}
+	t.Render()
+}
+
+// name is the cells that say which row it is. The heading has the transport of the
+// nodes in one process.
+func (row *ServeRow) name() table.Row {
+	nodes := row.Nodes
+	if nodes == "processes" {
+		nodes += ", " + row.Transport
+	}
+	return table.Row{nodes, row.Sequences, row.Phase}
+}
+
+func (r *ServeReport) writeAggregation(w io.Writer) {
 	if len(r.Aggregation) == 0 {
 		return
 	}
-	t = newTable(w, "attention nodes", "sequences", "aggregation", "share", "rows/expert")
+	t := newTable(w, "attention nodes", "sequences", "aggregation", "share", "rows/expert")
 	for _, row := range r.Aggregation {
-		t.AppendRow(table.Row{row.Attention, row.Sequences, fmt.Sprintf("%.2f", row.Aggregation), percent(row.Share), figure(row.RowsPerExpert)})
+		t.AppendRow(table.Row{
+			row.Attention, row.Sequences, fmt.Sprintf("%.2f", row.Aggregation), percent(row.Share), figure(row.RowsPerExpert),
+		})
 	}
 	t.Render()
 }

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -156,6 +158,29 @@ func TestServeWritesObjects(t *testing.T) {
 	report.WriteTable(&drawn)
 	require.Contains(t, drawn.String(), "T_a")
 	require.Contains(t, drawn.String(), "decode")
+}
+
+// TestTableFitsATerminal: no line has more than 100 columns, whatever the figures.
+func TestTableFitsATerminal(t *testing.T) {
+	row := ServeRow{
+		Nodes: "processes", Sequences: 1024, Phase: "prompt", TokensPerSecond: 123456, OneProcessRatio: 12.345, QuickStepRatio: 12.345,
+		Direct: 123456, Ratio: 12.345, CPUSeconds: 123.45e-3, AttentionSeconds: 123.45e-6, ExpertSeconds: 123.45e-3, TransferSeconds: 123.45e-6,
+		AttentionBubble: 1, ExpertBubble: 1, Aggregation: 31.25, RowsPerExpert: 1234,
+	}
+	row.Transport = "shm"
+	r := &ServeReport{Rows: []ServeRow{row}, Aggregation: []AggregationRow{{Aggregation: 1}}}
+	r.Machine = Machine{CPU: "AMD EPYC 9R14", ISA: "avx512", Cores: 192, OS: "linux", Arch: "amd64", Go: "go1.26.0"}
+	r.options = &ServeOptions{Model: tiny(t)}
+	r.options.Attention, r.options.Experts, r.options.MicroBatches, r.options.Starts, r.options.Repeats = 16, 16, 16, 10, 10
+	r.options.Prompt, r.options.Output = 100000, 100000
+	var drawn bytes.Buffer
+	r.WriteTable(&drawn)
+	for _, name := range []string{"processes, shm", "÷ one", "P10", "T_a", "100 / 100 %", "rows/", "share"} {
+		require.Contains(t, drawn.String(), name)
+	}
+	for line := range strings.Lines(drawn.String()) {
+		require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), 100, line)
+	}
 }
 
 // TestEngineAndDirectGiveTheTokensAsked runs several layouts, prompts in chunks:

@@ -5,56 +5,33 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 )
 
-// sender is one end's way to send its rows.
-type sender interface {
-	// rows are the bodies of its messages, one for each receiver.
-	rows() [][]byte
-	// send sends each row so many times, and returns when the transport no longer
-	// needs the caller for it: rows may change when all receivers have them.
-	send(ctx context.Context, times int) error
-	close() error
-}
-
-// receiver is one end's way to receive rows.
-type receiver interface {
-	// receive returns when so many rows of every sender are there. got sees each
-	// as it arrives; those of different senders may come at once.
-	receive(ctx context.Context, times int, got func(sender int, row []byte) error) error
-	// release gives back what the last rows of an iteration occupy.
-	release()
-	close() error
-}
-
-// plan is how a transport makes its ends.
-type plan struct {
-	// listen makes a receiver's end, and says where it can be reached.
-	listen func(ctx context.Context, self int, s Shape) (r receiver, addr string, err error)
-	// connect makes a sender's end.
-	connect func(ctx context.Context, self int, s Shape, addrs []string) (sender, error)
-}
-
 // plans are the transports whose ends are processes of this program.
-func plans() map[string]plan {
-	return map[string]plan{
+func plans() map[string]Plan {
+	return map[string]Plan{
 		"shm":     meshPlan("shm"),
 		"tcp":     meshPlan("tcp"),
 		"m2n-ucx": meshPlan("ucx"),
 		"raw":     rawPlan(false),
 		"raw-crc": rawPlan(true),
-
-		"grpc":       grpcStyle{}.plan(),
-		"grpc-tuned": grpcStyle{tuned: true}.plan(),
 	}
 }
 
 // End is the life of one end, number rank of a page: senders come first. The
 // process that calls it was started by Run, with Options.End.
 func End(ctx context.Context, path, transport string, rank int) error {
-	plan, known := plans()[transport]
+	return EndOf(ctx, plans(), path, transport, rank)
+}
+
+// EndOf is End for a program that brings transports of its own along, by name.
+func EndOf(ctx context.Context, plans map[string]Plan, path, transport string, rank int) error {
+	plan, known := plans[transport]
 	if !known {
-		return fmt.Errorf("no transport %q", transport)
+		return fmt.Errorf("no transport %q: this program has %s", transport, strings.Join(slices.Sorted(maps.Keys(plans)), ", "))
 	}
 	p, err := openPage(path)
 	if err != nil {
@@ -87,7 +64,7 @@ type end struct {
 	rank  int
 }
 
-func (e *end) runSender(ctx context.Context, plan plan) (err error) {
+func (e *end) runSender(ctx context.Context, plan Plan) (err error) {
 	if err := e.page.meet(ctx, e.clock, untimed); err != nil { // all receivers listen
 		return err
 	}
@@ -96,12 +73,12 @@ func (e *end) runSender(ctx context.Context, plan plan) (err error) {
 	for r := range shape.Receivers {
 		addrs = append(addrs, e.page.address(r))
 	}
-	s, err := plan.connect(ctx, e.rank, shape, addrs)
+	s, err := plan.Connect(ctx, e.rank, shape, addrs)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	rows := s.rows()
+	defer func() { err = errors.Join(err, s.Close()) }()
+	rows := s.Rows()
 	for r, row := range rows {
 		fillRow(row, e.rank, r)
 	}
@@ -109,18 +86,18 @@ func (e *end) runSender(ctx context.Context, plan plan) (err error) {
 		for _, row := range rows {
 			binary.LittleEndian.PutUint64(row, mark)
 		}
-		return s.send(ctx, shape.Messages)
+		return s.Send(ctx, shape.Messages)
 	})
 }
 
-func (e *end) runReceiver(ctx context.Context, plan plan) (err error) {
+func (e *end) runReceiver(ctx context.Context, plan Plan) (err error) {
 	shape := e.page.shape()
 	self := e.rank - shape.Senders
-	r, addr, err := plan.listen(ctx, self, shape)
+	r, addr, err := plan.Listen(ctx, self, shape)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	defer func() { err = errors.Join(err, r.close()) }()
+	defer func() { err = errors.Join(err, r.Close()) }()
 	if err := e.page.setAddress(self, addr); err != nil {
 		return err
 	}
@@ -134,11 +111,11 @@ func (e *end) runReceiver(ctx context.Context, plan plan) (err error) {
 				return errors.Join(checkMark(row, s, self, mark), checkRow(row, s, self))
 			}
 		}
-		if err := r.receive(ctx, shape.Messages, got); err != nil {
+		if err := r.Receive(ctx, shape.Messages, got); err != nil {
 			return err
 		}
 		e.page.done[self][iteration] = e.clock.now()
-		r.release()
+		r.Release()
 		return nil
 	})
 }

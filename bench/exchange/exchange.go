@@ -85,15 +85,15 @@ func (s Shape) total() int { return s.Senders * s.Receivers * s.Bytes * s.Messag
 func (s Shape) busiest() int { return max(s.Senders, s.Receivers) * s.Bytes * s.Messages }
 
 func (s Shape) String() string {
-	text := fmt.Sprintf("%d × %d, %s", s.Senders, s.Receivers, sizeText(s.Bytes))
+	text := fmt.Sprintf("%d × %d, %s", s.Senders, s.Receivers, SizeText(s.Bytes))
 	if s.Messages > 1 {
 		text += fmt.Sprintf(" × %d", s.Messages)
 	}
 	return text
 }
 
-// sizeText prints bytes in units of 1024.
-func sizeText(n int) string {
+// SizeText prints bytes in units of 1024.
+func SizeText(n int) string {
 	switch {
 	case n >= 1<<20 && n%(1<<20) == 0:
 		return fmt.Sprintf("%d MB", n>>20)
@@ -199,8 +199,8 @@ func at(list []int, i int) int { return list[min(i, len(list)-1)] }
 // is a baseline.
 func Transports() []string { return []string{"shm", "tcp", "ucx"} }
 
-// ours reports whether a row is m2n's.
-func ours(row string) bool { return row == "shm" || row == "tcp" || row == "m2n-ucx" }
+// Ours reports whether a row is m2n's.
+func Ours(row string) bool { return row == "shm" || row == "tcp" || row == "m2n-ucx" }
 
 // Baselines are the names of what m2n is compared with.
 func Baselines() []string { return []string{"grpc", "mpi", "raw", "ucx"} }

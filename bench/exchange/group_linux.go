@@ -264,8 +264,9 @@ func (t *tail) String() string {
 	return strings.TrimSpace(string(t.text))
 }
 
-// ownEnds are the command lines of ends that this program is.
-func ownEnds(ctx context.Context, end []string, transport string, s Shape) commands {
+// goEnds are the command lines of ends in Go: a command, and what End or EndOf
+// take.
+func goEnds(ctx context.Context, end []string, transport string, s Shape) commands {
 	return func(page string) []*exec.Cmd {
 		var list []*exec.Cmd
 		for rank := range s.processes() {

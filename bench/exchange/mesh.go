@@ -14,12 +14,12 @@ import (
 
 // meshPlan is m2n over one of its transports. The form of a receiver's address
 // says which one its peers take.
-func meshPlan(transport string) plan {
-	return plan{
-		listen: func(ctx context.Context, self int, s Shape) (receiver, string, error) {
+func meshPlan(transport string) Plan {
+	return Plan{
+		Listen: func(ctx context.Context, self int, s Shape) (Receiver, string, error) {
 			return meshListen(ctx, transport, self, s)
 		},
-		connect: func(_ context.Context, self int, s Shape, addrs []string) (sender, error) {
+		Connect: func(_ context.Context, self int, s Shape, addrs []string) (Sender, error) {
 			return meshConnect(transport, self, s, addrs)
 		},
 	}
@@ -80,13 +80,14 @@ func meshConnect(transport string, self int, s Shape, addrs []string) (*meshSend
 		m.peers = append(m.peers, receiverName(r))
 		m.bodies = append(m.bodies, []m2n.Span{{Region: region, Off: r * s.Bytes, Len: s.Bytes}})
 		if err := e.SetPeer(m.peers[r], addr, 0); err != nil {
-			return nil, errors.Join(err, m.close())
+			return nil, errors.Join(err, m.Close())
 		}
 	}
 	return m, nil
 }
 
-func (m *meshSender) rows() [][]byte {
+// Rows are parts of one region.
+func (m *meshSender) Rows() [][]byte {
 	var rows [][]byte
 	for _, b := range m.bodies {
 		rows = append(rows, b[0].Bytes())
@@ -94,7 +95,8 @@ func (m *meshSender) rows() [][]byte {
 	return rows
 }
 
-func (m *meshSender) send(ctx context.Context, times int) error {
+// Send posts the rows and waits until all are sent.
+func (m *meshSender) Send(ctx context.Context, times int) error {
 	for range times {
 		for r, peer := range m.peers {
 			if _, err := m.endpoint.Post(peer, m2n.Message{Body: m.bodies[r]}); err != nil {
@@ -131,7 +133,8 @@ func (m *meshSender) check() error {
 	return nil
 }
 
-func (m *meshSender) close() error { return closeEndpoint(m.endpoint) }
+// Close closes the endpoint.
+func (m *meshSender) Close() error { return closeEndpoint(m.endpoint) }
 
 // meshReceiver is an endpoint that receives.
 type meshReceiver struct {
@@ -149,19 +152,19 @@ func meshListen(ctx context.Context, transport string, self int, s Shape) (*mesh
 	for i := range s.Senders {
 		m.index[senderName(i)] = i
 		if err := e.SetPeer(senderName(i), "", 0); err != nil {
-			return nil, "", errors.Join(err, m.close())
+			return nil, "", errors.Join(err, m.Close())
 		}
 	}
 	addr, err := e.Listen(ctx, transport+":127.0.0.1:0")
 	if err != nil {
-		return nil, "", errors.Join(err, m.close())
+		return nil, "", errors.Join(err, m.Close())
 	}
 	return m, addr, nil
 }
 
-// receive holds the last message of each sender, as one that works on it would,
+// Receive holds the last message of each sender, as one that works on it would,
 // and releases those before.
-func (m *meshReceiver) receive(ctx context.Context, times int, got func(int, []byte) error) error {
+func (m *meshReceiver) Receive(ctx context.Context, times int, got func(int, []byte) error) error {
 	for received := 0; received < times*len(m.held); {
 		c, err := m.endpoint.Poll(ctx)
 		if err == nil {
@@ -184,14 +187,16 @@ func (m *meshReceiver) receive(ctx context.Context, times int, got func(int, []b
 	return nil
 }
 
-func (m *meshReceiver) release() {
+// Release gives the slots of the last messages back.
+func (m *meshReceiver) Release() {
 	for i, c := range m.held {
 		m.endpoint.Release(c)
 		m.held[i] = m2n.Completion{}
 	}
 }
 
-func (m *meshReceiver) close() error { return closeEndpoint(m.endpoint) }
+// Close closes the endpoint.
+func (m *meshReceiver) Close() error { return closeEndpoint(m.endpoint) }
 
 // closeEndpoint closes an endpoint at the end of a measurement, when nothing is
 // under way. Which end is the first is chance.

@@ -5,7 +5,6 @@ package exchange
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,19 +17,6 @@ import (
 
 //go:embed mpi/alltoallv.c
 var mpiSource []byte
-
-// errMissing: a program of others that is not installed.
-var errMissing = errors.New("not installed")
-
-// find looks for programs in the path.
-func find(names ...string) error {
-	for _, name := range names {
-		if _, err := exec.LookPath(name); err != nil {
-			return fmt.Errorf("%s: %w", name, errMissing)
-		}
-	}
-	return nil
-}
 
 // mpi is the program that was built for this run.
 type mpi struct {
@@ -74,17 +60,6 @@ func mpiMajor(text string) (int, error) {
 		return 0, fmt.Errorf("mpirun is not Open MPI's: %q", strings.TrimSpace(text))
 	}
 	return strconv.Atoi(match[1])
-}
-
-// output is what a program prints, within a time.
-func output(ctx context.Context, timeout time.Duration, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	text, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(text)))
-	}
-	return string(text), nil
 }
 
 // args are those of mpirun for a byte transfer layer, "shm" or "tcp".

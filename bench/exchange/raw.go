@@ -18,12 +18,12 @@ import (
 // rawPlan is what one writes without a library: a TCP connection per pair,
 // messages with a length before them, a goroutine per connection. With checksums
 // CRC32C of each message goes with it and is compared.
-func rawPlan(checksums bool) plan {
-	return plan{
-		listen: func(ctx context.Context, _ int, s Shape) (receiver, string, error) {
+func rawPlan(checksums bool) Plan {
+	return Plan{
+		Listen: func(ctx context.Context, _ int, s Shape) (Receiver, string, error) {
 			return rawListen(ctx, s, checksums)
 		},
-		connect: func(ctx context.Context, self int, s Shape, addrs []string) (sender, error) {
+		Connect: func(ctx context.Context, self int, s Shape, addrs []string) (Sender, error) {
 			return rawConnect(ctx, self, s, addrs, checksums)
 		},
 	}
@@ -58,11 +58,11 @@ func rawConnect(ctx context.Context, self int, s Shape, addrs []string, checksum
 	for r, addr := range addrs {
 		conn, err := d.DialContext(ctx, "tcp", addr)
 		if err != nil {
-			return nil, errors.Join(err, e.close())
+			return nil, errors.Join(err, e.Close())
 		}
 		e.conns[r] = conn
 		if _, err := conn.Write(binary.LittleEndian.AppendUint32(nil, uint32(self))); err != nil {
-			return nil, errors.Join(err, e.close())
+			return nil, errors.Join(err, e.Close())
 		}
 	}
 	return e, nil
@@ -70,7 +70,7 @@ func rawConnect(ctx context.Context, self int, s Shape, addrs []string, checksum
 
 // rawListen listens. Connections are accepted at the first receive, when the
 // senders know the address.
-func rawListen(ctx context.Context, s Shape, checksums bool) (receiver, string, error) {
+func rawListen(ctx context.Context, s Shape, checksums bool) (Receiver, string, error) {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -80,7 +80,8 @@ func rawListen(ctx context.Context, s Shape, checksums bool) (receiver, string, 
 	return &rawReceiver{rawEnd: e, listener: l.(*net.TCPListener)}, l.Addr().String(), nil
 }
 
-func (e *rawEnd) rows() [][]byte {
+// Rows are the bodies of the frames.
+func (e *rawEnd) Rows() [][]byte {
 	var rows [][]byte
 	for _, f := range e.frames {
 		rows = append(rows, f[rawPrefix:])
@@ -88,7 +89,8 @@ func (e *rawEnd) rows() [][]byte {
 	return rows
 }
 
-func (e *rawEnd) send(_ context.Context, times int) error {
+// Send writes the frames of all connections at once.
+func (e *rawEnd) Send(_ context.Context, times int) error {
 	return each(len(e.conns), func(i int) error {
 		frame := e.frames[i]
 		for range times {
@@ -114,7 +116,8 @@ func each(n int, do func(i int) error) error {
 	return errors.Join(err, group.Wait())
 }
 
-func (e *rawEnd) close() error {
+// Close closes the connections.
+func (e *rawEnd) Close() error {
 	var errs []error
 	for _, c := range e.conns {
 		if c != nil {
@@ -131,7 +134,8 @@ type rawReceiver struct {
 	accepted bool
 }
 
-func (r *rawReceiver) receive(_ context.Context, times int, got func(int, []byte) error) error {
+// Receive reads all connections at once.
+func (r *rawReceiver) Receive(_ context.Context, times int, got func(int, []byte) error) error {
 	if !r.accepted {
 		if err := r.accept(); err != nil {
 			return err
@@ -198,6 +202,8 @@ func (r *rawReceiver) read(i int) ([]byte, error) {
 	return row, nil
 }
 
-func (r *rawReceiver) release() {}
+// Release does nothing: the frames are used again.
+func (r *rawReceiver) Release() {}
 
-func (r *rawReceiver) close() error { return errors.Join(r.listener.Close(), r.rawEnd.close()) }
+// Close closes the listener and the connections.
+func (r *rawReceiver) Close() error { return errors.Join(r.listener.Close(), r.rawEnd.Close()) }

@@ -67,7 +67,7 @@ func (r *Report) add(s Shape, entrants []*entrant, copied float64) {
 		row.measured(e.turns)
 		row.compareLine(r.LineRate, copied)
 		for _, other := range entrants {
-			if other != e && !ours(other.name) {
+			if other != e && !Ours(other.name) {
 				row.Ratios[other.name] = ratio(e.turns, other.turns, median)
 				row.P99Ratios[other.name] = ratio(e.turns, other.turns, p99)
 			}
@@ -160,7 +160,7 @@ func (r *Report) omissions() []string {
 func (r *Report) baselines() []string {
 	var names []string
 	for _, row := range r.Rows {
-		if !ours(row.Transport) && !slices.Contains(names, row.Transport) {
+		if !Ours(row.Transport) && !slices.Contains(names, row.Transport) {
 			names = append(names, row.Transport)
 		}
 	}

@@ -9,6 +9,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// exampleReport has rows of many shapes.
+func exampleReport() *Report {
+	r := &Report{Repeats: 1}
+	for _, s := range []Shape{
+		{1, 1, 128 << 10, 1}, {1, 2, 128 << 10, 1}, {1, 8, 128 << 10, 1},
+		{8, 8, 2 << 10, 1}, {8, 8, 256 << 10, 1}, {8, 8, 8 << 20, 1},
+		{4, 4, 256 << 10, 1}, {16, 16, 256 << 10, 1}, {16, 16, 256 << 10, 64},
+	} {
+		us := float64(s.total()) / 1e4
+		turns := func(factor float64) []turn {
+			return []turn{{times: []float64{factor * us / 1e6, 2 * factor * us / 1e6}}}
+		}
+		r.add(s, []*entrant{
+			{name: "shm", turns: turns(0.3)}, {name: "tcp", turns: turns(1)},
+			{name: "grpc", turns: turns(3)}, {name: "mpi-shm", turns: turns(0.4)}, {name: "mpi-tcp", turns: turns(1.2)}, {name: "raw-crc", turns: turns(0.9)},
+		}, 1e10)
+	}
+	return r
+}
+
 // TestReport: figures of a row, from times.
 func TestReport(t *testing.T) {
 	s := Shape{Senders: 2, Receivers: 4, Bytes: 1000, Messages: 1}

@@ -35,6 +35,7 @@ func (o *Options) run(ctx context.Context) (report *Report, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	b := &builder{options: o, dir: dir}
+	defer func() { err = errors.Join(err, b.close()) }()
 	report = &Report{LineRate: o.LineRate, Repeats: o.Repeats}
 	for _, s := range o.shapes() {
 		if err := o.measureShape(ctx, b, s, report); err != nil {
@@ -58,10 +59,20 @@ func sharedFolder() (string, error) {
 
 // builder makes contestants.
 type builder struct {
-	options *Options
-	dir     string
-	mpi     *mpi
-	mpiErr  error
+	options  *Options
+	dir      string // of pages
+	mpi      *mpi
+	mpiErr   error
+	programs string // folder of programs that are built; empty before the first
+	grpc     string
+	grpcErr  error
+}
+
+func (b *builder) close() error {
+	if b.programs == "" {
+		return nil
+	}
+	return os.RemoveAll(b.programs)
 }
 
 // entrant prepares one, which is not started. It fails where the contestant is
@@ -91,9 +102,15 @@ func (b *builder) entrant(ctx context.Context, name string, s Shape) (*entrant, 
 		if err := ucx.Available(); err != nil {
 			return nil, fmt.Errorf("%w: %w", errMissing, err)
 		}
-		group(ownEnds(ctx, b.options.End, name, s))
+		group(goEnds(ctx, b.options.End, name, s))
+	case "grpc", "grpc-tuned":
+		program, err := b.openGRPC(ctx)
+		if err != nil {
+			return nil, err
+		}
+		group(goEnds(ctx, []string{program}, name, s))
 	default:
-		group(ownEnds(ctx, b.options.End, name, s))
+		group(goEnds(ctx, b.options.End, name, s))
 	}
 	return e, nil
 }
@@ -107,6 +124,19 @@ func (b *builder) openMPI(ctx context.Context, s Shape) (*mpi, error) {
 		b.mpi, b.mpiErr = buildMPI(ctx, b.dir)
 	}
 	return b.mpi, b.mpiErr
+}
+
+// openGRPC finds or builds gRPC's end, once. The folder of pages is no place for
+// programs: memory is often mounted so that nothing in it can run.
+func (b *builder) openGRPC(ctx context.Context) (program string, err error) {
+	if b.grpc != "" || b.grpcErr != nil {
+		return b.grpc, b.grpcErr
+	}
+	if b.programs, err = os.MkdirTemp("", "tandem-bench-"); err != nil {
+		return "", fmt.Errorf("folder for programs: %w", err)
+	}
+	b.grpc, b.grpcErr = peer(ctx, b.programs, grpcProgram)
+	return b.grpc, b.grpcErr
 }
 
 // asContestant keeps nil pointers from becoming contestants.

@@ -65,7 +65,7 @@ func testOptions(s Shape, names ...string) Options {
 		Iterations: 20, Repeats: 2, End: []string{"/usr/bin/env", endVariable + "=1", os.Args[0]},
 	}
 	for _, name := range names {
-		if ours(name) {
+		if Ours(name) {
 			o.Transports = append(o.Transports, strings.TrimPrefix(name, "m2n-"))
 		} else {
 			o.Baselines = append(o.Baselines, name)
@@ -107,12 +107,12 @@ func requireRows(t *testing.T, report *Report, names ...string) {
 func TestExchange(t *testing.T) {
 	for _, s := range []Shape{{1, 1, 256 << 10, 1}, {3, 2, 4096, 1}, {1, 2, 64 << 10, 16}, {2, 2, 8, 3}} {
 		t.Run(s.String(), func(t *testing.T) {
-			report := measured(t, s, "shm", "tcp", "grpc", "raw")
-			requireRows(t, report, "shm", "tcp", "grpc", "grpc-tuned", "raw", "raw-crc")
+			report := measured(t, s, "shm", "tcp", "raw")
+			requireRows(t, report, "shm", "tcp", "raw", "raw-crc")
 			for _, row := range report.Rows {
 				require.Equal(t, s, row.Shape)
 				require.Positive(t, *row.CPUPerGB, row.Transport)
-				require.Equal(t, row.Transport != "grpc", row.Ratios["grpc"] > 0, row.Transport)
+				require.Equal(t, row.Transport != "raw", row.Ratios["raw"] > 0, row.Transport)
 			}
 		})
 	}
@@ -149,7 +149,7 @@ func TestFits(t *testing.T) {
 func TestStoppedBetweenTurns(t *testing.T) {
 	o := testOptions(Shape{1, 1, 64, 1}, "raw")
 	s := Shape{1, 1, 64, 1}
-	c, err := startGroup(t.Context(), "raw", t.TempDir(), s, false, ownEnds(t.Context(), o.End, "raw", s))
+	c, err := startGroup(t.Context(), "raw", t.TempDir(), s, false, goEnds(t.Context(), o.End, "raw", s))
 	require.NoError(t, err)
 	for range 2 {
 		for _, p := range c.processes {
@@ -183,11 +183,30 @@ func TestStartedForATurn(t *testing.T) {
 }
 
 // skipShort leaves out what a short test, as under the race detector, sees
-// nothing of: programs in C.
+// nothing of: programs that are built for it.
 func skipShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("programs in C show nothing to a short test")
+		t.Skip("programs of their own show nothing to a short test")
+	}
+}
+
+// TestGRPC builds gRPC's end from this checkout, once for all shapes.
+func TestGRPC(t *testing.T) {
+	skipShort(t)
+	ctx, cancel := context.WithTimeout(t.Context(), peerTimeout+time.Minute)
+	defer cancel()
+	o := testOptions(Shape{1, 1, 256 << 10, 1}, "tcp", "grpc")
+	o.Senders, o.Receivers, o.Messages = []int{1, 3}, []int{1, 2}, []int{1, 3}
+	report, err := Run(ctx, o)
+	require.NoError(t, err)
+	require.Empty(t, report.Skipped)
+	require.Len(t, report.Rows, 4*3)
+	for i, row := range report.Rows {
+		require.Equal(t, []string{"tcp", "grpc", "grpc-tuned"}[i%3], row.Transport)
+		require.Positive(t, row.MedianUS)
+		require.Positive(t, *row.CPUPerGB)
+		require.Equal(t, row.Transport != "grpc", row.Ratios["grpc"] > 0)
 	}
 }
 
@@ -216,12 +235,14 @@ func TestPerftest(t *testing.T) {
 // TestMissing: what is not installed is named, and the rest measured.
 func TestMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	report := measured(t, Shape{1, 1, 64, 1}, "tcp", "mpi", "ucx")
+	report := measured(t, Shape{1, 1, 64, 1}, "tcp", "grpc", "mpi", "ucx")
 	requireRows(t, report, "tcp")
-	require.Len(t, report.Skipped, 4)
-	require.Equal(t, Skipped{"skipped", "mpi-shm", Shape{1, 1, 64, 1}, "mpicc: not installed"}, report.Skipped[0])
-	require.Equal(t, "ucx_perftest: not installed", report.Skipped[2].Reason)
-
+	require.Len(t, report.Skipped, 6)
+	require.Equal(t, "grpc", report.Skipped[0].Transport)
+	require.Equal(t, `tandem-bench-grpc: not installed in PATH, and not built: go: not installed; in a checkout of Tandem "go install -C bench/peers ./..." installs it`, report.Skipped[0].Reason)
+	require.Equal(t, report.Skipped[0].Reason, report.Skipped[1].Reason)
+	require.Equal(t, Skipped{"skipped", "mpi-shm", Shape{1, 1, 64, 1}, "mpicc: not installed"}, report.Skipped[2])
+	require.Equal(t, "ucx_perftest: not installed", report.Skipped[4].Reason)
 }
 
 // TestUnsuited: what others cannot do is named, too.

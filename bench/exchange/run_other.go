@@ -20,3 +20,8 @@ func Run(_ context.Context, o Options) (*Report, error) {
 func End(context.Context, string, string, int) error {
 	return fmt.Errorf("bench m2n: %w: it needs Linux", errors.ErrUnsupported)
 }
+
+// EndOf is End with the transports of another program.
+func EndOf(context.Context, map[string]Plan, string, string, int) error {
+	return fmt.Errorf("bench m2n: %w: it needs Linux", errors.ErrUnsupported)
+}

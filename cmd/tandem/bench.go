@@ -178,7 +178,7 @@ func profile(path string) (stop func(), err error) {
 type BenchKernelCmd struct {
 	ISA     kernel.ISA `help:"Instruction set: auto, portable, avx2, avx512." default:"auto" name:"isa"`
 	Threads int        `help:"Threads; default: all cores."`
-	Repeats int        `help:"How often everything is measured, in turns." default:"7"`
+	Repeats int        `help:"Turns. In each, every operation is measured 5 times and the limits 11 times, and the best count." default:"7"`
 	Memory  bytes      `help:"Memory that operations stream through, more than the caches hold." default:"256MiB"`
 	JSON    bool       `help:"Print a JSON array." name:"json"`
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,12 +17,12 @@ type BenchM2NCmd struct {
 	Size       []bytes  `help:"Sizes of a message, such as 2KB or 8MB." default:"256KB"`
 	Messages   []count  `help:"Messages that follow each other from each sender to each receiver: 1 measures latency, many measure throughput." default:"1"`
 	Transport  []string `help:"Transports of m2n: shm, tcp, and ucx (row m2n-ucx) in a program that is built with it." default:"shm,tcp" enum:"shm,tcp,ucx"`
-	Baseline   []string `help:"What to compare with: grpc, mpi, raw, ucx. MPI needs mpicc and mpirun of Open MPI, UCX needs ucx_perftest." default:"grpc,mpi,raw,ucx" enum:"grpc,mpi,raw,ucx"`
+	Baseline   []string `help:"What to compare with: grpc, mpi, raw, ucx. gRPC is a program that is built in a checkout, or tandem-bench-grpc in PATH. MPI needs mpicc and mpirun of Open MPI, UCX needs ucx_perftest." default:"grpc,mpi,raw,ucx" enum:"grpc,mpi,raw,ucx"`
 	Iterations count    `help:"Iterations of each, over all repeats." default:"1000"`
 	Time       duration `help:"Longest that each is measured; then it is fewer iterations. 0: all iterations." default:"20s"`
 	Repeats    count    `help:"How often they take turns." default:"5"`
 	LineRate   float64  `help:"Bit/s of a node's link, such as 1e9. Default: compare with copying memory." placeholder:"BITS"`
-	Plot       string   `help:"Draw figures 5, 11 and 12 of the paper beside ours, into this folder." placeholder:"DIR"`
+	Plot       string   `help:"Draw figures 5, 11 and 12 of the paper beside ours, into this folder, by a program that is built in a checkout, or tandem-bench-figures in PATH." placeholder:"DIR"`
 	JSON       bool     `help:"Print one JSON object a line." name:"json"`
 }
 
@@ -35,6 +36,11 @@ grpc its streaming, mpi Open MPI's MPI_Alltoallv over shared memory and TCP (a C
 program that is built with mpicc), ucx UCX's own ucx_perftest (one sender, one
 receiver; it measures half a round trip).
 
+gRPC, and what --plot draws by, are no part of this program, but of the module
+bench/peers. In a checkout of Tandem both are built when they are needed; for
+elsewhere, "go install -C bench/peers ./..." installs them. Without it gRPC is left
+out. tandem-bench-figures also draws what --json printed.
+
     tandem bench m2n --size 4KB,256KB
     tandem bench m2n --senders 8 --receivers 8 --transport tcp --json
     tandem bench m2n --messages 64 --baseline raw
@@ -42,11 +48,35 @@ receiver; it measures half a round trip).
     tandem bench m2n --senders 4,8,16,32 --receivers 4,8,16,32 --plot figures`
 }
 
-// Run measures, and prints a table or JSON.
-func (c *BenchM2NCmd) Run(ctx context.Context, log *slog.Logger) error {
+// Run measures, and prints a table or JSON. What draws is looked for first, so
+// that nothing is measured in vain.
+func (c *BenchM2NCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
+	if c.Plot == "" {
+		_, err := c.measure(ctx, log)
+		return err
+	}
+	figures, err := exchange.OpenFigures(ctx)
+	if err != nil {
+		return fmt.Errorf("bench m2n: --plot: %w", err)
+	}
+	defer func() { err = errors.Join(err, figures.Close()) }()
+	report, err := c.measure(ctx, log)
+	if err != nil {
+		return err
+	}
+	files, err := figures.Draw(ctx, report, c.Plot)
+	if err != nil {
+		return fmt.Errorf("bench m2n: --plot: %w", err)
+	}
+	log.Info("drawn", "files", files)
+	return nil
+}
+
+// measure measures and prints.
+func (c *BenchM2NCmd) measure(ctx context.Context, log *slog.Logger) (*exchange.Report, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("bench m2n: the program that its ends run: %w", err)
+		return nil, fmt.Errorf("bench m2n: the program that its ends run: %w", err)
 	}
 	report, err := exchange.Run(ctx, exchange.Options{
 		Senders: ints(c.Senders), Receivers: ints(c.Receivers), Sizes: ints(c.Size), Messages: ints(c.Messages),
@@ -58,20 +88,13 @@ func (c *BenchM2NCmd) Run(ctx context.Context, log *slog.Logger) error {
 		},
 	})
 	if err != nil {
-		return err
-	}
-	if c.Plot != "" {
-		files, err := report.WriteFigures(c.Plot)
-		if err != nil {
-			return fmt.Errorf("bench m2n: %w", err)
-		}
-		log.Info("drawn", "files", files)
+		return nil, err
 	}
 	if c.JSON {
-		return report.WriteJSON(os.Stdout)
+		return report, report.WriteJSON(os.Stdout)
 	}
 	report.WriteTable(os.Stdout)
-	return nil
+	return report, nil
 }
 
 // ints are numbers as they are counted.

@@ -1,6 +1,4 @@
-//go:build linux
-
-package exchange
+package main
 
 import (
 	"context"
@@ -11,11 +9,14 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tandem-moe/tandem/bench/exchange"
 )
 
 // grpcStyle is how a program uses gRPC streaming: a client's stream per pair, each
@@ -23,9 +24,9 @@ import (
 // are the defaults but for the limit of a message's size.
 type grpcStyle struct{ tuned bool }
 
-func (g grpcStyle) plan() plan { return plan{listen: g.listen, connect: g.connect} }
+func (g grpcStyle) plan() exchange.Plan { return exchange.Plan{Listen: g.listen, Connect: g.connect} }
 
-func (g grpcStyle) dialOptions(s Shape) []grpc.DialOption {
+func (g grpcStyle) dialOptions(s exchange.Shape) []grpc.DialOption {
 	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 	limits := []grpc.CallOption{grpc.MaxCallSendMsgSize(grpcLimit(s)), grpc.MaxCallRecvMsgSize(grpcLimit(s))}
 	if g.tuned {
@@ -37,7 +38,7 @@ func (g grpcStyle) dialOptions(s Shape) []grpc.DialOption {
 	return append(options, grpc.WithDefaultCallOptions(limits...))
 }
 
-func (g grpcStyle) serverOptions(s Shape) []grpc.ServerOption {
+func (g grpcStyle) serverOptions(s exchange.Shape) []grpc.ServerOption {
 	options := []grpc.ServerOption{grpc.MaxRecvMsgSize(grpcLimit(s)), grpc.MaxSendMsgSize(grpcLimit(s))}
 	if g.tuned {
 		options = append(options, grpc.ForceServerCodecV2(rowCodec{}),
@@ -48,7 +49,7 @@ func (g grpcStyle) serverOptions(s Shape) []grpc.ServerOption {
 }
 
 // grpcLimit is that of a message: a row, and what encodes a field of it.
-func grpcLimit(s Shape) int { return s.Bytes + 16 }
+func grpcLimit(s exchange.Shape) int { return s.Bytes + 16 }
 
 // message is what is sent of a row.
 func (g grpcStyle) message(row []byte) any {
@@ -91,10 +92,12 @@ func grpcStreamDesc() grpc.StreamDesc {
 // one into the receiver's row that a field of type bytes costs.
 type rowCodec struct{}
 
+// Marshal hands the caller's bytes over.
 func (rowCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(v.([]byte))}, nil
 }
 
+// Unmarshal copies into the caller's row, whose length it must have.
 func (rowCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	if row := v.([]byte); data.CopyTo(row) != len(row) || data.Len() != len(row) {
 		return fmt.Errorf("message of %d bytes, want %d", data.Len(), len(row))
@@ -102,7 +105,21 @@ func (rowCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
+// Name goes with each message.
 func (rowCodec) Name() string { return "rows" }
+
+// handshakeTimeout bounds making a connection, and stopping a server.
+const handshakeTimeout = 20 * time.Second
+
+// each calls do for all of n peers at once, the first on the caller's goroutine.
+func each(n int, do func(i int) error) error {
+	var group errgroup.Group
+	for i := 1; i < n; i++ {
+		group.Go(func() error { return do(i) })
+	}
+	err := do(0)
+	return errors.Join(err, group.Wait())
+}
 
 // grpcEnd is a row for each peer, and streams that move them.
 type grpcEnd struct {
@@ -132,29 +149,30 @@ type grpcClient struct {
 	cancel context.CancelFunc
 }
 
-func (g grpcStyle) connect(ctx context.Context, self int, s Shape, addrs []string) (sender, error) {
+func (g grpcStyle) connect(ctx context.Context, self int, s exchange.Shape, addrs []string) (exchange.Sender, error) {
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, grpcSender, strconv.Itoa(self)))
 	c := &grpcClient{grpcEnd: g.newEnd(s.Receivers, s.Bytes), cancel: cancel}
 	for r, addr := range addrs {
 		conn, err := grpc.NewClient("passthrough:///"+addr, g.dialOptions(s)...)
 		if err != nil {
-			return nil, errors.Join(err, c.close())
+			return nil, errors.Join(err, c.Close())
 		}
 		c.conns = append(c.conns, conn)
 		desc := grpcStreamDesc()
 		if c.streams[r], err = conn.NewStream(ctx, &desc, grpcMethod); err != nil {
-			return nil, errors.Join(err, c.close())
+			return nil, errors.Join(err, c.Close())
 		}
 	}
 	return c, nil
 }
 
-func (c *grpcClient) rows() [][]byte { return c.buffers }
+// Rows are the buffers.
+func (c *grpcClient) Rows() [][]byte { return c.buffers }
 
-// send gives the messages to the streams, and the core to the goroutines that
+// Send gives the messages to the streams, and the core to the goroutines that
 // write them, as a program would that waits for an answer now. Going on to spin
 // in the barrier doubled the time of small messages.
-func (c *grpcClient) send(_ context.Context, times int) error {
+func (c *grpcClient) Send(_ context.Context, times int) error {
 	err := each(len(c.streams), func(i int) error {
 		for range times {
 			if err := c.streams[i].SendMsg(c.style.message(c.buffers[i])); err != nil {
@@ -167,7 +185,8 @@ func (c *grpcClient) send(_ context.Context, times int) error {
 	return err
 }
 
-func (c *grpcClient) close() error {
+// Close ends the streams and their connections.
+func (c *grpcClient) Close() error {
 	c.cancel()
 	var errs []error
 	for _, conn := range c.conns {
@@ -190,7 +209,7 @@ type arrivedStream struct {
 	stream grpc.ServerStream
 }
 
-func (g grpcStyle) listen(ctx context.Context, _ int, s Shape) (receiver, string, error) {
+func (g grpcStyle) listen(ctx context.Context, _ int, s exchange.Shape) (exchange.Receiver, string, error) {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -233,7 +252,8 @@ func (r *grpcReceiver) accept(ctx context.Context) error {
 	return nil
 }
 
-func (r *grpcReceiver) receive(ctx context.Context, times int, got func(int, []byte) error) error {
+// Receive waits for all streams first.
+func (r *grpcReceiver) Receive(ctx context.Context, times int, got func(int, []byte) error) error {
 	if err := r.accept(ctx); err != nil {
 		return err
 	}
@@ -251,9 +271,11 @@ func (r *grpcReceiver) receive(ctx context.Context, times int, got func(int, []b
 	})
 }
 
-func (r *grpcReceiver) release() {}
+// Release does nothing: rows are overwritten, or the collector's.
+func (r *grpcReceiver) Release() {}
 
-func (r *grpcReceiver) close() error {
+// Close stops the server.
+func (r *grpcReceiver) Close() error {
 	r.server.Stop()
 	select {
 	case err := <-r.served:
