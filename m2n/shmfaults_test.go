@@ -507,6 +507,7 @@ func openFDs(t testing.TB) int {
 type fuzzedRing struct {
 	e         *Endpoint
 	transport *shmTransport
+	control   [2][]byte // of the rings in and out: counts, descriptors and returns, a page with two slots
 	held      []Completion
 	region    *Region
 }
@@ -533,7 +534,8 @@ func newFuzzedRing(tb testing.TB) *fuzzedRing {
 	require.NoError(tb, err)
 	layout, err := e.limits().layout()
 	require.NoError(tb, err)
-	in, out := shm.NewRing(zeros(layout.Bytes), layout), shm.NewRing(zeros(layout.Bytes), layout)
+	inMem, outMem := zeros(layout.Bytes), zeros(layout.Bytes)
+	in, out := shm.NewRing(inMem, layout), shm.NewRing(outMem, layout)
 	p := newPair(e, "x", "", 0, new(counters))
 	s := e.newWindow()
 	s.region = &Region{Bytes: in.Bodies()}
@@ -543,7 +545,8 @@ func newFuzzedRing(tb testing.TB) *fuzzedRing {
 	p.mu.Lock()
 	p.markUp(l, e.limits())
 	p.mu.Unlock()
-	return &fuzzedRing{e: e, transport: c, region: e.Register(zeros(hostLimits.SlotBytes), nil)}
+	control := [2][]byte{inMem[:shm.PageBytes], outMem[:shm.PageBytes]}
+	return &fuzzedRing{e: e, transport: c, control: control, region: e.Register(zeros(hostLimits.SlotBytes), nil)}
 }
 
 // Operations of a script of FuzzSHMTransport, with the number of bytes that each argument has.
@@ -564,8 +567,7 @@ func (f *fuzzedRing) run(script []byte) (failed error) {
 	for r.Len() > 0 && failed == nil {
 		switch next() % fuzzedOps {
 		case writeControl:
-			ring := []*shm.Ring{f.transport.in, f.transport.out}[next()%2]
-			control := ring.Control()
+			control := f.control[next()%2]
 			at := (next() | next()<<8) % len(control)
 			_, _ = io.ReadFull(r, control[at:min(at+next()%80, len(control))])
 		case writeMeta:
