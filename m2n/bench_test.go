@@ -17,8 +17,8 @@ import (
 )
 
 // BenchmarkRoundTrip: a message there and one of the same size back, between two
-// goroutines of one process. raw is the same over a bare connection, crc with
-// checksums on it; park and spin are the ways to wait in Poll.
+// goroutines of one process. raw is the same over a bare TCP connection, crc over one with
+// checksums; park and spin are the two ways in which Poll waits.
 func BenchmarkRoundTrip(b *testing.B) {
 	for _, size := range []int{4 << 10, 256 << 10} {
 		for _, way := range []struct {
@@ -119,10 +119,9 @@ func rawPingPong(b *testing.B, size int, sums bool) {
 	require.NoError(b, <-done)
 }
 
-// BenchmarkHandOff: the time from a post to the other end's Poll, where the poster
-// goes on computing for 100 µs, so that one of them has to move to another core:
-// the receiver, which takes Go's scheduler some 70 µs, or the poster, where it
-// yields after its posts.
+// BenchmarkHandOff: the time from a post to the other end's Poll, where the poster goes on
+// computing for 100 µs, so that poster or receiver has to move to another core. Go's
+// scheduler moves the receiver after some 70 µs; a poster that yields moves at once.
 func BenchmarkHandOff(b *testing.B) {
 	for _, way := range []struct {
 		name string

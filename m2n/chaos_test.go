@@ -13,15 +13,15 @@ import (
 )
 
 // TestChaos: endpoints post to, forget, restart and close each other at random,
-// each by its own view of the others' epochs. Nothing is asserted of who hears
-// whom, but of each endpoint: every accepted message is reported once, a pair is
-// lost once, nothing comes after a loss, and closing ends.
+// each by its own view of the others' epochs. The test does not assert which messages
+// arrive, but of each endpoint that every accepted message is reported once, that a pair
+// is lost once, that nothing of it comes after the loss, and that Close returns.
 func TestChaos(t *testing.T) {
 	for _, scheme := range []string{"inproc", "tcp", "tls", "shm"} {
 		t.Run(scheme, func(t *testing.T) {
 			pace := slowness * time.Millisecond
 			if scheme == "tls" {
-				pace *= 2 // its handshakes need as long as others live
+				pace *= 2 // a TLS handshake takes longer
 			}
 			c := &chaos{t: t, scheme: scheme, network: NewNetwork(), pace: pace, until: time.Now().Add(500 * pace)}
 			var all sync.WaitGroup
@@ -49,7 +49,7 @@ type chaos struct {
 	}
 }
 
-// live is one member: an incarnation after the other.
+// live runs one member: one incarnation after the other.
 func (c *chaos) live(i int) {
 	for epoch := uint64(1); time.Now().Before(c.until); epoch++ {
 		cfg := Config{ID: fmt.Sprint(i), Epoch: epoch, Network: c.network, Slots: 2, SlotBytes: 100,

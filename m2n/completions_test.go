@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// waits polls with a context of its own until what do brings, and ends the context
-// then, as a consumer does that waits with a deadline.
+// waits polls, with a context of its own, for the completion that do causes, and ends the
+// context then, as a consumer does that waits with a deadline.
 func waits(t *testing.T, e *Endpoint, do func()) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), atLast)
@@ -28,10 +28,10 @@ func waits(t *testing.T, e *Endpoint, do func()) {
 	require.NoError(t, <-polled)
 }
 
-// forASignal is how long a signal has to come that should not.
+// forASignal is how long the tests wait for a signal that should not come.
 const forASignal = 20 * time.Millisecond
 
-// TestContextThatEndsAfterItsWait rings for nobody, now or later.
+// TestContextThatEndsAfterItsWait: it signals nobody, neither at once nor later.
 func TestContextThatEndsAfterItsWait(t *testing.T) {
 	a, b := duo(t, nil)
 	waits(t, b, func() {

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestCrowd: a thousand peers connect to one endpoint at the same moment. Each gets
-// a message through, and an answer; nobody is turned away.
+// TestCrowd: a thousand peers connect to one endpoint at the same moment. Each sends a
+// message and gets an answer; no connection is refused.
 func TestCrowd(t *testing.T) {
 	for _, tc := range []struct {
 		scheme      string
 		descriptors int // of a pair and its peer, both ends being in this process
 	}{
-		{"tcp", 2*2 + 3}, // a socket for each connection and end; a gate, a bell and a board
-		{"shm", 2*5 + 3}, // of each end a socket, its ring, the other's ring, board and bell
+		{"tcp", 2*2 + 3}, // a socket for each connection and end; an epoll instance, an eventfd and a page of doorbells
+		{"shm", 2*5 + 3}, // of each end a socket, its ring, and the other's ring, page and eventfd
 	} {
 		t.Run(tc.scheme, func(t *testing.T) {
 			peers := 1000
@@ -121,8 +121,8 @@ func (c *crowd) answer(ctx context.Context, t *testing.T) {
 	}
 }
 
-// answered tells whether the peer has its answer. Nobody waits in Poll, which would
-// cost a thread each.
+// answered reports whether the peer has its answer. It does not wait in Poll, which would
+// cost a thread for each peer.
 func (c *crowd) answered(t *testing.T, p *Endpoint) bool {
 	t.Helper()
 	for d, ok := p.TryPoll(); ok; d, ok = p.TryPoll() {
@@ -136,7 +136,7 @@ func (c *crowd) answered(t *testing.T, p *Endpoint) bool {
 	return false
 }
 
-// requireUp: each pair is up, and has been since its first try.
+// requireUp: each pair is up since its first dial attempt.
 func (c *crowd) requireUp(t *testing.T) {
 	t.Helper()
 	for _, s := range c.hub.Stats() {

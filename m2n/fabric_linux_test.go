@@ -40,7 +40,7 @@ func (w *toyFabrics) join(t testing.TB, name string) *toyFabric {
 	return f
 }
 
-// toyFabric is one end's; the world's lock guards all.
+// toyFabric is the fabric of one end. The world's lock guards all fields.
 type toyFabric struct {
 	world         *toyFabrics
 	name, address string
@@ -92,7 +92,7 @@ func (f *toyFabric) Arm() (bool, error) {
 }
 
 func (f *toyFabric) push(ev FabricEvent) {
-	if f.closed { // its descriptor may be another's by now
+	if f.closed { // its descriptor may be another file's by now
 		return
 	}
 	f.events = append(f.events, ev)
@@ -256,8 +256,8 @@ func takeInOrder(t *testing.T, e *Endpoint, messages int) {
 	}
 }
 
-// TestFabricOrElse: where one end has no fabric, or another, TCP it is; where
-// nothing else may be tried, the error says so.
+// TestFabricOrElse: where the ends have no fabric of the same name they use TCP. Where the
+// address allows nothing else, the error says why the fabric was not used.
 func TestFabricOrElse(t *testing.T) {
 	w := newToyFabrics(1)
 	other := w.join(t, "other")
@@ -290,7 +290,7 @@ func TestFabricOrElse(t *testing.T) {
 }
 
 // TestFabricGoodbye: what was sent before a close is received before the loss,
-// although the goodbye takes another way.
+// although the goodbye travels by another connection.
 func TestFabricGoodbye(t *testing.T) {
 	for seed := range uint64(4) {
 		const messages = 8
@@ -343,7 +343,7 @@ func TestFabricLosesMessages(t *testing.T) {
 	require.Eventually(t, func() bool { return len(a.hub().all()) == 0 && len(b.hub().all()) == 0 }, 5*time.Second, time.Millisecond)
 }
 
-// TestFabricBadFrames: what is no frame of ours fails the pair, and names why.
+// TestFabricBadFrames: bytes that are no valid frame fail the pair, and the error says why.
 func TestFabricBadFrames(t *testing.T) {
 	good := wire.Frame{Kind: wire.Data, Epoch: 1, Number: 2, Lengths: []int{3}, Body: 3, Header: []byte("abcdef")}
 	change := func(change func(*wire.Frame)) []byte {

@@ -17,15 +17,15 @@ import (
 	"github.com/tandem-moe/tandem/m2n/m2ntest"
 )
 
-// testTimeout is the PeerTimeout of most tests of faults; inTime is when the fault
-// has to be known on a machine that is busy.
+// testTimeout is the PeerTimeout of most tests of faults. inTime is within which time the
+// fault has to be noticed, on a machine that is busy.
 const (
 	testTimeout = slowness * 800 * time.Millisecond
 	inTime      = 4 * testTimeout
 )
 
-// proxied is a with a peer b that it can only dial through a proxy, and a peer
-// c beside it.
+// proxied is an endpoint a with a peer b that a can only dial through a proxy, and a
+// second peer c that a dials directly.
 type proxied struct {
 	a, b, c *Endpoint
 	proxy   *m2ntest.Proxy
@@ -88,8 +88,8 @@ func requireLost(t *testing.T, e *Endpoint, peer string) error {
 	}
 }
 
-// silences are what a network does that loses bytes, on all connections of a pair or
-// on one: 0 has the credits, 1 the messages.
+// silences are the ways in which a network loses bytes, on all connections of a pair or on
+// one: connection 0 carries the credits, 1 the messages.
 var silences = []struct {
 	name string
 	do   func(*m2ntest.Proxy)
@@ -106,8 +106,8 @@ var silences = []struct {
 	{"messages stalled", func(p *m2ntest.Proxy) { p.SetOf(1, m2ntest.ToTarget, m2ntest.Stall) }},
 }
 
-// TestSilence: whatever connection and direction is silent, both ends find out in
-// time, and no other pair is touched.
+// TestSilence: whichever connection and direction is silent, both ends notice in time, and
+// no other pair is touched.
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	plainAndTLS(t, func(t *testing.T, change func(*Config)) {
@@ -136,13 +136,12 @@ func TestSilence(t *testing.T) {
 	})
 }
 
-// TestIdlePairsStayUp: signs of life keep an idle pair for longer than
-// PeerTimeout.
+// TestIdlePairsStayUp: keep-alives keep an idle pair up for longer than PeerTimeout.
 func TestIdlePairsStayUp(t *testing.T) {
 	t.Parallel()
 	p := newProxied(t, func(c *Config) {
 		if c.ID == "b" {
-			c.PeerTimeout = testTimeout / 2 // a has to speak as often as b wants
+			c.PeerTimeout = testTimeout / 2 // a has to send keep-alives as often as b needs them
 		}
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*testTimeout)
@@ -152,10 +151,10 @@ func TestIdlePairsStayUp(t *testing.T) {
 	p.exchange(t, p.b)
 }
 
-// largeBody is more than sockets hold.
+// largeBody is more bytes than the buffers of sockets hold.
 const largeBody = 64 << 20
 
-// postLarge posts a message that is under way for long.
+// postLarge posts a message that takes long to send.
 func postLarge(t *testing.T, p proxied) (token uint64) {
 	t.Helper()
 	region := p.a.Register(make([]byte, largeBody), nil)
@@ -182,7 +181,7 @@ func TestStuckWriteIsLost(t *testing.T) {
 }
 
 // TestCorruptionIsNamedAtBothEnds: one bit is flipped, of a message or on the
-// connection of credits and signs of life.
+// lane of credits.
 func TestCorruptionIsNamedAtBothEnds(t *testing.T) {
 	t.Parallel()
 	plainAndTLS(t, func(t *testing.T, change func(*Config)) {
@@ -215,7 +214,7 @@ func TestCutMidMessage(t *testing.T) {
 	t.Parallel()
 	plainAndTLS(t, func(t *testing.T, change func(*Config)) {
 		p := newProxied(t, func(c *Config) { change(c); c.SlotBytes = largeBody; c.Slots = 1 })
-		p.proxy.Delay(m2ntest.ToTarget, 10*time.Millisecond) // it is under way when it is cut
+		p.proxy.Delay(m2ntest.ToTarget, 10*time.Millisecond) // so that the message is under way when the connection is cut
 		before := p.proxy.Bytes(m2ntest.ToTarget)
 		postLarge(t, p)
 		require.Eventually(t, func() bool { return p.proxy.Bytes(m2ntest.ToTarget) > before+largeBody/64 }, atLast, time.Millisecond)
@@ -231,8 +230,8 @@ func TestCutMidMessage(t *testing.T) {
 
 const atLast = slowness * 5 * time.Second
 
-// TestStalledReceiverBoundsTheSender: a receiver that takes nothing costs the sender
-// what Queue allows, however much is posted.
+// TestStalledReceiverBoundsTheSender: a receiver that releases nothing costs the sender as
+// much memory as Queue allows, however many messages are posted.
 func TestStalledReceiverBoundsTheSender(t *testing.T) {
 	const attempts, slots, queue, header, body = 10_000, 2, 8, 10_000, 100_000
 	for name, make := range wires {
@@ -263,10 +262,10 @@ func TestStalledReceiverBoundsTheSender(t *testing.T) {
 	}
 }
 
-// wires are the transports between processes that need no program's help.
+// wires are the transports between processes that are part of m2n.
 var wires = map[string]func(testing.TB, func(*Config)) (a, b *Endpoint){"tcp": tcpDuo, "tls": tlsDuo, "shm": shmDuo}
 
-// heap is what is allocated and in use.
+// heap is how many bytes are allocated and in use.
 func heap() int {
 	runtime.GC()
 	var m runtime.MemStats
@@ -274,7 +273,7 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
-// TestSlowReceiverBoundsTheSender: what is posted beyond credit and queue is
+// TestSlowReceiverBoundsTheSender: messages that are posted beyond credits and queue are
 // refused.
 func TestSlowReceiverBoundsTheSender(t *testing.T) {
 	a, b := tcpDuo(t, func(c *Config) { c.Slots, c.Queue = 2, 6 })
@@ -319,7 +318,7 @@ func TestTooLarge(t *testing.T) {
 			require.ErrorContains(t, err, "span 0 (offset 100, length 2) is outside of its region of 101 bytes")
 			transfer(t, a, b)
 
-			// Before the pair is up nobody knows: then the pair is lost.
+			// Before the pair is up the sender does not know the limits: then the pair is lost.
 			a, b = make(t, small)
 			_, err = a.Post("b", Message{Body: []Span{{region, 0, 101}}})
 			require.NoError(t, err)
@@ -332,7 +331,7 @@ func TestTooLarge(t *testing.T) {
 
 func zeros(n int) []byte { return make([]byte, n) }
 
-// stranger speaks the protocol by hand.
+// stranger is a peer whose frames the test writes by hand.
 type stranger struct {
 	t *testing.T
 	*handshakeConn
@@ -346,7 +345,7 @@ func dialAs(t *testing.T, addr string, h pairID) *stranger {
 	return dialLane(t, addr, h, func(*greeting) {})
 }
 
-// dialLane says a hello of the caller's.
+// dialLane does so with a hello that the caller changes.
 func dialLane(t *testing.T, addr string, h pairID, change func(*greeting)) *stranger {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "tcp:"))
@@ -377,7 +376,7 @@ func (s *stranger) refused() error {
 	return err
 }
 
-// send writes a frame, numbered as it should be.
+// send writes a frame, with the right numbers unless f has its own.
 func (s *stranger) send(f wire.Frame, body string) {
 	s.t.Helper()
 	s.seq++
@@ -497,8 +496,8 @@ func TestAnotherProtocolVersionIsRefused(t *testing.T) {
 	require.Contains(t, string(answer), "protocol version 9, this end speaks 2")
 }
 
-// TestPeerOfAnotherVersion: who is dialled speaks another version. That is known at
-// once, and final.
+// TestPeerOfAnotherVersion: a peer that is dialled has another protocol version. The pair
+// fails at once, without further attempts.
 func TestPeerOfAnotherVersion(t *testing.T) {
 	plainAndTLS(t, func(t *testing.T, change func(*Config)) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -523,7 +522,7 @@ func TestPeerOfAnotherVersion(t *testing.T) {
 	})
 }
 
-// answerByVersion answers one hello by a frame of another version.
+// answerByVersion answers one hello with a frame of another version.
 func answerByVersion(l net.Listener, version byte) error {
 	conn, err := l.Accept()
 	if err != nil {
@@ -539,8 +538,8 @@ func answerByVersion(l net.Listener, version byte) error {
 	return err
 }
 
-// TestClientsThatSayNothing: they cost little, are gone after DialTimeout, and
-// are in nobody's way.
+// TestClientsThatSayNothing: connections without a hello cost little, are closed after
+// DialTimeout, and hinder no peer.
 func TestClientsThatSayNothing(t *testing.T) {
 	t.Parallel()
 	a, b := tcpDuo(t, func(c *Config) { c.DialTimeout = slowness * time.Second })

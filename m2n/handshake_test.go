@@ -46,7 +46,7 @@ func TestGreetingRefusesWhatConfigWould(t *testing.T) {
 	}
 }
 
-// TestControlFramesFit: whatever ids and reasons hold, both ends accept them.
+// TestControlFramesFit: whatever bytes ids and reasons consist of, both ends accept them.
 func TestControlFramesFit(t *testing.T) {
 	wild := strings.Repeat("\x00", maxID)
 	g := sampleGreeting()
@@ -68,8 +68,8 @@ func TestFarewellsKeepTheirCause(t *testing.T) {
 	require.EqualError(t, goodbyeOf(errors.New("other")).asCause(), "the peer says: other")
 }
 
-// FuzzControlTexts: whatever a peer gives as a reason, it is an error of bounded
-// length that does nothing to a terminal.
+// FuzzControlTexts: whatever a peer sends as a reason becomes an error of bounded length,
+// without characters that control a terminal.
 func FuzzControlTexts(f *testing.F) {
 	f.Add([]byte(`{"reason":"\u001b[2J\u0007no","cause":"endpoint closed","temporary":true}`))
 	f.Add([]byte(`{"reason":"` + strings.Repeat("é", wire.ControlBytes) + `"}`))
@@ -93,7 +93,8 @@ func FuzzControlTexts(f *testing.F) {
 	})
 }
 
-// TestReasonsDoNothingToATerminal: a peer's words are printed as words.
+// TestReasonsDoNothingToATerminal: a mark stands for each character of a peer's text that
+// is not printable.
 func TestReasonsDoNothingToATerminal(t *testing.T) {
 	const wild = "\x1b]0;title\aline\nnext \u202e"
 	const want = "\ufffd]0;title\ufffdline\ufffdnext \ufffd"
@@ -103,8 +104,8 @@ func TestReasonsDoNothingToATerminal(t *testing.T) {
 	require.Equal(t, &refusal{want, true}, parseRefusal(b))
 }
 
-// FuzzGreeting: what is accepted is within bounds, and means the same once
-// encoded again.
+// FuzzGreeting: a greeting that is accepted is within bounds, and encodes to the same
+// meaning.
 func FuzzGreeting(f *testing.F) {
 	good, err := json.Marshal(sampleGreeting())
 	require.NoError(f, err)

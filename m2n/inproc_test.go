@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endpoint makes one that is closed with the test.
+// endpoint makes an endpoint that is closed at the end of the test.
 func endpoint(t testing.TB, cfg Config) *Endpoint {
 	t.Helper()
 	e, err := NewEndpoint(cfg)
@@ -19,7 +19,7 @@ func endpoint(t testing.TB, cfg Config) *Endpoint {
 	return e
 }
 
-// closeNow closes without giving unsent messages any time.
+// closeNow closes an endpoint without giving unsent messages any time.
 func closeNow(e *Endpoint) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -75,7 +75,7 @@ func TestInprocNeitherCopiesNorForgets(t *testing.T) {
 	header := []byte("h")
 	token, err := a.Post("b", Message{Header: header, Body: []Span{{region, 0, 5}, {region, 5, 0}, {region, 6, 5}}})
 	require.NoError(t, err)
-	header[0] = 'x' // it was copied
+	header[0] = 'x' // Post has copied the header
 
 	c := pollKind(t, b, Received)
 	require.Equal(t, "a", c.Peer)
@@ -118,7 +118,7 @@ func TestCreditBoundsWhatIsWithTheReceiver(t *testing.T) {
 	require.Equal(t, uint64(2), a.Stats()[0].CreditWaits)
 }
 
-// gate is an Event that the test opens.
+// latch is an Event that the test completes.
 type latch struct {
 	once sync.Once
 	ch   chan struct{}

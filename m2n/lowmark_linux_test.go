@@ -14,8 +14,8 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// undriven is an endpoint "e" with one connection of a peer "x" whose bytes the test
-// writes, and which nobody reads but the test: there is no watchdog.
+// undriven is an endpoint "e" with one connection to a peer "x". The test writes the bytes
+// of x, and drives e's engine: there is no watchdog.
 type undriven struct {
 	t    *testing.T
 	e    *Endpoint
@@ -44,7 +44,7 @@ func newUndriven(t *testing.T, buffer int) *undriven {
 	return &undriven{t, e, l.lanes[0].conn.(*socketConn), theirs}
 }
 
-// tcpPipe is both ends of a TCP connection.
+// tcpPipe returns both ends of a TCP connection.
 func tcpPipe(t *testing.T) (mine *net.TCPConn, theirs net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -70,7 +70,7 @@ func (u *undriven) send(b []byte) {
 	}, atLast, time.Millisecond)
 }
 
-// mark is what the kernel waits for.
+// mark is the low-water mark, as the kernel has it.
 func (u *undriven) mark() int {
 	u.t.Helper()
 	n, err := unix.GetsockoptInt(u.sock.socket.FD(), unix.SOL_SOCKET, unix.SO_RCVLOWAT)
@@ -78,7 +78,7 @@ func (u *undriven) mark() int {
 	return n
 }
 
-// woken tells whether the gate would wake who waits.
+// woken reports whether the poller would wake the driver.
 func (u *undriven) woken() bool {
 	u.t.Helper()
 	for _, e := range u.sock.engine.poller.Wait(false) {
@@ -89,7 +89,7 @@ func (u *undriven) woken() bool {
 	return false
 }
 
-// read is what the driver does when it is woken.
+// read does what the driver does when it is woken.
 func (u *undriven) read() {
 	u.t.Helper()
 	require.True(u.t, u.woken(), "nobody is woken: the mark is %d", u.mark())
@@ -102,9 +102,9 @@ func message(number uint64, body int) []byte {
 	return encode(f, make([]byte, body))
 }
 
-// TestFullReadThenNothing: a read fills all the space there is, a part of the next
-// message included, and the next one finds nothing. Whatever is missing of that
-// message, its last bytes wake who waits for them.
+// TestFullReadThenNothing: a read fills all space of the assembler, with the beginning of
+// the next message too, and the next read finds nothing. However many bytes are missing of
+// that message, the last of them wake the driver.
 func TestFullReadThenNothing(t *testing.T) {
 	for _, missing := range []int{1, 2, 63, 64, 4 << 10, poll.LeastAwaited - 1, poll.LeastAwaited, 64 << 10, 100_000, poll.MostAwaited - 1, poll.MostAwaited} {
 		t.Run(fmt.Sprint(missing), func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestFullReadThenNothing(t *testing.T) {
 			u.send(first[:meta])
 			u.read()
 			require.Equal(t, poll.MostAwaited, u.mark(), "this test is of a mark that is set")
-			u.send(append(first[meta:], second[:wire.ReadBuffer]...)) // all that there is space for
+			u.send(append(first[meta:], second[:wire.ReadBuffer]...)) // as many bytes as there is space for
 			u.read()
 			pollKind(t, u.e, Received)
 			require.Equal(t, missing, u.sock.lane.in.Missing())

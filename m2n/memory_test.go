@@ -66,7 +66,7 @@ func TestAllocThatFails(t *testing.T) {
 			require.ErrorContains(t, pollKind(t, a, Sent).Err, name, "the reason travels to who dials")
 
 			_, err = b.Post("a", Message{})
-			if err == nil { // b dials, and fails at its own memory
+			if err == nil { // b dials, and cannot allocate its own memory
 				require.ErrorContains(t, pollKind(t, b, Sent).Err, name)
 			}
 			closeNow(b)
@@ -75,8 +75,8 @@ func TestAllocThatFails(t *testing.T) {
 	}
 }
 
-// TestManyIncarnations: connecting, dying and connecting again leaves nothing
-// behind, neither goroutines (goleak) nor memory.
+// TestManyIncarnations: a peer that connects and dies many times leaves neither goroutines
+// (goleak) nor memory behind.
 func TestManyIncarnations(t *testing.T) {
 	a := endpoint(t, Config{ID: "a", SlotBytes: 1 << 20})
 	at := listen(t, a, "tcp:127.0.0.1:0")
@@ -95,7 +95,7 @@ func TestManyIncarnations(t *testing.T) {
 		requireLost(t, a, "b")
 	}
 	var before, after runtime.MemStats
-	const incarnations = 40 // TestSoak has many more, of smaller ones
+	const incarnations = 40 // TestSoak has many more, with smaller windows
 	for epoch := range uint64(incarnations) {
 		incarnation(epoch + 1)
 		if epoch == incarnations/4 {

@@ -22,12 +22,12 @@ type mesh struct {
 	senders, receivers []*node
 }
 
-// node is an endpoint with the loop that consumes it.
+// node is an endpoint and its consumer.
 type node struct {
 	*Endpoint
 	t    *testing.T
 	rand *rand.Rand
-	slow bool // holds what it receives for a while
+	slow bool // the consumer holds messages for a while
 
 	sent, failed map[uint64]bool   // tokens
 	next         map[string]uint64 // number of the next message, by sender
@@ -44,10 +44,10 @@ type shape struct {
 	messages           int // of each sender to each receiver
 	slots, slotBytes   int
 	tcp, shm, inproc   bool
-	tls                bool // where it is TCP
+	tls                bool // on TCP connections
 	connections        int
 	spin               time.Duration
-	polite             bool // nobody dies
+	polite             bool // no endpoint dies
 }
 
 func draw(seed uint64) shape {
@@ -67,7 +67,8 @@ func draw(seed uint64) shape {
 var seeds = flag.Int("mesh.seeds", 24, "how many random meshes TestMesh runs")
 
 // TestMesh: random meshes, sizes and transports; every message arrives whole, in
-// order and once, or its sender hears that it may not have. To run one again:
+// order and once, or is reported to its sender as one that may not have arrived. To run one
+// mesh again:
 //
 //	go test ./m2n -run 'TestMesh/seed=7$'
 func TestMesh(t *testing.T) {
@@ -100,7 +101,7 @@ func newMesh(t *testing.T, s shape) *mesh {
 			secured(&cfg)
 		}
 		if !s.polite {
-			cfg.DialTimeout = slowness * time.Second // who dials the dead finds out
+			cfg.DialTimeout = slowness * time.Second // bounds the dialling of a peer that is dead
 		}
 		e, err := NewEndpoint(cfg)
 		require.NoError(t, err)
@@ -177,8 +178,8 @@ func content(sender string, number uint64, n int) []byte {
 	return bytes.Repeat(unit, n/len(unit)+1)[:n]
 }
 
-// postAll posts messages of random sizes to all receivers, and returns how many
-// were taken.
+// postAll posts messages of random sizes to all receivers, and returns how many Post
+// accepted.
 func (n *node) postAll(receivers []*node, s shape) int {
 	posted := 0
 	for number := range uint64(s.messages) {
@@ -291,7 +292,7 @@ func (n *node) verify(c Completion) {
 	n.Release(c)
 }
 
-// receive takes messages until it has had so many, releasing them in any order.
+// receive polls until n messages have come, and releases them in random order.
 func (n *node) receive(ctx context.Context, want int, all bool) {
 	got := 0
 	for got < want {
@@ -333,8 +334,8 @@ func (m *mesh) check(s shape, victim int) {
 	}
 }
 
-// TestAnyOrder: all of a full mesh post to each other at once, some before the
-// others listen, or know them.
+// TestAnyOrder: all endpoints of a full mesh post to each other at once, some before the
+// others listen or know their peers.
 func TestAnyOrder(t *testing.T) {
 	const n = 5
 	for _, late := range []bool{false, true} {
@@ -402,8 +403,8 @@ func TestDialledBeforeItListens(t *testing.T) {
 	require.Equal(t, "early", string(pollKind(t, b, Received).Header))
 }
 
-// TestOneSidedAddresses: whoever has the address dials, whatever the ids, and
-// the other waits.
+// TestOneSidedAddresses: the end that has the address dials, whatever the ids are, and the
+// other end waits.
 func TestOneSidedAddresses(t *testing.T) {
 	for _, ids := range [][2]string{{"a", "b"}, {"b", "a"}} {
 		x := endpoint(t, Config{ID: ids[0]})
@@ -471,7 +472,7 @@ func TestNextEpoch(t *testing.T) {
 			transfer(t, a, old)
 			transfer(t, a, c)
 
-			// Something of the old one is waiting to be polled when the new one is named.
+			// A message of the old incarnation waits to be polled when SetPeer names the new one.
 			_, err := old.Post("a", Message{Header: []byte("stale")})
 			require.NoError(t, err)
 			require.Eventually(t, func() bool { return a.completions.length.Load() == 1 }, atLast, time.Millisecond)

@@ -11,9 +11,9 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// partyHost is an endpoint "e" that knows x, whose first connection of several is
-// there, and a pair with c beside that.
-type partyHost struct {
+// laneHost is an endpoint "e" that knows a peer x and has the first of several connections
+// of x, and a pair of e with another peer c.
+type laneHost struct {
 	t     *testing.T
 	e, c  *Endpoint
 	addr  string
@@ -23,11 +23,11 @@ type partyHost struct {
 
 var ofX = pairID{From: "x", FromEpoch: 3, To: "e"}
 
-func newPartyHost(t *testing.T, lanes int) *partyHost {
+func newLaneHost(t *testing.T, lanes int) *laneHost {
 	t.Helper()
 	e := endpoint(t, Config{ID: "e", DialTimeout: slowness * time.Second})
 	c := endpoint(t, Config{ID: "c"})
-	h := &partyHost{t: t, e: e, c: c, addr: listen(t, e, "tcp:127.0.0.1:0")}
+	h := &laneHost{t: t, e: e, c: c, addr: listen(t, e, "tcp:127.0.0.1:0")}
 	require.NoError(t, e.SetPeer("x", "", 3))
 	require.NoError(t, e.SetPeer("c", listen(t, c, "tcp:127.0.0.1:0"), 0))
 	require.NoError(t, c.SetPeer("e", "", 0))
@@ -36,8 +36,8 @@ func newPartyHost(t *testing.T, lanes int) *partyHost {
 	return h
 }
 
-// open makes the first connection.
-func (h *partyHost) open(lanes int) {
+// open makes the first connection of x.
+func (h *laneHost) open(lanes int) {
 	h.t.Helper()
 	h.first = dialLane(h.t, h.addr, ofX, func(g *greeting) { g.Lanes = lanes })
 	welcome, err := h.first.readGreeting(wire.Welcome)
@@ -47,22 +47,22 @@ func (h *partyHost) open(lanes int) {
 	h.token = welcome.Token
 }
 
-// join makes another one.
-func (h *partyHost) join(token string, lane int) *stranger {
+// join makes a further connection of x.
+func (h *laneHost) join(token string, lane int) *stranger {
 	h.t.Helper()
 	return dialLane(h.t, h.addr, ofX, func(g *greeting) { g.Token, g.Lane = token, lane })
 }
 
-func (h *partyHost) ready() {
+func (h *laneHost) ready() {
 	h.t.Helper()
 	_, err := h.first.readGreeting(wire.Ready)
 	require.NoError(h.t, err)
 	require.Equal(h.t, "up", h.e.Stats()[1].State)
 }
 
-// refusal is what the first connection hears in the end. Nothing is up, and the
-// pair beside it is not touched.
-func (h *partyHost) refusal() error {
+// refusal returns the refusal that comes on the first connection in the end. The pair with
+// x is not up, and the pair with c is not touched.
+func (h *laneHost) refusal() error {
 	h.t.Helper()
 	_, err := h.first.readGreeting(wire.Ready)
 	require.ErrorIs(h.t, err, ErrRefused)
@@ -73,7 +73,7 @@ func (h *partyHost) refusal() error {
 
 func TestPartyTakesItsOwnOnly(t *testing.T) {
 	t.Parallel()
-	h := newPartyHost(t, 3)
+	h := newLaneHost(t, 3)
 	require.ErrorContains(t, h.join("wrong", 1).refused(), "the connection belongs to none that is being made")
 	h.join(h.token, 2)
 	require.ErrorContains(t, h.join(h.token+"x", 1).refused(), "belongs to none")
@@ -97,13 +97,13 @@ func TestPartyRefusesALaneThatCannotBe(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			h := newPartyHost(t, 3)
+			h := newLaneHost(t, 3)
 			var joined []*stranger
 			for _, lane := range tc.lanes {
 				joined = append(joined, h.join(h.token, lane))
 			}
 			require.ErrorContains(t, h.refusal(), tc.want)
-			for _, s := range joined { // none is kept
+			for _, s := range joined { // e keeps none of them
 				_, err := io.ReadAll(s.conn)
 				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 			}
@@ -114,10 +114,10 @@ func TestPartyRefusesALaneThatCannotBe(t *testing.T) {
 	}
 }
 
-// TestPartyThatIsNeverWhole is given up, and hears so, before its peer gives up.
-func TestPartyThatIsNeverWhole(t *testing.T) {
+// TestPendingLinkThatStaysIncomplete: e refuses it before x gives up.
+func TestPendingLinkThatStaysIncomplete(t *testing.T) {
 	t.Parallel()
-	h := newPartyHost(t, 3)
+	h := newLaneHost(t, 3)
 	h.join(h.token, 1)
 	begin := time.Now()
 	require.ErrorContains(t, h.refusal(), "connection 3 of 3: waiting for it: context deadline exceeded")
@@ -126,7 +126,7 @@ func TestPartyThatIsNeverWhole(t *testing.T) {
 	h.ready()
 }
 
-// TestBreachesOnSeveralConnections: what one connection may not carry, or not again.
+// TestBreachesOnSeveralConnections: frames that a connection must not carry, or not twice.
 func TestBreachesOnSeveralConnections(t *testing.T) {
 	t.Parallel()
 	message := wire.Frame{Kind: wire.Data, Epoch: 3, Number: 1}
@@ -140,7 +140,7 @@ func TestBreachesOnSeveralConnections(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			h := newPartyHost(t, 3)
+			h := newLaneHost(t, 3)
 			lanes := []*stranger{h.first, h.join(h.token, 1), h.join(h.token, 2)}
 			h.ready()
 			for _, i := range tc.send {

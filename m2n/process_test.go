@@ -17,18 +17,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the other process is told: the address of e, and that it is to send large
+// Environment variables of the other process: the address of e, and whether to send large
 // messages all the time.
 const (
 	peerVariable  = "M2N_TEST_PEER_OF"
 	floodVariable = "M2N_TEST_PEER_FLOODS"
 )
 
-// floodBody is so large that whoever is killed is so inside of a message.
+// floodBody is so large that a process that is killed is in the middle of a message.
 const floodBody = 8 << 20
 
-// otherProcess is a peer "p" of e in a process of its own: this test's binary,
-// which answers every message.
+// otherProcess starts a peer "p" of e in a process of its own: this test's binary, which
+// answers every message.
 func otherProcess(t *testing.T, e *Endpoint, addr string, env ...string) *os.Process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestOtherProcess$")
@@ -46,7 +46,7 @@ func otherProcess(t *testing.T, e *Endpoint, addr string, env ...string) *os.Pro
 	return cmd.Process
 }
 
-// TestOtherProcess is no test but the other process.
+// TestOtherProcess is the main function of the other process, and no test.
 func TestOtherProcess(t *testing.T) {
 	addr := os.Getenv(peerVariable)
 	if addr == "" {
@@ -79,8 +79,9 @@ func TestOtherProcess(t *testing.T) {
 	}
 }
 
-// flood sends large messages as fast as they go, until the pair is lost, and returns
-// how many were posted and how many reported. more is asked after each that is out.
+// flood sends large messages as fast as the transport allows, until the pair is lost or
+// more returns false, and returns how many were posted and how many reported. It calls
+// more after each Sent.
 func flood(t *testing.T, e *Endpoint, peer string, more func(sent int) bool) (posted, reported int) {
 	t.Helper()
 	post := func() {
@@ -106,8 +107,8 @@ func flood(t *testing.T, e *Endpoint, peer string, more func(sent int) bool) (po
 }
 
 // TestKilledMidMessage: a process is killed while a large message is half copied, at
-// either end of it. What has come was whole, what was posted is reported, the loss
-// is known at once, and the pair beside it goes on.
+// either end. Every message that was received is whole, every message that was posted is
+// reported, the loss is noticed at once, and e's other pair goes on.
 func TestKilledMidMessage(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"tcp", "shm"} {
@@ -154,7 +155,7 @@ func TestKilledMidMessage(t *testing.T) {
 	}
 }
 
-// killPair is an endpoint that takes floods, and a peer beside the one that is to be
+// killPair returns an endpoint e that receives floods, and a peer c that will not be
 // killed.
 func killPair(t *testing.T, scheme string) (e, c *Endpoint, addr string) {
 	t.Helper()

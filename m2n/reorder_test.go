@@ -10,9 +10,9 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// TestSequence: whatever order messages come in, as far as a peer may run ahead,
-// they are delivered by number; what cannot come now is refused.
-func TestSequence(t *testing.T) {
+// TestReorderBuffer: in whatever order messages come, within the window, they are
+// delivered by number. A message that the peer cannot have sent now is refused.
+func TestReorderBuffer(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 200 {
 		s := reorderBuffer{window: 1 + r.Uint64N(6)}

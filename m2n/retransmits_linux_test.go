@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLaneAsksTheKernel while it is up, and no longer.
+// TestLaneAsksTheKernel: a lane knows its retransmits while it is open, and not afterwards.
 func TestLaneAsksTheKernel(t *testing.T) {
 	a, b := tcpDuo(t, nil)
 	_, err := a.Post("b", Message{})

@@ -24,7 +24,8 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// hostStranger is a peer "x" of e that shares memory with it, by hand.
+// hostStranger is a peer "x" of e that shares memory with e. The test writes there what x
+// would.
 type hostStranger struct {
 	t *testing.T
 	e *Endpoint
@@ -33,11 +34,11 @@ type hostStranger struct {
 	seq  uint64
 }
 
-// hostLimits are what both ends of the tests below take: small, so that their ends
-// are near.
+// hostLimits are the limits of both ends in the tests below: small, so that they are
+// reached soon.
 var hostLimits = Config{Slots: 2, SlotBytes: 100, HeaderBytes: 10}
 
-// newHostStranger has memory, and a connection to e.
+// newHostStranger makes one with a connection to e, and memory that e has not mapped yet.
 func newHostStranger(t *testing.T, conn *net.UnixConn) *hostStranger {
 	t.Helper()
 	cfg := hostLimits
@@ -55,7 +56,7 @@ func newHostStranger(t *testing.T, conn *net.UnixConn) *hostStranger {
 	return x
 }
 
-// dialHostAs makes one that has said hello and mapped e's memory.
+// dialHostAs makes one that has sent its hello and mapped e's memory.
 func dialHostAs(t *testing.T, addr string) *hostStranger {
 	t.Helper()
 	conn, err := shm.Dial(t.Context(), strings.TrimPrefix(addr, "shm:"))
@@ -66,19 +67,19 @@ func dialHostAs(t *testing.T, addr string) *hostStranger {
 	return x
 }
 
-// descriptors are what x's greeting has to carry.
+// descriptors are those that x's greeting has to carry.
 func (x *hostStranger) descriptors() []int {
 	return []int{x.segment.FD, x.engine.doorbells.FD(), x.engine.poller.WakeFD()}
 }
 
-// say sends a greeting with descriptors.
-func (x *hostStranger) say(kind wire.Kind, g greeting, fds ...int) {
+// greet sends a greeting with descriptors.
+func (x *hostStranger) greet(kind wire.Kind, g greeting, fds ...int) {
 	x.t.Helper()
-	require.NoError(x.t, x.try(kind, g, fds...))
+	require.NoError(x.t, x.tryGreet(kind, g, fds...))
 }
 
-// try is say where e may have given up.
-func (x *hostStranger) try(kind wire.Kind, g greeting, fds ...int) error {
+// tryGreet does what greet does where e may have closed the connection.
+func (x *hostStranger) tryGreet(kind wire.Kind, g greeting, fds ...int) error {
 	b, err := x.hs.encode(kind, g)
 	if err == nil {
 		_, _, err = x.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
@@ -89,31 +90,31 @@ func (x *hostStranger) try(kind wire.Kind, g greeting, fds ...int) error {
 // joined ends the handshake as it should be.
 func (x *hostStranger) joined() *hostStranger {
 	x.t.Helper()
-	x.say(wire.Ready, x.mine, x.descriptors()...)
+	x.greet(wire.Ready, x.mine, x.descriptors()...)
 	_, err := x.hs.readGreeting(wire.Ready)
 	require.NoError(x.t, err)
 	return x
 }
 
-// call tells e that its ring has something.
-func (x *hostStranger) call() {
+// signal rings e's doorbell for x.
+func (x *hostStranger) signal() {
 	x.peerPage.Doorbell(x.peer.Doorbell, x.peerWake).Signal()
 }
 
-// publish puts a descriptor, whatever it says, as the n-th.
+// publish publishes a descriptor, valid or not, as that of message n.
 func (x *hostStranger) publish(n uint64, d shm.Descriptor) {
 	x.peerRing.PutDescriptor(n, d)
 	x.peerRing.Posted().Store(n + 1)
-	x.call()
+	x.signal()
 }
 
-// post writes a message as it should be.
+// post publishes a valid message.
 func (x *hostStranger) post(n uint64, slot int, header string) {
 	x.peerRing.Publish(n, x.peerRing.Write(slot), []byte(header), time.Now())
-	x.call()
+	x.signal()
 }
 
-// read waits until e has taken n messages.
+// read waits until e has read n messages.
 func (x *hostStranger) read(n uint64) {
 	x.t.Helper()
 	require.Eventually(x.t, func() bool {
@@ -132,7 +133,7 @@ func (x *hostStranger) send(f wire.Frame) {
 	require.NoError(x.t, err)
 }
 
-// goodbye reads up to e's goodbye.
+// goodbye reads frames up to e's goodbye, and returns the cause.
 func (x *hostStranger) goodbye() error {
 	x.t.Helper()
 	for {
@@ -147,7 +148,7 @@ func (x *hostStranger) goodbye() error {
 	}
 }
 
-// hostPair is e, which knows x, and a peer c beside it.
+// hostPair returns an endpoint e that knows x, and another peer c of e.
 func hostPair(t *testing.T) (e, c *Endpoint, addr string) {
 	t.Helper()
 	cfg := hostLimits
@@ -163,8 +164,8 @@ func hostPair(t *testing.T) (e, c *Endpoint, addr string) {
 	return e, c, addr
 }
 
-// TestBreachesInSharedMemory: what a peer may write is bounded by nothing but its
-// manners. Each breach is named, at both ends, and is that pair's alone.
+// TestBreachesInSharedMemory: a peer can write anything into the memory that it shares.
+// Both ends get an error that names the breach, and no other pair is touched.
 func TestBreachesInSharedMemory(t *testing.T) {
 	good := shm.Descriptor{Slot: 1, Header: 0, Spans: 1, Body: 4}
 	with := func(change func(*shm.Descriptor)) func(*hostStranger) {
@@ -180,13 +181,13 @@ func TestBreachesInSharedMemory(t *testing.T) {
 			for n, slot := range slots {
 				x.ring.PutReturn(uint64(n), slot)
 			}
-			x.call()
+			x.signal()
 		}
 	}
 	for _, tc := range []struct {
 		name     string
-		received int // messages of x before that
-		posts    int // messages that e has for x
+		received int // messages of x that e receives before the breach
+		posts    int // messages that e posts to x
 		do       func(*hostStranger)
 		want     string
 	}{
@@ -204,12 +205,12 @@ func TestBreachesInSharedMemory(t *testing.T) {
 			x.post(0, 1, "a")
 			x.read(1)
 			x.peerRing.Posted().Store(0)
-			x.call()
+			x.signal()
 		}, "it has written 0 messages, of which 1 were read"},
 		{"return of a slot beyond the last", 0, 3, giveBack(2), "it gives back slot 2, which is not out"},
 		{"return of a slot that is no int32", 0, 3, giveBack(math.MaxUint32), "it gives back slot 4294967295, which is not out"},
 		{"return twice", 0, 3, giveBack(0, 0), "it gives back slot 0, which is not out"},
-		{"returns that jump", 0, 3, func(x *hostStranger) { x.ring.Returned().Store(1 << 40); x.call() }, "it gives back slot 0, which is not out"},
+		{"returns that jump", 0, 3, func(x *hostStranger) { x.ring.Returned().Store(1 << 40); x.signal() }, "it gives back slot 0, which is not out"},
 		{"message on the connection", 0, 0, func(x *hostStranger) { x.send(wire.Frame{Kind: wire.Data}) }, "frame 1: bad frame: a message on the lane of credits"},
 		{"credits on the connection", 0, 2, func(x *hostStranger) { x.send(wire.Frame{Kind: wire.KeepAlive, Credits: 1}) }, "frame 1: bad frame: it gives back 1 credits by a frame"},
 		{"no frame on the connection", 0, 0, func(x *hostStranger) { _, _ = x.conn.Write(bytes.Repeat([]byte("?"), wire.FixedBytes)) }, `it begins with "????"`},
@@ -242,67 +243,67 @@ func TestBreachesInSharedMemory(t *testing.T) {
 	}
 }
 
-// TestBreachesAtTheDoorOfSharedMemory: what comes with a greeting is checked before
-// it is mapped. The peer hears why, nothing is kept, and an honest one is taken
-// after that.
-func TestBreachesAtTheDoorOfSharedMemory(t *testing.T) {
+// TestBreachesInTheSharedMemoryHandshake: descriptors that come with a greeting are checked
+// before anything is mapped. The peer is refused and gets the reason, e keeps nothing, and
+// a valid handshake succeeds after that.
+func TestBreachesInTheSharedMemoryHandshake(t *testing.T) {
 	for _, tc := range []struct {
-		name string
-		say  func(*hostStranger)
-		want string
+		name  string
+		greet func(*hostStranger)
+		want  string
 	}{
 		{"ring beyond the last", func(x *hostStranger) {
 			x.mine.Doorbell = shm.MaxDoorbells
-			x.say(wire.Ready, x.mine, x.descriptors()...)
+			x.greet(wire.Ready, x.mine, x.descriptors()...)
 		}, "ring 4096 of 4096"},
 		{"ring below the first", func(x *hostStranger) {
 			x.mine.Doorbell = -1
-			x.say(wire.Ready, x.mine, x.descriptors()...)
+			x.greet(wire.Ready, x.mine, x.descriptors()...)
 		}, "ring -1 of 4096"},
-		{"no descriptors", func(x *hostStranger) { x.say(wire.Ready, x.mine) }, "0 descriptors came with the greeting, want 3"},
-		{"two descriptors", func(x *hostStranger) { x.say(wire.Ready, x.mine, x.descriptors()[:2]...) }, "2 descriptors came"},
+		{"no descriptors", func(x *hostStranger) { x.greet(wire.Ready, x.mine) }, "0 descriptors came with the greeting, want 3"},
+		{"two descriptors", func(x *hostStranger) { x.greet(wire.Ready, x.mine, x.descriptors()[:2]...) }, "2 descriptors came"},
 		{"many descriptors", func(x *hostStranger) {
 			many := bytes.Repeat([]byte{0}, 40)
 			fds := make([]int, len(many))
 			for i := range fds {
 				fds[i] = x.descriptors()[0]
 			}
-			x.say(wire.Ready, x.mine, fds...)
+			x.greet(wire.Ready, x.mine, fds...)
 		}, "40 descriptors came"},
 		{"ring that can shrink", func(x *hostStranger) {
-			x.say(wire.Ready, x.mine, unsealed(x.t, x.ring.Bytes), x.descriptors()[1], x.descriptors()[2])
+			x.greet(wire.Ready, x.mine, unsealed(x.t, x.ring.Bytes), x.descriptors()[1], x.descriptors()[2])
 		}, "the peer's memory is not sealed"},
 		{"board that can shrink", func(x *hostStranger) {
-			x.say(wire.Ready, x.mine, x.descriptors()[0], unsealed(x.t, shm.PageBytes), x.descriptors()[2])
+			x.greet(wire.Ready, x.mine, x.descriptors()[0], unsealed(x.t, shm.PageBytes), x.descriptors()[2])
 		}, "the peer's memory is not sealed"},
 		{"ring of another size", func(x *hostStranger) {
-			x.say(wire.Ready, x.mine, x.descriptors()[1], x.descriptors()[1], x.descriptors()[2])
+			x.greet(wire.Ready, x.mine, x.descriptors()[1], x.descriptors()[1], x.descriptors()[2])
 		}, "the peer's memory has 4096 bytes, announced 5"},
 		{"ring of other limits", func(x *hostStranger) {
 			x.mine.Slots = 3
-			x.say(wire.Ready, x.mine, x.descriptors()...)
+			x.greet(wire.Ready, x.mine, x.descriptors()...)
 		}, "the peer's memory has 5"},
 		{"board of another size", func(x *hostStranger) {
-			x.say(wire.Ready, x.mine, x.descriptors()[0], x.descriptors()[0], x.descriptors()[2])
+			x.greet(wire.Ready, x.mine, x.descriptors()[0], x.descriptors()[0], x.descriptors()[2])
 		}, "bytes, announced 4096"},
 		{"ring that is no memory", func(x *hostStranger) {
-			x.say(wire.Ready, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
+			x.greet(wire.Ready, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
 		}, "bad frame: the peer's memory: "},
 		{"ring beyond all bounds", func(x *hostStranger) {
 			x.mine.Slots, x.mine.SlotBytes = 1<<16, maxBytes-1
-			x.say(wire.Ready, x.mine, x.descriptors()...)
+			x.greet(wire.Ready, x.mine, x.descriptors()...)
 		}, "slots of 2147483647 bytes, the limit is 1099511627776"},
-		{"hello instead of ready", func(x *hostStranger) { x.say(wire.Hello, x.mine, x.descriptors()...) }, "type 1 in a handshake"},
+		{"hello instead of ready", func(x *hostStranger) { x.greet(wire.Hello, x.mine, x.descriptors()...) }, "type 1 in a handshake"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e, c, addr := hostPair(t)
 			x := dialHostAs(t, addr)
 			before := openFDs(t)
-			tc.say(x)
+			tc.greet(x)
 			_, err := x.hs.readGreeting(wire.Ready)
 			require.ErrorIs(t, err, ErrRefused)
 			require.ErrorContains(t, err, tc.want)
-			// e's: the connection, its ring's and board's number, what came of x.
+			// e has closed the connection, its ring and the descriptors of x.
 			require.Eventually(t, func() bool { return openFDs(t) <= before-1 }, atLast, time.Millisecond)
 			transfer(t, c, e)
 			honest := dialHostAs(t, addr).joined()
@@ -312,7 +313,7 @@ func TestBreachesAtTheDoorOfSharedMemory(t *testing.T) {
 	}
 }
 
-// unsealed is memory that its owner can take away.
+// unsealed is a segment that its owner can shrink.
 func unsealed(t *testing.T, size int) int {
 	t.Helper()
 	fd, err := unix.MemfdCreate("unsealed", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -322,11 +323,11 @@ func unsealed(t *testing.T, size int) int {
 	return fd
 }
 
-// hostListener is an abstract socket of another program, where an endpoint that
-// listens at addr would be.
+// hostListener is an abstract socket of another program, under the name that an endpoint
+// at addr would use.
 func hostListener(t *testing.T) (l *net.UnixListener, addr string) {
 	t.Helper()
-	port, err := net.Listen("tcp", "127.0.0.1:0") // nobody else gets the number
+	port, err := net.Listen("tcp", "127.0.0.1:0") // so that no other process gets the port
 	require.NoError(t, err)
 	t.Cleanup(func() { port.Close() })
 	l, err = net.ListenUnix("unix", shm.SocketName(port.Addr().String()))
@@ -335,8 +336,8 @@ func hostListener(t *testing.T) (l *net.UnixListener, addr string) {
 	return l, port.Addr().String()
 }
 
-// TestStrangersInThePeersPlace: who listens where a peer should be is another
-// program, or one that breaks off.
+// TestStrangersInThePeersPlace: another program listens where a peer should be, or the
+// peer breaks off the handshake.
 func TestStrangersInThePeersPlace(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -354,13 +355,13 @@ func TestStrangersInThePeersPlace(t *testing.T) {
 		{"gives bad memory", func(t *testing.T, c *net.UnixConn) {
 			x := newHostStranger(t, c)
 			if _, err := x.hs.readGreeting(wire.Hello); err == nil {
-				_ = x.try(wire.Welcome, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
+				_ = x.tryGreet(wire.Welcome, x.mine, x.descriptors()[2], x.descriptors()[1], x.descriptors()[2])
 			}
 		}, ErrBadFrame, "the peer's memory"},
 		{"breaks off after its memory", func(t *testing.T, c *net.UnixConn) {
 			x := newHostStranger(t, c)
 			if _, err := x.hs.readGreeting(wire.Hello); err == nil {
-				_ = x.try(wire.Welcome, x.mine, x.descriptors()...)
+				_ = x.tryGreet(wire.Welcome, x.mine, x.descriptors()...)
 			}
 		}, nil, "shm: "},
 	} {
@@ -386,7 +387,7 @@ func TestStrangersInThePeersPlace(t *testing.T) {
 			c := endpoint(t, Config{ID: "c"})
 			require.NoError(t, c.SetPeer("e", listen(t, e, "shm:127.0.0.1:0"), 0))
 			require.NoError(t, e.SetPeer("c", "", 0))
-			transfer(t, c, e) // who dials has another timeout
+			transfer(t, c, e) // c dials, since e's DialTimeout is short
 			begin := time.Now()
 			_, err := e.Post("x", Message{})
 			require.NoError(t, err)
@@ -403,7 +404,7 @@ func TestStrangersInThePeersPlace(t *testing.T) {
 	}
 }
 
-// TestStrangersAtTheHostsSocket: what dials is no endpoint.
+// TestStrangersAtTheHostsSocket: programs that are no endpoints dial.
 func TestStrangersAtTheHostsSocket(t *testing.T) {
 	e, c, addr := hostPair(t)
 	dial := func() *net.UnixConn {
@@ -417,7 +418,7 @@ func TestStrangersAtTheHostsSocket(t *testing.T) {
 	_, err := io.WriteString(http, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: none\r\nAccept: */*\r\n\r\n")
 	require.NoError(t, err)
 	answer, err := io.ReadAll(http)
-	if !errors.Is(err, unix.ECONNRESET) { // what it said was not read to its end
+	if !errors.Is(err, unix.ECONNRESET) { // e has closed with bytes unread
 		require.NoError(t, err)
 	}
 	require.Contains(t, string(answer), `it begins with \"GET \"`)
@@ -433,9 +434,9 @@ func TestStrangersAtTheHostsSocket(t *testing.T) {
 	transfer(t, c, e)
 }
 
-// TestAWakeThatIsNoBell: what a peer gives to be woken by is a pipe that is full. Who
-// posts does not wait for it.
-func TestAWakeThatIsNoBell(t *testing.T) {
+// TestWakeThatIsNoEventFD: the descriptor by which a peer is to be woken is a pipe that is
+// full. Post does not wait for it.
+func TestWakeThatIsNoEventFD(t *testing.T) {
 	e, c, addr := hostPair(t)
 	var pipe [2]int
 	require.NoError(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK))
@@ -444,7 +445,7 @@ func TestAWakeThatIsNoBell(t *testing.T) {
 	}
 	require.NoError(t, unix.SetNonblock(pipe[1], false))
 	x := dialHostAs(t, addr)
-	x.say(wire.Ready, x.mine, x.descriptors()[0], x.descriptors()[1], pipe[1])
+	x.greet(wire.Ready, x.mine, x.descriptors()[0], x.descriptors()[1], pipe[1])
 	_, err := x.hs.readGreeting(wire.Ready)
 	require.NoError(t, err)
 	require.False(t, x.engine.doorbells.PrepareSleep())
@@ -467,8 +468,8 @@ func TestAWakeThatIsNoBell(t *testing.T) {
 	transfer(t, c, e)
 }
 
-// TestOlderEpochsInSharedMemory: an older incarnation is refused at the door, and
-// what it says beside the memory is dropped and counted.
+// TestOlderEpochsInSharedMemory: the handshake of an older incarnation is refused, and its
+// frames on the connection beside the memory are dropped and counted.
 func TestOlderEpochsInSharedMemory(t *testing.T) {
 	e, c, addr := hostPair(t)
 	require.NoError(t, e.SetPeer("x", "", 3))
@@ -501,11 +502,12 @@ func openFDs(t testing.TB) int {
 	return len(all)
 }
 
-// fuzzedRing is an endpoint's pair with a peer in shared memory, without the peer:
-// the test writes what the peer could.
+// fuzzedRing is an endpoint's pair with a peer in shared memory, without the peer: the test
+// writes into the memory what a peer could.
 type fuzzedRing struct {
 	e         *Endpoint
 	transport *shmTransport
+	control   [2][]byte // of the rings in and out: counts, descriptors and returns, a page with two slots
 	held      []Completion
 	region    *Region
 }
@@ -532,7 +534,8 @@ func newFuzzedRing(tb testing.TB) *fuzzedRing {
 	require.NoError(tb, err)
 	layout, err := e.limits().layout()
 	require.NoError(tb, err)
-	in, out := shm.NewRing(zeros(layout.Bytes), layout), shm.NewRing(zeros(layout.Bytes), layout)
+	inMem, outMem := zeros(layout.Bytes), zeros(layout.Bytes)
+	in, out := shm.NewRing(inMem, layout), shm.NewRing(outMem, layout)
 	p := newPair(e, "x", "", 0, new(counters))
 	s := e.newWindow()
 	s.region = &Region{Bytes: in.Bodies()}
@@ -542,10 +545,11 @@ func newFuzzedRing(tb testing.TB) *fuzzedRing {
 	p.mu.Lock()
 	p.markUp(l, e.limits())
 	p.mu.Unlock()
-	return &fuzzedRing{e: e, transport: c, region: e.Register(zeros(hostLimits.SlotBytes), nil)}
+	control := [2][]byte{inMem[:shm.PageBytes], outMem[:shm.PageBytes]}
+	return &fuzzedRing{e: e, transport: c, control: control, region: e.Register(zeros(hostLimits.SlotBytes), nil)}
 }
 
-// What a script of FuzzRing does next, and with how many bytes.
+// Operations of a script of FuzzSHMTransport, with the number of bytes that each argument has.
 const (
 	writeControl = iota // at an offset (2): the counts, descriptors, returns
 	writeMeta           // of slot (1) of the ring that is received from
@@ -563,8 +567,7 @@ func (f *fuzzedRing) run(script []byte) (failed error) {
 	for r.Len() > 0 && failed == nil {
 		switch next() % fuzzedOps {
 		case writeControl:
-			ring := []*shm.Ring{f.transport.in, f.transport.out}[next()%2]
-			control := ring.Control()
+			control := f.control[next()%2]
 			at := (next() | next()<<8) % len(control)
 			_, _ = io.ReadFull(r, control[at:min(at+next()%80, len(control))])
 		case writeMeta:
@@ -574,7 +577,7 @@ func (f *fuzzedRing) run(script []byte) (failed error) {
 			f.transport.in.Posted().Add(uint64(next()))
 		case receiveAll:
 			failed = f.transport.receive()
-			f.take()
+			f.popAll()
 		case releaseOne:
 			if len(f.held) > 0 {
 				f.e.Release(f.held[0])
@@ -588,8 +591,8 @@ func (f *fuzzedRing) run(script []byte) (failed error) {
 	return failed
 }
 
-// take polls what has come.
-func (f *fuzzedRing) take() {
+// popAll pops all completions, and holds the messages.
+func (f *fuzzedRing) popAll() {
 	for c, ok := f.e.completions.pop(); ok; c, ok = f.e.completions.pop() {
 		if c.Kind == Received {
 			f.held = append(f.held, c)
@@ -597,10 +600,10 @@ func (f *fuzzedRing) take() {
 	}
 }
 
-// FuzzRing: whatever a peer writes into the memory that it shares, receiving ends
-// with messages that are within their slots or with a named error, and allocates
-// no more than the limits allow.
-func FuzzRing(f *testing.F) {
+// FuzzSHMTransport: whatever a peer writes into the memory that it shares, receiving gives
+// messages within their slots or an error that wraps ErrBadFrame, and allocates no more
+// than the limits allow.
+func FuzzSHMTransport(f *testing.F) {
 	le := binary.LittleEndian
 	message := func(slot, header, spans uint32, body uint64) []byte {
 		d := append([]byte{writeControl, 0, shm.RingHeaderBytes, 0, 32}, make([]byte, 32)...)

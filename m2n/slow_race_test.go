@@ -2,6 +2,6 @@
 
 package m2n
 
-// slowness is by how much the race detector makes these tests slower, at least:
-// their timeouts grow with it.
+// slowness is how many times slower the race detector makes these tests, at least. Their
+// timeouts are multiplied by it.
 const slowness = 4

@@ -32,10 +32,10 @@ const (
 	warmConnects  = 300
 )
 
-// TestSoak: peers of a hub connect, exchange messages, and end in every way there
-// is, again and again, by TCP, TLS and shared memory at once. Nothing of them
-// stays: no goroutine, descriptor, mapping or memory. Meanwhile a pair of each hub
-// that nobody touches goes on. `make soak` runs it for minutes.
+// TestSoak: peers of a hub connect, exchange messages, and end in every possible way, again
+// and again, by TCP, TLS and shared memory at once. They leave no goroutine, descriptor,
+// mapping or memory behind. Meanwhile a pair of each hub that does not end goes on. `make
+// soak` runs it for minutes.
 func TestSoak(t *testing.T) {
 	total, end := shortConnects, time.Now()
 	switch {
@@ -70,7 +70,7 @@ type soakHub struct {
 	steady  *Endpoint
 }
 
-// soakWorker is one peer: an incarnation after the other.
+// soakWorker is one peer: one incarnation after the other.
 type soakWorker struct {
 	hub   *soakHub
 	id    string
@@ -108,8 +108,7 @@ func (h *soakHub) endpoint(t *testing.T, id string, epoch uint64) *Endpoint {
 	return endpoint(t, cfg)
 }
 
-// run has all workers at work as long as more says so, and returns when they are
-// idle.
+// run has all workers work as long as more returns true, and returns when they are idle.
 func (s *soak) run(more func(done int64) bool) {
 	exchange, stopExchange := context.WithCancel(s.t.Context())
 	answer, stopAnswer := context.WithCancel(s.t.Context())
@@ -133,11 +132,11 @@ func (s *soak) run(more func(done int64) bool) {
 	answering.Wait()
 }
 
-// lastHeader is that of messages that nobody waits to have answered: by then the
-// peer would be the next incarnation.
+// lastHeader is the header of messages that are not answered: an answer would come to the
+// next incarnation.
 var lastHeader = []byte("last")
 
-// answer is the hub's consumer: it sends back what it gets.
+// answer is the hub's consumer: it sends every message back.
 func (h *soakHub) answer(ctx context.Context) {
 	for {
 		c, err := h.Poll(ctx)
@@ -151,8 +150,8 @@ func (h *soakHub) answer(ctx context.Context) {
 	}
 }
 
-// exchange keeps the pair beside the others busy: nothing that happens to them may
-// be seen there.
+// exchange keeps the pair busy that does not end: nothing that happens to the others may
+// be noticed there.
 func (s *soak) exchange(ctx context.Context, h *soakHub) {
 	for n := 0; ctx.Err() == nil; n++ {
 		if !h.steady.echo(s.t, n) {
@@ -239,20 +238,20 @@ func (w *soakWorker) end(e *Endpoint) {
 func kill(p *pair) {
 	l, ok := p.upLink().(*wireLink)
 	if !ok {
-		return // it is down already
+		return // the pair is down already
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, n := range l.lanes {
 		if n.conn == nil {
-			n.netConn.Close() // messages have come by others before this one was opened
+			n.netConn.Close() // this lane is not open yet, though messages have come by others
 		} else {
 			n.conn.shutdown()
 		}
 	}
 }
 
-// use is what a process has.
+// use is how many resources a process has.
 type use struct{ goroutines, descriptors, mappings, heap, resident int }
 
 func (u use) String() string {
@@ -275,7 +274,7 @@ func present(t testing.TB) use {
 	return use{runtime.NumGoroutine(), openFDs(t), bytes.Count(maps, []byte("\n")), int(m.HeapAlloc), pages * os.Getpagesize()}
 }
 
-// measure is the use once all that is ending has ended.
+// measure is the use once everything that is about to end has ended.
 func (s *soak) measure() use {
 	s.t.Helper()
 	last := present(s.t)
@@ -291,7 +290,7 @@ func (s *soak) measure() use {
 	return last
 }
 
-// requireNoMore: what is in use after all the connects is what was before.
+// requireNoMore: no more is in use after all connects than was before.
 func (s *soak) requireNoMore(before use) {
 	s.t.Helper()
 	var now use

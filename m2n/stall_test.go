@@ -9,8 +9,8 @@ import (
 	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
-// TestAdvance: when a frame counts as stuck, look by look.
-func TestAdvance(t *testing.T) {
+// TestStallDetector: when a frame counts as stuck, check by check.
+func TestStallDetector(t *testing.T) {
 	const limit, least = time.Second, 100
 	body := func(seq uint64, lacks int) wire.Position {
 		return wire.Position{Part: wire.PartBody, Seq: seq, Missing: lacks, Of: 1000}
@@ -27,7 +27,7 @@ func TestAdvance(t *testing.T) {
 		"nothing begins": {{0, 0, rest, ""}, {5 * limit, 0, rest, ""}, {9 * limit, 0, rest, ""}},
 		"it stops": {{limit, 30, body(1, 900), ""}, {2 * limit, 0, body(1, 900), ""}, {2*limit + 1, 0, body(1, 900), ""},
 			{3 * limit, 0, body(1, 900), "900 of 1000 bytes of the body of frame 1 are missing, and 0 bytes came in 2s: at least 100 should within 1s"}},
-		"signs of life fill it": {{limit, 30, body(1, 900), ""}, {2*limit + 1, 64, body(1, 836), ""}, {3 * limit, 36, body(1, 801), ""},
+		"keep-alives fill it": {{limit, 30, body(1, 900), ""}, {2*limit + 1, 64, body(1, 836), ""}, {3 * limit, 36, body(1, 801), ""},
 			{4*limit + 1, 99, body(1, 702), ""}, {5 * limit, 0, body(1, 702), "702 of 1000 bytes of the body of frame 1"}},
 		"it gets on":           {{limit, 30, body(1, 900), ""}, {2 * limit, 100, body(1, 800), ""}, {3 * limit, 100, body(1, 700), ""}, {4 * limit, 100, body(1, 600), ""}},
 		"small frames follow":  {{limit, 3, body(1, 1), ""}, {2 * limit, 3, body(2, 1), ""}, {3 * limit, 3, body(3, 1), ""}, {5 * limit, 3, body(4, 1), ""}},

@@ -44,7 +44,7 @@ func TestStatsOfMessages(t *testing.T) {
 	}
 }
 
-// TestStatsOfRetries: tries in vain are counted until the peer is there.
+// TestStatsOfRetries: failed dial attempts are counted until the peer is there.
 func TestStatsOfRetries(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

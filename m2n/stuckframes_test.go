@@ -11,9 +11,9 @@ import (
 	"github.com/tandem-moe/tandem/m2n/m2ntest"
 )
 
-// TestFrameThatStops: a part of a frame comes, and its rest does not, while the
-// pair's other connection goes on. The pair is lost in time, by an error that says
-// who and what was missing, and no other pair is touched.
+// TestFrameThatStops: a part of a frame comes, and the rest does not, while the pair's
+// other connection goes on. The pair is lost in time, with an error that names the peer and
+// the missing bytes, and no other pair is touched.
 func TestFrameThatStops(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -48,9 +48,9 @@ func TestFrameThatStops(t *testing.T) {
 	}
 }
 
-// TestHoleInAFrame: bytes in the middle of a frame are lost, and what follows comes:
-// signs of life, which are taken for the rest of the body. They do not keep the pair
-// alive.
+// TestHoleInAFrame: bytes in the middle of a frame are lost, and later bytes come:
+// keep-alives, which the assembler takes for the rest of the body. They do not keep the
+// pair up.
 func TestHoleInAFrame(t *testing.T) {
 	t.Parallel()
 	for _, body := range []int{10_000, 31_000, 100_000, 900_000} {
@@ -65,7 +65,7 @@ func TestHoleInAFrame(t *testing.T) {
 			for c := pollOne(t, p.a); c.Kind != Sent; c = pollOne(t, p.a) {
 				p.a.Release(c)
 			}
-			time.Sleep(testTimeout / 8) // until the proxy has lost it
+			time.Sleep(testTimeout / 8) // until the proxy has dropped the bytes
 			p.proxy.SetOf(1, m2ntest.ToTarget, m2ntest.Pass)
 			lost := requireLost(t, p.b, "a")
 			require.ErrorIs(t, lost, ErrSilent)
@@ -77,9 +77,9 @@ func TestHoleInAFrame(t *testing.T) {
 	}
 }
 
-// TestSlowFrameIsNotStuck: a frame that comes by and by, at several times the least
-// rate, arrives, though that takes longer than the deadline; both where its rest is
-// waited for in large pieces and where it is not.
+// TestSlowFrameIsNotStuck: a frame that comes slowly, at several times the least rate,
+// arrives, although that takes longer than the deadline; both where the low-water mark
+// makes its rest come in large pieces and where not.
 func TestSlowFrameIsNotStuck(t *testing.T) {
 	t.Parallel()
 	for _, body := range []int{25_000, 200_000} {
@@ -103,8 +103,8 @@ func TestSlowFrameIsNotStuck(t *testing.T) {
 	}
 }
 
-// TestConsumerWithoutCreditsIsNotStuck: a message waits with its sender for longer
-// than the deadline, as the receiver keeps what it has.
+// TestConsumerWithoutCreditsIsNotStuck: a message waits with its sender for longer than the
+// deadline, as the receiver releases nothing.
 func TestConsumerWithoutCreditsIsNotStuck(t *testing.T) {
 	t.Parallel()
 	p := newProxied(t, func(c *Config) { c.Slots = 1 })

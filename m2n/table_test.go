@@ -19,8 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata; commit only what you understand")
 
-// sample is an expert node's pairs: one that works, one that waits, one that is
-// gone, and one that has not begun.
+// sample is the pairs of an expert node: one that works, one that waits for credits, one
+// that is lost, and one that is idle.
 func sample() []PeerStats {
 	times := func(d ...time.Duration) Histogram {
 		var h histogram
@@ -66,7 +66,7 @@ func TestTable(t *testing.T) {
 	golden(t, "table.txt", got.Bytes())
 }
 
-// golden compares with a file of testdata.
+// golden compares text with a file of testdata.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	name = filepath.Join("testdata", name)

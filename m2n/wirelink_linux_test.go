@@ -13,7 +13,7 @@ import (
 // whose connection nothing can be written any more.
 func TestCreditsThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
-	h := newPartyHost(t, 2)
+	h := newLaneHost(t, 2)
 	bodies := h.join(h.token, 1)
 	h.ready()
 	deliver := func() Completion {

@@ -118,9 +118,6 @@ func (p *Page) PrepareSleep() (signalled bool) {
 // Awake says that the owner does not sleep any more.
 func (p *Page) Awake() { p.bits.asleep().Store(0) }
 
-// Asleep reports whether whoever signals has to wake the owner.
-func (p *Page) Asleep() bool { return p.bits.asleep().Load() != 0 }
-
 // PeerPage is a peer's page of doorbells.
 type PeerPage struct {
 	segment *Segment

@@ -86,9 +86,6 @@ func (r *Ring) Starving() *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointe
 // Returned is the count of returns, which the receiver writes.
 func (r *Ring) Returned() *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&r.mem[64])) }
 
-// Control is the memory before the metas: counts, descriptors and returns.
-func (r *Ring) Control() []byte { return r.mem[:r.metas] }
-
 // Meta is the part of a slot for lengths and header.
 func (r *Ring) Meta(slot int) []byte { return r.mem[r.metas+slot*r.metaBytes:][:r.metaBytes] }
 

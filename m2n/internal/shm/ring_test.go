@@ -86,7 +86,7 @@ func FuzzRing(f *testing.F) {
 	f.Add(descriptor(0, 11, 1, 1<<40), []byte{})
 	f.Fuzz(func(t *testing.T, d, meta []byte) {
 		r := newRing(t, 2, 100, 10)
-		copy(r.Control()[RingHeaderBytes:], d)
+		copy(r.mem[RingHeaderBytes:r.metas], d)
 		copy(r.Meta(0), meta)
 		copy(r.Meta(1), meta)
 		m, err := r.Read(0)
