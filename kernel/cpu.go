@@ -35,6 +35,7 @@ type CPU struct {
 	tiles   sync.Pool // of *tile
 
 	attention attention // kept for its memory
+	router    router    // of the operation in hand
 	failure   error     // of an event that the device waited for
 }
 

@@ -158,7 +158,7 @@ func (p *product) runGroup(g *group, t *tile, lo, hi int) {
 func (p *product) multiplyChunk(g *group, t *tile, panel, first, rows int) {
 	clear(t[:rows*panelWidth])
 	b := g.w.panel(panel)
-	step := g.w.dtype.Bytes(panelWidth)
+	step := panelWidth * packedSize(g.w.dtype)
 	for k := 0; k < g.w.in; k += innerBlock {
 		n := min(innerBlock, g.w.in-k)
 		a := p.packed[g.packed+k*g.rows()+first*innerBlock:]

@@ -88,7 +88,7 @@ func multiplyRow(isa ISA, t DType, panels int, a []float32, b []byte, acc []floa
 		multiplyRowPortable(t, panels, a, b, acc)
 	case len(a) == 0:
 	case panels == 1:
-		rowsKernel(isa, t, 1, len(a), &a[0], &b[0], &acc[0], uintptr(unsafe.Pointer(&b[0]))+rowAhead, t.Bytes(panelWidth))
+		rowsKernel(isa, t, 1, len(a), &a[0], &b[0], &acc[0], uintptr(unsafe.Pointer(&b[0]))+rowAhead, panelWidth*packedSize(t))
 	default:
 		rowKernel(isa, t, len(a), &a[0], &b[0], len(b)/panels, &acc[0])
 	}

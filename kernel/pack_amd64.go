@@ -15,7 +15,7 @@ func packPanel(isa ISA, t DType, in int, panel []byte, rows *[panelWidth][]byte)
 	for c, row := range rows {
 		columns[columnAt(t, c)] = unsafe.SliceData(row)
 	}
-	if t.Bytes(1) == 4 {
+	if packedSize(t) == 4 {
 		pack4AVX2(blocks, unsafe.SliceData(panel), &columns)
 	} else {
 		pack2AVX2(blocks, unsafe.SliceData(panel), &columns)

@@ -63,18 +63,21 @@ func (c *CPU) RoPE(x Mat, r Rope, p RopeParams, pos []int32) {
 	m := view(x)
 	mustEqual("rope", "positions", len(pos), m.rows)
 	t.check(m.cols, p, pos)
-	c.eachRow(m.rows, m.cols, func(r int) {
-		cos, sin := t.at(int(pos[r]))
-		for row := m.row(r); len(row) > 0; row = row[p.HeadDim:] {
-			rotated := row[p.First : p.First+2*t.half]
-			if p.Interleaved {
-				rotateInterleaved(rotated, cos, sin)
-			} else {
-				rotate(c.isa, rotated[:t.half], rotated[t.half:], cos, sin)
-			}
-		}
-	})
+	c.eachRow(m.rows, m.cols, func(r int) { t.turn(c.isa, m.row(r), p, int(pos[r])) })
 	runtime.KeepAlive(t)
+}
+
+// turn rotates the heads of one row.
+func (t *ropeTable) turn(isa ISA, row []float32, p RopeParams, pos int) {
+	cos, sin := t.at(pos)
+	n := t.half
+	for at := p.First; at < len(row); at += p.HeadDim {
+		if p.Interleaved {
+			rotateInterleaved(row[at:at+2*n], cos, sin)
+		} else {
+			rotate(isa, row[at:at+n], row[at+n:at+2*n], cos, sin)
+		}
+	}
 }
 
 // check panics where heads, the part that is rotated, or positions do not fit.

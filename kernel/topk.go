@@ -21,7 +21,8 @@ func (c *CPU) TopK(ids, weights Buffer, logits Mat, p RouterParams) {
 	if n := m.rows * k; len(toIDs) < n || len(toWeights) < n {
 		panic(fmt.Sprintf("kernel: top-k: room for %d ids and %d weights, want %d", len(toIDs), len(toWeights), n))
 	}
-	r := router{RouterParams: p, isa: c.isa, experts: m.cols}
+	r := &c.router
+	*r = router{RouterParams: p, isa: c.isa, experts: m.cols}
 	if p.Bias != nil {
 		r.bias = f32s(p.Bias)
 	}
@@ -74,8 +75,8 @@ type routerWorker struct {
 	groups, best            []int32
 }
 
-func (r *router) worker() *routerWorker {
-	w := &routerWorker{router: r, scores: make([]float32, padLanes(r.experts))}
+func (r *router) worker() routerWorker {
+	w := routerWorker{router: r, scores: make([]float32, padLanes(r.experts))}
 	w.ranks = w.scores[:r.experts]
 	if r.bias != nil || r.Groups != 0 {
 		w.ranks = make([]float32, r.experts)
