@@ -76,7 +76,9 @@ func (n *Node) idle(ctx context.Context) error {
 	defer look.Stop()
 	select {
 	case <-n.news:
-		return nil
+		if n.pairs.Up() {
+			return nil
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-look.C:

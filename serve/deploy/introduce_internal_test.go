@@ -22,7 +22,7 @@ func TestOneBadAddressIsNoReasonToLeave(t *testing.T) {
 	m.introduce(ep, cluster.View{Members: []cluster.Member{
 		{ID: "attention-0", Role: cluster.Attention, Addr: "garbage\x1b[2J", Epoch: 1},
 		{ID: "attention-1", Role: cluster.Attention, Addr: "tcp:127.0.0.1:1", Epoch: 2},
-	}}, cluster.Attention)
+	}})
 	require.Len(t, ep.Stats(), 1)
 	require.Equal(t, "attention-1", ep.Stats()[0].Peer)
 	require.Contains(t, log.String(), "a member cannot be reached")

@@ -235,19 +235,19 @@ func (m *membership) drain(ctx context.Context, stats func() node.Stats) error {
 	}
 }
 
-// introduce names the members of a role to an endpoint. One whose address the node
-// cannot use is no reason to leave: others can be reached.
-func (m *membership) introduce(ep *m2n.Endpoint, v cluster.View, role cluster.Role) {
-	for _, peer := range v.Of(role) {
+// introduce names the attention nodes to an expert node's endpoint. One whose address
+// the node cannot use is no reason to leave: others can be reached.
+func (m *membership) introduce(ep *m2n.Endpoint, v cluster.View) {
+	for _, peer := range v.Of(cluster.Attention) {
 		if err := ep.SetPeer(peer.ID, peer.Addr, peer.Epoch); err != nil {
 			m.Log.Warn("a member cannot be reached", "peer", peer.ID, "address", peer.Addr, "error", err)
 		}
 	}
 }
 
-// forget removes members that are gone.
-func forget(ep *m2n.Endpoint, before, now cluster.View, role cluster.Role) {
-	for _, m := range before.Of(role) {
+// forget removes attention nodes that are gone.
+func forget(ep *m2n.Endpoint, before, now cluster.View) {
+	for _, m := range before.Of(cluster.Attention) {
 		if _, ok := now.Find(m.ID); !ok {
 			ep.RemovePeer(m.ID)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 
-	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/expert"
@@ -33,7 +32,7 @@ func (m *membership) expert(ctx context.Context) error {
 	}
 	defer expert.Free()
 	defer m.follow(expert.Progress)()
-	m.introduce(ep, m.view, cluster.Attention)
+	m.introduce(ep, m.view)
 	if err := m.admitted(ctx, ep); err != nil {
 		return errors.Join(err, closeEndpoint(ep))
 	}
@@ -63,8 +62,8 @@ func (m *membership) meet(ctx context.Context, ep *m2n.Endpoint) error {
 	}
 	m.acquainting.Lock()
 	defer m.acquainting.Unlock()
-	forget(ep, m.view, next, cluster.Attention)
-	m.introduce(ep, next, cluster.Attention)
+	forget(ep, m.view, next)
+	m.introduce(ep, next)
 	m.view = next
 	return nil
 }

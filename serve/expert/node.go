@@ -57,9 +57,10 @@ type Node struct {
 	grouper *route.Grouper
 	origin  time.Time
 
-	joined  map[string]uint64 // attention nodes, and their micro-batches in flight
-	pending []*dispatched     // of the run: scratch
-	pairs   []route.Pairs     // of the run: scratch
+	joined  map[string]attached // attention nodes, by id
+	made    uint64              // pairs with attention nodes, so far
+	pending []*dispatched       // of the run: scratch
+	pairs   []route.Pairs       // of the run: scratch
 	sums    route.Sums
 	// in and gate are what a run's experts are given, results what they make of
 	// it and summed what is made of that, where it is not what travels.
@@ -73,8 +74,16 @@ type Node struct {
 	moves   atomic.Uint64 // rises with whatever the loop does
 }
 
+// attached is an attention node.
+type attached struct {
+	inFlight uint64 // its micro-batches
+	// generation tells the pair with it from an earlier one under the same id.
+	generation uint64
+}
+
 // dispatched is a message that waits for its run.
 type dispatched struct {
+	generation uint64 // of the pair by which it came
 	header     route.Header
 	pairs      route.Pairs
 	rows       kernel.CodedMat
@@ -98,7 +107,7 @@ func New(cfg Config) (*Node, error) {
 		gather:  g,
 		grouper: route.NewGrouper(cfg.Placement.Experts(cfg.Place)),
 		origin:  time.Now(),
-		joined:  map[string]uint64{},
+		joined:  map[string]attached{},
 		sending: map[node.Posted]*output{},
 		turn:    node.Turn{Pool: cfg.Busy},
 		stats:   node.NewRecorder(),
@@ -241,6 +250,7 @@ func (n *Node) receive(c m2n.Completion) (a gather.Actions, decided bool, err er
 	if a, decided, err = n.inFlight(c.Peer, h.InFlight); err != nil {
 		return a, decided, err
 	}
+	d.generation = n.joined[c.Peer].generation
 	next, err := n.gather.Arrive(gather.Message{
 		Node: c.Peer, Step: h.Step, MicroBatch: h.MicroBatch, Layer: h.Layer, Rows: h.Pairs, Tag: d,
 	}, n.now())
@@ -263,6 +273,7 @@ func join(a, b gather.Actions) gather.Actions {
 // flight have changed.
 func (n *Node) inFlight(peer string, batches uint64) (a gather.Actions, decided bool, err error) {
 	was, known := n.joined[peer]
+	now := attached{batches, was.generation}
 	if !known {
 		if err := n.gather.Joined(peer); err != nil {
 			return a, false, err
@@ -270,9 +281,11 @@ func (n *Node) inFlight(peer string, batches uint64) (a gather.Actions, decided 
 		if n.cfg.Reached != nil {
 			n.cfg.Reached(peer)
 		}
+		n.made++
+		now.generation = n.made
 	}
-	n.joined[peer] = batches
-	if known && was == batches {
+	n.joined[peer] = now
+	if known && was == now {
 		return a, false, nil
 	}
 	n.stats.Working(n.anyInFlight())
@@ -282,8 +295,8 @@ func (n *Node) inFlight(peer string, batches uint64) (a gather.Actions, decided 
 
 // anyInFlight says whether any attention node has micro-batches in flight.
 func (n *Node) anyInFlight() bool {
-	for _, batches := range n.joined {
-		if batches != 0 {
+	for _, a := range n.joined {
+		if a.inFlight != 0 {
 			return true
 		}
 	}

@@ -27,11 +27,14 @@ type peer struct {
 
 // post sends a message; a dispatch is for the next layer. Micro-batch 0 is in
 // flight.
-func (p *peer) post(kind route.MessageKind) {
+func (p *peer) post(kind route.MessageKind) { p.postStep(kind, 1) }
+
+// postStep is post for a step.
+func (p *peer) postStep(kind route.MessageKind, step uint64) {
 	h := route.Header{Kind: kind, InFlight: 1}
 	var body []m2n.Span
 	if kind == route.Dispatch {
-		h.Step, h.Layer, h.Rows, h.Pairs, body = 1, p.layer, 1, 1, p.body
+		h.Step, h.Layer, h.Rows, h.Pairs, body = step, p.layer, 1, 1, p.body
 		p.layer++
 	}
 	_, err := p.ep.Post("expert", m2n.Message{Header: h.Append(nil), Body: body})
@@ -58,6 +61,12 @@ type withoutAttention struct{ kernel.ExpertDevice }
 // startExpert runs an expert node of a fixture, on a device that computes no attention,
 // and returns two peers of it.
 func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
+	return startExpertOn(t, linger, func(dev kernel.ExpertDevice) kernel.ExpertDevice { return dev })
+}
+
+// startExpertOn is startExpert on a device of the test's. The node knows again whom it
+// has lost.
+func startExpertOn(t *testing.T, linger time.Duration, on func(kernel.ExpertDevice) kernel.ExpertDevice) (*expert.Node, []*peer) {
 	m := nodetest.Load(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}))
 	network := m2n.NewNetwork()
 	endpoint := func(id string) *m2n.Endpoint {
@@ -69,8 +78,12 @@ func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
 	}
 	ep := endpoint("expert")
 	n, err := expert.New(expert.Config{
-		Spec: m.Spec, Device: withoutAttention{m.Device}, Weights: m.Experts, Placement: route.Even(m.Spec.Router.Experts, 1), Endpoint: ep,
+		Spec: m.Spec, Device: on(withoutAttention{m.Device}), Weights: m.Experts, Placement: route.Even(m.Spec.Router.Experts, 1), Endpoint: ep,
 		Linger: linger, Log: slog.New(slog.DiscardHandler),
+		Lost: func(id string) {
+			ep.RemovePeer(id)
+			_ = ep.SetPeer(id, "inproc:"+id, 1) // fails at the end
+		},
 	})
 	require.NoError(t, err)
 	var peers []*peer
@@ -146,4 +159,75 @@ func TestExpertRefusesAnotherWire(t *testing.T) {
 	}
 	peers[1].post(route.Dispatch)
 	peers[1].ep.Release(peers[1].answer())
+}
+
+// stopped is a device that stops where a run begins, once, until it may go on.
+type stopped struct {
+	kernel.ExpertDevice
+	once        sync.Once
+	began, goOn chan struct{}
+}
+
+func (d *stopped) Record() kernel.Event {
+	d.once.Do(func() {
+		close(d.began)
+		<-d.goOn
+	})
+	return d.ExpertDevice.Record()
+}
+
+// TestAnswersKeepToTheirPair: an attention node loses the pair while its rows are
+// computed, and makes another under the same ids. The results of before do not come by
+// it: the node has not asked for them by this pair, and takes whoever sends them for
+// one that does what it should not.
+func TestAnswersKeepToTheirPair(t *testing.T) {
+	dev := &stopped{began: make(chan struct{}), goOn: make(chan struct{})}
+	_, peers := startExpertOn(t, 0, func(inner kernel.ExpertDevice) kernel.ExpertDevice {
+		dev.ExpertDevice = inner
+		return dev
+	})
+	p := peers[0]
+	p.post(route.Dispatch)
+	<-dev.began
+	p.ep.RemovePeer("expert")
+	require.NoError(t, p.ep.SetPeer("expert", "inproc:expert", 1))
+	close(dev.goOn)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for lost := false; !lost; { // the expert node may call by itself, where it has something to say
+		c, err := p.ep.Poll(ctx)
+		require.NoError(t, err)
+		require.NotEqual(t, m2n.Received, c.Kind)
+		lost = c.Kind == m2n.Lost
+	}
+	peers[1].post(route.Dispatch)
+	peers[1].ep.Release(peers[1].answer()) // by now it has answered the first one
+	p.layer = 0
+	for pair := true; pair; {
+		p.postStep(route.Dispatch, 2)
+		c := p.next()
+		if pair = c.Kind == m2n.Lost; pair { // the expert node had not noticed
+			p.layer = 0
+			p.ep.RemovePeer("expert")
+			require.NoError(t, p.ep.SetPeer("expert", "inproc:expert", 1))
+			continue
+		}
+		h, err := route.ParseHeader(c.Header)
+		require.NoError(t, err)
+		require.Equal(t, uint64(2), h.Step)
+		p.ep.Release(c)
+	}
+}
+
+// next waits for a message, or a loss.
+func (p *peer) next() m2n.Completion {
+	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		c, err := p.ep.Poll(ctx)
+		require.NoError(p.t, err)
+		if c.Kind != m2n.Sent {
+			return c
+		}
+	}
 }

@@ -174,8 +174,9 @@ func (n *Node) count(offsets []int32) {
 	n.stats.Update(func(s *node.Stats) { s.Gather = counters })
 }
 
-// answer returns each message its results. A peer that cannot be reached is
-// reported by its Lost completion.
+// answer returns each message its results, by the pair by which it came: one that was
+// lost during the run may have been made anew meanwhile, and whoever is there has not
+// asked. A peer that cannot be reached is reported by its Lost completion.
 func (n *Node) answer(run *gather.Run, g *route.Grouping, out *output) {
 	ready := n.cfg.Device.Record()
 	width := n.cfg.Wire.RowBytes(n.cfg.Spec.Hidden)
@@ -191,6 +192,9 @@ func (n *Node) answer(run *gather.Run, g *route.Grouping, out *output) {
 		var body []m2n.Span
 		for _, r := range runs {
 			body = append(body, m2n.Span{Region: out.Region, Off: r.From * width, Len: r.Rows * width})
+		}
+		if n.joined[m.Node].generation != n.pending[i].generation {
+			continue
 		}
 		token, err := n.cfg.Endpoint.Post(m.Node, m2n.Message{Header: h.Append(nil), Body: body, Ready: ready})
 		if err != nil {

@@ -90,3 +90,39 @@ func BenchmarkLockWhileSubmitting(b *testing.B) {
 	tokens.Wait()
 	b.ReportMetric(float64(worst.Microseconds()), "µs/worst-wait")
 }
+
+// TestWhoHoldsGetsNothingNew: an attention node that lacks expert nodes keeps what it
+// has, and gets no new request, also none that is moved; where all of them lack some,
+// requests are refused at once.
+func TestWhoHoldsGetsNothingNew(t *testing.T) {
+	f, workers := office(t, "a", "b")
+	held := map[string]bool{}
+	f.cfg.Holds = func(node string) bool { return held[node] }
+	submit := func() error {
+		s, err := f.Submit(t.Context(), want())
+		if err == nil {
+			t.Cleanup(s.Close)
+		}
+		return err
+	}
+	require.NoError(t, submit())
+	require.NoError(t, submit())
+	require.Len(t, workers["a"].requests, 1)
+	require.Len(t, workers["b"].requests, 1)
+	held["a"] = true
+	for range 3 {
+		require.NoError(t, submit())
+	}
+	require.Len(t, workers["a"].requests, 1)
+	require.Empty(t, workers["a"].cancelled)
+	require.Len(t, workers["b"].requests, 4)
+	require.Equal(t, 64, f.Limits().CacheTokens)
+
+	f.Move("b", &serve.UnavailableError{Reason: "b is lost"})
+	require.Len(t, workers["a"].requests, 1)
+	held["b"] = true
+	err := submit()
+	var unavailable *serve.UnavailableError
+	require.ErrorAs(t, err, &unavailable)
+	require.ErrorContains(t, err, "no attention node with room for the request reaches all expert nodes")
+}
