@@ -28,7 +28,7 @@ type peer struct {
 // post sends a message; a dispatch is for the next layer. Micro-batch 0 is in
 // flight.
 func (p *peer) post(kind route.MessageKind) {
-	h := route.Header{Kind: kind, InFlight: 1}
+	h := route.Header{Kind: kind, InFlight: 1, Placement: 1}
 	var body []m2n.Span
 	if kind == route.Dispatch {
 		h.Step, h.Layer, h.Rows, h.Pairs, body = 1, p.layer, 1, 1, p.body
@@ -58,6 +58,12 @@ type withoutAttention struct{ kernel.ExpertDevice }
 // startExpert runs an expert node of a fixture, on a device that computes no attention,
 // and returns two peers of it.
 func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
+	n, peers, _ := startExpertOf(t, linger, slog.New(slog.DiscardHandler))
+	return n, peers
+}
+
+// startExpertOf is startExpert with a log, and returns the fixture too.
+func startExpertOf(t *testing.T, linger time.Duration, log *slog.Logger) (*expert.Node, []*peer, *nodetest.Model) {
 	m := nodetest.Load(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}))
 	network := m2n.NewNetwork()
 	endpoint := func(id string) *m2n.Endpoint {
@@ -69,10 +75,11 @@ func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
 	}
 	ep := endpoint("expert")
 	n, err := expert.New(expert.Config{
-		Spec: m.Spec, Device: withoutAttention{m.Device}, Weights: m.Experts, Placement: route.Even(m.Spec.Router.Experts, 1), Endpoint: ep,
-		Linger: linger, Log: slog.New(slog.DiscardHandler),
+		Spec: m.Spec, Device: withoutAttention{m.Device}, Endpoint: ep,
+		Linger: linger, Log: log,
 	})
 	require.NoError(t, err)
+	n.Hold(route.Even(m.Spec.Sparse(), m.Spec.Router.Experts, 1), m.Experts)
 	var peers []*peer
 	for _, id := range []string{"a0", "a1"} {
 		other := endpoint(id)
@@ -97,7 +104,7 @@ func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
 		}
 		n.Free()
 	})
-	return n, peers
+	return n, peers, m
 }
 
 // TestHeldMessageOutlivesOtherCompletions holds one node's message back for
@@ -133,7 +140,7 @@ func held(n *expert.Node) bool {
 // the sender's loss, and nobody else's.
 func TestExpertRefusesAnotherWire(t *testing.T) {
 	_, peers := startExpert(t, 0)
-	h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: 1, Rows: 1, Pairs: 1, Wire: route.Wire{Rows: kernel.RowBF16}}
+	h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: 1, Rows: 1, Pairs: 1, Placement: 1, Wire: route.Wire{Rows: kernel.RowBF16}}
 	_, err := peers[0].ep.Post("expert", m2n.Message{Header: h.Append(nil), Body: peers[0].body})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
