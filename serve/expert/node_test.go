@@ -31,7 +31,7 @@ func (p *peer) post(kind route.MessageKind) { p.postStep(kind, 1) }
 
 // postStep is post for a step.
 func (p *peer) postStep(kind route.MessageKind, step uint64) {
-	h := route.Header{Kind: kind, InFlight: 1}
+	h := route.Header{Kind: kind, InFlight: 1, Placement: 1}
 	var body []m2n.Span
 	if kind == route.Dispatch {
 		h.Step, h.Layer, h.Rows, h.Pairs, body = step, p.layer, 1, 1, p.body
@@ -61,12 +61,26 @@ type withoutAttention struct{ kernel.ExpertDevice }
 // startExpert runs an expert node of a fixture, on a device that computes no attention,
 // and returns two peers of it.
 func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
-	return startExpertOn(t, linger, func(dev kernel.ExpertDevice) kernel.ExpertDevice { return dev })
+	n, peers, _ := startExpertOf(t, linger, slog.New(slog.DiscardHandler))
+	return n, peers
 }
 
-// startExpertOn is startExpert on a device of the test's. The node knows again whom it
-// has lost.
-func startExpertOn(t *testing.T, linger time.Duration, on func(kernel.ExpertDevice) kernel.ExpertDevice) (*expert.Node, []*peer) {
+// startExpertOf is startExpert with a log, and returns the fixture too.
+func startExpertOf(t *testing.T, linger time.Duration, log *slog.Logger) (*expert.Node, []*peer, *nodetest.Model) {
+	return startExpertWith(t, func(c *expert.Config) { c.Linger, c.Log = linger, log })
+}
+
+// startExpertOn is startExpert on a device of the test's.
+func startExpertOn(
+	t *testing.T, linger time.Duration, on func(kernel.ExpertDevice) kernel.ExpertDevice,
+) (*expert.Node, []*peer) {
+	n, peers, _ := startExpertWith(t, func(c *expert.Config) { c.Linger, c.Device = linger, on(c.Device) })
+	return n, peers
+}
+
+// startExpertWith is startExpert with a changed configuration. The node connects again
+// with a peer that it has lost.
+func startExpertWith(t *testing.T, change func(*expert.Config)) (*expert.Node, []*peer, *nodetest.Model) {
 	m := nodetest.Load(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}))
 	network := m2n.NewNetwork()
 	endpoint := func(id string) *m2n.Endpoint {
@@ -77,15 +91,17 @@ func startExpertOn(t *testing.T, linger time.Duration, on func(kernel.ExpertDevi
 		return ep
 	}
 	ep := endpoint("expert")
-	n, err := expert.New(expert.Config{
-		Spec: m.Spec, Device: on(withoutAttention{m.Device}), Weights: m.Experts, Placement: route.Even(m.Spec.Router.Experts, 1), Endpoint: ep,
-		Linger: linger, Log: slog.New(slog.DiscardHandler),
+	cfg := expert.Config{
+		Spec: m.Spec, Device: withoutAttention{m.Device}, Endpoint: ep, Log: slog.New(slog.DiscardHandler),
 		Lost: func(id string) {
 			ep.RemovePeer(id)
 			_ = ep.SetPeer(id, "inproc:"+id, 1) // fails at the end
 		},
-	})
+	}
+	change(&cfg)
+	n, err := expert.New(cfg)
 	require.NoError(t, err)
+	n.Hold(route.Even(m.Spec.Sparse(), m.Spec.Router.Experts, 1), m.Experts)
 	var peers []*peer
 	for _, id := range []string{"a0", "a1"} {
 		other := endpoint(id)
@@ -110,7 +126,7 @@ func startExpertOn(t *testing.T, linger time.Duration, on func(kernel.ExpertDevi
 		}
 		n.Free()
 	})
-	return n, peers
+	return n, peers, m
 }
 
 // TestHeldMessageOutlivesOtherCompletions holds one node's message back for
@@ -146,7 +162,7 @@ func held(n *expert.Node) bool {
 // the sender's loss, and nobody else's.
 func TestExpertRefusesAnotherWire(t *testing.T) {
 	_, peers := startExpert(t, 0)
-	h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: 1, Rows: 1, Pairs: 1, Wire: route.Wire{Rows: kernel.RowBF16}}
+	h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: 1, Rows: 1, Pairs: 1, Placement: 1, Wire: route.Wire{Rows: kernel.RowBF16}}
 	_, err := peers[0].ep.Post("expert", m2n.Message{Header: h.Append(nil), Body: peers[0].body})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
