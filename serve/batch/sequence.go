@@ -22,7 +22,7 @@ type sequence struct {
 	steps      int // number of steps that computed rows of it
 	lost       int // computed at its last preemption
 	cached     int // number of prompt tokens found in the cache at its first start; −1 before
-	reported   int // number of prompt rows whose logits have been computed
+	reported   int // number of prompt rows whose log-probabilities, if asked for, are out
 	cancelled  bool
 }
 
