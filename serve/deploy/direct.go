@@ -6,10 +6,11 @@ import (
 	"github.com/tandem-moe/tandem/serve/direct"
 )
 
-// NewDirect makes the version without nodes, for batches of at most rows rows,
-// over weights that deployments use too.
+// NewDirect makes the plain version, without nodes, for batches of at most rows rows.
+// It shares its weights with the process's deployments.
 func NewDirect(m *Model, w *Weights, dev kernel.Device, cache *layer.Cache, rows int) (*direct.Model, error) {
-	// Places hold ascending blocks of experts: joined, they are all in order.
+	// Each place holds a block of experts, in rising order, so that the joined blocks
+	// are in order too.
 	d, err := direct.New(dev, m.Spec, w.attention, layer.JoinExperts(w.experts...), cache, rows)
 	if err != nil {
 		return nil, err
