@@ -117,8 +117,8 @@ func (m *Model) check(log *slog.Logger, roles ...model.Role) error {
 	return nil
 }
 
-// checkForeign is check for a process that does not load all of the roles' weights:
-// they may be absent.
+// checkForeign refuses tensors that would change what the roles compute and that the
+// configuration does not mention, and logs as check does. Weights may be absent.
 func (m *Model) checkForeign(log *slog.Logger, roles ...model.Role) error {
 	c, err := m.catalogue()
 	if err != nil {
