@@ -25,8 +25,8 @@ type judge struct {
 	model     *Model
 	placement route.Placement
 	log       *slog.Logger
-	// read is closed once the front end has read those of the model's files that it
-	// has.
+	// read is closed once the front end's own files have been read, as far as they
+	// are there.
 	read chan struct{}
 }
 
@@ -34,7 +34,7 @@ func newJudge(m *Model, experts int, log *slog.Logger) *judge {
 	return &judge{model: m, placement: route.Even(m.Spec.Router.Experts, experts), log: log, read: make(chan struct{})}
 }
 
-// role returns which weights a member loads.
+// role is a member's.
 func (j *judge) role(m cluster.Member) model.Role {
 	if m.Role == cluster.Attention {
 		return attentionRole

@@ -25,8 +25,8 @@ import (
 // positions.
 var arithmetic = fmt.Sprintf("f32 (kv f32, span %d)", kernel.Span)
 
-// Numerics names all that a result depends on beside the model. The number of expert
-// nodes is part of it only where each node adds up its own results.
+// Numerics names all that a result depends on beside the model. Only sums per
+// node depend on the layout.
 func (o *Options) Numerics() string {
 	layout := ""
 	if o.Wire.Combine == route.Partial {

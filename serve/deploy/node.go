@@ -76,10 +76,10 @@ type Node struct {
 	stats  func() node.Stats // nil while the node has no statistics
 }
 
-// place is an expert node's place among of places.
+// place is one of so many.
 type place struct{ index, of int }
 
-// State is the stage that a node has reached in its membership.
+// State is how far a node is.
 type State string
 
 // States, in their order. A node that loses the front end or a peer joins again.
@@ -310,8 +310,7 @@ func (n *Node) dropAttention() {
 	}
 }
 
-// dropExperts frees the experts' buffers on the device; the garbage collector frees
-// the rest.
+// dropExperts gives back what of the experts does not go by itself.
 func (n *Node) dropExperts() {
 	if n.experts != nil {
 		n.experts.Free(n.dev)
@@ -319,14 +318,14 @@ func (n *Node) dropExperts() {
 	}
 }
 
-// loadExperts loads the experts of a place, unless they are loaded already.
+// loadExperts loads a place's experts, unless they are there.
 func (n *Node) loadExperts(ctx context.Context, p route.Placement, at place) error {
 	if n.experts != nil && n.place == at {
 		return nil
 	}
 	var err error
 	n.dropExperts()
-	runtime.GC() // frees the memory of another place's experts
+	runtime.GC() // gives back the memory of those of another place
 	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.loads)
 	if err != nil {
 		return &localError{fmt.Errorf("loading the experts of place %d: %w", at.index, err)}

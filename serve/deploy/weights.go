@@ -15,12 +15,12 @@ import (
 // attentionRole is which weights an attention node loads.
 var attentionRole = model.Role{Part: model.AttentionPart}
 
-// expertRole is which weights an expert node with the given experts loads.
+// expertRole is an expert node's.
 func expertRole(experts []int) model.Role {
 	return model.Role{Part: model.ExpertPart, Experts: experts}
 }
 
-// role is which weights a node loads; the experts are those of its place.
+// role is a node's, by its place's experts.
 func role(r cluster.Role, experts []int) model.Role {
 	if r == cluster.Attention {
 		return attentionRole
@@ -156,8 +156,8 @@ func absentFiles(c *checkpoint.Checkpoint) string {
 	return fmt.Sprintf(" (not in the folder: %s)", model.Some(files))
 }
 
-// loaded sends the digests of the weights that the node has loaded, for the front end
-// to compare, and says that the node is ready.
+// loaded says what the node has loaded, for the front end to judge, and that it is
+// ready.
 func (m *membership) loaded(digests checkpoint.Digests) error {
 	raw := make([]uint64, len(digests))
 	for i, d := range digests {

@@ -18,9 +18,8 @@ import (
 // serving must give the same bits; the difference in time is the cost of
 // disaggregation.
 type Model struct {
-	// Wire is the wire format to imitate: rows are rounded as if they were sent.
-	// ExpertNodes is the number of expert nodes to imitate where Wire.Combine is
-	// [route.Partial]. Both may be changed between batches.
+	// Wire is how rows would travel: they are rounded as they would be. ExpertNodes
+	// is the number of nodes whose sums there would be where Wire says so.
 	Wire        route.Wire
 	ExpertNodes int
 
@@ -151,12 +150,12 @@ func (d *Model) travel(m kernel.Mat) error {
 	return nil
 }
 
-// combinePartial adds the results of a packet with all pairs to the residual stream.
-// For each row it first sums the results of each node, best expert first, and then
-// adds the nodes' sums.
+// combinePartial adds the results of a packet with all pairs to the residual
+// stream: for each row those of one node, best expert first, and then the nodes'
+// sums.
 func (d *Model) combinePartial(p route.Packet, out kernel.Mat) error {
 	placement, k := route.Even(d.spec.Router.Experts, d.ExpertNodes), d.spec.Router.TopK
-	node := make([]int, len(p.Choice)) // choice → node that has its expert
+	node := make([]int, len(p.Choice)) // by choice
 	for i, choice := range p.Choice {
 		node[choice] = placement.Of[p.Expert[i]][0]
 	}
