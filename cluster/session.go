@@ -215,8 +215,8 @@ func (s *Session) Ready() error {
 	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Ready{Ready: &tandemv1.Ready{}}})
 }
 
-// Drain says that the node is about to stop. The front end gives the node no new
-// requests, and ends the session once no request needs it.
+// Drain says that the node is about to stop. The front end admits no new request that
+// needs the node, and ends the session once no request does.
 func (s *Session) Drain() error {
 	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Drain{Drain: &tandemv1.Drain{}}})
 }
