@@ -11,35 +11,35 @@ import (
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
-// contentType is what the cluster's protocols speak: neither JSON nor gRPC, which
-// need parsers that nobody here uses.
+// contentType is the only content type of the cluster's protocols. JSON and gRPC would
+// open more parsers to strangers, and no node uses them.
 const contentType = "application/connect+proto"
 
-// Options are those of the handlers of the cluster's protocols: messages are bounded
-// and not compressed, since what they unpack to would not be.
+// Options returns the options of the handlers of the cluster's protocols. Messages are
+// bounded, and not compressed: the bound would not hold for what they unpack to.
 func Options() []connect.HandlerOption {
 	return []connect.HandlerOption{connect.WithReadMaxBytes(tandemv1.MaxMessage),
 		connect.WithCompression("gzip", nil, nil)}
 }
 
-// ClientOptions are those of the clients of the cluster's protocols.
+// ClientOptions returns the options of the clients of the cluster's protocols.
 func ClientOptions() []connect.ClientOption {
 	return []connect.ClientOption{connect.WithReadMaxBytes(tandemv1.MaxMessage),
 		connect.WithAcceptCompression("gzip", nil, nil)}
 }
 
-// admission is how far the sender of a request is trusted. It is kept in the
-// request's context.
+// admission says how far the sender of a request is trusted. It is in the request's
+// context.
 type admission struct {
-	frames *frames // of the request's body
+	frames *frames // the request's body
 	answer *http.ResponseController
 	secure bool   // the sender has proved by TLS that it belongs to the cluster
-	token  string // that it claims to be a member by; empty: none
+	token  string // the secret with which it claims to be a member; may be empty
 }
 
 type admissionKey struct{}
 
-// admissionOf is a request's; nil where its handler has no gate.
+// admissionOf returns a request's admission; nil where its handler has no [Gate].
 func admissionOf(ctx context.Context) *admission {
 	a, _ := ctx.Value(admissionKey{}).(*admission)
 	return a
@@ -48,9 +48,9 @@ func admissionOf(ctx context.Context) *admission {
 // tokenHeader carries a member's secret.
 const tokenHeader = "Tandem-Member"
 
-// Gate is the middleware of a handler of the cluster's protocols. It refuses
-// requests of other protocols before it reads their bodies, and until the handler
-// admits the sender as a member, no message may be longer than a hello.
+// Gate is the middleware of a handler of the cluster's protocols. It refuses requests
+// of other protocols before it reads their bodies. Until the handler admits the sender
+// as a member, no message may be longer than the limit for a hello.
 func Gate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -66,11 +66,11 @@ func Gate(next http.Handler) http.Handler {
 	})
 }
 
-// admit lets the sender send messages as long as members do.
+// admit raises the limit of the sender's messages to that of members.
 func (a *admission) admit() { a.frames.limit.Store(tandemv1.MaxMessage) }
 
-// Admit finds out which member has sent a request: by the secret that its welcome
-// told it. Until leave is called, the connection is a member's.
+// Admit returns the member that has sent a request, by the secret that it got with its
+// welcome. Until leave is called, the connection counts as a member's.
 func (s *Server) Admit(ctx context.Context) (m Member, leave func(), ok bool) {
 	a := admissionOf(ctx)
 	if a == nil || a.token == "" {
@@ -86,18 +86,19 @@ func (s *Server) Admit(ctx context.Context) (m Member, leave func(), ok bool) {
 	return m, joined(ctx), true
 }
 
-// SendWithin bounds what a handler sends, until done is called: a peer that does not
-// read is lost.
+// SendWithin gives a handler the time t to send something, until done is called: the
+// stream of a peer that does not read fails.
 func SendWithin(ctx context.Context, t time.Duration) (done func()) {
 	a := admissionOf(ctx)
 	if a == nil {
 		return func() {}
 	}
-	_ = a.answer.SetWriteDeadline(time.Now().Add(t))             // fails where nothing can be written
-	return func() { _ = a.answer.SetWriteDeadline(time.Time{}) } // a deadline ends a stream, also one that waits
+	_ = a.answer.SetWriteDeadline(time.Now().Add(t)) // an error here means that writing fails too
+	// A deadline left in place would end the stream even while nothing is sent.
+	return func() { _ = a.answer.SetWriteDeadline(time.Time{}) }
 }
 
-// memberClient sends a member's secret along.
+// memberClient adds a member's secret to each request.
 type memberClient struct {
 	connect.HTTPClient
 	token string

@@ -23,12 +23,12 @@ import (
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
-// framed is a message as it travels.
+// framed returns a message with its header.
 func framed(flags byte, body []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(body))), body...)
 }
 
-// post sends bytes to a front end and returns what it answers.
+// post sends bytes to a front end and returns its answer.
 func post(t *testing.T, url, kind string, body []byte) string {
 	t.Helper()
 	client := NewHTTPClient(time.Second, nil)
@@ -46,8 +46,8 @@ func post(t *testing.T, url, kind string, body []byte) string {
 	return fmt.Sprintf("%d %q", answer.StatusCode, text)
 }
 
-// TestStrangersMessagesAreSmall: what has not joined cannot make the front end
-// unpack, parse or keep more than a hello.
+// TestStrangersMessagesAreSmall: a process that has not joined cannot make the front
+// end unpack, parse or keep more than a hello.
 func TestStrangersMessagesAreSmall(t *testing.T) {
 	_, url := front(t, time.Second)
 	var packed bytes.Buffer
@@ -63,8 +63,8 @@ func TestStrangersMessagesAreSmall(t *testing.T) {
 	}
 }
 
-// TestHelloIsChecked: each hello that no node sends is refused by the
-// field's name, and the next one is served.
+// TestHelloIsChecked: each hello that no correct node sends is refused with the name of
+// the field, and a correct hello after it is accepted.
 func TestHelloIsChecked(t *testing.T) {
 	server, url := front(t, time.Second)
 	good := func() *tandemv1.Hello {
@@ -101,11 +101,11 @@ func TestHelloIsChecked(t *testing.T) {
 		time.Millisecond)
 }
 
-// preface is how an HTTP/2 connection begins, with settings that say nothing.
+// preface is the beginning of an HTTP/2 connection, with empty settings.
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
-// TestIdleConnectionsShutNobodyOut: of connections that say nothing the front end
-// keeps few; a member stays, and another node joins.
+// TestIdleConnectionsShutNobodyOut: the front end keeps only MaxStrangers silent
+// connections; a member stays, and another node can join.
 func TestIdleConnectionsShutNobodyOut(t *testing.T) {
 	t.Parallel() // most of its time is waiting
 	_, url := front(t, time.Second)
@@ -135,7 +135,7 @@ func TestIdleConnectionsShutNobodyOut(t *testing.T) {
 	var reading sync.WaitGroup
 	for _, c := range idle {
 		reading.Go(func() {
-			_ = c.SetReadDeadline(time.Now().Add(3 * time.Second)) // those that are closed say so sooner
+			_ = c.SetReadDeadline(time.Now().Add(3 * time.Second)) // a closed connection fails sooner
 			if _, err := io.Copy(io.Discard, c); isTimeout(err) {
 				open.Add(1)
 			}
@@ -150,7 +150,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
-// TestNodeRefusesAWelcome: a node checks what the front end says.
+// TestNodeRefusesAWelcome: a node refuses a welcome that no correct front end sends.
 func TestNodeRefusesAWelcome(t *testing.T) {
 	good := func() *tandemv1.Welcome {
 		return &tandemv1.Welcome{
@@ -210,8 +210,8 @@ func FuzzParseAddr(f *testing.F) {
 	})
 }
 
-// FuzzHello: bytes as a stranger's first message make a member of a role and an
-// address, or nothing.
+// FuzzHello: any bytes as a stranger's first message make a member with a valid role
+// and address, or none.
 func FuzzHello(f *testing.F) {
 	h := helloToProto(Hello{Role: Expert, Addr: "tcp:127.0.0.1:7001", Identity: identity, Place: 0, Wire: "bf16",
 		Combine: "partial"})
@@ -238,8 +238,8 @@ func FuzzHello(f *testing.F) {
 	})
 }
 
-// FuzzWelcome: bytes as the front end's messages are a welcome and views that a node
-// can work by, or errors.
+// FuzzWelcome: any bytes as the front end's messages give a valid welcome and valid
+// views, or errors.
 func FuzzWelcome(f *testing.F) {
 	view := viewToProto(View{Settings: settings, Members: []Member{{ID: "a", Role: Attention},
 		{ID: "e", Role: Expert}}})
@@ -271,8 +271,8 @@ func FuzzWelcome(f *testing.F) {
 	})
 }
 
-// FuzzFrames: whatever the bytes and however they come in pieces, the frames are
-// those that the bytes say, and none is longer than the limit.
+// FuzzFrames: whatever the bytes, and however they are cut into pieces, frames finds
+// the messages where a plain parser does, and lets none exceed the limit.
 func FuzzFrames(f *testing.F) {
 	f.Add(framed(0, []byte("abc")), uint8(2))
 	f.Add(framed(1, []byte("abc")), uint8(1))

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// lockedBuffer is a log that several goroutines write.
+// lockedBuffer is a log that several goroutines may write.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -98,7 +98,7 @@ func TestNodesInsistOnSettings(t *testing.T) {
 	require.ErrorContains(t, join("", "expert"), "combine: the cluster has partial, the node expert")
 }
 
-// settings have a value of their own in each field.
+// settings have a different value in each field.
 var settings = Settings{ExpertNodes: 1, MicroBatches: 2, MaxModelLen: 3, MaxBatchedTokens: 4, Wire: "bf16",
 	Combine: "partial"}
 
@@ -162,8 +162,8 @@ func TestNodesJoinAndSeeEachOther(t *testing.T) {
 	require.Len(t, v.Members, 1)
 }
 
-// TestRefusalTellsTheLog: a stranger hears nothing but that it differs, the front
-// end's log has both values.
+// TestRefusalTellsTheLog: a stranger is told only that it differs; the front end's log
+// has both values.
 func TestRefusalTellsTheLog(t *testing.T) {
 	server, url := front(t, time.Second)
 	var log lockedBuffer
@@ -184,8 +184,8 @@ func TestRefusalTellsTheLog(t *testing.T) {
 	require.ErrorContains(t, err, `role "router"`)
 }
 
-// TestDrainingNodeIsSeen: everybody sees that a node is about to stop, and that
-// the cluster takes no requests for lack of it.
+// TestDrainingNodeIsSeen: every member sees that a node is about to stop, and that the
+// cluster therefore takes no requests.
 func TestDrainingNodeIsSeen(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
@@ -211,7 +211,7 @@ func TestDrainingNodeIsSeen(t *testing.T) {
 	until(t, a, func(v View) bool { return len(v.Of(Expert)) == 0 })
 }
 
-// TestExpelledNodeFindsOut removes a member as a silent one is removed.
+// TestExpelledNodeFindsOut: the session of a member that is removed ends with an error.
 func TestExpelledNodeFindsOut(t *testing.T) {
 	server, url := front(t, time.Second)
 	client := NewHTTPClient(time.Second, nil)
@@ -229,8 +229,8 @@ func TestExpelledNodeFindsOut(t *testing.T) {
 	require.ErrorContains(t, err, "was removed: it was about to stop")
 }
 
-// TestEndComesRightAfterAView: a session may end after Next has heard of a view,
-// and before it looks.
+// TestEndComesRightAfterAView: a session may end after Next was woken for a view and
+// before it reads the view.
 func TestEndComesRightAfterAView(t *testing.T) {
 	s := &Session{news: make(chan struct{}, 1)}
 	s.set(View{}, nil)

@@ -9,13 +9,14 @@ import (
 	"connectrpc.com/connect"
 )
 
-// frames is a stream of messages as it arrives. A message longer than the limit,
-// or compressed, fails before any of it is kept.
+// frames follows the messages in a request's body while it is read. Reading fails at
+// the header of a message that is compressed or longer than the limit, before any of
+// the message is kept.
 type frames struct {
 	io.ReadCloser
 	limit  atomic.Int64
-	header []byte // of the next message, as far as it is here
-	left   int64  // of this message
+	header []byte // the part of the next message's header that has been read
+	left   int64  // how many bytes of the current message are still to come
 	err    error
 }
 
@@ -25,7 +26,7 @@ func newFrames(body io.ReadCloser, limit int64) *frames {
 	return f
 }
 
-// A message follows its flags, a byte, and its length, 4 bytes.
+// A message's header has its flags, 1 byte, and its length, 4 bytes.
 const (
 	frameLength     = 1
 	frameBody       = 5

@@ -17,17 +17,17 @@ import (
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
-// membership is the protocol's side of a Server.
+// membership makes a Server the handler of the protocol.
 type membership struct{ *Server }
 
-// received is what a stream's reader hands over.
+// received is a message of a stream, or the error that ended the stream.
 type received[T any] struct {
 	message *T
 	err     error
 }
 
-// read passes a stream's messages on, those within their limits, until it ends or
-// ctx does.
+// read passes a stream's messages on until the stream or ctx ends. A message beyond its
+// limits ends the stream with an error.
 func read[T any, P interface {
 	*T
 	proto.Message
@@ -52,10 +52,10 @@ func read[T any, P interface {
 	return messages
 }
 
-// joinStream is a node's stream at the front end.
+// joinStream is the front end's side of a node's stream.
 type joinStream = connect.BidiStream[tandemv1.JoinRequest, tandemv1.JoinResponse]
 
-// Join keeps one node's stream.
+// Join runs one node's stream until the node leaves or is lost.
 func (s membership) Join(whole context.Context, stream *joinStream) error {
 	ctx, cancel := context.WithCancel(whole)
 	defer cancel()
@@ -71,8 +71,8 @@ func (s membership) Join(whole context.Context, stream *joinStream) error {
 	return err
 }
 
-// welcome tells a node who it is, with the secret that proves it to be the member,
-// and keeps its stream.
+// welcome sends a node its welcome, with the secret by which it proves to be this
+// member, and keeps its stream.
 func (s membership) welcome(ctx context.Context, self Member, stream *joinStream,
 	messages <-chan received[tandemv1.JoinRequest]) error {
 	token := rand.Text()
@@ -95,13 +95,13 @@ func (s membership) welcome(ctx context.Context, self Member, stream *joinStream
 	return s.keep(ctx, self, stream, messages, changed)
 }
 
-// send tells a node something. A node that does not read for the timeout is lost.
+// send sends a node a message. A node that does not read for the timeout is lost.
 func (s membership) send(ctx context.Context, stream *joinStream, m *tandemv1.JoinResponse) error {
 	defer SendWithin(ctx, s.timeout)()
 	return stream.Send(m)
 }
 
-// admit reads the hello and joins the node to the registry.
+// admit reads a node's hello and makes the node a member.
 func (s membership) admit(ctx context.Context, messages <-chan received[tandemv1.JoinRequest]) (Member, error) {
 	timeout := time.NewTimer(s.timeout)
 	defer timeout.Stop()
@@ -128,7 +128,7 @@ func (s membership) admit(ctx context.Context, messages <-chan received[tandemv1
 	return self, nil
 }
 
-// register makes the node that a hello describes a member.
+// register checks a hello and makes its node a member.
 func (s membership) register(hello *tandemv1.Hello) (self Member, err error) {
 	role, err := ParseRole(hello.GetRole())
 	if err != nil {
@@ -144,12 +144,11 @@ func (s membership) register(hello *tandemv1.Hello) (self Member, err error) {
 	return self, err
 }
 
-// errDiffers is all that a stranger hears: what the cluster's values are is not its
-// business.
+// errDiffers is all that a stranger is told: it shall not learn the cluster's values.
 var errDiffers = errors.New("refused: the node differs from the cluster; the front end's log says in what")
 
-// refusal is what a node hears. Who has proved by TLS to belong to the cluster hears
-// both values.
+// refusal is the error that a refused node is sent. Only a node that has proved by TLS
+// that it belongs to the cluster gets both values of a mismatch.
 func refusal(err error, secure bool) error {
 	var mismatch *MismatchError
 	var coded *connect.Error
@@ -164,7 +163,7 @@ func refusal(err error, secure bool) error {
 	return connect.NewError(connect.CodeResourceExhausted, err)
 }
 
-// keep exchanges signs of life and views until the node leaves or is lost.
+// keep exchanges beats and views with a node until the node leaves or is lost.
 func (s membership) keep(ctx context.Context, self Member, stream *joinStream,
 	messages <-chan received[tandemv1.JoinRequest], changed <-chan struct{}) error {
 	weights := judging{judge: s.Judge, proposed: s.proposed, member: self}
@@ -198,8 +197,8 @@ func (s membership) keep(ctx context.Context, self Member, stream *joinStream,
 	}
 }
 
-// inform tells a node the newest view, and returns what is closed when there is a
-// newer one.
+// inform sends a node the newest view, and returns a channel that is closed when there
+// is a newer one.
 func (s membership) inform(ctx context.Context, self Member, stream *joinStream) (changed <-chan struct{}, err error) {
 	view, changed := s.View()
 	if _, ok := view.Find(self.ID); !ok {
@@ -210,7 +209,7 @@ func (s membership) inform(ctx context.Context, self Member, stream *joinStream)
 		&tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_View{View: viewToProto(view)}})
 }
 
-// take notes what a node's stream has brought; io.EOF: the node has left.
+// take handles what a node's stream has received. io.EOF means that the node has left.
 func (s membership) take(ctx context.Context, weights *judging, m received[tandemv1.JoinRequest]) error {
 	switch {
 	case errors.Is(m.err, io.EOF):
@@ -224,8 +223,8 @@ func (s membership) take(ctx context.Context, weights *judging, m received[tande
 	return s.heard(ctx, weights, m.message)
 }
 
-// ended is the end of a stream by its context: the front end stops, or the node is
-// gone, and hears nothing.
+// ended is the error of a stream whose context has ended: that the front end stops, or
+// nil where the node is gone and nobody would read an error.
 func ended(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), ErrStopping) {
 		return connect.NewError(connect.CodeUnavailable, ErrStopping)
@@ -233,7 +232,7 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
-// lost is the end of a stream that its node has not announced, as the node hears it.
+// lost is the error that a node is sent when its stream fails.
 func lost(err error) error {
 	var limit *tandemv1.LimitError
 	if errors.As(err, &limit) {
@@ -242,7 +241,7 @@ func lost(err error) error {
 	return err
 }
 
-// reasonOf is why a member's stream has ended, in words that follow its id.
+// reasonOf says why a member's stream has ended, in words that follow its id.
 func reasonOf(err error) string {
 	switch {
 	case err == nil || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled):
@@ -253,7 +252,8 @@ func reasonOf(err error) string {
 	return Quoted(err).Error()
 }
 
-// heard notes what a member said. It is ready once its weights are judged.
+// heard handles a member's message. A Ready only starts the comparison of the member's
+// weights; the member is ready when that has succeeded.
 func (s membership) heard(ctx context.Context, weights *judging, m *tandemv1.JoinRequest) error {
 	var err error
 	switch {
@@ -283,8 +283,8 @@ func (s membership) heard(ctx context.Context, weights *judging, m *tandemv1.Joi
 	})
 }
 
-// mark changes the registry for a member; where it is none anymore, its stream
-// ends.
+// mark changes the registry for a member. Its error ends the member's stream: the node
+// is no longer a member, say.
 func (s membership) mark(change func(*Registry) error) error {
 	if err := s.update(change); err != nil {
 		return connect.NewError(connect.CodeAborted, err)
@@ -292,10 +292,10 @@ func (s membership) mark(change func(*Registry) error) error {
 	return nil
 }
 
-// errBroken is a message from outside that no process of this version sends.
+// errBroken refuses a message that no correct process of this version sends.
 func errBroken(err error) error { return connect.NewError(connect.CodeInvalidArgument, err) }
 
-// checkHello checks what the table of limits cannot say.
+// checkHello checks what the table of limits of package tandemv1 cannot express.
 func checkHello(h *tandemv1.Hello) error {
 	id := h.GetIdentity()
 	for _, f := range []struct{ name, value string }{

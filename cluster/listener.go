@@ -13,12 +13,13 @@ import (
 	"time"
 )
 
-// MaxStrangers is how many connections of strangers are open at once: of processes
-// that have not joined the cluster. Members have theirs beside them.
+// MaxStrangers is how many connections of strangers may be open at a time. A stranger
+// is a process that has not joined the cluster; members' connections do not count.
 const MaxStrangers = 64
 
-// listener bounds the connections of strangers: of too many, the one that has been
-// idle for longest is closed. So nobody is shut out by connections that say nothing.
+// listener bounds the connections of strangers: where there are too many, it closes the
+// one that has been idle for longest. So silent connections cannot keep a node from
+// joining.
 type listener struct {
 	net.Listener
 	limit   int
@@ -28,8 +29,8 @@ type listener struct {
 	strangers map[*conn]bool
 }
 
-// Bounded bounds the connections of processes that have not joined. It is what a
-// server listens on, below TLS, with ConnContext.
+// Bounded bounds the connections of processes that have not joined. It goes below TLS;
+// the server on top of it must use [ConnContext].
 func (s *Server) Bounded(l net.Listener) net.Listener {
 	return &listener{
 		Listener: l, limit: MaxStrangers, strangers: map[*conn]bool{},
@@ -40,7 +41,7 @@ func (s *Server) Bounded(l net.Listener) net.Listener {
 	}
 }
 
-// Accept returns a connection, and closes another one where there are too many.
+// Accept returns a connection, and closes the idlest other one where there are too many.
 func (l *listener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
 	if err != nil {
@@ -55,7 +56,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// add counts a connection in, and returns the one that has to go for it.
+// add adds a stranger's connection, and returns the connection that must be closed for
+// it, or nil.
 func (l *listener) add(c *conn) (idlest *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -71,14 +73,14 @@ func (l *listener) add(c *conn) (idlest *conn) {
 	return idlest
 }
 
-// conn is a connection that knows when it was last heard, whose it is, and how it
-// ended.
+// conn is a connection that records when it last received bytes, whether it is a
+// member's, and how it ended.
 type conn struct {
 	net.Conn
 	listener *listener
 	active   atomic.Int64 // nanoseconds since 1970
-	members  int          // streams of members, under the listener's mutex
-	closed   bool         // by us, under the listener's mutex
+	members  int          // number of members' streams on it; under the listener's mutex
+	closed   bool         // Close was called; under the listener's mutex
 
 	ending sync.Once
 	end    atomic.Pointer[error]
@@ -102,7 +104,8 @@ func (c *conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// note keeps the first error that ends the connection.
+// note keeps the first error that ends the connection. An expired deadline does not end
+// it.
 func (c *conn) note(err error) {
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.ending.Do(func() { c.end.Store(&err) })
@@ -135,7 +138,7 @@ func (c *conn) join() (leave func()) {
 	}
 }
 
-// why says how the connection ended, where it has.
+// why says how the connection ended; "" where it has not.
 func (c *conn) why() string {
 	end := c.end.Load()
 	switch {
@@ -151,11 +154,11 @@ func (c *conn) why() string {
 	return "its connection failed: " + (*end).Error()
 }
 
-// connKey is the connection's in a request's context.
+// connKey is the key of the connection in a request's context.
 type connKey struct{}
 
-// ConnContext is for the server that listens on Bounded: requests know their
-// connection.
+// ConnContext is for the server that listens on [Server.Bounded]: it puts a request's
+// connection into the request's context.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	for {
 		if ours, ok := c.(*conn); ok {
@@ -169,14 +172,14 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	}
 }
 
-// connOf is a request's connection; nil where the server does not listen on
-// Bounded.
+// connOf returns a request's connection; nil where the server does not listen on
+// [Server.Bounded].
 func connOf(ctx context.Context) *conn {
 	c, _ := ctx.Value(connKey{}).(*conn)
 	return c
 }
 
-// joined marks a request's connection as a member's until leave is called.
+// joined makes a request's connection a member's until leave is called.
 func joined(ctx context.Context) (leave func()) {
 	if c := connOf(ctx); c != nil {
 		return c.join()
@@ -184,8 +187,8 @@ func joined(ctx context.Context) (leave func()) {
 	return func() {}
 }
 
-// LostBecause says how a request's connection ended, in words that follow "node X
-// is lost: ", or nothing where it has not or nobody knows.
+// LostBecause says how a request's connection ended, in words that follow "node X is
+// lost: "; "" where it has not ended or that is not known.
 func LostBecause(ctx context.Context) string {
 	if c := connOf(ctx); c != nil {
 		return c.why()

@@ -10,22 +10,22 @@ import (
 	"github.com/tandem-moe/tandem/internal/clip"
 )
 
-// Unreached is an attention node that has no connection with an expert node,
-// though both are members, and why.
+// Unreached says that an attention node has no connection with an expert node although
+// both are members, and why.
 type Unreached struct {
 	Attention, Expert string // ids
 	Reason            string
 }
 
-// What the front end passes on to every member and every client: bytes of what a node
-// says of a peer, and pairs that fail. Of a cluster whose network is down as a whole
-// nobody reads more.
+// The front end passes failing pairs on to every member and client. maxReason bounds a
+// reason in bytes, maxPairs the number of pairs: where the whole network is down,
+// nobody would read more.
 const (
 	maxReason = 256
 	maxPairs  = 128
 )
 
-// cleaned is a reason that fits into a line, of a terminal too.
+// cleaned makes a reason one printable line of at most maxReason bytes.
 func cleaned(reason string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -35,8 +35,8 @@ func cleaned(reason string) string {
 	}, clip.Text(strings.ToValidUTF8(reason, ""), maxReason))
 }
 
-// Reach notes which expert nodes an attention node cannot reach. None: it is
-// connected with all of them.
+// Reach records which expert nodes an attention node cannot reach; none means that it
+// is connected with all of them.
 func (r *Registry) Reach(id string, failing []Unreached, now time.Time) error {
 	i := r.find(id)
 	if i >= 0 && r.view.Members[i].Role != Attention {
@@ -55,8 +55,8 @@ func (r *Registry) Reach(id string, failing []Unreached, now time.Time) error {
 	return nil
 }
 
-// unreachedWith is the pairs that fail where those of an attention node are other
-// ones. It may tell of expert nodes that have left meanwhile: those do not count.
+// unreachedWith returns the failing pairs after those of one attention node are
+// replaced. It leaves out expert nodes that have left the cluster meanwhile.
 func (r *Registry) unreachedWith(id string, failing []Unreached) []Unreached {
 	pairs := slices.DeleteFunc(slices.Clone(r.view.Unreached), func(u Unreached) bool { return u.Attention == id })
 	for _, u := range failing {
@@ -67,7 +67,8 @@ func (r *Registry) unreachedWith(id string, failing []Unreached) []Unreached {
 	return pairs[:min(len(pairs), maxPairs)]
 }
 
-// setUnreached makes a new version of the view where it differs.
+// setUnreached sets the failing pairs, and makes a new version of the view if they have
+// changed.
 func (r *Registry) setUnreached(pairs []Unreached) {
 	if !slices.Equal(pairs, r.view.Unreached) {
 		r.view.Unreached = pairs
@@ -75,14 +76,14 @@ func (r *Registry) setUnreached(pairs []Unreached) {
 	}
 }
 
-// forgetPairs takes the pairs of a member out that has left.
+// forgetPairs removes the failing pairs of a member that has left.
 func (r *Registry) forgetPairs(id string) {
 	r.setUnreached(slices.DeleteFunc(slices.Clone(r.view.Unreached),
 		func(u Unreached) bool { return u.Attention == id || u.Expert == id }))
 }
 
-// forgetReached makes the attention nodes say anew that they reach every expert
-// node: there is another one.
+// forgetReached is for a new expert node: each attention node must say again that it
+// reaches all expert nodes.
 func (r *Registry) forgetReached() {
 	for i := range r.view.Members {
 		r.view.Members[i].Reached = false
@@ -92,11 +93,11 @@ func (r *Registry) forgetReached() {
 // Describe says in words that a pair fails.
 func (v View) Describe(u Unreached) string {
 	expert, _ := v.Find(u.Expert)
-	_, address, _ := strings.Cut(expert.Addr, ":") // after the transports
+	_, address, _ := strings.Cut(expert.Addr, ":") // without the transports
 	return fmt.Sprintf("%s cannot reach %s at %s: %s", u.Attention, u.Expert, address, u.Reason)
 }
 
-// UnreachedBy are the pairs that fail and that a member belongs to.
+// UnreachedBy returns the failing pairs that a member belongs to.
 func (v View) UnreachedBy(id string) []Unreached {
 	return slices.DeleteFunc(slices.Clone(v.Unreached), func(u Unreached) bool {
 		return u.Attention != id &&
@@ -104,10 +105,10 @@ func (v View) UnreachedBy(id string) []Unreached {
 	})
 }
 
-// maxDescribed bounds the pairs that a sentence tells of.
+// maxDescribed bounds the pairs that [View.DescribeAll] describes; it counts the others.
 const maxDescribed = 3
 
-// DescribeAll says in a sentence that pairs fail.
+// DescribeAll says in one line that pairs fail.
 func (v View) DescribeAll(pairs []Unreached) string {
 	var words []string
 	for _, u := range pairs[:min(len(pairs), maxDescribed)] {

@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-moe/tandem/m2n/m2ntest"
 )
 
-// meeting is a registry of two expert nodes and an attention node, all of them ready.
+// meeting returns a registry with two expert nodes and an attention node, all ready.
 func meeting(t *testing.T) (*Registry, time.Time) {
 	r, now := NewRegistry(identity, Settings{ExpertNodes: 2, MicroBatches: 1}, time.Second), time.Unix(0, 0)
 	for i, role := range []Role{Expert, Expert, Attention} {
@@ -22,8 +22,8 @@ func meeting(t *testing.T) (*Registry, time.Time) {
 	return r, now
 }
 
-// TestClusterSaysWhichPairFails: nodes that are all there and do not reach each other
-// are no cluster that serves, and it says which they are.
+// TestClusterSaysWhichPairFails: a cluster whose nodes are all ready but do not reach
+// each other takes no requests, and says which pair fails.
 func TestClusterSaysWhichPairFails(t *testing.T) {
 	r, now := meeting(t)
 	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing())
@@ -42,8 +42,8 @@ func TestClusterSaysWhichPairFails(t *testing.T) {
 	require.Greater(t, r.View().Version, version)
 }
 
-// TestOneAttentionNodeThatReachesAllServes: another one that does not is no reason to
-// refuse requests.
+// TestOneAttentionNodeThatReachesAllServes: while one attention node reaches all expert
+// nodes, another one that does not is no reason to refuse requests.
 func TestOneAttentionNodeThatReachesAllServes(t *testing.T) {
 	r, now := meeting(t)
 	other, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, now)
@@ -55,7 +55,8 @@ func TestOneAttentionNodeThatReachesAllServes(t *testing.T) {
 	require.Len(t, r.View().Unreached, 1)
 }
 
-// TestNewExpertNodeHasToBeReached: what attention nodes have reached was another one.
+// TestNewExpertNodeHasToBeReached: when a new expert node takes a place, no attention
+// node counts as connected with all of them until it says so again.
 func TestNewExpertNodeHasToBeReached(t *testing.T) {
 	r, now := meeting(t)
 	require.NoError(t, r.Reach("attention-0", []Unreached{{Expert: "expert-1", Reason: "x"}}, now))
@@ -72,7 +73,8 @@ func TestNewExpertNodeHasToBeReached(t *testing.T) {
 	require.Empty(t, r.View().Missing())
 }
 
-// TestNodesSayOfPeersWhatIsBounded: a reason reaches clients and terminals.
+// TestNodesSayOfPeersWhatIsBounded: what a node says of its peers is bounded and
+// printable, since clients and terminals get it.
 func TestNodesSayOfPeersWhatIsBounded(t *testing.T) {
 	r, now := meeting(t)
 	require.NoError(t, r.Reach("attention-0",
@@ -97,9 +99,9 @@ func TestNodesSayOfPeersWhatIsBounded(t *testing.T) {
 	require.Contains(t, many.DescribeAll(many.Unreached), "and 7 pairs more")
 }
 
-// TestHalfOpenConnectionIsLeft: the network forgets a connection without a word, and
-// new ones are passed on. A session ends within its timeout, and another client joins;
-// the same client does once it has found out that nobody answers its pings.
+// TestHalfOpenConnectionIsLeft: the network drops a connection silently, and passes new
+// ones on. The session ends within its timeout, and a new client can join; the same
+// client can once its pings have got no answer.
 func TestHalfOpenConnectionIsLeft(t *testing.T) {
 	t.Parallel() // most of its time is waiting
 	const timeout = 500 * time.Millisecond

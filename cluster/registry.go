@@ -8,47 +8,48 @@ import (
 	"time"
 )
 
-// Registry is the membership as a pure state machine: what happened goes in,
-// views come out. It has no clock: times are passed in.
+// Registry is the membership as a pure state machine: events go in, views come out. It
+// has no clock: times are passed in.
 type Registry struct {
 	identity Identity
 	timeout  time.Duration
 	view     View
 	epoch    uint64
-	life     string // follows the number in ids
-	heard    map[string]time.Time
+	life     string               // the end of each id; differs between front end processes
+	heard    map[string]time.Time // id → last message
 	moves    map[string]Moved
 	joined   map[string]time.Time
-	named    map[Role]int
+	named    map[Role]int // how many ids were given
 	gone     []departure
 	proposed uint64 // placements so far: the last one's version
 }
 
-// Moved is how far a member was when it was last seen to move, and when that was.
+// Moved is a member's last progress, and when its Loaded or Steps last changed.
 type Moved struct {
 	Progress
 	At time.Time
 }
 
-// departure is a member that is gone, and why.
+// departure is the id of a member that is gone, and why it is.
 type departure struct{ id, reason string }
 
-// rememberedDepartures is how many there are: those who ask do so at once.
+// rememberedDepartures bounds how many departures are kept: whoever asks why a member
+// is gone does so right after it has gone.
 const rememberedDepartures = 256
 
-// loadPatience is how long a member that is not ready may load nothing. A large
-// tensor may come from a slow disk.
+// loadPatience is how long a member that is not ready may report no loaded bytes. A
+// large tensor may come from a slow disk.
 const loadPatience = 2 * time.Minute
 
-// loadLimit is how long a member may load in all, whatever it says of its progress:
-// a terabyte takes 20 minutes at 1 GB/s.
+// loadLimit is how long a member may take to be ready, whatever progress it reports: a
+// terabyte takes 20 minutes at 1 GB/s.
 const loadLimit = time.Hour
 
 // maxMembers bounds the members of a role.
 const maxMembers = 1 << 10
 
-// NewRegistry returns the registry of a cluster without members. One that is not
-// heard of for timeout is removed.
+// NewRegistry returns the registry of a cluster without members. A member that sends
+// nothing for timeout is removed.
 func NewRegistry(id Identity, s Settings, timeout time.Duration) *Registry {
 	return &Registry{
 		identity: id,
@@ -61,8 +62,8 @@ func NewRegistry(id Identity, s Settings, timeout time.Duration) *Registry {
 	}
 }
 
-// Begin says when the front end's life began: ids and epochs that it gives were
-// given in no life before.
+// Begin says when the front end process began: ids and epochs start from that time, so
+// that they differ from those of an earlier process.
 func (r *Registry) Begin(at time.Time) {
 	r.epoch = uint64(at.UnixMicro())
 	r.life = "." + strconv.FormatInt(at.UnixMilli(), 36)
@@ -106,7 +107,7 @@ func (r *Registry) Join(h Hello, now time.Time) (Member, error) {
 	return m, nil
 }
 
-// place is the one that a node wants, where it is free, else the lowest free one
+// place returns the place that a node wants, if it is free, else the lowest free place
 // of its role.
 func (r *Registry) place(h Hello) (int, error) {
 	taken := map[int]bool{}
@@ -134,12 +135,12 @@ func (r *Registry) Drain(id string, now time.Time) error {
 	return r.mark(id, now, func(m *Member) { m.Draining = true })
 }
 
-// Heard notes a sign of life.
+// Heard records that a member has sent something.
 func (r *Registry) Heard(id string, now time.Time) error {
 	return r.mark(id, now, func(*Member) {})
 }
 
-// mark changes a member that was heard of.
+// mark records that a member has sent something, and changes the member.
 func (r *Registry) mark(id string, now time.Time, change func(*Member)) error {
 	i := r.find(id)
 	if i < 0 {
@@ -154,7 +155,7 @@ func (r *Registry) mark(id string, now time.Time, change func(*Member)) error {
 	return nil
 }
 
-// Progress notes a sign of life that tells how far the member is.
+// Progress records a member's beat, which has its progress.
 func (r *Registry) Progress(id string, p Progress, now time.Time) error {
 	if err := r.Heard(id, now); err != nil {
 		return err
@@ -167,7 +168,7 @@ func (r *Registry) Progress(id string, p Progress, now time.Time) error {
 	return nil
 }
 
-// Moved tells how far a member is, and since when.
+// Moved returns a member's last progress, and when that last changed.
 func (r *Registry) Moved(id string) (Moved, bool) {
 	m, ok := r.moves[id]
 	return m, ok
@@ -196,7 +197,7 @@ func (r *Registry) Remove(id, reason string) bool {
 	return true
 }
 
-// Gone says why a member is gone, or nothing where it is not, or has been for long.
+// Gone says why a member is gone; "" where it is not, or has been gone for long.
 func (r *Registry) Gone(id string) string {
 	for _, d := range slices.Backward(r.gone) {
 		if d.id == id {
@@ -206,8 +207,8 @@ func (r *Registry) Gone(id string) string {
 	return ""
 }
 
-// Expire removes the members that have been silent for the timeout, and those that
-// load nothing and are not ready, and returns their ids.
+// Expire removes the members that have been silent for the timeout, and those that are
+// not ready and take too long to load, and returns their ids.
 func (r *Registry) Expire(now time.Time) []string {
 	var lost []string
 	for _, m := range r.View().Members {
@@ -219,7 +220,7 @@ func (r *Registry) Expire(now time.Time) []string {
 	return lost
 }
 
-// expired says why a member has to go, or nothing.
+// expired says why a member must be removed, or returns "".
 func (r *Registry) expired(m Member, now time.Time) string {
 	switch {
 	case now.Sub(r.heard[m.ID]) > r.timeout:

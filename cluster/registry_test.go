@@ -8,8 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLivesShareNoIDs: a front end that starts again gives no id and no epoch that
-// it has given before.
+// TestLivesShareNoIDs: a restarted front end gives no id and no epoch of before.
 func TestLivesShareNoIDs(t *testing.T) {
 	seen := map[string]bool{}
 	epoch := uint64(0)
@@ -27,8 +26,8 @@ func TestLivesShareNoIDs(t *testing.T) {
 	}
 }
 
-// TestWhoLoadsNothingLosesItsPlace: a member that is not ready may take as long as
-// it likes while it loads, and not long where it does not.
+// TestWhoLoadsNothingLosesItsPlace: a member that is not ready keeps its place while it
+// reports loading, and is removed after loadPatience without.
 func TestWhoLoadsNothingLosesItsPlace(t *testing.T) {
 	r := NewRegistry(identity, settings, time.Hour)
 	now := time.Unix(0, 0)
@@ -57,8 +56,7 @@ func TestWhoLoadsNothingLosesItsPlace(t *testing.T) {
 	require.Equal(t, time.Unix(0, 0).Add(56*loadPatience/10), m.At, "when it last moved")
 }
 
-// TestLoadingEnds: a member that says for ever that it loads holds its place no longer
-// than the limit.
+// TestLoadingEnds: a member that reports loading for ever is removed after loadLimit.
 func TestLoadingEnds(t *testing.T) {
 	r := NewRegistry(identity, settings, time.Hour)
 	now := time.Unix(0, 0)
@@ -74,7 +72,7 @@ func TestLoadingEnds(t *testing.T) {
 	require.Equal(t, "it is not ready 1h0m0s after it joined", r.Gone(liar.ID))
 }
 
-// TestDeparturesAreBounded: who is gone is remembered, and not for ever.
+// TestDeparturesAreBounded: the registry remembers only the last members that are gone.
 func TestDeparturesAreBounded(t *testing.T) {
 	r := NewRegistry(identity, settings, time.Second)
 	first := ""

@@ -14,21 +14,21 @@ import (
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
-// beatsPerTimeout is how many signs of life fit in the time after which a
-// silent peer counts as lost: a few may be late on a busy machine.
+// beatsPerTimeout is how many beats a peer sends within the time after which a silent
+// peer counts as lost: on a busy machine, several may be late without harm.
 const beatsPerTimeout = 8
 
-// ErrStopping ends the streams of a front end that stops: the cause of its server's
-// base context's end.
+// ErrStopping ends the streams of a front end that stops. The front end cancels its
+// HTTP server's base context with it as the cause.
 var ErrStopping = errors.New("the front end is stopping")
 
 // Server admits nodes to a registry and tells them of every change.
 type Server struct {
-	// Log is told who is refused and who is lost. It is set before the server is
-	// used; nil: nobody is told.
+	// Log gets lines about nodes that join, are refused or are gone. It is set before
+	// the server is used; nil logs nothing.
 	Log *slog.Logger
-	// Judge says whether a member may be ready, by what it has loaded; nil: every
-	// member may. It is set before the handler is used.
+	// Judge compares a member's weights before the member is ready; nil means that
+	// they are not compared. It is set before the handler is used.
 	Judge Judge
 
 	timeout time.Duration
@@ -36,11 +36,11 @@ type Server struct {
 
 	mu       sync.Mutex
 	registry *Registry
-	tokens   map[[sha256.Size]byte]string // ids, by the digests of what proves them
-	changed  chan struct{}                // closed at the next change
+	tokens   map[[sha256.Size]byte]string // digest of a member's secret → its id
+	changed  chan struct{}                // closed at the next change of the view
 }
 
-// NewServer serves a registry of the given cluster: see [NewRegistry].
+// NewServer returns the server of a cluster without members: see [NewRegistry].
 func NewServer(id Identity, settings Settings, timeout time.Duration) *Server {
 	s := &Server{
 		timeout:  timeout,
@@ -56,10 +56,10 @@ func NewServer(id Identity, settings Settings, timeout time.Duration) *Server {
 	return s
 }
 
-// log is where the server tells what happens.
+// log returns the server's logger.
 func (s *Server) log() *ratelog.Logger { return s.logged() }
 
-// Handler returns the path and the handler of the protocol.
+// Handler returns the path and the handler of the protocol by which nodes join.
 func (s *Server) Handler() (string, http.Handler) {
 	path, handler := tandemv1.NewMembershipHandler(membership{s}, Options()...)
 	return path, Gate(handler)
@@ -90,12 +90,12 @@ func (s *Server) Run(ctx context.Context) {
 	}
 }
 
-// Expel removes a member that is about to stop and is needed no more. It finds out
-// by the end of its stream.
+// Expel removes a member that is about to stop and that no request needs. The member's
+// stream ends.
 func (s *Server) Expel(id string) { s.Remove(id, "it was about to stop") }
 
-// Remove removes a member for a reason, in words that follow its id. It finds out
-// by the end of its stream.
+// Remove removes a member for a reason, in words that follow its id. The member's
+// stream ends.
 func (s *Server) Remove(id, reason string) {
 	_ = s.update(func(r *Registry) error {
 		r.Remove(id, reason)
@@ -103,22 +103,23 @@ func (s *Server) Remove(id, reason string) {
 	})
 }
 
-// Moved tells how far a member is, and since when.
+// Moved returns a member's last progress, and when that last changed.
 func (s *Server) Moved(id string) (Moved, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.registry.Moved(id)
 }
 
-// Gone says why a member is gone, in words that follow its id, or nothing where it
-// is not, or has been for long.
+// Gone says why a member is gone, in words that follow its id. It returns "" where the
+// member is not gone, or has been gone for long.
 func (s *Server) Gone(id string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.registry.Gone(id)
 }
 
-// update changes the registry, wakes those who watch it, and logs who is gone.
+// update changes the registry. Where that changes the view, it closes s.changed and
+// logs members that have joined or are gone.
 func (s *Server) update(change func(*Registry) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,8 +17,8 @@ import (
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
-// Protocols are what a front end's listener speaks: HTTP/1 for clients of the
-// API, and HTTP/2 for nodes, with TLS or without it, as the listener has it.
+// Protocols returns the protocols of a front end's listener: HTTP/1 for clients of the
+// API, and HTTP/2 for nodes, with or without TLS.
 func Protocols() *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
@@ -27,14 +27,14 @@ func Protocols() *http.Protocols {
 	return p
 }
 
-// NewHTTPClient returns a client that speaks HTTP/2, as the streams between nodes
-// and front end need: without TLS where config is nil. timeout bounds making a
-// connection, and a silent one is asked for a sign of life after timeout and closed
-// after another.
+// NewHTTPClient returns a client that speaks HTTP/2, which the streams between nodes
+// and front end need; without TLS where config is nil. timeout bounds making a
+// connection; a connection that is silent for timeout gets a ping, and is closed after
+// another timeout without an answer.
 //
-// All streams of a client share one connection. A node makes a client for each
-// session: the connection of the one before may be half open, and then everything
-// that is tried on it gets lost, until the kernel gives up after a quarter of an hour.
+// All streams of a client share one connection. A node makes a new client for each
+// session: the earlier session's connection may be half open, and then everything sent
+// on it is lost, until the operating system gives up after a quarter of an hour.
 func NewHTTPClient(timeout time.Duration, config *tls.Config) *http.Client {
 	dialer := &net.Dialer{Timeout: timeout}
 	t := &http.Transport{
@@ -53,33 +53,33 @@ func NewHTTPClient(timeout time.Duration, config *tls.Config) *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// idleTimeout bounds how long a connection stays that no session uses any more.
+// idleTimeout is how long a connection stays open after its last session.
 const idleTimeout = 30 * time.Second
 
-// Session is a node's membership: from its welcome until it leaves or one side
-// is lost.
+// Session is the node's side of a membership, from its welcome until it leaves or one
+// side is lost.
 type Session struct {
 	// Self is the node as the cluster knows it.
 	Self Member
 
 	timeout  time.Duration
-	client   connect.HTTPClient // that proves to be the member's
+	client   connect.HTTPClient // sends the member's secret with each request
 	progress atomic.Pointer[func() Progress]
 	cancel   context.CancelFunc
-	ended    chan struct{} // closed at the end of the stream
-	owned    sync.WaitGroup
+	ended    chan struct{}  // closed at the end of the stream
+	owned    sync.WaitGroup // the session's goroutines
 
 	sending sync.Mutex
 	stream  *connect.BidiStreamForClientSimple[tandemv1.JoinRequest, tandemv1.JoinResponse]
 
 	mu   sync.Mutex
-	view *View // the newest that Next has not returned
-	err  error
-	news chan struct{} // holds one token while there is something new
+	view *View         // the newest view
+	err  error         // what ended the session
+	news chan struct{} // has one element while Next has not returned view or err
 }
 
-// Join asks the front end at url to admit a node. ctx bounds the whole session.
-// A refusal is an error that says why.
+// Join asks the front end at url to admit a node. The session ends with ctx. An error
+// says why the front end refused the node or could not be reached.
 func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, timeout time.Duration) (*Session,
 	error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -91,7 +91,7 @@ func Join(ctx context.Context, client connect.HTTPClient, url string, h Hello, t
 	}
 	s.owned.Go(func() { s.beat(ctx) })
 	s.owned.Go(func() {
-		defer cancel() // whoever waits to send something to a front end that is lost waits no more
+		defer cancel() // ends a send that waits for a front end that is lost
 		s.listen(ctx, messages)
 	})
 	return s, nil
@@ -106,7 +106,7 @@ func (s *Session) join(ctx context.Context, client connect.HTTPClient, url strin
 	}
 	CloseWith(ctx, s.stream)
 	err = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Hello{Hello: helloToProto(h)}})
-	// A refusal shows as io.EOF here: the reason is in what the stream receives.
+	// A refusal makes send fail with io.EOF; the reason is in what the stream receives.
 	messages := read(ctx, s.stream.Receive)
 	m, receiveErr := s.receive(ctx, messages)
 	if receiveErr != nil {
@@ -128,8 +128,8 @@ func (s *Session) join(ctx context.Context, client connect.HTTPClient, url strin
 	return messages, nil
 }
 
-// CloseWith closes a client's stream when ctx ends, unless stop has been called.
-// HTTP/2 by itself notices that end only when there is something to send, and not at
+// CloseWith closes a client's stream when ctx ends, unless stop has been called. Without
+// it, net/http notices the end of ctx only when there is something to send, and not at
 // all while a message waits for a peer that does not read.
 func CloseWith(ctx context.Context, stream interface {
 	CloseRequest() error
@@ -141,7 +141,7 @@ func CloseWith(ctx context.Context, stream interface {
 	})
 }
 
-// checkWelcome checks what the table of limits cannot say.
+// checkWelcome checks what the table of limits of package tandemv1 cannot express.
 func checkWelcome(w *tandemv1.Welcome, h Hello) error {
 	switch {
 	case w.GetView() == nil:
@@ -184,7 +184,7 @@ func checkView(v View) error {
 	return nil
 }
 
-// lostError is the loss of the front end, by what is known of its connection.
+// lostError says that the front end is lost, and how its connection ended.
 type lostError struct {
 	error
 	how string
@@ -194,8 +194,8 @@ func (e *lostError) Error() string { return "the front end is lost: its connecti
 
 func (e *lostError) Unwrap() error { return e.error }
 
-// EndOf is what ended a stream with the front end, by its cause and as a terminal
-// may show it.
+// EndOf is the error that ended a stream with the front end: a loss in words about its
+// connection, other errors made safe for a terminal.
 func EndOf(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -206,11 +206,11 @@ func EndOf(err error) error {
 	return Quoted(err)
 }
 
-// Client returns a client whose requests prove to be the member's.
+// Client returns a client whose requests prove to come from the member.
 func (s *Session) Client() connect.HTTPClient { return s.client }
 
-// Tell has each sign of life say how far the node is. The function is called from
-// other goroutines.
+// Tell makes each beat carry the node's progress. The function is called from another
+// goroutine.
 func (s *Session) Tell(progress func() Progress) { s.progress.Store(&progress) }
 
 // Ready says that the node's weights are loaded: of an expert node, its part of a
@@ -227,21 +227,22 @@ func (s *Session) Placed(placement uint64) error {
 	return s.send(&tandemv1.JoinRequest{Message: placed})
 }
 
-// Drain says that the node is about to stop. The front end lets no new request
-// need it, and ends the session once none does.
+// Drain says that the node is about to stop. The front end admits no new request that
+// needs the node, and ends the session once no request does.
 func (s *Session) Drain() error {
 	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Drain{Drain: &tandemv1.Drain{}}})
 }
 
-// Reach says which expert nodes this attention node cannot reach, and why: none
-// where it is connected with all of them.
+// Reach says which expert nodes this attention node cannot reach, and why; none means
+// that it is connected with all of them.
 func (s *Session) Reach(failing []Unreached) error {
 	reach := &tandemv1.Reach{Unreached: unreachedToProto(failing)}
 	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Reach{Reach: reach}})
 }
 
-// Next waits for a view that it has not returned, and returns the newest; or the
-// error that ended the session: the front end is lost, or has removed the node.
+// Next waits for a view that it has not yet returned, and returns the newest one. Its
+// error is the one that ended the session: the front end is lost, or has removed the
+// node.
 func (s *Session) Next(ctx context.Context) (View, error) {
 	select {
 	case <-s.news:
@@ -251,36 +252,36 @@ func (s *Session) Next(ctx context.Context) (View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		s.wake() // an end stays an end
+		s.wake() // so that every later call returns the error too
 		return View{}, s.err
 	}
 	v := *s.view
 	return v, nil
 }
 
-// over says whether one side is lost.
+// over says whether the session has ended.
 func (s *Session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err != nil
 }
 
-// farewell bounds the wait for the front end to hear a goodbye.
+// farewell is how long Close may take to tell the front end.
 const farewell = time.Second
 
-// Close leaves the cluster, in an orderly way where there is still somebody to tell.
+// Close leaves the cluster, and tells the front end if the session has not ended.
 func (s *Session) Close() {
 	defer s.owned.Wait()
 	defer s.cancel()
 	if s.over() {
 		return
 	}
-	defer time.AfterFunc(farewell, s.cancel).Stop() // of sending it, too
+	defer time.AfterFunc(farewell, s.cancel).Stop() // bounds the send and the wait
 	_ = s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Leave{Leave: &tandemv1.Leave{}}})
-	<-s.ended // an end that overtakes the goodbye would be a loss
+	<-s.ended // to cancel before the front end has read Leave would look like a loss
 }
 
-// set keeps the newest view or the end for Next.
+// set keeps the newest view, or the error that ended the session, for Next.
 func (s *Session) set(v View, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -288,7 +289,7 @@ func (s *Session) set(v View, err error) {
 	s.wake()
 }
 
-// wake lets Next look.
+// wake wakes Next.
 func (s *Session) wake() {
 	select {
 	case s.news <- struct{}{}:
@@ -296,7 +297,7 @@ func (s *Session) wake() {
 	}
 }
 
-// listen keeps what the front end says until one side is lost.
+// listen keeps the front end's newest view until the session ends.
 func (s *Session) listen(ctx context.Context, messages <-chan received[tandemv1.JoinResponse]) {
 	defer close(s.ended)
 	for {
@@ -317,7 +318,7 @@ func (s *Session) listen(ctx context.Context, messages <-chan received[tandemv1.
 	}
 }
 
-// receive waits for a message, no longer than a silent peer is tolerated.
+// receive waits for a message, for at most the timeout of a silent peer.
 func (s *Session) receive(ctx context.Context, messages <-chan received[tandemv1.JoinResponse]) (*tandemv1.JoinResponse,
 	error) {
 	timeout := time.NewTimer(s.timeout)
@@ -338,7 +339,7 @@ func (s *Session) send(m *tandemv1.JoinRequest) error {
 	return s.stream.Send(m)
 }
 
-// beat tells the front end that the node lives.
+// beat sends a beat several times per timeout, until ctx or the stream ends.
 func (s *Session) beat(ctx context.Context) {
 	tick := time.NewTicker(s.timeout / beatsPerTimeout)
 	defer tick.Stop()
@@ -354,7 +355,7 @@ func (s *Session) beat(ctx context.Context) {
 	}
 }
 
-// newBeat is a sign of life, with how far the node is.
+// newBeat makes a beat with the node's progress.
 func (s *Session) newBeat() *tandemv1.Beat {
 	if progress := s.progress.Load(); progress != nil {
 		return progressToProto((*progress)())

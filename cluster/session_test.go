@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
-// deaf is a front end that welcomes a node and reads nothing more of it.
+// deaf is a front end that welcomes a node and then reads nothing from it.
 type deaf struct{ beats bool }
 
 func (d deaf) Join(ctx context.Context, stream *joinStream) error {
@@ -41,7 +41,7 @@ func (d deaf) Join(ctx context.Context, stream *joinStream) error {
 	}
 }
 
-// joinDeaf joins such a front end, and fills what can be sent to it.
+// joinDeaf joins a deaf front end, and starts to send more than the connection holds.
 func joinDeaf(t *testing.T, beats bool) (s *Session, sent <-chan error) {
 	t.Helper()
 	_, handler := tandemv1.NewMembershipHandler(deaf{beats}, Options()...)
@@ -63,7 +63,7 @@ func joinDeaf(t *testing.T, beats bool) (s *Session, sent <-chan error) {
 	return s, result
 }
 
-// ends waits for what must not wait for ever.
+// ends fails the test where a call does not return within a bounded time.
 func ends[T any](t *testing.T, c <-chan T) (value T) {
 	t.Helper()
 	select {
@@ -74,19 +74,20 @@ func ends[T any](t *testing.T, c <-chan T) (value T) {
 	return value
 }
 
-// TestSendingEndsWithTheFrontEnd: a message that a front end does not read is given
-// up when nothing is heard of that front end, although its machine answers pings.
+// TestSendingEndsWithTheFrontEnd: a send to a front end that does not read ends when the
+// front end has been silent for the timeout, although its machine answers pings.
 func TestSendingEndsWithTheFrontEnd(t *testing.T) {
 	s, sent := joinDeaf(t, false)
 	require.Error(t, ends(t, sent))
 	s.Close()
 }
 
-// TestCloseIsBounded: a node leaves a front end that lives and does not read.
+// TestCloseIsBounded: Close returns although the front end sends beats and reads
+// nothing.
 func TestCloseIsBounded(t *testing.T) {
 	t.Parallel() // most of its time is waiting
 	s, sent := joinDeaf(t, true)
-	time.Sleep(100 * time.Millisecond) // the message waits, whether or not it did before
+	time.Sleep(100 * time.Millisecond) // lets the send block; the test holds either way
 	closed := make(chan bool)
 	go func() {
 		s.Close()

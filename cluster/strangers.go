@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// controlPort is what strangers hear who speak HTTP to a front end's control port.
+// controlPort is the answer to strangers that speak HTTP to a front end's control port.
 const controlPort = "This is Tandem's control port: the nodes of a cluster join here."
 
-// Stranger answers requests for anything but the cluster's protocols, such as a
-// browser's or curl's. api is where the API is, empty where nobody is to hear that.
+// Stranger answers requests other than the cluster's protocols, such as a browser's or
+// curl's. api is the API's URL, or empty where strangers are not to be told it.
 func Stranger(api string) http.Handler {
 	text := controlPort
 	if api != "" {
@@ -23,9 +23,9 @@ func Stranger(api string) http.Handler {
 	})
 }
 
-// ListenPlain is for a control port without TLS: whoever speaks TLS to it hears, in
-// HTTP as such clients expect it of a port without TLS, that it has none. failed is
-// called with who it was and why.
+// ListenPlain is for a control port without TLS. A client that speaks TLS gets an
+// HTTP/1 answer in plain text that says so: TLS clients recognize it as a port without
+// TLS. failed is called with the client's address and the reason.
 func ListenPlain(l net.Listener, failed func(from net.Addr, why error)) net.Listener {
 	return &plainListener{l, failed}
 }
@@ -49,10 +49,11 @@ func (l *plainListener) Accept() (net.Conn, error) {
 	}}, nil
 }
 
-// errTLS ends a connection whose other end speaks TLS where there is none.
+// errTLS ends a connection whose other end speaks TLS to a port without TLS.
 var errTLS = fmt.Errorf("the other end speaks TLS, and this port has none")
 
-// refuseTLS is what a connection hears that begins as TLS does, where it should not.
+// refuseTLS returns the answer and the reason to refuse a connection that begins as TLS
+// does, and nothing for others.
 func refuseTLS(start []byte) ([]byte, error) {
 	if start[0] != handshakeRecord {
 		return nil, nil
@@ -60,8 +61,9 @@ func refuseTLS(start []byte) ([]byte, error) {
 	return badRequest(controlPort + " It has no TLS, and you speak it: a node that joins needs no --tls, and its address no https://."), errTLS
 }
 
-// refusePlain is what a connection hears that does not begin as TLS does: in
-// HTTP/1's words where a request of HTTP/1 began it, in HTTP/2's else, as nodes are.
+// refusePlain returns the answer and the reason to refuse a connection that does not
+// begin as TLS does, and nothing for others. The answer is in HTTP/1 where a request of
+// HTTP/1 began the connection, else in HTTP/2, which nodes speak.
 func refusePlain(start []byte) ([]byte, error) {
 	switch {
 	case start[0] == handshakeRecord:
@@ -72,8 +74,8 @@ func refusePlain(start []byte) ([]byte, error) {
 	return goAway(ErrPlain.Error()), ErrPlain
 }
 
-// beginsHTTP1 says whether bytes begin a request of HTTP/1: with a method, in
-// capitals, and a blank. HTTP/2 begins with PRI.
+// beginsHTTP1 says whether bytes begin a request of HTTP/1: a method in capitals and a
+// blank, but not PRI, with which HTTP/2 begins.
 func beginsHTTP1(b []byte) bool {
 	method, _, blank := strings.Cut(string(b[:min(len(b), 16)]), " ")
 	if !blank || method == "" || method == "PRI" {
@@ -82,7 +84,7 @@ func beginsHTTP1(b []byte) bool {
 	return strings.Trim(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
 }
 
-// badRequest is an answer of HTTP/1 that ends the connection.
+// badRequest is an HTTP/1 answer that ends the connection.
 func badRequest(text string) []byte {
 	return fmt.Appendf(nil, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n", len(text)+1, text)
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRefusals: each stranger hears why in what it speaks, and nobody else is
-// refused.
+// TestRefusals: each stranger gets the reason in its own protocol, and no other client
+// is refused.
 func TestRefusals(t *testing.T) {
 	for start, http1 := range map[string]bool{
 		"GET / HTTP/1.1\r\n": true, "OPTIONS * HTTP/1.1\r\n": true, "PROPFIND /": true,
@@ -32,8 +32,8 @@ func TestRefusals(t *testing.T) {
 	require.NoError(t, why)
 }
 
-// FuzzRefusals: however a connection begins, it is refused by exactly one of a port
-// with TLS and a port without.
+// FuzzRefusals: however a connection begins, exactly one of the two kinds of port, with
+// TLS and without, refuses it.
 func FuzzRefusals(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\n"))
 	f.Add([]byte{handshakeRecord, 3, 1, 0})

@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// ErrPlain: who dialled speaks without TLS.
+// ErrPlain ends a connection to a port with TLS whose other end speaks without TLS.
 var ErrPlain = errors.New("TLS is needed, and the node speaks without it")
 
-// ListenTLS secures the connections of a front end's listener. Whoever speaks
-// without TLS hears that in the words of the HTTP that it speaks.
+// ListenTLS secures the connections of a front end's listener. A client that speaks
+// without TLS is told so, in the version of HTTP that it speaks.
 func ListenTLS(l net.Listener, config *tls.Config) net.Listener {
 	config = config.Clone()
 	config.NextProtos = []string{"h2", "http/1.1"}
@@ -30,7 +30,7 @@ type secureListener struct {
 	config *tls.Config
 }
 
-// Accept returns a *tls.Conn, which shakes hands when it is first used.
+// Accept returns a *tls.Conn, which does its handshake when it is first used.
 func (l *secureListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
@@ -42,11 +42,11 @@ func (l *secureListener) Accept() (net.Conn, error) {
 // handshakeRecord is the first byte of every TLS connection.
 const handshakeRecord = 22
 
-// sniffed looks at the first bytes of a connection.
+// sniffed looks at the first bytes of a connection, and may refuse it.
 type sniffed struct {
 	net.Conn
-	// refusal is what the other end hears, and why, where a connection that begins so
-	// is not wanted.
+	// refusal returns the answer and the reason to refuse a connection that begins with
+	// start, and nothing for a connection that is wanted.
 	refusal func(start []byte) ([]byte, error)
 	seen    bool
 }
@@ -54,7 +54,7 @@ type sniffed struct {
 // NetConn is the connection below.
 func (s *sniffed) NetConn() net.Conn { return s.Conn }
 
-// Read refuses a connection that begins otherwise than it should.
+// Read reads from the connection, and refuses it by the first bytes.
 func (s *sniffed) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)
 	if n == 0 || s.seen {
@@ -68,10 +68,11 @@ func (s *sniffed) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// refuse says why, and gives the peer time to read it and to close: closing with
-// unread bytes could take it away again. A peer that it does not reach sees the end.
+// refuse sends the peer the answer text, and gives it time to read the answer and to
+// close. To close first, with bytes of the peer unread, could reset the connection
+// before the peer has read the answer.
 func (s *sniffed) refuse(start, text []byte) {
-	_ = s.Conn.SetDeadline(time.Now().Add(refusalTime)) // it fails where the connection has
+	_ = s.Conn.SetDeadline(time.Now().Add(refusalTime)) // fails only if the connection has failed
 	if bytes.HasPrefix([]byte(http2Preface), start[:min(len(start), len(http2Preface))]) {
 		awaitStream(io.MultiReader(bytes.NewReader(start), io.LimitReader(s.Conn, refusalBytes)))
 		_ = s.Conn.SetDeadline(time.Now().Add(refusalTime))
@@ -82,9 +83,9 @@ func (s *sniffed) refuse(start, text []byte) {
 	}
 }
 
-// awaitStream reads what a client of HTTP/2 sends until a stream begins. A client
-// that is told to go away before it has one tries again by another connection, and in
-// the end reports that it cannot, instead of what it was told.
+// awaitStream reads from an HTTP/2 client until a stream begins. A client that gets a
+// GOAWAY before it has a stream tries again on another connection, and in the end
+// reports that it cannot connect, instead of the GOAWAY's reason.
 func awaitStream(r io.Reader) {
 	if _, err := io.CopyN(io.Discard, r, int64(len(http2Preface))); err != nil {
 		return
@@ -101,11 +102,11 @@ func awaitStream(r io.Reader) {
 	}
 }
 
-// closeWrite tells the peer that nothing follows, where the connection can.
+// closeWrite closes the sending side of a connection, if its type can.
 func closeWrite(c net.Conn) {
 	for {
 		if half, ok := c.(interface{ CloseWrite() error }); ok {
-			_ = half.CloseWrite() // it fails where the connection has
+			_ = half.CloseWrite() // fails only if the connection has failed
 			return
 		}
 		below, ok := c.(interface{ NetConn() net.Conn })
@@ -116,14 +117,14 @@ func closeWrite(c net.Conn) {
 	}
 }
 
-// What is read of a connection that is refused, and for how long.
+// How long a refused connection stays open, and how many bytes are read from it.
 const (
 	refusalTime  = time.Second
 	refusalBytes = 64 << 10
 )
 
-// otherwiseSecured names the cause where only one of the ends uses TLS. The type
-// of net/http's error for the first case is not exported.
+// otherwiseSecured makes the cause clear where only one of the two ends uses TLS. For
+// the first case, net/http's error has no exported type.
 func otherwiseSecured(err error) error {
 	switch {
 	case err != nil && strings.Contains(err.Error(), "INADEQUATE_SECURITY"):
@@ -146,16 +147,17 @@ const (
 	lastStream         = 1<<31 - 1
 )
 
-// goAway is all that a server says on a connection that it does not want: its
-// settings, as it must, and why. It counts every stream as looked at: a client tries
-// again those that are not.
+// goAway is all that a server sends on a connection that it refuses: its settings,
+// which HTTP/2 requires, and a GOAWAY frame with the reason. The frame says that every
+// stream was processed, since a client would retry the others.
 func goAway(reason string) []byte {
 	payload := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, lastStream), inadequateSecurity)
 	return slices.Concat(frameHeader(frameSettings, 0), frameHeader(frameGoAway, len(payload)+len(reason)), payload,
 		[]byte(reason))
 }
 
-// frameHeader is that of a frame of the connection as a whole, without flags.
+// frameHeader is the header of a frame for stream 0, the whole connection, without
+// flags.
 func frameHeader(kind byte, length int) []byte {
 	return []byte{byte(length >> 16), byte(length >> 8), byte(length), kind, 0, 0, 0, 0, 0}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-moe/tandem/certs"
 )
 
-// member makes an identity of a cluster of its own.
+// member makes the TLS identity of a member of a new cluster.
 func member(t *testing.T) *certs.Identity {
 	t.Helper()
 	f := certs.Folder(filepath.Join(t.TempDir(), "certs"))
@@ -64,8 +64,8 @@ func joinsAs(t *testing.T, url string, i *certs.Identity, id Identity) error {
 	return err
 }
 
-// TestTLS: members are admitted, and who speaks without TLS or belongs to
-// another cluster hears why not.
+// TestTLS: members are admitted; a node that speaks without TLS or belongs to another
+// cluster is told why it is not.
 func TestTLS(t *testing.T) {
 	i := member(t)
 	addr := secureFront(t, i)
@@ -78,7 +78,7 @@ func TestTLS(t *testing.T) {
 	require.True(t, certs.Refused(other))
 }
 
-// TestTLSWithAPlainFrontEnd names the front end's lack.
+// TestTLSWithAPlainFrontEnd: the error says that the front end has no TLS.
 func TestTLSWithAPlainFrontEnd(t *testing.T) {
 	_, url := front(t, time.Second)
 	secured := "https" + url[len("http"):]

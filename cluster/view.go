@@ -1,7 +1,6 @@
-// Package cluster owns who is there: the members of a cluster, with their part,
-// address, share of the experts and epoch, as versioned snapshots, and the
-// protocol by which nodes join a front end. It may not know models or how a
-// part computes.
+// Package cluster keeps the members of a cluster: each member's role, address, place
+// and epoch, as versioned snapshots, and the protocol by which nodes join a front end.
+// It may not know models or how a node computes.
 package cluster
 
 import (
@@ -29,17 +28,18 @@ func ParseRole(s string) (Role, error) {
 
 // Identity is what all nodes of a cluster must agree on.
 type Identity struct {
-	// Version is the program's.
+	// Version is the program's version.
 	Version string
-	// Model is the hash of configuration and weights.
+	// Model is a hash of the model's configuration. Weights are compared by [Judge].
 	Model string
-	// Layers, Experts and TopK are the model's.
+	// Layers, Experts and TopK are the model's numbers of layers, of experts per layer
+	// and of experts per token.
 	Layers, Experts, TopK int
 	// Numerics names the arithmetic that no setting changes: docs/design.md, "Numerics".
 	Numerics string
 }
 
-// MismatchError is a node that does not fit the cluster.
+// MismatchError says in which field a node differs from the cluster.
 type MismatchError struct {
 	Field         string
 	Cluster, Node string
@@ -73,51 +73,52 @@ func (id Identity) Match(node Identity) error {
 // Hello is what a node says of itself when it joins.
 type Hello struct {
 	Role Role
-	// Addr is where its peers reach it, in m2n's words.
+	// Addr is the address for its peers, as [ParseAddr] takes it.
 	Addr     string
 	Identity Identity
-	// Place is the one that the node would rather have, of experts that it still
-	// holds; AnyPlace where it has no wish.
+	// Place is the place that an expert node wants, because it still holds that place's
+	// experts; AnyPlace where any will do.
 	Place int
-	// Wire and Combine are what the cluster must have set for the node to join;
-	// empty where it takes any.
+	// Wire and Combine are the settings that the cluster must have for the node to
+	// join; an empty one allows any.
 	Wire, Combine string
 }
 
-// Progress is how far a node is. A node that lives and does not move is told by it
-// from one that works.
+// Progress is how far a node has come. It tells a node that works from one that is
+// alive but stands still.
 type Progress struct {
-	// Loaded is the bytes of weights that it has loaded, Steps a counter that rises
-	// with whatever its loop does.
+	// Loaded is how many bytes of weights the node has loaded. Steps is a counter that
+	// rises with everything that its loop does.
 	Loaded, Steps uint64
 	// Awaited are the ids of the members whose answers its loop waits for.
 	Awaited []string
-	// Action is the action that its loop is at, in the words of package schedule
-	// and without a step; empty where it is at none.
+	// Action is the action that its loop is at, in the syntax of package schedule and
+	// without a step; empty where it is at none.
 	Action string
 }
 
-// AnyPlace is no wish for a place.
+// AnyPlace is the Place of a node that takes any place.
 const AnyPlace = -1
 
 // Member is one node of a view.
 type Member struct {
-	// ID names the node; it is never given to another one.
+	// ID names the member; no other member ever gets it.
 	ID   string
 	Role Role
-	// Addr is where its peers reach it, in m2n's words.
+	// Addr is the address for its peers, as [ParseAddr] takes it.
 	Addr string
-	// Epoch is the node's incarnation: a node that left and came back has a
-	// higher one, and frames of the older are dropped.
+	// Epoch numbers memberships: a node that left and joined again has a higher one,
+	// and its peers drop frames of the lower one.
 	Epoch uint64
-	// Place is the node's place among those of its role: an expert node's place
-	// tells its experts.
+	// Place is the member's place among those of its role, from 0; it decides which
+	// experts an expert node has.
 	Place int
-	// Ready: its weights are loaded.
+	// Ready says that the member's weights are loaded and equal the cluster's.
 	Ready bool
-	// Draining: it is about to stop, and stays only for the requests that run.
+	// Draining says that the member is about to stop, and stays only for requests that
+	// run.
 	Draining bool
-	// Reached, of an attention node: it is connected with every expert node.
+	// Reached says that an attention node is connected with every expert node.
 	Reached bool
 	// Placement is a version: of an expert node the newest of which it holds its part,
 	// of an attention node the oldest that its steps may use.
@@ -126,19 +127,19 @@ type Member struct {
 
 // Settings are what the front end decides for all nodes.
 type Settings struct {
-	// ExpertNodes is how many places the experts are spread over; MicroBatches
-	// how many each attention node has in flight.
+	// ExpertNodes is how many places the experts are spread over; MicroBatches is how
+	// many micro-batches each attention node has in flight.
 	ExpertNodes, MicroBatches int
 	// MaxModelLen bounds a sequence, MaxBatchedTokens a micro-batch's step, in
 	// tokens.
 	MaxModelLen, MaxBatchedTokens int
-	// Wire says how rows travel between nodes, and Combine where results are added
-	// up, in package route's words: all nodes must do the same, since results
-	// depend on it.
+	// Wire names the format of rows between nodes, and Combine where results are added
+	// up, in the names of package route. Results depend on both, so all nodes must
+	// have the same.
 	Wire, Combine string
 }
 
-// match compares what a node insists on with the settings; the error is a
+// match compares the settings with those that a node wants; the error is a
 // *MismatchError.
 func (s Settings) match(h Hello) error {
 	for _, f := range []struct{ field, cluster, node string }{
@@ -185,9 +186,10 @@ func (v View) Of(r Role) []Member {
 	return members
 }
 
-// Missing says in words which nodes are not there, not ready, not connected or about
-// to stop, or nothing where the cluster takes requests: all expert places are filled,
-// and one attention node at least has reached them.
+// Missing says in words what keeps the cluster from taking requests: nodes that are
+// absent, not ready, not connected or about to stop. It returns "" where the cluster
+// takes requests: every expert place has a ready node, and at least one attention node
+// has reached all of them.
 func (v View) Missing() string {
 	ready, reached := map[Role]int{}, false
 	var missing, draining []string

@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
-// Judge compares what members have loaded with what the cluster serves.
+// Judge compares the weights that members have loaded with the cluster's.
 type Judge interface {
 	// Weights is how many weights a member holds by a placement: no more digests are
 	// taken of it. For an attention node the placement is none.

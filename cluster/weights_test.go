@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scripted is a Judge that wants given digests, once it may say so.
+// scripted is a Judge that wants the given digests, and answers only when it may.
 type scripted struct {
 	want []uint64
 	may  chan struct{}
@@ -59,7 +59,7 @@ func end(t *testing.T, s *Session) error {
 	}
 }
 
-// many are more digests than a message takes.
+// many returns more digests than a message may have.
 func many() []uint64 {
 	list := make([]uint64, 2*digestsPerMessage+7)
 	for i := range list {
@@ -68,8 +68,8 @@ func many() []uint64 {
 	return list
 }
 
-// TestReadyWaitsForTheJudge: the node lives on, and is ready once its weights have
-// been found to be the cluster's.
+// TestReadyWaitsForTheJudge: while its weights are compared, a node stays a member; it
+// is ready when they equal the cluster's.
 func TestReadyWaitsForTheJudge(t *testing.T) {
 	t.Parallel() // most of its time is waiting
 	j := &scripted{want: many(), may: make(chan struct{})}
@@ -112,7 +112,8 @@ func TestOtherWeightsAreRefused(t *testing.T) {
 	}
 }
 
-// TestReadyIsSaidOnce: what comes later would be judged by nobody.
+// TestReadyIsSaidOnce: digests and a Ready after the first Ready are refused, since
+// nothing would compare them.
 func TestReadyIsSaidOnce(t *testing.T) {
 	for name, again := range map[string]func(s *Session) error{
 		"ready":   func(s *Session) error { return s.Ready(1) },

@@ -20,7 +20,7 @@ import (
 	"github.com/tandem-moe/tandem/serve/node/nodetest"
 )
 
-// scarce is a small model on a device that can run out of memory.
+// scarce is a small model on a device whose allocations can be made to fail.
 type scarce struct {
 	*nodetest.Model
 	t         *testing.T
@@ -43,7 +43,7 @@ func (s *scarce) endpoint(id string) *m2n.Endpoint {
 	return ep
 }
 
-// loads loads the attention part, and gives it back.
+// loads loads the attention weights, and frees them.
 func (s *scarce) loads() error {
 	w, err := layer.LoadAttention(s.t.Context(), s.Device, s.Checkpoint, s.Spec, 64, nil)
 	if err == nil {
@@ -52,7 +52,7 @@ func (s *scarce) loads() error {
 	return err
 }
 
-// caches makes a cache and activations.
+// caches makes and frees a KV cache and activations.
 func (s *scarce) caches() error {
 	c, err := layer.NewCache(s.Device, s.Spec, 4, kernel.KVBlock)
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *scarce) caches() error {
 	return nil
 }
 
-// attends makes an attention node of two micro-batches.
+// attends makes and frees an attention node with two micro-batches.
 func (s *scarce) attends() error {
 	n, err := attention.New(attention.Config{
 		Spec: s.Spec, Device: s.Device, Weights: s.Attention, Cache: s.Cache, ModelHash: "m", Numerics: "n", Placement: s.placement,
@@ -82,7 +82,8 @@ func (s *scarce) attends() error {
 	return err
 }
 
-// calls makes the plain version, and computes two tokens by a narrow wire.
+// calls makes the plain version (package direct) with bf16 rows and partial sums,
+// and computes two tokens.
 func (s *scarce) calls() error {
 	d, err := direct.New(s.Device, s.Spec, s.Attention, s.Experts, s.Cache, 8)
 	if err != nil {
@@ -94,8 +95,8 @@ func (s *scarce) calls() error {
 	return d.Forward(s.t.Context(), []int32{1, 2}, []int32{0, 1}, []kernel.Sequence{{Rows: 2, Pages: []int32{0}}})
 }
 
-// serves runs an expert node over one row of each layer, by a narrow wire, until
-// it has answered, or failed.
+// serves runs an expert node with bf16 rows and partial sums until it has answered
+// three steps of one row, or has failed.
 func (s *scarce) serves() error {
 	network := m2n.NewNetwork()
 	wire := route.Wire{Rows: kernel.RowBF16, Combine: route.Partial}
@@ -133,7 +134,7 @@ func (s *scarce) serves() error {
 	}
 	soon, stop := context.WithTimeout(context.Background(), time.Second)
 	defer stop()
-	_ = sender.Close(soon) // what is not answered is still with the node
+	_ = sender.Close(soon) // does not wait for messages that a failed node never answers
 	_ = ep.Close(soon)
 	n.Free()
 	return err
@@ -159,8 +160,8 @@ func answered(ctx context.Context, ep *m2n.Endpoint, ended <-chan error) error {
 	}
 }
 
-// TestEveryAllocationMayFail: whichever allocation of a piece of work fails, it is
-// an error, and all that was allocated before is given back.
+// TestEveryAllocationMayFail: whichever allocation of a piece of work fails, the work
+// returns an error, and all that it allocated before is freed.
 func TestEveryAllocationMayFail(t *testing.T) {
 	for name, work := range map[string]func(*scarce) error{
 		"attention weights": (*scarce).loads, "cache and rows": (*scarce).caches, "attention node": (*scarce).attends,

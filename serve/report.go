@@ -1,15 +1,15 @@
 package serve
 
-// Report is what an attention node says of a request: an event, or the error
-// that ended it.
+// Report is what an attention node reports on a request: an event, or the error that
+// ended the request.
 type Report struct {
 	ID    uint64
 	Event Event
-	// More: Event is a piece of one, with log-probabilities of the prompt alone; the
-	// rest follows.
+	// More says that Event is a piece of an event, with nothing but log-probabilities
+	// of the prompt; the event's other pieces follow.
 	More bool
 	Err  error
 }
 
-// Last says that nothing more comes of the request.
+// Last says that no other report on the request follows.
 func (r Report) Last() bool { return r.Err != nil || r.Event.Finish != "" }

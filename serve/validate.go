@@ -9,7 +9,8 @@ import (
 	"github.com/tandem-moe/tandem/serve/sample"
 )
 
-// Validate refuses what can never be served. Errors: *InvalidError.
+// Validate refuses a request that can never be served within the limits. Errors:
+// *InvalidError.
 func (r *Request) Validate(l Limits) error {
 	invalid := func(field, format string, args ...any) error {
 		return &InvalidError{Field: field, Reason: fmt.Sprintf(format, args...)}
@@ -47,7 +48,8 @@ func (r *Request) Validate(l Limits) error {
 	return nil
 }
 
-// check checks a token's log-probability and those of its candidates.
+// Check refuses a log-probability that another process sent and no engine makes: of
+// the token or one of its candidates, or with more than top candidates.
 func (l *TokenLogprob) Check(top, vocabulary int) error {
 	if len(l.Top) > top {
 		return fmt.Errorf("%d candidates, %d asked for", len(l.Top), top)
@@ -60,6 +62,7 @@ func (l *TokenLogprob) Check(top, vocabulary int) error {
 	return l.Logprob.Check(vocabulary)
 }
 
+// Check refuses a token outside of the vocabulary, and the values NaN and +Inf.
 func (l Logprob) Check(vocabulary int) error {
 	if l.Token < 0 || int(l.Token) >= vocabulary {
 		return fmt.Errorf("the log-probability of token %d of a vocabulary of %d", l.Token, vocabulary)

@@ -8,16 +8,17 @@ import (
 	"github.com/tandem-moe/tandem/serve/kvcache"
 )
 
-// Batcher decides for one attention node. It is used by one goroutine at a time.
+// Batcher decides which rows one attention node computes next. It must be used by
+// one goroutine at a time.
 type Batcher struct {
 	config Config
 	cache  *kvcache.Cache
 
 	seqs    map[uint64]*sequence
-	waiting []*sequence // in order of arrival, as are all lists
+	waiting []*sequence // in order of arrival, like every list of sequences
 	micro   []microBatch
-	// short is the oldest sequence that asked for pages in vain or lost its own:
-	// no younger one gets any.
+	// short is the oldest sequence that could not get pages or was preempted, or
+	// nil: no younger sequence gets pages before it.
 	short *sequence
 
 	arrivals int
@@ -37,16 +38,17 @@ type microBatch struct {
 
 // Counters count what has happened since the start.
 type Counters struct {
-	// Steps and their Rows.
+	// Steps counts the steps that [Batcher.Next] returned, Rows their rows.
 	Steps, Rows uint64
-	// Preemptions of all kinds, and those that [Config] forced.
+	// Preemptions counts all preemptions, Forced those that Config.Preempt asked
+	// for.
 	Preemptions, Forced uint64
-	// Recomputed are tokens that preempted sequences had computed and that were
-	// not found in the cache when they started again.
+	// Recomputed counts tokens that a sequence had computed before a preemption and
+	// did not find in the cache when it started again.
 	Recomputed uint64
 }
 
-// New makes a batcher that gives out a cache's pages.
+// New makes a batcher that gives the cache's pages to its sequences.
 func New(c Config, cache *kvcache.Cache) (*Batcher, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -62,7 +64,7 @@ func New(c Config, cache *kvcache.Cache) (*Batcher, error) {
 	return b, nil
 }
 
-// Counters returns what has happened.
+// Counters returns the totals since the start.
 func (b *Batcher) Counters() Counters { return b.counters }
 
 // Waiting counts the requests that hold no pages: new or preempted.
@@ -90,8 +92,8 @@ func (b *Batcher) Submit(r Request) error {
 	return nil
 }
 
-// Cancel ends a request: at once, or when its step is done. It says whether
-// there was such a request.
+// Cancel ends a request at once or, if it is in a step, when that step is done. It
+// reports whether there was such a request.
 func (b *Batcher) Cancel(id uint64) bool {
 	s := b.seqs[id]
 	switch {
@@ -105,12 +107,12 @@ func (b *Batcher) Cancel(id uint64) bool {
 	return true
 }
 
-// Busy says whether a micro-batch has a step in flight.
+// Busy reports whether a micro-batch has a step in flight.
 func (b *Batcher) Busy(mb int) bool { return b.micro[mb].busy }
 
-// Next returns the next step of a micro-batch that has none in flight, or nil
-// where it has nothing to do: then it may have again after any Submit, Cancel,
-// Done or Abort, of whichever micro-batch.
+// Next returns the next step of a micro-batch that has no step in flight, or nil
+// where there is nothing to compute. After nil, ask again when a Submit, Cancel,
+// Done or Abort has happened, also one of another micro-batch.
 func (b *Batcher) Next(mb int) *Step {
 	m := &b.micro[mb]
 	if m.busy {
@@ -133,8 +135,8 @@ func (b *Batcher) Next(mb int) *Step {
 	return &m.step
 }
 
-// decode takes a row of each sequence that decodes. Those that preemption
-// removes from the list stand after the one that it serves.
+// decode adds a row of each decoding sequence to the step. extend may preempt
+// sequences of m.running; they are younger than s and so stand after i.
 func (b *Batcher) decode(m *microBatch) {
 	for i := 0; i < len(m.running); i++ {
 		if s := m.running[i]; s.left() == 1 && b.extend(s) {
@@ -143,7 +145,7 @@ func (b *Batcher) decode(m *microBatch) {
 	}
 }
 
-// admit starts those that wait, in their order, as far as there is room.
+// admit starts waiting sequences, in order of arrival, while there is room.
 func (b *Batcher) admit() {
 	for len(b.waiting) > 0 {
 		mb := b.lightest(b.waiting[0])
@@ -153,8 +155,9 @@ func (b *Batcher) admit() {
 	}
 }
 
-// prefill fills the step with chunks of prompts. A sequence that has just started
-// may have one token only; others that have one left but no room sit out.
+// prefill fills the step with chunks of prompts. It also takes a sequence that has
+// just started with a single token left. Sequences without pages for all their
+// tokens are those that decode could not extend: they sit out.
 func (b *Batcher) prefill(m *microBatch) {
 	for _, s := range m.running {
 		if s.inFlight > 0 || b.cache.Room(s.id) < len(s.tokens) {
@@ -176,9 +179,9 @@ func (b *Batcher) add(m *microBatch, s *sequence, n int) {
 	s.inFlight = n
 }
 
-// Done ends a micro-batch's step: its rows have been computed, and results says,
-// sequence by sequence in the order of Step.Seqs, what came of them. The
-// outcomes, in the same order, are valid until the micro-batch's next Done.
+// Done ends a micro-batch's step whose rows have been computed. The results and
+// the returned outcomes have one entry per sequence, in the order of Step.Seqs. The
+// outcomes are valid until the micro-batch's next Done.
 func (b *Batcher) Done(mb int, results []Result) []Outcome {
 	m := b.flight(mb)
 	if len(results) != len(m.step.Seqs) {
@@ -192,8 +195,8 @@ func (b *Batcher) Done(mb int, results []Result) []Outcome {
 	return m.outcomes
 }
 
-// Abort ends a step whose rows were not computed: its sequences stand where they
-// stood before it, and those that were cancelled have ended.
+// Abort ends a step whose rows were not computed. Its sequences return to their
+// state before the step, except that cancelled sequences end.
 func (b *Batcher) Abort(mb int) {
 	m := b.flight(mb)
 	for _, rows := range m.step.Seqs {
@@ -214,7 +217,7 @@ func (b *Batcher) flight(mb int) *microBatch {
 	return m
 }
 
-// finish takes a sequence out of its step.
+// finish takes a sequence out of its step and says what became of it.
 func (b *Batcher) finish(s *sequence, rows Rows, r Result) Outcome {
 	s.inFlight = 0
 	if s.cancelled {
@@ -232,7 +235,7 @@ func (b *Batcher) finish(s *sequence, rows Rows, r Result) Outcome {
 	case rows.Sample && r.Stop:
 		b.end(s)
 		return Stopped
-	case rows.Sample && s.outputs() == s.maxTokens, s.left() == 0: // 0: there was nothing to draw
+	case rows.Sample && s.outputs() == s.maxTokens, s.left() == 0: // left is 0 where no token was to be drawn
 		b.end(s)
 		return Length
 	}
@@ -243,7 +246,7 @@ func (b *Batcher) finish(s *sequence, rows Rows, r Result) Outcome {
 	return Running
 }
 
-// end forgets a sequence that is in no step.
+// end removes a sequence that is in no step.
 func (b *Batcher) end(s *sequence) {
 	if s.microBatch < 0 {
 		b.waiting = remove(b.waiting, s)
@@ -256,14 +259,15 @@ func (b *Batcher) end(s *sequence) {
 	delete(b.seqs, s.id)
 }
 
-// leave frees a running sequence's pages and its place.
+// leave frees a running sequence's pages and its place in its micro-batch.
 func (b *Batcher) leave(s *sequence) {
 	m := &b.micro[s.microBatch]
 	m.running = remove(m.running, s)
 	b.cache.Free(s.id)
 }
 
-// preempt sends a running sequence back to those that wait, short of pages.
+// preempt takes a running sequence's pages and lets it wait again, with priority
+// for pages over younger sequences.
 func (b *Batcher) preempt(s *sequence) {
 	b.leave(s)
 	b.counters.Preemptions++
@@ -274,7 +278,8 @@ func (b *Batcher) preempt(s *sequence) {
 	}
 }
 
-// start gives a waiting sequence pages and a place in a micro-batch, if it can.
+// start gives the first waiting sequence its pages and a place in a micro-batch. It
+// returns false where there are not enough pages.
 func (b *Batcher) start(s *sequence, mb int) bool {
 	keys := b.reusable(s)
 	if !b.secure(want{s, keys, b.growing(s)}) {
@@ -294,7 +299,8 @@ func (b *Batcher) start(s *sequence, mb int) bool {
 	return true
 }
 
-// reusable are the keys of the pages that a sequence may find in the cache.
+// reusable returns the keys of the full pages that a sequence may find in the
+// cache.
 func (b *Batcher) reusable(s *sequence) []kvcache.Key {
 	if b.config.NoReuse || s.needsPrompt() {
 		return nil
@@ -303,12 +309,12 @@ func (b *Batcher) reusable(s *sequence) []kvcache.Key {
 	return s.keys
 }
 
-// lightest is the micro-batch for a sequence that starts: of those that have a
-// place and less than a step's rows of prompt to do, the one with the fewest
-// sequences, then the least context, then the lowest index; −1 where there is
-// none. Prompts beyond a step's rows wait outside, where they hold no pages and
-// may yet find their prefix computed by those before them; the oldest request
-// does not.
+// lightest chooses the micro-batch for a sequence that starts: the one with the
+// fewest sequences, then the least context, then the lowest index. It leaves out
+// micro-batches that are full of sequences or whose unfinished prompts fill a
+// whole step; −1 means that none is left. A sequence that waits for the prompts
+// holds no pages meanwhile, and may later find its prefix in the pages of those
+// prompts. The oldest request does not wait for them.
 func (b *Batcher) lightest(s *sequence) int {
 	best := -1
 	if b.Running() >= b.config.MaxNumSeqs {
@@ -330,7 +336,7 @@ func (b *Batcher) lightest(s *sequence) int {
 	return best
 }
 
-// backlog is how many prompt rows no step has taken yet.
+// backlog is how many rows of the micro-batch's prompts no step has taken yet.
 func (m *microBatch) backlog() (rows int) {
 	for _, s := range m.running {
 		if s.left() > 1 {
@@ -347,7 +353,7 @@ func (m *microBatch) lighter(o *microBatch) bool {
 	return m.context() < o.context()
 }
 
-// context is how many tokens attention reads in all.
+// context is how many tokens attention reads for one step of all the sequences.
 func (m *microBatch) context() (tokens int) {
 	for _, s := range m.running {
 		tokens += len(s.tokens)

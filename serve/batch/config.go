@@ -9,35 +9,37 @@ import (
 
 // Config is a batcher's policy.
 type Config struct {
-	// MicroBatches is how many steps may be in flight: while the experts work
-	// on one, attention works on another. 1 leaves each idle in turn.
+	// MicroBatches is how many steps may be in flight: while the experts compute
+	// one, attention computes another. With 1, attention and experts idle in turn.
 	MicroBatches int
 	// MaxNumSeqs bounds the sequences that run at a time, in all micro-batches
-	// together. More wait.
+	// together. Further requests wait.
 	MaxNumSeqs int
-	// MaxBatchedTokens bounds the rows of one step, and so the memory that
-	// activations take: at least ⌈MaxNumSeqs / MicroBatches⌉, so that everyone
-	// can decode. Larger steps prefill faster, and make those that decode wait
-	// longer: at 2000 rows/s, 512 rows are a token every quarter of a second.
+	// MaxBatchedTokens bounds the rows of one step, and so the memory of its
+	// activations. It is at least ⌈MaxNumSeqs / MicroBatches⌉, so that every
+	// sequence of a micro-batch can decode. Larger steps prefill faster, and
+	// decoding sequences wait longer for a token: at 2000 rows/s, steps of 512 rows
+	// give each sequence a token every quarter of a second.
 	MaxBatchedTokens int
 	// ChunkTokens bounds the rows of one prompt in one step; 0 leaves it to
 	// MaxBatchedTokens.
 	ChunkTokens int
-	// MaxWaiting bounds the requests that wait beyond those that have a place.
+	// MaxWaiting bounds the waiting requests for which no place among the
+	// MaxNumSeqs is free.
 	MaxWaiting int
-	// MaxModelLen bounds prompt plus output, in tokens.
+	// MaxModelLen bounds a request's prompt plus output, in tokens.
 	MaxModelLen int
-	// NoReuse computes every prompt from its beginning.
+	// NoReuse computes every prompt from its beginning, even if a prefix is cached.
 	NoReuse bool
 	// Preempt forces preemptions, for tests.
 	Preempt []Forced
 }
 
-// Forced preempts a sequence, whatever its age, after one of its own steps,
-// unless that step ended it.
+// Forced preempts a sequence, even the oldest, after one of its own steps, unless
+// that step ended it.
 type Forced struct {
-	// Sequence counts submitted requests from 0, Step the sequence's own steps
-	// from 1.
+	// Sequence is the sequence's number among all submitted requests, from 0; Step
+	// is the number of its own step, from 1.
 	Sequence, Step int
 }
 
@@ -72,16 +74,17 @@ func (c Config) validate() error {
 type Request struct {
 	ID     uint64
 	Prompt []int32
-	// Output holds the tokens generated so far, where the request is resumed.
+	// Output holds a resumed request's tokens that were generated before.
 	Output []int32
-	// MaxTokens bounds the output, Output included.
+	// MaxTokens bounds the output in tokens, Output included.
 	MaxTokens int
-	// PromptLogprobs asks for the logits of every prompt token, so that no
-	// prefix is reused. A resumed request with output has had them.
+	// PromptLogprobs asks for the logits of every prompt token; then no cached
+	// prefix is reused. A resumed request with output already got them, and
+	// gets none.
 	PromptLogprobs bool
 }
 
-// admissible says whether a request can be served by itself.
+// admissible returns why a request could not be served even alone, or nil.
 func (c Config) admissible(r Request, cache *kvcache.Cache) error {
 	total := len(r.Prompt) + r.MaxTokens
 	switch {

@@ -8,9 +8,9 @@ import (
 	"github.com/tandem-moe/tandem/serve/kvcache"
 )
 
-// A runtime keeps a step in flight per micro-batch. When something has happened
-// (a step is done, a request came or was cancelled), it asks every micro-batch
-// that has none.
+// A runtime keeps a step in flight per micro-batch. After each event (a step is
+// done, a request came or was cancelled), it asks every micro-batch that has no
+// step in flight for one.
 func Example() {
 	cache, err := kvcache.New(kvcache.Identity{Model: "m", Numerics: "f32", PageTokens: 16}, 64)
 	if err != nil {
@@ -39,7 +39,7 @@ func Example() {
 		}
 	}
 	for ask(); len(flight) > 0; ask() {
-		step := flight[0] // compute it, and draw tokens
+		step := flight[0] // a runtime computes it here, and draws tokens
 		flight = flight[1:]
 		for i, outcome := range b.Done(step.MicroBatch, make([]batch.Result, len(step.Seqs))) {
 			fmt.Println("seq", step.Seqs[i].ID, outcome)

@@ -24,14 +24,14 @@ func TestGoldenTraces(t *testing.T) {
 	})
 }
 
-// driver runs commands on a batcher.
+// driver runs a script's commands on a batcher.
 type driver struct {
 	b     *Batcher
 	cache *kvcache.Cache
 	steps map[int]*Step
 }
 
-// checked is a verb after which the cache must hold together.
+// checked makes a verb that checks the cache's invariants afterwards.
 func (d *driver) checked(verb func(*testing.T, *golden.Command) string) func(*testing.T, *golden.Command) string {
 	return func(t *testing.T, c *golden.Command) string {
 		out := verb(t, c)
@@ -48,7 +48,7 @@ func number(t *testing.T, c *golden.Command, name string, fallback int) int {
 	return fallback
 }
 
-// which is the micro-batch or sequence that a command is about.
+// which returns a command's first argument: a micro-batch or a sequence.
 func which(t *testing.T, c *golden.Command) int {
 	n, err := strconv.Atoi(c.Word(t, 0))
 	require.NoError(t, err)
@@ -82,8 +82,8 @@ func (d *driver) new(t *testing.T, c *golden.Command) string {
 
 // Example: submit 1 prompt=5 max=3 first=100 output=2 logprobs
 //
-// The prompt is first, first+1, …; by default first is 1000 times the id. So are
-// the tokens that are drawn: 100 times the id, and the output position.
+// The prompt's tokens are first, first+1, …; by default first is 1000 times the id.
+// The tokens of output are 100 times the id plus their position in the output.
 func (d *driver) submit(t *testing.T, c *golden.Command) string {
 	c.Known(t, "prompt", "max", "first", "output")
 	id := which(t, c)
@@ -126,7 +126,7 @@ func (d *driver) done(t *testing.T, c *golden.Command) string {
 	return d.endStep(which(t, c), number(t, c, "stop", -1))
 }
 
-// endStep ends a step, and with it the sequence stop.
+// endStep ends a step with a result for each sequence; sequence stop gets Stop.
 func (d *driver) endStep(mb, stop int) string {
 	step := d.steps[mb]
 	if step == nil {
@@ -146,7 +146,7 @@ func (d *driver) endStep(mb, stop int) string {
 
 // Example: repeat 0 times=3
 //
-// Ends the step and takes the next one, so many times.
+// Ends the step and begins the next one, the given number of times.
 func (d *driver) repeat(t *testing.T, c *golden.Command) string {
 	var out string
 	for range number(t, c, "times", 1) {

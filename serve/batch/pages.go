@@ -8,20 +8,21 @@ import (
 	"github.com/tandem-moe/tandem/serve/kvcache"
 )
 
-// want is what a sequence needs: room for all its tokens, counting the prefix
-// that its keys may find, and pages that are left over.
+// want is what a sequence asks of the cache: room for all its tokens, partly in
+// the cached pages that match keys, and so many spare pages free afterwards.
 type want struct {
 	*sequence
 	keys  []kvcache.Key
 	spare int
 }
 
-// missing is how many pages the cache would lack if the victims were preempted.
+// missing is how many pages the cache would be short of after preempting the
+// victims; zero or less means enough.
 func (b *Batcher) missing(w want, victims []uint64) int {
 	return b.cache.Short(w.id, w.keys, len(w.tokens), victims) + w.spare
 }
 
-// extend gives a running sequence room for all its tokens, if it can.
+// extend gives a running sequence room for all its tokens, or returns false.
 func (b *Batcher) extend(s *sequence) bool {
 	if b.cache.Room(s.id) < len(s.tokens) {
 		if !b.secure(want{sequence: s}) {
@@ -34,9 +35,8 @@ func (b *Batcher) extend(s *sequence) bool {
 	return true
 }
 
-// secure sees to it that the cache has what a sequence wants, at younger
-// sequences' cost where it must. Where it cannot, the sequence is the one that is
-// short.
+// secure makes the cache able to give a sequence what it wants, by preempting
+// younger sequences if necessary. Where that fails, the sequence becomes b.short.
 func (b *Batcher) secure(w want) bool {
 	if b.short != nil && b.short.arrival < w.arrival {
 		return false
@@ -51,9 +51,9 @@ func (b *Batcher) secure(w want) bool {
 	return true
 }
 
-// growing is how many running sequences older than s will want more pages. A
-// sequence that starts leaves as many free: else it would soon be their victim,
-// and what it had computed lost.
+// growing is how many running sequences older than s will need more pages. A
+// sequence that starts leaves that many pages free: else one of them would soon
+// preempt it, and what it had computed would be lost.
 func (b *Batcher) growing(s *sequence) (n int) {
 	for i := range b.micro {
 		for _, o := range b.micro[i].running {
@@ -65,8 +65,9 @@ func (b *Batcher) growing(s *sequence) (n int) {
 	return n
 }
 
-// reclaim preempts as many of the younger sequences that are in no step as it
-// takes, youngest first; none where all of them do not do.
+// reclaim preempts younger sequences that are in no step, the youngest first, until
+// the cache has enough pages. Where all of them would not be enough, it preempts
+// none and returns false.
 func (b *Batcher) reclaim(w want) bool {
 	b.candidates(w.sequence)
 	if b.missing(w, b.ids) > 0 {
@@ -95,7 +96,7 @@ func (b *Batcher) candidates(s *sequence) {
 	}
 }
 
-// older says whether there is a request older than s.
+// older reports whether there is a request older than s.
 func (b *Batcher) older(s *sequence) bool {
 	before := func(list []*sequence) bool { return len(list) > 0 && list[0].arrival < s.arrival }
 	for i := range b.micro {

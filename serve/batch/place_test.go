@@ -43,8 +43,8 @@ func TestPlace(t *testing.T) {
 	require.Equal(t, 1000+1000, full.time(1000))
 }
 
-// TestPlaceSpreads places equal requests one after the other: the nodes' numbers
-// differ by one at most.
+// TestPlaceSpreads places equal requests one after the other: the nodes' numbers of
+// requests differ by one at most.
 func TestPlaceSpreads(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		nodes := make([]NodeLoad, rapid.IntRange(1, 5).Draw(t, "nodes"))
@@ -75,7 +75,7 @@ func TestLoad(t *testing.T) {
 	require.Equal(t, NodeLoad{Queued: 27, Sequences: 3, FreeTokens: 40 - 27, StepTokens: 6}, b.Load(keys, 9))
 	step := b.Next(0)
 	require.Equal(t, 6, step.Tokens)
-	// The first has three pages and three rows to go, the others wait.
+	// The first request has three pages and three rows left, the others wait.
 	require.Equal(t, NodeLoad{Queued: 3 + 18, Sequences: 3, FreeTokens: 28 - 18, StepTokens: 6}, b.Load(keys, 9))
 	b.Done(0, make([]Result, len(step.Seqs)))
 	require.Equal(t, 4, b.Load(keys, 9).Cached)

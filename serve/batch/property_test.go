@@ -14,7 +14,7 @@ import (
 
 const pageTokens = 4
 
-// world is a batcher and what a runtime would have: requests, steps in flight,
+// world is a batcher and what a runtime has beside it: requests, steps in flight,
 // and the memory of the pages.
 type world struct {
 	b        *Batcher
@@ -22,18 +22,18 @@ type world struct {
 	config   Config
 	requests map[uint64]*request
 	flight   []*Step
-	// memory says, for each place of a token, the prefix whose keys and values
-	// it holds.
+	// memory holds, for each token's place in a page, the prefix from which the keys
+	// and values there were computed.
 	memory [][pageTokens]string
 	nextID uint64
 }
 
-// request is what its submitter sees.
+// request is a request as its submitter sees it.
 type request struct {
 	Request
 	tokens    []int32 // prompt and output
-	prompt    []bool  // rows reported
-	stopAt    int     // output length at which the result says stop
+	prompt    []bool  // which prompt rows gave a log-probability
+	stopAt    int     // output length at which the result says Stop
 	ended     bool
 	cancelled bool
 }
@@ -62,7 +62,7 @@ func newWorld(t *rapid.T) *world {
 	}
 }
 
-// Few different tokens, so that prefixes are common.
+// someTokens draws from two tokens only, so that sequences often share a prefix.
 func someTokens(t *rapid.T, least, most int, label string) []int32 {
 	return rapid.SliceOfN(rapid.Int32Range(0, 1), least, most).Draw(t, label)
 }
@@ -151,8 +151,8 @@ func (w *world) next(t *rapid.T, mb int) {
 	require.Equal(t, rows, step.Tokens)
 }
 
-// compute is the forward pass: each row reads all that stands before it, and
-// writes its own place.
+// compute stands for the forward pass: each row reads the places of all tokens
+// before it and writes its own.
 func (w *world) compute(t *rapid.T, r Rows) {
 	q := w.requests[r.ID]
 	require.NotNil(t, q)
@@ -196,7 +196,8 @@ func (w *world) done(t *rapid.T, mb int) {
 	require.Equal(t, want, slices.Clone(w.b.Done(mb, results)))
 }
 
-// draw is the submitter's own account of what the rows mean.
+// draw derives a sequence's result and expected outcome from the submitter's own
+// books.
 func (w *world) draw(q *request, r Rows) (Result, Outcome) {
 	if q.ended {
 		return Result{}, Cancelled
@@ -238,7 +239,7 @@ func (w *world) pick(t *rapid.T) int {
 	return rapid.IntRange(0, w.config.MicroBatches-1).Draw(t, "micro-batch")
 }
 
-// check holds what must be true between events.
+// check verifies the invariants between events.
 func (w *world) check(t *rapid.T) {
 	require.NoError(t, w.cache.Check())
 	usage := w.cache.Usage()
@@ -258,9 +259,9 @@ func (w *world) check(t *rapid.T) {
 	require.True(t, slices.IsSortedFunc(w.b.waiting, byArrival))
 }
 
-// drain does what the runtime does: when a step is done, it asks every free
-// micro-batch once. Until all requests have ended, something must run, and the
-// oldest must go on.
+// drain does what the runtime does: when a step is done, it asks every idle
+// micro-batch once. Until all requests have ended, some step must be in flight, and
+// the oldest request must make progress.
 func (w *world) drain(t *rapid.T) {
 	var oldest *sequence
 	progress, patience := -1, 0
@@ -282,7 +283,7 @@ func (w *world) drain(t *rapid.T) {
 			oldest, progress, patience = o, o.steps, 0
 		}
 		patience++
-		// A step in flight elsewhere, and the rest of its page, may come first.
+		// The other micro-batches' steps, to the end of their pages, may come first.
 		require.Less(t, patience, 4*(pageTokens+2)*w.config.MicroBatches, "the oldest does not go on")
 		w.done(t, rapid.SampledFrom(busy).Draw(t, "done"))
 		w.check(t)
@@ -291,7 +292,7 @@ func (w *world) drain(t *rapid.T) {
 }
 
 func TestBatcherProperties(t *testing.T) {
-	var seen Counters // over all runs: what was drawn must have happened
+	var seen Counters // over all runs, to check that the draws reached every case
 	var pages kvcache.Counters
 	missing := func() string {
 		switch {
@@ -335,11 +336,11 @@ func TestBatcherProperties(t *testing.T) {
 		pages.Evictions += w.cache.Usage().Evictions
 	}
 	rapid.Check(t, check)
-	// A round of draws now and then lacks one of them by chance.
+	// One round of draws sometimes misses a case by chance.
 	for round := 0; missing() != "" && !t.Failed() && !testing.Short() && round < maxRounds; round++ {
 		rapid.Check(t, check)
 	}
-	if !t.Failed() && !testing.Short() { // -short draws too little for that
+	if !t.Failed() && !testing.Short() { // -short draws too few runs to reach every case
 		require.Empty(t, missing(), "what never happened")
 	}
 }

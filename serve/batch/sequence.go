@@ -11,18 +11,18 @@ type sequence struct {
 	id             uint64
 	arrival        int // counts submitted requests
 	tokens         []int32
-	prompt         int // of the tokens
+	prompt         int // length of the prompt, with which tokens begins
 	maxTokens      int
 	promptLogprobs bool
-	keys           []kvcache.Key // of the full pages of tokens, as far as known
+	keys           []kvcache.Key // keys of the first full pages of tokens, grown when needed
 
 	microBatch int // −1 while it waits
-	computed   int // tokens whose keys and values are in its pages
-	inFlight   int // tokens after them that a step is computing
-	steps      int
-	lost       int // what it had computed when it was last preempted
-	cached     int // prompt tokens found at its first start; −1 before
-	reported   int // prompt tokens whose successors' log-probabilities are out
+	computed   int // number of tokens whose keys and values are in its pages
+	inFlight   int // number of tokens after those that the current step computes
+	steps      int // number of steps that computed rows of it
+	lost       int // computed at its last preemption
+	cached     int // number of prompt tokens found in the cache at its first start; −1 before
+	reported   int // number of prompt rows whose log-probabilities, if asked for, are out
 	cancelled  bool
 }
 
@@ -37,19 +37,19 @@ func newSequence(r Request, arrival int) *sequence {
 	return s
 }
 
-// left is how many tokens are to be computed before the next can be drawn: 1
+// left is how many tokens must be computed before the next one can be drawn: 1
 // while decoding.
 func (s *sequence) left() int { return len(s.tokens) - s.computed }
 
 func (s *sequence) outputs() int { return len(s.tokens) - s.prompt }
 
-// promptRows is how many rows give a prompt token's log-probability: all but the
-// last.
+// promptRows is how many prompt rows give the log-probability of a prompt token:
+// all but the last, whose successor is the first output token.
 func (s *sequence) promptRows() int { return s.prompt - 1 }
 
 func (s *sequence) needsPrompt() bool { return s.promptLogprobs && s.reported < s.promptRows() }
 
-// rows describes the next n tokens.
+// rows describes a step's computation of the sequence's next n tokens.
 func (s *sequence) rows(n int, pages []int32) Rows {
 	lo, hi := s.computed, s.computed+n
 	r := Rows{

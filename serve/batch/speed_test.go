@@ -8,7 +8,8 @@ import (
 	"github.com/tandem-moe/tandem/serve/kvcache"
 )
 
-// decoding is a batcher with n sequences that decode.
+// decoding returns a batcher with n requests that decode after their first step,
+// and a slice for their results.
 func decoding(t testing.TB, n int) (*Batcher, []Result) {
 	cache, err := kvcache.New(kvcache.Identity{PageTokens: 16}, 64*n)
 	require.NoError(t, err)
@@ -28,7 +29,7 @@ func TestDecodingAllocatesLittle(t *testing.T) {
 		step := b.Next(0)
 		b.Done(0, results[:len(step.Seqs)])
 	})
-	// What grows: tokens, pages, and the cache's index.
+	// Only tokens, pages and the cache's index grow.
 	require.Less(t, allocs, n/4.)
 }
 

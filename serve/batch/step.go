@@ -5,57 +5,58 @@ import (
 	"strings"
 )
 
-// Step is what a micro-batch computes next. It and all that it refers to belong
-// to the batcher, and are valid until the step's Done or Abort.
+// Step is what a micro-batch computes next. The step and all slices in it belong to
+// the batcher, and are valid until its Done or Abort.
 type Step struct {
 	MicroBatch int
 	// Number counts the node's steps from 1.
 	Number uint64
-	// Tokens is the number of rows.
+	// Tokens is the total number of rows.
 	Tokens int
-	// Seqs are the rows, sequence by sequence, each sequence once.
+	// Seqs are the rows, one entry per sequence.
 	Seqs []Rows
 }
 
 // Rows are consecutive tokens of one sequence.
 type Rows struct {
 	ID uint64
-	// Tokens are fed at the positions Pos, Pos+1, …; position p lies in
-	// Pages[p / page tokens].
+	// Tokens stand at the positions Pos, Pos+1, …; the keys and values of position
+	// p lie in Pages[p / page tokens].
 	Tokens []int32
 	Pos    int
 	Pages  []int32
-	// Sample says that the last row's logits choose the sequence's next token,
-	// at position Output of its output.
+	// Sample says that the sequence's next token is to be drawn from the last row's
+	// logits; it is the output token with index Output.
 	Sample bool
 	Output int
-	// PromptLo and PromptHi bound the rows whose logits give the
-	// log-probability of the prompt token after theirs, each asked for once.
+	// Rows PromptLo to PromptHi−1 give the log-probabilities of the prompt tokens
+	// that follow them. Each prompt token is asked for once.
 	PromptLo, PromptHi int
-	// Cached is how many of the prompt's tokens the cache held at the start.
+	// Cached is how many of the prompt's tokens the cache held when the sequence
+	// first started.
 	Cached int
 }
 
-// Result is what the runtime made of a sequence's rows in a step.
+// Result is what the runtime drew from a sequence's rows in a step.
 type Result struct {
-	// Token is the next token, where Rows.Sample asked for one.
+	// Token is the sequence's next token, where Rows.Sample asked for one.
 	Token int32
-	// Stop says that this token ends the output.
+	// Stop says that Token ends the output.
 	Stop bool
 }
 
-// Outcome is what a step meant for a sequence.
+// Outcome is a sequence's state after a step.
 type Outcome uint8
 
 // Outcomes.
 const (
-	// Running goes on.
+	// Running: the sequence goes on.
 	Running Outcome = iota
-	// Stopped has ended because the result said so.
+	// Stopped: the sequence has ended because its result said Stop.
 	Stopped
-	// Length has ended because the output has MaxTokens tokens.
+	// Length: the sequence has ended because its output has MaxTokens tokens.
 	Length
-	// Cancelled has ended; its result was not used.
+	// Cancelled: the sequence has ended, and its result was not used.
 	Cancelled
 )
 

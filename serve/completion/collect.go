@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Collect reads a run to its end. It returns each choice as one delta, prompt by
-// prompt.
+// Collect reads a run to its end. It returns one delta for each choice, ordered by
+// prompt, then by choice.
 func Collect(r *Run) ([]Delta, error) {
 	choices := make([]Delta, r.prompts*r.n)
 	texts := make([]strings.Builder, len(choices))
@@ -29,7 +29,7 @@ func Collect(r *Run) ([]Delta, error) {
 	return choices, nil
 }
 
-// join is a choice's delta and the next, without text.
+// join joins a choice's deltas so far with the next one, except for their text.
 func join(so, d Delta) Delta {
 	d.Tokens = append(so.Tokens, d.Tokens...)
 	d.CachedTokens += so.CachedTokens

@@ -10,32 +10,32 @@ import (
 // Token is a token of a prompt or an output.
 type Token struct {
 	ID int32
-	// Offset is where the token's text begins, in characters from the start of
-	// its text (prompt or output).
+	// Offset is where the token's text begins, in characters from the start of the
+	// prompt or output.
 	Offset int
-	// Logprob is nil where none was asked for, and for a prompt's first token.
+	// Logprob is nil where it was not asked for, and for a prompt's first token.
 	Logprob *serve.TokenLogprob
 }
 
 // Delta is a piece of one output.
 type Delta struct {
-	// Prompt and Choice say whose: the prompt's position in the request, and the
-	// choice's among the prompt's.
+	// Prompt is the prompt's index in the request, Choice the index of one of its
+	// outputs.
 	Prompt, Choice int
 	Text           string
-	// Tokens are those that arrived since the choice's last delta. Their text may
-	// be held back in part, as what may be the start of a stop string.
+	// Tokens are those that arrived since the choice's last delta. The end of their
+	// text may come in a later delta: a stop string might begin there.
 	Tokens []Token
-	// CachedTokens, in a choice's first delta, is how many prompt tokens a cached
-	// prefix saved.
+	// CachedTokens is how many prompt tokens were in a cached prefix; only in a
+	// choice's first delta.
 	CachedTokens int
 	// PromptTokens is set in a choice's first delta where the prompt's
 	// log-probabilities were asked for.
 	PromptTokens []Token
 	// Finish is set in a choice's last delta.
 	Finish serve.FinishReason
-	// StopString or StopToken is what ended the output; StopToken is −1 and
-	// StopString empty where neither did.
+	// StopString or StopToken is what ended the output. StopString is "" and StopToken
+	// −1 where it was not what ended it.
 	StopString string
 	StopToken  int32
 }
@@ -64,7 +64,8 @@ func newDecoder(t Tokenizer, r *Request) *decoder {
 	}
 }
 
-// event takes the next event. The delta is worth passing on where ok.
+// event takes the next event. ok says that the delta has text or ends the output;
+// otherwise the caller ignores it.
 func (d *decoder) event(e serve.Event) (delta Delta, ok bool) {
 	delta.StopToken = -1
 	if e.HasToken {
@@ -94,7 +95,8 @@ func (d *decoder) token(e serve.Event, delta *Delta) {
 	d.show(piece, delta)
 }
 
-// show passes a piece of text through the stop strings.
+// show adds a piece of text to the delta, except for what the stopFinder holds back,
+// and ends the output at a stop string.
 func (d *decoder) show(piece string, delta *Delta) {
 	d.offset += utf8.RuneCountInString(piece)
 	shown, stop := d.stops.push(piece, d.generated > d.minimum)
@@ -109,8 +111,8 @@ func (d *decoder) show(piece string, delta *Delta) {
 	d.done = true
 }
 
-// finish ends the text: what was kept back comes out, unless it completes a stop
-// string.
+// finish ends the output. Text that was held back is shown, unless the last bytes
+// complete a stop string.
 func (d *decoder) finish(reason serve.FinishReason, delta *Delta) {
 	d.show(d.text.Flush(), delta)
 	if d.done {
@@ -121,7 +123,7 @@ func (d *decoder) finish(reason serve.FinishReason, delta *Delta) {
 	d.done = true
 }
 
-// promptTokens joins a prompt's ids with their log-probabilities and offsets.
+// promptTokens returns a prompt's tokens with their log-probabilities and offsets.
 func promptTokens(t Tokenizer, prompt []int32, logprobs []serve.TokenLogprob, skipSpecial bool) []Token {
 	text := t.NewStream(skipSpecial)
 	tokens := make([]Token, len(prompt))

@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-moe/tandem/serve/completion/enginetest"
 )
 
-// asked is a request for one greedy continuation.
+// asked returns a request for one greedy continuation.
 func asked(prompt string) completion.Request {
 	return completion.Request{
 		Prompts: [][]int32{enginetest.Bytes(prompt)}, N: 1, MaxTokens: 64,
@@ -62,7 +62,7 @@ func TestTraces(t *testing.T) {
 
 func text(s string, more ...int32) []int32 { return append(enginetest.Bytes(s), more...) }
 
-// trace is a request's deltas, a line each, and its usage.
+// trace prints a request's deltas, a line each, and its usage.
 func trace(t *testing.T, output []int32, r completion.Request) string {
 	t.Helper()
 	engine := enginetest.New()

@@ -1,7 +1,7 @@
-// Package completion owns text on top of an engine of tokens: prompts of text
-// or ids become sequences, and their tokens become streamed text, with stop
-// strings, several choices, log-probabilities and usage. It may not know HTTP
-// or JSON, nor how an engine computes.
+// Package completion turns an engine of tokens into one of text: prompts become
+// sequences of the engine, and the output tokens become streamed text, with stop
+// strings, several choices, log-probabilities and usage. It may not know HTTP or
+// JSON, nor how an engine computes.
 //
 // The life of a completion:
 //

@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-moe/tandem/serve/completion/enginetest"
 )
 
-// A prompt's continuation, written as it comes.
+// Writes a prompt's continuation as its deltas arrive.
 func ExampleService() {
 	service := completion.New(completion.Config{
 		Engine: enginetest.New(), Tokenizer: enginetest.Tokenizer{}, EOS: []int32{enginetest.EOS},

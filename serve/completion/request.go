@@ -9,21 +9,23 @@ import (
 
 // Request asks for N continuations of each prompt.
 type Request struct {
-	// Prompts are lists of token ids; each has at least one.
+	// Prompts are lists of tokens; each has at least one.
 	Prompts [][]int32
-	// N is the number of choices per prompt. They share a seed and differ in
-	// their choice index, so that choice 0 is what N = 1 gives.
+	// N is the number of choices per prompt. Choices of a prompt share its seed, and
+	// sampling also depends on the choice's index: choice 0 is the same as with N = 1.
 	N int
-	// MaxTokens bounds each output; 0 evaluates the prompt only. Clip cuts it to
-	// what fits behind the prompt, instead of refusing what does not.
+	// MaxTokens bounds each output in tokens; 0 computes the prompt only. Clip lowers
+	// MaxTokens to what fits the context behind the prompt; without Clip a request
+	// that does not fit is refused.
 	MaxTokens int
 	Clip      bool
-	// MinTokens come before any stop string or id ends an output.
+	// MinTokens is how many tokens an output has before a stop string or stop id may
+	// end it.
 	MinTokens int
 	// Stop are strings that end an output and are not part of its text.
 	Stop []string
-	// StopIDs are ids that end an output; the model's end-of-sequence ids are
-	// among them unless IgnoreEOS.
+	// StopIDs are tokens that end an output. The model's end-of-sequence tokens are
+	// added, unless IgnoreEOS.
 	StopIDs   []int32
 	IgnoreEOS bool
 	// IncludeStop makes the stop string, or the stop token's text, part of the
@@ -31,8 +33,8 @@ type Request struct {
 	IncludeStop bool
 	// SkipSpecial leaves special tokens out of the text.
 	SkipSpecial bool
-	// Sampling's Seed counts only where Seeded; else one is drawn per prompt. Its
-	// Choice is set here.
+	// Sampling.Seed is used only where Seeded; else each prompt gets a seed from
+	// Config.Seed. Sampling.Choice is ignored: the choice's index is used.
 	Sampling sample.Params
 	Seeded   bool
 	// Logprobs and PromptLogprobs are as in serve.Request: −1 means none.
@@ -40,21 +42,22 @@ type Request struct {
 	PromptLogprobs int
 }
 
-// LengthError is a prompt, or a prompt and the output asked for, that is longer
+// LengthError says that a prompt, or a prompt with the output asked for, is longer
 // than the model's context.
 type LengthError struct {
-	// Prompt and Output are in tokens; Output is 0 where no length was asked for.
+	// Prompt and Output are lengths in tokens. Output is 0 where the prompt alone
+	// leaves no room.
 	Prompt, Output int
 	Limit          int
-	// AtLeast says that the prompt has not been tokenized: Prompt is what it has at
-	// least.
+	// AtLeast says that the prompt has not been tokenized: Prompt is a lower bound of
+	// its length.
 	AtLeast bool
 }
 
 func (e *LengthError) Error() string { return e.Text("prompt") }
 
-// Text is the error in OpenAI's words, which clients look for; field is what the
-// prompt is called: "prompt" or "messages".
+// Text is the error in OpenAI's words, which clients look for. field is the name of
+// the prompt's field in the API: "prompt" or "messages".
 func (e *LengthError) Text(field string) string {
 	least := ""
 	if e.AtLeast {
@@ -68,8 +71,8 @@ func (e *LengthError) Text(field string) string {
 		e.Limit, e.Prompt+e.Output, e.Prompt, field, e.Output, field)
 }
 
-// CheckLength refuses a text that is longer than the model's context whatever it
-// says, without tokenizing it. The error is a *LengthError.
+// CheckLength refuses a text that is certain to have more tokens than the model's
+// context, without tokenizing it. The error is a *LengthError.
 func (s *Service) CheckLength(text string) error {
 	if least, limit := s.cfg.Tokenizer.LeastTokens(text), s.Context(); least > limit {
 		return &LengthError{Prompt: least, Limit: limit, AtLeast: true}
@@ -77,7 +80,7 @@ func (s *Service) CheckLength(text string) error {
 	return nil
 }
 
-// contextLimit is the most tokens that a sequence may have.
+// contextLimit is how many tokens a prompt and its output may have together.
 func contextLimit(l serve.Limits) int {
 	if l.CacheTokens > 0 {
 		return min(l.MaxModelLen, l.CacheTokens)
@@ -85,7 +88,7 @@ func contextLimit(l serve.Limits) int {
 	return l.MaxModelLen
 }
 
-// validate checks what does not depend on a single prompt.
+// validate checks all that does not depend on the context's length.
 func (r *Request) validate(l serve.Limits) error {
 	switch {
 	case len(r.Prompts) == 0:
@@ -108,7 +111,7 @@ func (r *Request) validate(l serve.Limits) error {
 	return nil
 }
 
-// about says which of several prompts an error is about.
+// about adds to an error which of several prompts it is about.
 func (r *Request) about(i int, err error) error {
 	if len(r.Prompts) == 1 {
 		return err
@@ -128,7 +131,7 @@ func validatePrompt(p []int32, vocabulary int) error {
 	return nil
 }
 
-// budget is the number of output tokens that a prompt may have.
+// budget is how many output tokens may follow a prompt of so many tokens.
 func (r *Request) budget(prompt int, l serve.Limits) (int, error) {
 	limit := contextLimit(l)
 	switch {

@@ -10,20 +10,19 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// Usage counts tokens.
+// Usage counts a request's tokens.
 type Usage struct {
-	// Prompt counts each prompt once, whatever the number of choices. Cached is
-	// how many of them a cached prefix saved.
+	// Prompt is the number of tokens of all prompts, each counted once however many
+	// choices it has. Cached is how many of them were in a cached prefix.
 	Prompt, Cached int
-	// Completion counts the output of every choice, tokens that ended it
-	// included.
+	// Completion is the number of output tokens of all choices, including stop tokens.
 	Completion int
 }
 
 // Run is a request being served. Next and Close belong to one goroutine.
 type Run struct {
 	service *Service
-	// prompts and n are the request's: there are prompts·n sequences.
+	// The request has prompts prompts with n choices each.
 	prompts, n int
 
 	ctx    context.Context
@@ -33,14 +32,15 @@ type Run struct {
 
 	waiting []*sequence
 	running int
-	// lone is the only sequence: it is read directly. Several are read by a
-	// goroutine each, which sends to arrivals.
+	// lone is the sequence of a request that has only one; Next reads it directly. Of
+	// several sequences, each has a goroutine that reads it and sends to arrivals.
 	lone     *sequence
 	arrivals chan arrival
 	readers  sync.WaitGroup
 }
 
-// arrival is what a sequence's reader sends: a delta, or its end.
+// arrival is what a sequence's reader sends: a delta, or io.EOF or an error as the
+// sequence's end.
 type arrival struct {
 	delta Delta
 	err   error
@@ -60,9 +60,9 @@ func newRun(ctx context.Context, s *Service, asked *Request, sequences []*sequen
 	return r
 }
 
-// fill hands waiting sequences to the engine while the window has room. A full
-// queue is an error only where none of ours is in it: else the rest goes in when
-// one of ours has left.
+// fill submits waiting sequences to the engine while the window has room. While the
+// engine has sequences of this run, its BusyError is no failure: fill is called again
+// when one of them has ended.
 func (r *Run) fill() error {
 	for len(r.waiting) > 0 && r.running < r.service.cfg.Window {
 		s := r.waiting[0]
@@ -83,7 +83,7 @@ func (r *Run) fill() error {
 	return nil
 }
 
-// read passes a sequence's deltas on until it ends or the run does.
+// read sends a sequence's deltas to arrivals until the sequence or the run ends.
 func (r *Run) read(s *sequence) {
 	defer s.close()
 	for {
@@ -99,8 +99,8 @@ func (r *Run) read(s *sequence) {
 	}
 }
 
-// Next returns the next delta of any choice, and io.EOF when all have ended. An
-// error of one sequence ends the run.
+// Next returns the next delta of any choice, and io.EOF when all choices have ended.
+// An error of one sequence is the error of the run.
 func (r *Run) Next() (Delta, error) {
 	for r.running > 0 {
 		delta, err := r.arrival()
@@ -141,13 +141,13 @@ func (r *Run) count(d Delta) {
 	}
 }
 
-// Usage counts what Next has returned so far.
+// Usage counts the prompts, and the output that Next has returned so far.
 func (r *Run) Usage() Usage { return r.usage }
 
-// First is when Next returned the first delta; zero: it has not.
+// First is when Next returned the first delta, or zero before that.
 func (r *Run) First() time.Time { return r.first }
 
-// Close cancels what still runs, and waits for the readers.
+// Close cancels the sequences that still run, and waits for their readers to end.
 func (r *Run) Close() {
 	r.cancel()
 	r.readers.Wait()

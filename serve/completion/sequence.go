@@ -9,7 +9,7 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// sequence is one choice of one prompt: an engine's stream, decoded.
+// sequence is one choice of one prompt: an engine's stream and its decoder.
 type sequence struct {
 	request        serve.Request
 	prompt, choice int
@@ -20,17 +20,17 @@ type sequence struct {
 	stream   serve.Stream
 	observer SequenceObserver
 	started  bool
-	// cached and evaluated wait for the first delta.
+	// cached and evaluated are from the first event, and are kept for the first delta.
 	cached    int
 	evaluated []Token
 }
 
-// trivial says that there is nothing for an engine to do.
+// trivial says that the engine has nothing to compute.
 func (s *sequence) trivial() bool {
 	return s.request.MaxTokens == 0 && s.request.PromptLogprobs < 0
 }
 
-// submit queues the sequence.
+// submit hands the sequence to the engine.
 func (s *sequence) submit(ctx context.Context, engine serve.Engine, observe func(int) SequenceObserver) error {
 	if s.trivial() {
 		s.stream = evaluated{}
@@ -45,7 +45,8 @@ func (s *sequence) submit(ctx context.Context, engine serve.Engine, observe func
 	return nil
 }
 
-// next returns the next delta worth showing, and io.EOF after the last one.
+// next returns the next delta that has text or ends the sequence, and io.EOF after the
+// last one.
 func (s *sequence) next(ctx context.Context) (Delta, error) {
 	for !s.decoder.done {
 		e, err := s.stream.Next(ctx)
@@ -60,7 +61,7 @@ func (s *sequence) next(ctx context.Context) (Delta, error) {
 	return Delta{}, io.EOF
 }
 
-// begin notes what only the first event carries, and tells the observer.
+// begin keeps what only the first event has, and tells the observer of a token.
 func (s *sequence) begin(e serve.Event) {
 	if !s.started {
 		s.started = true
@@ -85,7 +86,8 @@ func (s *sequence) finish(d Delta) Delta {
 	return d
 }
 
-// fail ends the sequence. What it returns is never io.EOF, nor wraps it.
+// fail ends the sequence with an error. The error that it returns never wraps io.EOF,
+// which would look like a regular end.
 func (s *sequence) fail(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("the engine broke the output off (%v): %w", err, io.ErrUnexpectedEOF)
@@ -99,7 +101,7 @@ func (s *sequence) fail(err error) error {
 	return err
 }
 
-// close cancels the sequence where it still runs.
+// close cancels the sequence if it still runs.
 func (s *sequence) close() {
 	if s.stream != nil {
 		s.stream.Close()
@@ -114,7 +116,7 @@ func (s *sequence) end(reason string) {
 	}
 }
 
-// evaluated is the stream of a request that asks for nothing but its prompt.
+// evaluated is the stream of a trivial sequence: it ends at once.
 type evaluated struct{}
 
 func (evaluated) Next(context.Context) (serve.Event, error) {

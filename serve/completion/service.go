@@ -12,16 +12,17 @@ import (
 type Config struct {
 	Engine    serve.Engine
 	Tokenizer Tokenizer
-	// EOS are the model's end-of-sequence ids.
+	// EOS are the model's end-of-sequence tokens.
 	EOS []int32
-	// Observe is told of each admitted sequence and the length of its prompt, in
-	// tokens. Nil: nobody looks.
+	// Observe returns the observer of a sequence that the engine has admitted; it
+	// gets the prompt's length in tokens. Nil means that no sequence is observed.
 	Observe func(promptTokens int) SequenceObserver
-	// Seed draws a seed for a request that has none. Nil: at random.
+	// Seed draws a seed for each prompt of a request without a seed. Nil means
+	// random seeds.
 	Seed func() uint64
-	// Window is how many sequences of one request may be with the engine at once;
-	// 64 where it is 0. A request of more sequences than the engine's queue holds
-	// is served all the same.
+	// Window is how many sequences of one request the engine may have at a time; 0
+	// means 64. The others wait here, so that a request may have more sequences than
+	// fit the engine's queue.
 	Window int
 }
 
@@ -44,18 +45,18 @@ func New(cfg Config) *Service {
 	return &Service{cfg: cfg}
 }
 
-// Tokenizer is the service's.
+// Tokenizer returns the tokenizer of the service's model.
 func (s *Service) Tokenizer() Tokenizer { return s.cfg.Tokenizer }
 
-// Limits are the engine's.
+// Limits returns the engine's limits.
 func (s *Service) Limits() serve.Limits { return s.cfg.Engine.Limits() }
 
-// Context is the most tokens that a prompt and its output may have together.
+// Context is how many tokens a prompt and its output may have together.
 func (s *Service) Context() int { return contextLimit(s.Limits()) }
 
-// Start validates a request and hands its first sequence to the engine. Errors:
-// *serve.InvalidError, *LengthError and those of serve.Engine's Submit. The
-// caller closes the run. ctx ends the whole run.
+// Start validates a request and submits its first sequences to the engine, at least
+// one. Errors: *serve.InvalidError, *LengthError and those of [serve.Engine]'s
+// Submit. The caller closes the run. When ctx ends, so does the run.
 func (s *Service) Start(ctx context.Context, r Request) (*Run, error) {
 	if err := r.validate(s.Limits()); err != nil {
 		return nil, err
@@ -72,7 +73,7 @@ func (s *Service) Start(ctx context.Context, r Request) (*Run, error) {
 	return run, nil
 }
 
-// sequences are the request's, prompt by prompt.
+// sequences makes the request's sequences, ordered by prompt, then by choice.
 func (s *Service) sequences(r *Request) ([]*sequence, error) {
 	if !r.IgnoreEOS {
 		r.StopIDs = slices.Concat(r.StopIDs, s.cfg.EOS)

@@ -43,7 +43,7 @@ func texts(choices []completion.Delta) []string {
 	return out
 }
 
-// sampled is a request for several prompts and choices.
+// sampled returns a request with n choices for several prompts.
 func sampled(prompts, n int) completion.Request {
 	r := asked("p")
 	for i := 1; i < prompts; i++ {
@@ -54,8 +54,8 @@ func sampled(prompts, n int) completion.Request {
 	return r
 }
 
-// TestChoicesShareASeed: choice i is the same whatever n is, and whatever other
-// prompts are in the request.
+// TestChoicesShareASeed: choice i of a prompt does not depend on N, nor on the other
+// prompts of the request.
 func TestChoicesShareASeed(t *testing.T) {
 	s := service(enginetest.New())
 	all := texts(complete(t, s, sampled(3, 4)))
@@ -65,7 +65,8 @@ func TestChoicesShareASeed(t *testing.T) {
 	require.Equal(t, all[:1], texts(complete(t, s, sampled(1, 1))))
 }
 
-// TestUnseeded: without a seed each prompt has its own, drawn once.
+// TestUnseeded: in a request without a seed, each prompt gets a seed of its own, drawn
+// once for all its choices.
 func TestUnseeded(t *testing.T) {
 	e := enginetest.New()
 	r := sampled(2, 2)
@@ -81,8 +82,8 @@ func TestUnseeded(t *testing.T) {
 	}
 }
 
-// TestMoreThanTheQueueHolds: a request of ten sequences is served by an engine
-// that takes three at a time, with the same result.
+// TestMoreThanTheQueueHolds: an engine that takes only some sequences at a time serves
+// a request of ten sequences with the same result.
 func TestMoreThanTheQueueHolds(t *testing.T) {
 	want := texts(complete(t, service(enginetest.New()), sampled(5, 2)))
 	e := enginetest.New()
@@ -93,7 +94,7 @@ func TestMoreThanTheQueueHolds(t *testing.T) {
 
 func TestWindow(t *testing.T) {
 	e := enginetest.New()
-	e.Queue = 2 // one more than the window would be refused
+	e.Queue = 2 // the engine refuses a third sequence
 	s := completion.New(completion.Config{Engine: e, Tokenizer: enginetest.Tokenizer{}, Window: 2})
 	complete(t, s, sampled(4, 2))
 	require.Len(t, e.Requests(), 8)
@@ -116,7 +117,7 @@ func TestUsage(t *testing.T) {
 	defer run.Close()
 	_, err = completion.Collect(run)
 	require.NoError(t, err)
-	output := len(enginetest.Greeting) + 1 // the end of sequence counts
+	output := len(enginetest.Greeting) + 1 // usage counts the end-of-sequence token
 	require.Equal(t, completion.Usage{Prompt: 36, Cached: 32, Completion: 2 * output}, run.Usage())
 }
 
@@ -148,7 +149,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestRoom: what fits is served, to the last token.
+// TestRoom: a prompt and output that exactly fill the context are served.
 func TestRoom(t *testing.T) {
 	e := enginetest.New()
 	r := asked("p")
@@ -166,7 +167,7 @@ func TestRoom(t *testing.T) {
 	require.Equal(t, 99, e.Requests()[2].MaxTokens)
 }
 
-// TestErrorEndsTheRun: one sequence's error is the run's, and nothing is left
+// TestErrorEndsTheRun: one sequence's error is the run's, and no sequence keeps
 // running.
 func TestErrorEndsTheRun(t *testing.T) {
 	for _, n := range []int{1, 3} {
@@ -183,8 +184,8 @@ func TestErrorEndsTheRun(t *testing.T) {
 	}
 }
 
-// TestEndWithoutReason: a stream that ends before its output is finished has
-// failed, as has one whose connection ends.
+// TestEndWithoutReason: a stream that returns io.EOF before an event with Finish has
+// failed, like one whose connection breaks.
 func TestEndWithoutReason(t *testing.T) {
 	for _, n := range []int{1, 2} {
 		for _, end := range []error{io.EOF, fmt.Errorf("reading from node a1: %w", io.EOF)} {
@@ -223,8 +224,7 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestStopStringCancels: an output that a stop string ends is not computed
-// further.
+// TestStopStringCancels: a stop string cancels its sequence at the engine.
 func TestStopStringCancels(t *testing.T) {
 	e := enginetest.New()
 	r := asked("p")
@@ -233,7 +233,7 @@ func TestStopStringCancels(t *testing.T) {
 	require.Equal(t, 1, e.Cancelled())
 }
 
-// heard is what an observer was told.
+// heard is an observer that records what it is told.
 type heard struct {
 	prompt, tokens, cached int
 	ends                   []string
@@ -293,7 +293,7 @@ func TestObserver(t *testing.T) {
 	}
 }
 
-// TestAbandoned: a run that is closed early is an abort to its observer.
+// TestAbandoned: the observer of a run that is closed early gets EndAbort.
 func TestAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := enginetest.New()

@@ -2,20 +2,19 @@ package completion
 
 import "strings"
 
-// stopFinder looks for stop strings in a text that arrives in pieces. It holds
-// back the end of the text while that may be the start of a stop string, so that
-// nothing is shown that a stop string takes away later.
+// stopFinder looks for stop strings in a text that arrives in pieces. It holds the
+// end of the text back while a stop string may begin there, so that it never shows a
+// part of a stop string.
 type stopFinder struct {
 	stops []string
-	// held is the longest end of the text so far that is a proper prefix of a
-	// stop string.
+	// held is the longest suffix of the text so far that is a proper prefix of a stop
+	// string.
 	held string
 }
 
-// push adds a piece. It returns the text that may be shown, and the stop string
-// where one was found: the one that a reader of single characters meets first
-// (the earliest end; of several, the longest). With search off, stop strings
-// that end within this piece are passed over.
+// push adds a piece. It returns the text that may be shown, and the stop string if
+// there is one: the one that ends first, of several that end there the longest. With
+// search false, it does not look for stop strings that end within this piece.
 func (f *stopFinder) push(piece string, search bool) (shown, stop string) {
 	text := f.held + piece
 	if search {
@@ -50,8 +49,8 @@ func firstStop(text string, stops []string) (start int, stop string) {
 	return start, stop
 }
 
-// longestPrefix is the length of the longest end of the text that is a proper
-// prefix of a stop string.
+// longestPrefix is the length of the text's longest suffix that is a proper prefix of
+// a stop string.
 func longestPrefix(text string, stops []string) int {
 	longest := 0
 	for _, s := range stops {

@@ -8,8 +8,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// slowStop reads a text by characters and ends at the first stop string; of
-// several that end there, at the longest. It returns what comes before.
+// slowStop reads a text character by character up to the first end of a stop string;
+// of several stop strings that end there it takes the longest. It returns the text
+// before it.
 func slowStop(text string, stops []string) (before, stop string) {
 	for end := 1; end <= len(text); end++ {
 		for _, s := range stops {
@@ -24,7 +25,7 @@ func slowStop(text string, stops []string) (before, stop string) {
 	return text, ""
 }
 
-// mayBegin says whether an end of the text could go on to be a stop string.
+// mayBegin says whether a stop string may begin in the text and end after it.
 func mayBegin(end string, stops []string) bool {
 	for _, s := range stops {
 		if len(end) < len(s) && strings.HasPrefix(s, end) {
@@ -34,9 +35,9 @@ func mayBegin(end string, stops []string) bool {
 	return false
 }
 
-// TestStopFinder: however a text is cut into pieces, what is shown in the end is
-// what the slow version shows; on the way nothing is shown that is taken back,
-// and nothing is held back without need.
+// TestStopFinder: however a text is cut into pieces, the finder shows the same text as
+// the slow version. At no time has it shown a part of a stop string, or held back text
+// that no stop string can begin in.
 func TestStopFinder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		letters := rapid.StringMatching(`[abc]{0,12}`)
@@ -68,8 +69,8 @@ func TestStopFinder(t *testing.T) {
 	})
 }
 
-// TestStopFinderPassesOver: a stop string that ends where none is looked for is
-// text, and one that only begins there is found.
+// TestStopFinderPassesOver: with search off, a stop string that ends in the piece is
+// text; one that begins in the piece and ends in a later one is found.
 func TestStopFinderPassesOver(t *testing.T) {
 	f := stopFinder{stops: []string{"ab", "bc"}}
 	shown, stop := f.push("ab", false)

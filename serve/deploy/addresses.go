@@ -11,15 +11,16 @@ import (
 	"github.com/tandem-moe/tandem/internal/hostport"
 )
 
-// addresses are where a node listens for peers, and what it tells them.
+// addresses says where a node listens for peers, and which address peers are told.
 type addresses struct {
 	listen string
-	// host and port are told instead of the bound ones, where they are not empty.
+	// host and port, if not empty, replace those of the bound address in what peers
+	// are told.
 	host, port string
 }
 
-// CheckAddresses refuses values of --listen and --advertise that cannot be right,
-// whatever the machine: see [NodeOptions].
+// CheckAddresses refuses values of --listen and --advertise that are wrong on any
+// machine: see [NodeOptions].
 func CheckAddresses(listen, advertise string) error {
 	_, err := parseAddresses(listen, advertise)
 	return err
@@ -66,12 +67,12 @@ func splitAdvertised(s string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// path is how a node and its front end reach each other: the addresses of both, as
-// this host sees them.
+// path has the IP addresses of a connection between a node and its front end: this
+// host's and the front end's.
 type path struct{ here, front netip.Addr }
 
-// pathTo asks the system which address of this host a connection with the front end
-// at a URL would have. Nothing is sent: a UDP socket is connected by looking at routes.
+// pathTo asks the system which addresses a connection with the front end at a URL
+// would have. It sends nothing: connecting a UDP socket only looks at routes.
 func pathTo(ctx context.Context, control string) (path, error) {
 	u, err := url.Parse(control)
 	if err != nil {
@@ -85,7 +86,7 @@ func pathTo(ctx context.Context, control string) (path, error) {
 	return path{here: ipOf(conn.LocalAddr()), front: ipOf(conn.RemoteAddr())}, nil
 }
 
-// ipOf is the IP address of one of a socket.
+// ipOf returns the IP address in a socket's address.
 func ipOf(a net.Addr) netip.Addr {
 	at, err := netip.ParseAddrPort(a.String())
 	if err != nil {
@@ -94,11 +95,12 @@ func ipOf(a net.Addr) netip.Addr {
 	return at.Addr().Unmap()
 }
 
-// oneHost says whether node and front end are on the same.
+// oneHost says whether node and front end are on one host.
 func (p path) oneHost() bool { return p.front.IsLoopback() || p.front == p.here }
 
-// advertised is the HOST:PORT that a node which is bound at an address tells its
-// peers. They may be where the front end is: what that cannot reach, they cannot.
+// advertised returns the HOST:PORT at which peers reach a node that is bound at an
+// address. Peers may be on the front end's host, so the address must be one that the
+// front end's host can reach.
 func (a addresses) advertised(bound net.Addr, p path) (string, error) {
 	host, port, err := net.SplitHostPort(bound.String())
 	if err != nil {

@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// group runs the parts of a membership: the first that ends, ends all.
+// group runs the parts of a membership: when one of them ends, all others are
+// canceled.
 type group struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -28,7 +29,7 @@ func (g *group) run(f func(ctx context.Context) error) {
 	})
 }
 
-// wait returns what ended the group.
+// wait waits for all parts, and returns the error of the one that ended first.
 func (g *group) wait() error {
 	g.running.Wait()
 	return context.Cause(g.ctx)

@@ -14,13 +14,13 @@ import (
 	"github.com/tandem-moe/tandem/route"
 )
 
-// frontName is who the front end is where weights differ.
+// frontName is the front end's name in errors about weights that differ.
 const frontName = "the front end"
 
-// judge compares the weights of a cluster's nodes with each other's, and with the
-// front end's own files. The front end loads nothing: it reads its files while the
-// nodes load theirs, and what it lacks it takes from the first node that holds
-// it.
+// judge compares the weights of a cluster's nodes with each other and with the front
+// end's own files. The front end loads no weights: it reads its files while the nodes
+// load theirs. For a weight that its files lack, the first node that has loaded the
+// weight sets the digest.
 type judge struct {
 	model *Model
 	log   *slog.Logger
@@ -80,8 +80,8 @@ func (j *judge) Compare(ctx context.Context, m cluster.Member, p cluster.Placeme
 	return err
 }
 
-// readOwn reads the front end's files, as far as they are there, with half of the
-// processors: nodes may be on this host.
+// readOwn reads those of the model's files that the front end has. It uses half of the
+// processors, since nodes may run on this host too.
 func (j *judge) readOwn(ctx context.Context) error {
 	began, bytes, missing := time.Now(), int64(0), 0
 	for _, r := range []model.Role{attentionRole, j.model.Spec.AllExperts()} {
@@ -104,8 +104,8 @@ func (j *judge) readOwn(ctx context.Context) error {
 	return nil
 }
 
-// own lists the weights of a role that the front end's files hold, and counts those
-// that they lack.
+// own lists the weights of a role that are in the front end's files, and counts those
+// that are absent.
 func (j *judge) own(r model.Role) (names []string, refs []model.Ref, absent int, err error) {
 	c, err := layer.Tie(j.model.Checkpoint, j.model.Spec)
 	if err != nil {

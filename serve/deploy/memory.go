@@ -10,16 +10,16 @@ import (
 	"github.com/tandem-moe/tandem/model"
 )
 
-// fallbackMemory stands in where the system does not tell.
+// fallbackMemory is taken for the free memory where the system does not tell it.
 const fallbackMemory = 4 << 30
 
-// kvShare is the share of the free memory that the KV cache takes by default, once
-// the weights are loaded: the rest is for messages, for prompts under way, and for
-// whoever else is on the machine.
+// kvShare: by default, the KV cache takes 1/kvShare of the memory that the weights
+// leave free. The rest is for messages, activations, and other processes of the
+// machine.
 const kvShare = 3
 
-// freeMemory is the memory that could be had now, within the limits of the control
-// groups where there are any.
+// freeMemory is the memory that could be allocated now, within the limits of control
+// groups, if there are any.
 func freeMemory() headroom.Headroom {
 	h, ok := headroom.Measure(os.DirFS("/"))
 	if !ok {
@@ -28,15 +28,16 @@ func freeMemory() headroom.Headroom {
 	return h
 }
 
-// cacheMemory is how much memory KV caches get, and where that comes from.
+// cacheMemory is how much memory KV caches get, and why.
 type cacheMemory struct {
 	bytes int64
-	from  string
+	from  string // the reason for this size, for people
 }
 
-// fillCache sets KVMemory for a process that has a KV cache, and checks that it
-// holds one page for each attention node. The weights that the process has still to
-// load come first: they are packed copies, which the kernel cannot drop.
+// fillCache sets KVMemory for a process that has a KV cache, and checks that it holds
+// at least one page for each attention node. toLoad is the bytes of weights that the
+// process has still to load: it does not count as free, since weights are packed
+// copies, which the operating system cannot drop as it drops cached files.
 func (o *Options) fillCache(spec *model.Spec, toLoad int64) error {
 	o.cacheFrom = "--kv-memory"
 	if o.KVMemory == 0 {
@@ -50,8 +51,8 @@ func (o *Options) fillCache(spec *model.Spec, toLoad int64) error {
 	return nil
 }
 
-// fillCache sizes the KV cache of an attention node, which may have loaded its
-// weights. Expert nodes have none.
+// fillCache sets the size of an attention node's KV cache, before or after the node
+// has loaded its weights. Expert nodes have no KV cache.
 func (n *Node) fillCache(o *Options) error {
 	if n.Role == cluster.Expert {
 		return nil
@@ -66,8 +67,8 @@ func (n *Node) fillCache(o *Options) error {
 	return o.fillCache(n.model.Spec, toLoad)
 }
 
-// defaultCache is what the sequences need at most, as far as a share of the free
-// memory goes that the weights leave.
+// defaultCache is what the longest sequences need, but at most 1/kvShare of the free
+// memory that the weights leave.
 func (o *Options) defaultCache(spec *model.Spec, toLoad int64, free headroom.Headroom) cacheMemory {
 	pages := int64((o.MaxModelLen + o.PageTokens - 1) / o.PageTokens)
 	needed := pages * layer.CacheBytes(spec, o.PageTokens) * int64(o.MaxNumSeqs*o.Attention)
@@ -82,7 +83,7 @@ func (o *Options) defaultCache(spec *model.Spec, toLoad int64, free headroom.Hea
 	return cacheMemory{share, from + "; see --kv-memory"}
 }
 
-// size writes bytes for people.
+// size formats a number of bytes for people.
 func size(n int64) string {
 	if n < 1<<30 {
 		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
@@ -90,9 +91,9 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }
 
-// attentionBytes is the size of what an attention node loads: all but the experts.
-// Packed weights keep their type, so that they take what they take in the files. It
-// reads headers alone.
+// attentionBytes is the size of the weights that an attention node loads: all but the
+// experts. Packed weights keep their type, so their size in memory is their size in
+// the files. It reads the files' headers only.
 func attentionBytes(m *Model) (int64, error) {
 	c, err := m.Spec.Catalogue(m.Checkpoint.Has)
 	if err != nil {

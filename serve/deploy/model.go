@@ -1,6 +1,6 @@
-// Package deploy owns assembly: it opens a model and builds front end, attention
-// nodes and expert nodes of it, all in one process or one node per process. It
-// may not know HTTP's or text's side of serving, nor how a node computes.
+// Package deploy assembles deployments: it opens a model and builds the front end, the
+// attention nodes and the expert nodes that serve it, all in one process or one node
+// per process. It may not know the API, text, or how a node computes.
 package deploy
 
 import (
@@ -20,8 +20,9 @@ import (
 	"github.com/tandem-moe/tandem/route"
 )
 
-// arithmetic names what no option changes: weights widened exactly to f32, f32
-// chains, an f32 cache, spans of kernel.Span positions.
+// arithmetic names the part of the numerics that no option changes: weights widened
+// exactly to f32, sums in f32, an f32 KV cache, attention over spans of kernel.Span
+// positions.
 var arithmetic = fmt.Sprintf("f32 (kv f32, span %d)", kernel.Span)
 
 // Numerics names all that a result depends on beside the model. Only sums per
@@ -41,18 +42,19 @@ func (o *Options) Numerics() string {
 
 // Model is an opened model.
 type Model struct {
-	// Name is the folder's, or ORG/NAME where it is a snapshot in a cache, or the
-	// embedded model's; Source is what errors call the model: "model DIR", or "the
+	// Name is the folder's name, or ORG/NAME for a snapshot in a cache, or the name of
+	// the embedded model. Source is the model's name in errors: "model DIR", or "the
 	// embedded model".
 	Name, Source string
 	Spec         *model.Spec
 	// Files holds config.json and its companions.
 	Files      fs.FS
 	Checkpoint *checkpoint.Checkpoint
-	// Weights knows what the weights are that have been loaded, here or by nodes.
+	// Weights records the digests of all weights loaded so far, by this process or by
+	// nodes.
 	Weights *checkpoint.Ledger
 
-	sum atomic.Pointer[[sha256.Size]byte] // of all weights, once they are known
+	sum atomic.Pointer[[sha256.Size]byte] // hash of all weights; nil until all are known
 }
 
 // OpenModel opens a Hugging Face folder, or a model of the local cache (see
@@ -79,8 +81,8 @@ func OpenModel(dir string) (*Model, error) {
 	return m, nil
 }
 
-// Identity is what nodes of a cluster that serves the model must agree on before
-// they load it. Weights are compared once they have.
+// Identity is what the nodes of a cluster that serves the model must agree on before
+// they load it. Their weights are compared after loading.
 func (m *Model) Identity(version string) cluster.Identity {
 	spec := m.Spec.Hash()
 	return cluster.Identity{

@@ -21,55 +21,58 @@ import (
 	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// NodeOptions say how one node joins a cluster. What all nodes share, the front
-// end decides: Experts, MicroBatches, MaxModelLen, MaxBatchedTokens and Wire of
-// the Options do not count.
+// NodeOptions say how one node joins a cluster. The front end decides the settings
+// that all nodes share: Experts, MicroBatches, MaxModelLen, MaxBatchedTokens and Wire
+// of the Options are ignored.
 type NodeOptions struct {
 	Options
 	Role cluster.Role
 	// Control is the front end's URL: https where Options.TLS is set, else http.
 	Control string
-	// Listen is where peers reach the node, host:port; port 0 takes a free one.
-	// Advertise is the host, or host:port, that they are told where it differs. Where
-	// Listen is any address of the machine and Advertise is empty, they are told that
-	// by which the machine reaches the front end.
+	// Listen is the host:port at which the node listens for peers; port 0 takes a free
+	// one. Advertise is the host, or host:port, that peers are told instead, or empty.
+	// Where Listen is any address of the machine and Advertise is empty, peers are told
+	// the address from which the machine reaches the front end.
 	Listen, Advertise string
 	Version           string
-	// Grace is how long a node that is told to stop stays for the requests that
-	// need it. 0: it stops at once.
+	// Grace is how long a node that is told to stop may stay for requests that need
+	// it. With 0 it stops at once.
 	Grace time.Duration
 	// WantWire and WantCombine are names that the front end's Wire must have for the
-	// node to join; empty: any.
+	// node to join; an empty name allows any.
 	WantWire, WantCombine string
 	// Dial reaches other nodes; nil means plain TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
 
-// Node is a node's process: what it keeps from one membership to the next.
+// Node is a node's process. It keeps its device and its weights from one membership to
+// the next.
 type Node struct {
 	NodeOptions
 	model *Model
 	pool  *kernel.Pool
 	dev   kernel.ExpertDevice
-	// attends is dev as an attention node's, nil of an expert node.
+	// attends is dev on an attention node, nil on an expert node.
 	attends kernel.Device
 	at      addresses
-	// limited is for lines that other nodes cause.
+	// limited bounds the rate of log lines that other nodes cause.
 	limited *ratelog.Logger
 
-	// What has been loaded: for sequences of so many tokens, or of one place.
+	// The weights that are loaded: on an attention node for sequences of at most
+	// positions tokens, on an expert node the experts of place.
 	attention *layer.AttentionWeights
 	positions int
 	experts   *layer.ExpertWeights
 	place     int
 
-	// How far it is: bytes of weights, and what the loop of a membership tells.
+	// The node's progress: bytes of weights loaded, and the progress of the current
+	// membership's loop, nil where none runs.
 	loaded atomic.Uint64
 	loop   atomic.Pointer[func() cluster.Progress]
 
 	mu     sync.Mutex
 	status Status
-	stats  func() node.Stats // nil where nothing is counted
+	stats  func() node.Stats // nil while the node has no statistics
 }
 
 // State is how far a node is.
@@ -78,17 +81,18 @@ type State string
 // States, in their order. A node that loses the front end or a peer joins again.
 const (
 	Joining  State = "joining"
-	Joined   State = "joined" // loads its weights, or waits for other nodes, or does not reach them
+	Joined   State = "joined" // the node loads its weights, waits for other nodes, or does not reach them
 	Ready    State = "ready"
 	Draining State = "draining"
 )
 
-// Status is a node at a moment.
+// Status is a node's state at a moment.
 type Status struct {
 	State State
-	// ID is the node's in the cluster, empty while it joins.
+	// ID is the node's id in the cluster, empty while it joins.
 	ID string
-	// Reason says what a node that is not ready waits for, where that is known.
+	// Reason says what a node that is not ready waits for; empty where that is not
+	// known.
 	Reason string
 }
 
@@ -137,7 +141,7 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 	return n, nil
 }
 
-// Close gives back what the node has. Run has ended.
+// Close frees the node's weights and closes its device. Call it after Run has ended.
 func (n *Node) Close() error {
 	defer n.pool.Close()
 	n.dropAttention()
@@ -145,14 +149,15 @@ func (n *Node) Close() error {
 	return n.dev.Close()
 }
 
-// Status tells how far the node is.
+// Status returns the node's current state.
 func (n *Node) Status() Status {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.status
 }
 
-// Stats tells what the node has done since it became ready, nothing before.
+// Stats returns the node's statistics since it became ready; before that they are
+// zero.
 func (n *Node) Stats() node.Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -164,8 +169,8 @@ func (n *Node) Stats() node.Stats {
 	return s
 }
 
-// setStatus notes how far the node is. One that drains does so until its membership
-// ends, whatever else happens to it.
+// setStatus sets the node's status. A draining node stays in state Draining until its
+// membership ends.
 func (n *Node) setStatus(s Status, stats func() node.Stats) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -175,8 +180,8 @@ func (n *Node) setStatus(s Status, stats func() node.Stats) {
 	n.status, n.stats = s, stats
 }
 
-// setIsolated notes that an attention node does not reach this expert node, or that
-// all do: only then it is ready.
+// setIsolated sets the state of an expert node: Joined with the reason err where an
+// attention node does not reach it, Ready where err is nil.
 func (n *Node) setIsolated(err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -196,7 +201,7 @@ func (n *Node) setIsolated(err error) {
 	n.limited.Limited(slog.LevelWarn, "this node cannot be reached: --advertise, or --listen, must be an address that attention nodes reach", "node", n.status.ID, "reason", reason)
 }
 
-// progress is how far the node is, for its signs of life.
+// progress is the node's progress, which it sends to the front end with each beat.
 func (n *Node) progress() cluster.Progress {
 	p := cluster.Progress{Loaded: n.loaded.Load(), Steps: n.pool.Runs()}
 	if loop := n.loop.Load(); loop != nil {
@@ -206,14 +211,14 @@ func (n *Node) progress() cluster.Progress {
 	return p
 }
 
-// follow has signs of life tell of a loop, until the function that it returns is
-// called.
+// follow makes a loop's progress part of the node's, until end is called.
 func (n *Node) follow(loop func() cluster.Progress) (end func()) {
 	n.loop.Store(&loop)
 	return func() { n.loop.Store(nil) }
 }
 
-// loads is the progress of loading: the node's own, and who else wants to know.
+// loads takes the progress of loading weights, in bytes, and passes it to
+// Options.Progress.
 func (n *Node) loads(done, total int64) {
 	n.loaded.Store(uint64(done))
 	if n.Progress != nil {
@@ -221,10 +226,10 @@ func (n *Node) loads(done, total int64) {
 	}
 }
 
-// Run works for the cluster until ctx ends, and then stays, no longer than the
-// grace, until no request needs it. A node that loses the front end or a peer
-// leaves and joins anew. Errors: a front end that refuses the node for what it
-// is, or is refused by it, and what fails on the node itself.
+// Run works for the cluster until ctx ends, and then, no longer than the grace, until
+// no request needs the node. A node whose membership ends joins again. Run returns an
+// error only where joining again is in vain: the front end refuses the node for what
+// it is, the node refuses the front end, or something fails on the node itself.
 func (n *Node) Run(ctx context.Context) error {
 	peers, err := listenForPeers(n.Listen)
 	if err != nil {
@@ -256,13 +261,13 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
-// permanent says whether trying again is in vain.
+// permanent says whether joining again would fail in the same way.
 func permanent(err error) bool {
 	var failed *localError
 	return connect.CodeOf(err) == connect.CodeInvalidArgument || errors.As(err, &failed)
 }
 
-// localError is a failure of the node itself.
+// localError is a failure of the node itself, not of the front end or a peer.
 type localError struct{ error }
 
 func (e *localError) Unwrap() error { return e.error }
@@ -274,15 +279,15 @@ func wrapLocal(err error) error {
 	return &localError{err}
 }
 
-// loadAttention loads the attention part for sequences of so many tokens, unless
-// it is there.
+// loadAttention loads the attention weights for sequences of at most positions tokens,
+// unless they are loaded already.
 func (n *Node) loadAttention(ctx context.Context, positions int) error {
 	if n.attention != nil && n.positions == positions {
 		return nil
 	}
 	var err error
 	n.dropAttention()
-	runtime.GC() // gives back the memory of one of other length
+	runtime.GC() // frees the memory of weights for another length
 	n.attention, err = layer.LoadAttention(ctx, n.attends, n.model.Checkpoint, n.model.Spec, positions, n.loads)
 	if err != nil {
 		return &localError{fmt.Errorf("loading attention: %w", err)}
@@ -292,7 +297,8 @@ func (n *Node) loadAttention(ctx context.Context, positions int) error {
 	return nil
 }
 
-// dropAttention gives back what of the attention part does not go by itself.
+// dropAttention frees the attention weights' buffers on the device; the garbage
+// collector frees the rest.
 func (n *Node) dropAttention() {
 	if n.attention != nil {
 		n.attention.Free(n.dev)

@@ -5,9 +5,9 @@ import (
 	"net"
 )
 
-// peerSocket is where peers reach a node. It is bound once and stays for as long as
-// the node: between two memberships nobody else can take the port, and who dials
-// waits in the system's queue.
+// peerSocket is the socket at which peers reach a node. It stays bound for as long as
+// the node runs: between two memberships no other process can take the port, and a
+// peer's connection waits in the system's queue.
 type peerSocket struct{ *net.TCPListener }
 
 func listenForPeers(address string) (*peerSocket, error) {
@@ -18,7 +18,8 @@ func listenForPeers(address string) (*peerSocket, error) {
 	return &peerSocket{l.(*net.TCPListener)}, nil
 }
 
-// lend is the socket for one membership, whose endpoint closes what it gets.
+// lend returns a duplicate of the socket for one membership, whose endpoint closes
+// it.
 func (s *peerSocket) lend() (net.Listener, error) {
 	f, err := s.File()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-moe/tandem/model/checkpoint"
 )
 
-// attentionRole is an attention node's.
+// attentionRole is which weights an attention node loads.
 var attentionRole = model.Role{Part: model.AttentionPart}
 
 // expertRole is an expert node's that holds experts, listed by layer.
@@ -28,8 +28,9 @@ func role(r cluster.Role, experts [][]int) model.Role {
 	return expertRole(experts)
 }
 
-// record holds the weights that somebody has loaded for a role against what is
-// known of the model's.
+// record adds the digests of a role's weights to the model's ledger, and refuses those
+// that differ from the digests there. by names the process or node that has loaded
+// them.
 func (m *Model) record(by string, role model.Role, digests checkpoint.Digests) error {
 	names, err := m.Spec.WeightNames(role)
 	if err != nil {
@@ -38,9 +39,9 @@ func (m *Model) record(by string, role model.Role, digests checkpoint.Digests) e
 	return m.Weights.Add(by, names, digests)
 }
 
-// Fingerprint names what an answer depends on beside the request: the
-// configuration, all of the weights, and the numerics. It is empty until all
-// weights are known, which they are before anything is answered.
+// Fingerprint names what an answer depends on beside the request: the configuration,
+// all weights, and the numerics. It is empty until all weights are known; no request
+// is answered before.
 func (m *Model) Fingerprint(numerics string) string {
 	weights, known := m.allWeights()
 	if !known {
@@ -49,8 +50,8 @@ func (m *Model) Fingerprint(numerics string) string {
 	return m.hash(weights, numerics)
 }
 
-// allWeights identifies all of the weights, once they are known. From then on they
-// stay the same: the sum is kept, as every answer asks for it and a model may have
+// allWeights returns a hash of all weights, once all are known. It keeps the hash,
+// which cannot change from then on: every answer asks for it, and a model may have
 // tens of thousands of weights.
 func (m *Model) allWeights() (sum [sha256.Size]byte, known bool) {
 	if kept := m.sum.Load(); kept != nil {
@@ -66,7 +67,7 @@ func (m *Model) allWeights() (sum [sha256.Size]byte, known bool) {
 	return sum, known
 }
 
-// allNames are those of all the model's weights.
+// allNames returns the names of all the model's weights.
 func (m *Model) allNames() ([]string, error) {
 	names, err := m.Spec.WeightNames(attentionRole)
 	if err != nil {
@@ -76,16 +77,16 @@ func (m *Model) allNames() ([]string, error) {
 	return append(names, experts...), err
 }
 
-// hash joins the configuration, weights and the name of a numerics.
+// hash hashes the configuration, the weights and the name of the numerics.
 func (m *Model) hash(weights [sha256.Size]byte, numerics string) string {
 	spec := m.Spec.Hash()
 	sum := sha256.Sum256(append(append(spec[:], weights[:]...), numerics...))
 	return hex.EncodeToString(sum[:16])
 }
 
-// pagesHash identifies the model of an attention node's cached pages: what the
-// node itself has loaded. (Its expert nodes hold the same model as the front
-// end.)
+// pagesHash identifies the model of an attention node's cached pages: the
+// configuration, and the weights that the node itself has loaded. (The front end
+// compares the expert nodes' weights.)
 func (m *Model) pagesHash(w *layer.AttentionWeights) (string, error) {
 	names, err := m.Spec.WeightNames(attentionRole)
 	if err != nil {
@@ -94,16 +95,16 @@ func (m *Model) pagesHash(w *layer.AttentionWeights) (string, error) {
 	return m.hash(w.Digests.Sum(names), ""), nil
 }
 
-// untied tells that a head of the checkpoint's counts although the configuration
-// ties it to the embedding.
+// untied warns where the checkpoint's own head is used although the configuration ties
+// the head to the embedding.
 func untied(log *slog.Logger, w *layer.AttentionWeights) {
 	if w.Untied {
 		log.Warn("tie_word_embeddings is true, and lm_head.weight differs from model.embed_tokens.weight: the head is lm_head.weight, as in transformers 5")
 	}
 }
 
-// check refuses a checkpoint that does not fit the configuration, as far as roles
-// need it, and tells in one line of tensors that belong to no part of the model.
+// check refuses a checkpoint whose weights of the roles do not fit the configuration,
+// and logs the tensors that belong to no part of the model.
 func (m *Model) check(log *slog.Logger, roles ...model.Role) error {
 	c, err := m.catalogue()
 	if err != nil {
@@ -116,7 +117,8 @@ func (m *Model) check(log *slog.Logger, roles ...model.Role) error {
 	return nil
 }
 
-// checkForeign is check where other processes load: nothing needs to be there.
+// checkForeign refuses tensors that would change what the roles compute and that the
+// configuration does not mention, and logs as check does. Weights may be absent.
 func (m *Model) checkForeign(log *slog.Logger, roles ...model.Role) error {
 	c, err := m.catalogue()
 	if err != nil {
@@ -137,14 +139,15 @@ func (m *Model) catalogue() (*model.Catalogue, error) {
 	return c, nil
 }
 
-// tell says in one line which tensors nothing reads.
+// tell logs, in one line, the tensors that belong to no part of the model.
 func (m *Model) tell(log *slog.Logger, c *model.Catalogue) {
 	if unknown := c.Unknown(m.Checkpoint.Shapes()); len(unknown) > 0 {
 		log.Warn("the checkpoint has tensors that belong to no part of the model; nothing reads them", "count", len(unknown), "tensors", model.Some(unknown))
 	}
 }
 
-// absentFiles says which files are not there, in brackets, or nothing.
+// absentFiles names the checkpoint's files that are absent, in brackets; "" where none
+// is.
 func absentFiles(c *checkpoint.Checkpoint) string {
 	files := c.Absent()
 	if len(files) == 0 {

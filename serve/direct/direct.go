@@ -1,6 +1,6 @@
-// Package direct owns the plain version of a model: attention and experts called one
+// Package direct is the plain version of a model: attention and experts called one
 // after the other on one device. It may not know m2n, schedules or batches: it is
-// what disaggregated serving is compared with.
+// the reference for disaggregated serving.
 package direct
 
 import (
@@ -14,10 +14,9 @@ import (
 	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// Model calls attention and experts one after the other on one device, without
-// m2n, schedule or batching. It is the plain version that disaggregated serving
-// is held against: the same bits, and what the disaggregation costs. Wire may be
-// changed between batches.
+// Model calls attention and experts one after the other on one device. Disaggregated
+// serving must give the same bits; the difference in time is the cost of
+// disaggregation.
 type Model struct {
 	// Wire is how rows would travel: they are rounded as they would be. Placement is
 	// the nodes whose sums there would be where Wire says so.
@@ -34,14 +33,14 @@ type Model struct {
 	grouper   *route.Grouper
 	pairs     route.Pairs
 	scratch   struct{ in, gate, out kernel.Buffer }
-	order     []int32
+	order     []int32 // choice → index of its result
 	byChoice  *route.Sums
-	// AfterLayer, where it is set, is called after each layer.
+	// AfterLayer, if set, is called after each layer.
 	AfterLayer func(layer int, r *layer.Activations)
 }
 
-// New makes the direct version for batches of at most capacity rows. The
-// weights are of all experts.
+// New makes a model for batches of at most capacity rows. The weights must be those
+// of all experts.
 func New(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e *layer.ExpertWeights, cache *layer.Cache, capacity int) (*Model, error) {
 	one, all := route.Even(spec.Sparse(), spec.Router.Experts, 1), spec.AllExperts().Experts
 	d := &Model{
@@ -78,15 +77,15 @@ func New(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e *laye
 	return d, nil
 }
 
-// Free gives the memory back.
+// Free frees the model's own memory, but neither weights nor cache.
 func (d *Model) Free() {
 	d.attention.FreeActivations(d.rows)
 	d.experts.Free()
 	node.FreeAll(d.dev, d.scratch.in, d.scratch.gate, d.scratch.out)
 }
 
-// Forward computes all layers for a batch: ids and pos are by row, seqs say
-// whose rows they are.
+// Forward computes all layers for a batch. ids and pos have the token and the position
+// of each row; seqs divide the rows among sequences.
 func (d *Model) Forward(ctx context.Context, ids, pos []int32, seqs []kernel.Sequence) error {
 	d.attention.Embed(d.rows, ids)
 	for l := range d.spec.Layers {
@@ -103,7 +102,7 @@ func (d *Model) Forward(ctx context.Context, ids, pos []int32, seqs []kernel.Seq
 	return d.dev.Record().Wait(ctx)
 }
 
-// sparse computes layer l's experts where its rows are.
+// sparse computes layer l's experts for the rows of d.rows, on the same device.
 func (d *Model) sparse(ctx context.Context, l int) error {
 	rows := d.rows.Residual.Rows
 	if d.Wire.Combine == route.Partial { // the nodes of a row follow from them
@@ -143,7 +142,7 @@ func (d *Model) sparse(ctx context.Context, l int) error {
 	return nil
 }
 
-// travel rounds rows as the wire does.
+// travel rounds rows as sending them by Wire would: it encodes and decodes them.
 func (d *Model) travel(m kernel.Mat) error {
 	if d.Wire.Rows == kernel.RowF32 {
 		return nil
@@ -171,7 +170,8 @@ func (d *Model) combinePartial(l int, p route.Packet, out kernel.Mat) error {
 		node[choice] = homes.Pick(int(p.Expert[i]), route.RowHash(choices[at:at+4*k], gates[at:at+4*k]))
 	}
 	var results, sums []int32
-	ends, offsets := []int32{0}, []int32{0} // of the results of a sum, of the sums of a row
+	// Sum i adds results[ends[i]:ends[i+1]], row r adds sums[offsets[r]:offsets[r+1]].
+	ends, offsets := []int32{0}, []int32{0}
 	for r := range d.rows.Residual.Rows {
 		for n := range d.Placement.Nodes {
 			for choice := r * k; choice < (r+1)*k; choice++ {
@@ -199,7 +199,7 @@ func (d *Model) combinePartial(l int, p route.Packet, out kernel.Mat) error {
 	return nil
 }
 
-// Head writes the logits and their log-sum-exp of the given rows.
+// Head computes the logits of the given rows and each row's log-sum-exp.
 func (d *Model) Head(logits, lse kernel.Mat, rows []int32) {
 	d.attention.Head(logits, lse, d.rows, rows)
 }

@@ -24,11 +24,11 @@ import (
 	"github.com/tandem-moe/tandem/serve/node/nodetest"
 )
 
-// tolerance is how far logits and hidden states may be from Hugging Face's,
-// which sums in another order.
+// tolerance is how far logits and hidden states may be from those of Hugging Face,
+// which adds in another order.
 const tolerance = 1e-4
 
-// fixture is the plain version of a model, with a cache of its own.
+// fixture is a model's plain version with its own KV cache.
 type fixture struct {
 	*direct.Model
 	spec  *model.Spec
@@ -38,7 +38,7 @@ type fixture struct {
 	rows  int
 }
 
-// newDirect loads a model's folder to a device.
+// newDirect loads a model from its folder to a device.
 func newFixture(t testing.TB, dev kernel.Device, dir string, pageTokens int) *fixture {
 	t.Helper()
 	spec, err := model.ReadSpec(os.DirFS(dir))
@@ -85,7 +85,8 @@ func (d *fixture) logits(t testing.TB, ids []int32, pos int) []float32 {
 	return d.read(t, out, out.Len())
 }
 
-// read returns the first n elements of a buffer, which the host may not address.
+// read returns the first n elements of a buffer. It copies them, since the host may be
+// unable to address the buffer.
 func (d *fixture) read(t testing.TB, b kernel.Buffer, n int) []float32 {
 	t.Helper()
 	host := make([]byte, 4*n)
@@ -137,8 +138,8 @@ func TestAgreesWithHuggingFace(t *testing.T) {
 	}
 }
 
-// compareHidden compares each layer's output; the last one is compared through
-// the logits, since the reference has it after the final norm.
+// compareHidden compares each layer's output with the reference, except for the last
+// layer's, which the reference has after the final norm: the logits cover it.
 func compareHidden(t *testing.T, d *fixture, ref *oracle.Reference) func(int, *layer.Activations) {
 	return func(l int, r *layer.Activations) {
 		if l+1 == len(d.spec.Layers) {
@@ -149,8 +150,8 @@ func compareHidden(t *testing.T, d *fixture, ref *oracle.Reference) func(int, *l
 	}
 }
 
-// TestGreedyAgreesWithHuggingFace continues the reference's prompts token by
-// token, prompt in chunks.
+// TestGreedyAgreesWithHuggingFace continues the reference's prompts, which it feeds in
+// chunks, token by token.
 func TestGreedyAgreesWithHuggingFace(t *testing.T) {
 	for _, dir := range oracle.Models(t, families...) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
@@ -189,8 +190,8 @@ func (d *fixture) greedy(t testing.TB, prompt []int32, n int) []int32 {
 	return output
 }
 
-// TestPartialSumsAgreeWithHuggingFace: to add per node first rounds otherwise,
-// and no more than any order of sums.
+// TestPartialSumsAgreeWithHuggingFace: adding per node first rounds differently, but
+// the error is no larger than with any other order of addition.
 func TestPartialSumsAgreeWithHuggingFace(t *testing.T) {
 	differ := 0
 	for _, dir := range oracle.Models(t, families...) {
@@ -213,8 +214,8 @@ func TestPartialSumsAgreeWithHuggingFace(t *testing.T) {
 	require.Positive(t, differ, "prompts with other bits than exact sums")
 }
 
-// TestWiresOnAnAsynchronousDevice: each way to travel gives the bits that it
-// gives where operations are done at once, in memory that the host addresses.
+// TestWiresOnAnAsynchronousDevice: each wire format gives the same bits on an
+// asynchronous device, whose memory the host cannot address, as on the CPU device.
 func TestWiresOnAnAsynchronousDevice(t *testing.T) {
 	dir := oracle.Models(t, families...)[0]
 	prompt := oracle.Load(t, dir).Prompts[0]
@@ -232,33 +233,33 @@ func TestWiresOnAnAsynchronousDevice(t *testing.T) {
 	}
 }
 
-// narrowWires are those that round, with the error that they make: of a row by
-// one rounding, as a share of its root mean square.
+// narrowWires are the wire formats that round, with the error of one rounding of a
+// row, as a share of the row's root mean square.
 //
-// A bfloat16 has 8 significant bits: errors up to 2⁻⁹ of an element, spread
-// evenly, have 2⁻⁹/√3 as their root mean square. An int8 row is rounded to steps
-// of a 127th of its largest element, which is some three times the root mean
-// square in rows like these: a step has an error of 1/√12.
+// A bfloat16 has 8 significant bits: an element's error is up to 2⁻⁹ of it; errors
+// spread evenly in that range have the root mean square 2⁻⁹/√3. An int8 row is
+// rounded to steps of 1/127 of its largest element, which is about three times the
+// root mean square in these rows; the error of a step has the root mean square 1/√12.
 var narrowWires = []struct {
 	rows   kernel.RowFormat
 	error  float64
-	greedy float64 // share of tokens that must agree; after one that does not, none need
+	greedy float64 // least share of greedy tokens that agree; after the first that differs, others may too
 }{
 	{kernel.RowBF16, 1.0 / 512 / math.Sqrt(3), 0.95},
 	{kernel.RowInt8, 3.0 / 127 / math.Sqrt(12), 0.9},
 }
 
-// wireTolerance bounds a logit row's error, as a share of its root mean square:
-// each sparse layer rounds twice, there and back, errors of layers are
-// independent and add up as the root of their squares, and an expert, which
-// multiplies two functions of its input, about doubles them.
+// wireTolerance bounds a logit row's error, as a share of its root mean square. Each
+// sparse layer rounds twice, to the experts and back. The layers' errors are
+// independent, so they add up as the root of the sum of their squares. An expert
+// multiplies two functions of its input, which about doubles the error.
 func wireTolerance(spec *model.Spec, rounding float64) float64 {
 	return 2 * rounding * math.Sqrt(float64(2*len(spec.SparseLayers())))
 }
 
-// TestNarrowWiresStayNear holds rounded rows against Hugging Face. Where a row's
-// router nearly ties, rounding may choose another expert, and no tolerance
-// bounds what that row becomes: the median row counts.
+// TestNarrowWiresStayNear compares the logits of rounded rows with Hugging Face's. In
+// a row whose router nearly ties, rounding may choose another expert, and then no
+// tolerance bounds the row's error: the test looks at the median row.
 func TestNarrowWiresStayNear(t *testing.T) {
 	for _, wire := range narrowWires {
 		for _, combine := range []route.Combine{route.ByExpert, route.Partial} {
@@ -308,7 +309,7 @@ func (d *fixture) medianError(t testing.TB, ref *oracle.Reference) float64 {
 	return errors[len(errors)/2]
 }
 
-// agreement counts the greedy tokens that are the reference's, of how many.
+// agreement returns how many greedy tokens equal the reference's, and of how many.
 func (d *fixture) agreement(t testing.TB, ref *oracle.Reference) (same, tokens int) {
 	for _, g := range ref.Greedy {
 		for i, token := range d.greedy(t, ref.Prompts[g.Prompt], len(g.Tokens)) {

@@ -1,6 +1,6 @@
-// Package frontend owns the requests of a cluster: their admission, the choice of an
-// attention node for each, the output so far, and their move to another node. It
-// may not know how a node computes: it imports neither kernel nor m2n.
+// Package frontend keeps the requests of a cluster: it admits them, chooses an
+// attention node for each, keeps their output so far, and moves them to another
+// node. It may not know how a node computes: it imports neither kernel nor m2n.
 package frontend
 
 import (
@@ -19,24 +19,28 @@ import (
 
 // Config is what a front end needs to know.
 type Config struct {
-	// Vocabulary and MaxModelLen are the model's and the deployment's.
+	// Vocabulary is the number of tokens that the model knows; MaxModelLen bounds a
+	// request's prompt plus output, in tokens. Every worker must have the same.
 	Vocabulary  int
 	MaxModelLen int
-	// MaxBatchedTokens is the rows of a step that every worker must have; 0: any.
+	// MaxBatchedTokens is the rows of a step that every worker must offer; 0 allows
+	// any.
 	MaxBatchedTokens int
-	// MaxWaiting bounds the requests beyond those that the workers run at once.
+	// MaxWaiting bounds the requests beyond the number that the workers can run at
+	// once.
 	MaxWaiting int
-	// Missing says in words what the cluster lacks to serve, or nothing. It may
-	// not call the front end.
+	// Missing says in words what the cluster lacks to serve; "" means nothing. It
+	// may not call the front end.
 	Missing func() string
-	// Holds, where it is set, says whether a worker holds what it is given, since it
-	// lacks other nodes: it gets no new request. It may not call the front end.
+	// Holds, if set, says whether a worker holds its requests back because it cannot
+	// reach other nodes that it needs. Such a worker gets no new request. Holds may
+	// not call the front end.
 	Holds func(node string) bool
 }
 
-// FrontEnd is the Engine over attention nodes: it admits requests, gives each to
-// the node that will be done with it first, and holds all that is needed to
-// resume it elsewhere.
+// FrontEnd is a [serve.Engine] over attention nodes: it admits requests, gives each
+// to the node that is predicted to finish it first, and keeps all that is needed to
+// resume it on another node.
 type FrontEnd struct {
 	cfg Config
 
@@ -47,14 +51,14 @@ type FrontEnd struct {
 	streams map[uint64]*admitted
 }
 
-// attached is a worker, and what it has been given.
+// attached is a worker with the requests given to it.
 type attached struct {
 	serve.Offer
 	worker   serve.Worker
 	prefixes *prefixes
 	running  map[uint64]*admitted
-	busy     time.Time // since when it has requests; old where it has none
-	draining bool      // it gets no more requests
+	busy     time.Time // since when running is not empty; meaningless while it is empty
+	draining bool      // the worker gets no more requests
 }
 
 // admitted is a request with its stream, on a worker.
@@ -63,17 +67,17 @@ type admitted struct {
 	progress
 	keys   promptKeys
 	worker *attached
-	moved  bool // from another worker
+	moved  bool // the request was moved here from another worker
 }
 
-// New returns a front end without workers. Its requests have ids that those
-// of earlier lives had not.
+// New returns a front end without workers. Its request ids start at the time in
+// microseconds, so that they differ from those of an earlier front end process.
 func New(cfg Config) *FrontEnd {
 	first := uint64(time.Now().UnixMicro())
 	return &FrontEnd{cfg: cfg, firstID: first, nextID: first, streams: map[uint64]*admitted{}}
 }
 
-// Attach takes a worker on. detach lets it go: its requests end with the reason.
+// Attach adds a worker. detach removes it: its requests end with the reason.
 func (f *FrontEnd) Attach(o serve.Offer, w serve.Worker) (detach func(reason error), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -100,7 +104,7 @@ func (f *FrontEnd) detach(a *attached, reason error) {
 	clear(a.running)
 }
 
-// Drain gives a worker no more requests, and says how many it still has.
+// Drain makes a worker get no more requests, and returns how many it still has.
 func (f *FrontEnd) Drain(node string) (left int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -113,19 +117,19 @@ func (f *FrontEnd) Drain(node string) (left int) {
 	return left
 }
 
-// open are the workers that stay.
+// open returns the workers that do not drain.
 func (f *FrontEnd) open() []*attached {
 	return slices.DeleteFunc(slices.Clone(f.workers), func(w *attached) bool { return w.draining })
 }
 
-// able are the workers that can take a request now.
+// able returns the workers that can take a request now.
 func (f *FrontEnd) able(r serve.Request) []*attached {
 	return slices.DeleteFunc(f.open(), func(w *attached) bool {
 		return len(r.Prompt)+r.MaxTokens > w.CacheTokens || f.cfg.Holds != nil && f.cfg.Holds(w.Node)
 	})
 }
 
-// Limits are what the front end accepts now.
+// Limits returns what the front end accepts now.
 func (f *FrontEnd) Limits() serve.Limits {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,14 +144,15 @@ func (f *FrontEnd) limits() serve.Limits {
 	return l
 }
 
-// Counts are the requests in the front end's hands.
+// Counts says how many requests the front end has.
 type Counts struct {
-	// Requests is all of them; Capacity is how many the workers run at once. One
-	// that drains adds what it still has.
+	// Requests is the number of requests that have not ended; Capacity is how many
+	// requests the workers can run at once. A draining worker counts only for the
+	// requests that it still has.
 	Requests, Capacity int
 }
 
-// Counts tells how much there is to do.
+// Counts returns the current numbers.
 func (f *FrontEnd) Counts() Counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -166,9 +171,9 @@ func (f *FrontEnd) counts() Counts {
 	return c
 }
 
-// Submit validates a request and gives it to a worker. What takes time in proportion
-// to the prompt is done before the lock is taken for good: while it is held, no token
-// of any request is delivered.
+// Submit validates a request and gives it to a worker. It does all work that grows
+// with the prompt before it takes the lock to admit the request: while the lock is
+// held, no token of any request is delivered.
 func (f *FrontEnd) Submit(_ context.Context, r serve.Request) (serve.Stream, error) {
 	limits, pageTokens, err := f.opening()
 	if err != nil {
@@ -178,7 +183,7 @@ func (f *FrontEnd) Submit(_ context.Context, r serve.Request) (serve.Stream, err
 		return nil, err
 	}
 	if len(r.Output) > 0 {
-		r.PromptLogprobs = -1 // they came before the output
+		r.PromptLogprobs = -1 // the client got them before the output
 	}
 	a := &admitted{keys: keysOf(r.Prompt, pageTokens), progress: progress{output: slices.Clone(r.Output)}}
 	a.stream = newStream(r, func() { f.cancel(a) })
@@ -188,7 +193,7 @@ func (f *FrontEnd) Submit(_ context.Context, r serve.Request) (serve.Stream, err
 	return a.stream, nil
 }
 
-// opening is what the front end accepts, and the sizes of its workers' pages.
+// opening returns what the front end accepts, and its workers' tokens per page.
 // Error: *serve.UnavailableError.
 func (f *FrontEnd) opening() (l serve.Limits, pageTokens []int, err error) {
 	f.mu.Lock()
@@ -199,9 +204,9 @@ func (f *FrontEnd) opening() (l serve.Limits, pageTokens []int, err error) {
 	return f.limits(), pageTokens, f.available()
 }
 
-// available refuses requests that nobody would serve. The caller holds the lock until
-// the request is with a worker: a node that drains while the front end has no requests
-// is let go.
+// available says why no worker would serve a request. To admit one, the caller keeps
+// the lock until a worker has the request: else the worker could be drained and let
+// go in between.
 func (f *FrontEnd) available() error {
 	if missing := f.cfg.Missing(); missing != "" {
 		return &serve.UnavailableError{Reason: "the cluster cannot serve: " + missing}
@@ -212,14 +217,14 @@ func (f *FrontEnd) available() error {
 	return nil
 }
 
-// admit gives a request that is valid within the limits to a worker.
+// admit gives a worker a request that was validated by the limits within.
 func (f *FrontEnd) admit(a *admitted, within serve.Limits) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.available(); err != nil {
 		return err
 	}
-	if now := f.limits(); now != within { // workers have come or gone meanwhile
+	if now := f.limits(); now != within { // workers have joined or left meanwhile
 		if err := a.request.Validate(now); err != nil {
 			return err
 		}
@@ -236,7 +241,7 @@ func (f *FrontEnd) admit(a *admitted, within serve.Limits) error {
 	return nil
 }
 
-// give hands a request to a worker, under an id of its own.
+// give submits a request to a worker under a new id.
 func (f *FrontEnd) give(a *admitted, w *attached) {
 	a.request.ID, a.worker = f.nextID, w
 	f.nextID++
@@ -248,8 +253,8 @@ func (f *FrontEnd) give(a *admitted, w *attached) {
 	w.worker.Submit(a.request)
 }
 
-// place picks the worker that will be done with the request first, by what the
-// front end knows of them.
+// place picks, of the open workers, the one that is predicted to finish the request
+// first.
 func (f *FrontEnd) place(a *admitted, open []*attached) *attached {
 	tokens := len(a.request.Prompt) + len(a.request.Output)
 	loads := make([]batch.NodeLoad, len(open))
@@ -259,7 +264,7 @@ func (f *FrontEnd) place(a *admitted, open []*attached) *attached {
 	return open[batch.Place(loads, tokens)]
 }
 
-// load is what a worker has to do.
+// load describes the worker's work for the prediction of the request's time.
 func (w *attached) load(a *admitted) batch.NodeLoad {
 	r := a.request
 	l := batch.NodeLoad{
@@ -279,7 +284,7 @@ func (w *attached) load(a *admitted) batch.NodeLoad {
 	return l
 }
 
-// cancel ends a request where it still runs.
+// cancel ends a request if it still runs.
 func (f *FrontEnd) cancel(a *admitted) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -296,8 +301,9 @@ func (f *FrontEnd) forget(a *admitted) {
 	delete(a.worker.running, a.request.ID)
 }
 
-// Deliver takes what a worker reports. Of requests that have ended, nothing is
-// taken. What no worker reports is a *ReportError: the caller lets the worker go.
+// Deliver takes a worker's reports. It ignores reports on requests that have ended.
+// A report that no correct worker sends is a *ReportError: the caller must detach
+// the worker.
 func (f *FrontEnd) Deliver(node string, reports []serve.Report) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -309,8 +315,8 @@ func (f *FrontEnd) Deliver(node string, reports []serve.Report) error {
 	return nil
 }
 
-// take takes one report. A request that was cancelled, or moved to another worker,
-// has lost its id: what was under way meanwhile is dropped.
+// take takes one report. The id of a request that was cancelled, or moved to another
+// worker, is no longer in streams: reports that were on their way are dropped.
 func (f *FrontEnd) take(node string, r serve.Report) error {
 	a := f.streams[r.ID]
 	switch {
@@ -335,7 +341,7 @@ func (f *FrontEnd) take(node string, r serve.Report) error {
 	return nil
 }
 
-// Busy tells since when workers have requests, those that have.
+// Busy returns the workers that have requests, and since when they have some.
 func (f *FrontEnd) Busy() map[string]time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -348,9 +354,9 @@ func (f *FrontEnd) Busy() map[string]time.Time {
 	return since
 }
 
-// Move gives a worker's requests to others, which continue where it stopped. A
-// request that no other worker can take, or that was moved before, ends with the
-// reason. The worker gets no more.
+// Move gives a worker's requests to other workers, which continue where it stopped.
+// A request that no other worker can take, or that was moved before, ends with the
+// reason. The worker gets no more requests.
 func (f *FrontEnd) Move(node string, reason error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -371,7 +377,7 @@ func (f *FrontEnd) move(a *admitted, reason error) {
 	a.worker.worker.Cancel(a.request.ID)
 	a.request.Output, a.prompt = slices.Clone(a.output), nil
 	if a.started {
-		a.request.PromptLogprobs = -1 // they have been told
+		a.request.PromptLogprobs = -1 // the first event had them
 	}
 	able := f.able(a.request)
 	if a.moved || len(able) == 0 {

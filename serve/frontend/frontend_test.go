@@ -10,8 +10,8 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// longPrompts is a front end with workers for prompts of 128 Ki tokens, whose pages
-// have sizes of their own.
+// longPrompts returns a front end for prompts of 128 Ki tokens, with one worker for
+// each number of tokens per page.
 func longPrompts(t testing.TB, pageTokens ...int) *FrontEnd {
 	t.Helper()
 	const tokens = 1 << 18
@@ -32,7 +32,7 @@ func longRequest() serve.Request {
 }
 
 // TestPrefixAttractsAcrossPageSizes: the worker that has seen a prompt gets the same
-// prompt again, though it has more to do, whatever the size of its pages.
+// prompt again, whatever the size of its pages.
 func TestPrefixAttractsAcrossPageSizes(t *testing.T) {
 	f := longPrompts(t, 16, 256)
 	first, err := f.Submit(t.Context(), longRequest())

@@ -6,7 +6,7 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// Bounds of what a worker may offer.
+// The largest values that a worker may offer.
 const (
 	maxCacheTokens = 1 << 34
 	maxPageTokens  = 1 << 12
@@ -14,7 +14,8 @@ const (
 	maxStepTokens  = 1 << 20
 )
 
-// check refuses an offer that no worker of the deployment makes.
+// check refuses an offer whose values are out of bounds or differ from the
+// deployment's.
 func (c Config) check(o serve.Offer) error {
 	for _, f := range []struct {
 		name              string

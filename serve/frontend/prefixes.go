@@ -5,19 +5,19 @@ import (
 	"github.com/tandem-moe/tandem/serve/kvcache"
 )
 
-// prefixes is what the front end knows of a worker's prefix cache: the pages of
-// the prompts that it has been given, as many as the cache holds, oldest
-// forgotten first. It is a guess: the worker evicts as it must.
+// prefixes estimates a worker's prefix cache: it remembers the pages of the prompts
+// given to the worker, as many as the cache holds, and forgets the oldest first.
+// The worker may have evicted other pages.
 type prefixes struct {
 	pageTokens int
-	known      map[kvcache.Key]int // how often the ring has it
-	ring       []kvcache.Key       // grows up to size
-	size       int
-	next       int
+	known      map[kvcache.Key]int // how often each key is in ring
+	ring       []kvcache.Key       // keys in the order given, at most size of them
+	size       int                 // in pages
+	next       int                 // index of the oldest key, once ring is full
 }
 
-// maxPrefixes bounds what the front end remembers of a worker: at 24 bytes a page, and
-// as much again for the map, some 100 MB.
+// maxPrefixes bounds how many pages the front end remembers of a worker: at some 70
+// bytes a page, for ring and known together, they take 70 MB.
 const maxPrefixes = 1 << 20
 
 func newPrefixes(o serve.Offer) *prefixes {
@@ -28,7 +28,7 @@ func newPrefixes(o serve.Offer) *prefixes {
 	}
 }
 
-// match is how many of a prompt's tokens are in pages that the worker has seen.
+// match is how many of a prompt's first tokens are in remembered pages.
 func (p *prefixes) match(keys promptKeys, tokens int) int {
 	n := 0
 	for _, k := range keys[p.pageTokens] {
@@ -40,7 +40,7 @@ func (p *prefixes) match(keys promptKeys, tokens int) int {
 	return min(n, tokens-1)
 }
 
-// add notes a prompt's pages.
+// add remembers a prompt's pages.
 func (p *prefixes) add(keys promptKeys) {
 	for _, k := range keys[p.pageTokens] {
 		p.put(k)
@@ -61,13 +61,14 @@ func (p *prefixes) put(k kvcache.Key) {
 	p.next = (p.next + 1) % len(p.ring)
 }
 
-// promptKeys are the keys of a prompt's full pages, by the tokens of a page. They
-// stay with the request, so that a prompt is hashed once, however many workers are
-// asked about it and however often it moves; and that is before the front end's lock
-// is taken, which every token of every request passes: 128 Ki tokens take 20 ms.
+// promptKeys maps a number of tokens per page to the keys of a prompt's full pages
+// of that size. The keys stay with the request, so that a prompt is hashed once,
+// however many workers are compared and however often the request moves. Submit
+// hashes before it takes the front end's lock, which every token's delivery needs
+// too: 128 Ki tokens take 20 ms.
 type promptKeys map[int][]kvcache.Key
 
-// keysOf hashes a prompt for each size of page.
+// keysOf computes the keys of a prompt's full pages for each page size.
 func keysOf(prompt []int32, pageTokens []int) promptKeys {
 	keys := promptKeys{}
 	for _, n := range pageTokens {

@@ -8,8 +8,8 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// ReportError is a report that no node of this version sends: the node is not to be
-// trusted with requests.
+// ReportError is a report that no correct node of this version sends: the node must
+// not be trusted with requests.
 type ReportError struct {
 	Node    string
 	Request uint64
@@ -22,13 +22,13 @@ func (e *ReportError) Error() string {
 
 // progress is what a request's node has reported so far.
 type progress struct {
-	output  []int32              // tokens, with those that came with the request
-	prompt  []serve.TokenLogprob // of the first event, as far as its pieces are here
-	started bool                 // its first event is complete
+	output  []int32              // output tokens, beginning with those of the request itself
+	prompt  []serve.TokenLogprob // the pieces so far of the first event's Prompt
+	started bool                 // the first event is complete
 }
 
-// add holds a report against the request and what was reported before, and says
-// whether it completes an event. What it returns is the event as a client sees it.
+// add checks a report against the request and the reports before, and says whether
+// it completes an event. It returns the event as the client shall see it.
 func (p *progress) add(r serve.Request, e serve.Event, more bool, vocabulary int) (whole serve.Event, complete bool, err error) {
 	if err := p.checkPrompt(r, e, vocabulary); err != nil {
 		return e, false, err
@@ -48,14 +48,14 @@ func (p *progress) add(r serve.Request, e serve.Event, more bool, vocabulary int
 	}
 	e.Prompt, p.prompt = p.prompt, nil
 	if p.started {
-		e.CachedTokens = 0 // told before, by the node that had the request first
+		e.CachedTokens = 0 // the first event reported it, perhaps from another node
 	}
 	p.started = true
 	return e, true, nil
 }
 
-// checkPiece checks a piece of an event that is not its last: it has log-probabilities
-// of the prompt, one at least, and nothing else.
+// checkPiece checks a piece of an event, other than the last piece: it has at least
+// one log-probability of the prompt, and nothing else.
 func checkPiece(e serve.Event) error {
 	if len(e.Prompt) == 0 || e.HasToken || e.Logprob != nil || e.CachedTokens != 0 || e.Finish != "" {
 		return errors.New("a piece of an event that is not of the prompt")
@@ -63,8 +63,8 @@ func checkPiece(e serve.Event) error {
 	return nil
 }
 
-// checkPrompt checks log-probabilities of a prompt: those of the tokens after the
-// ones that were there before.
+// checkPrompt checks that an event's log-probabilities are of the prompt tokens that
+// follow those of the pieces before.
 func (p *progress) checkPrompt(r serve.Request, e serve.Event, vocabulary int) error {
 	if len(e.Prompt) == 0 {
 		return nil
@@ -84,7 +84,7 @@ func (p *progress) checkPrompt(r serve.Request, e serve.Event, vocabulary int) e
 	return nil
 }
 
-// checkEvent checks all of an event but its prompt.
+// checkEvent checks an event except for its Prompt.
 func (p *progress) checkEvent(r serve.Request, e serve.Event, vocabulary int) error {
 	if e.CachedTokens < 0 || e.CachedTokens > len(r.Prompt) {
 		return fmt.Errorf("%d cached tokens of a prompt of %d", e.CachedTokens, len(r.Prompt))
@@ -99,7 +99,7 @@ func (p *progress) checkEvent(r serve.Request, e serve.Event, vocabulary int) er
 	return p.checkFinish(r, e)
 }
 
-// checkToken checks the next token of an output.
+// checkToken checks an event's token: it is the next one of the output.
 func (p *progress) checkToken(r serve.Request, e serve.Event, vocabulary int) error {
 	switch {
 	case e.Index != len(p.output):
@@ -118,7 +118,7 @@ func (p *progress) checkToken(r serve.Request, e serve.Event, vocabulary int) er
 	return e.Logprob.Check(r.Logprobs, vocabulary)
 }
 
-// checkFinish checks that the output ends for a reason that holds.
+// checkFinish checks that the reason for the output's end, if it ends, is true.
 func (p *progress) checkFinish(r serve.Request, e serve.Event) error {
 	outputs := len(p.output)
 	if e.HasToken {

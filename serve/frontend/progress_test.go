@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// given is a worker that keeps what it is given.
+// given is a worker that only records requests and cancellations.
 type given struct {
 	requests  []serve.Request
 	cancelled []uint64
@@ -25,7 +25,7 @@ func (g *given) last() (r serve.Request) { return g.requests[len(g.requests)-1] 
 
 const words = 100
 
-// office is a front end with workers of these names.
+// office returns a front end with workers of these names.
 func office(t *testing.T, names ...string) (*FrontEnd, map[string]*given) {
 	t.Helper()
 	f := New(Config{Vocabulary: words, MaxModelLen: 64, MaxWaiting: 8, Missing: func() string { return "" }})
@@ -49,7 +49,7 @@ func want() serve.Request {
 	return serve.Request{Prompt: []int32{5, 6, 7}, MaxTokens: 3, StopIDs: []int32{9}, Logprobs: 1, PromptLogprobs: 1}
 }
 
-// logprob is a token's with one candidate.
+// logprob is a token's log-probability with one candidate.
 func logprob(token int32) serve.TokenLogprob {
 	return serve.TokenLogprob{Logprob: serve.Logprob{Token: token, Logprob: -1}, Top: []serve.Logprob{{Token: token, Logprob: -1}}}
 }
@@ -61,21 +61,21 @@ func logprobs(tokens ...int32) (all []serve.TokenLogprob) {
 	return all
 }
 
-// outputToken is a request's i-th token.
+// outputToken is the event of a request's i-th output token.
 func outputToken(i int, token int32, finish serve.FinishReason) serve.Event {
 	l := logprob(token)
 	return serve.Event{HasToken: true, Token: token, Index: i, Logprob: &l, Finish: finish}
 }
 
-// first is output 0 with the prompt's log-probabilities.
+// first is the event of output token 0 with the prompt's log-probabilities.
 func first(token int32, prompt ...int32) serve.Event {
 	e := outputToken(0, token, "")
 	e.Prompt = logprobs(prompt...)
 	return e
 }
 
-// TestReportsAreHeldAgainstTheRequest: what no node reports is an error by its
-// reason, and never an event.
+// TestReportsAreHeldAgainstTheRequest: a report that no correct node sends is an
+// error with its reason, and never becomes an event.
 func TestReportsAreHeldAgainstTheRequest(t *testing.T) {
 	good := first(1, 5, 6, 7)
 	bad := func(change func(*serve.Event)) []serve.Event {
@@ -125,8 +125,8 @@ func TestReportsAreHeldAgainstTheRequest(t *testing.T) {
 	}
 }
 
-// TestReportsOfOthersRequests: a node may be late, and may not speak of a request
-// that it has not.
+// TestReportsOfOthersRequests: a node may report on a request that has ended, but not
+// on one of another node.
 func TestReportsOfOthersRequests(t *testing.T) {
 	f, workers := office(t, "a", "b")
 	s, err := f.Submit(t.Context(), want())
@@ -148,7 +148,7 @@ func TestReportsOfOthersRequests(t *testing.T) {
 }
 
 // TestPromptsComeInPieces: log-probabilities of a prompt that come in several
-// reports are one event, and no more than were asked for.
+// reports make one event, and the front end takes no more than were asked for.
 func TestPromptsComeInPieces(t *testing.T) {
 	f, workers := office(t, "a")
 	s, err := f.Submit(t.Context(), want())
@@ -166,8 +166,8 @@ func TestPromptsComeInPieces(t *testing.T) {
 	}
 }
 
-// TestMoveContinuesElsewhere: requests of a worker that stands still go on where
-// they stopped, and only once.
+// TestMoveContinuesElsewhere: requests of a worker that makes no progress continue on
+// another worker where they stopped, and are moved only once.
 func TestMoveContinuesElsewhere(t *testing.T) {
 	f, workers := office(t, "a", "b")
 	s, err := f.Submit(t.Context(), want())
@@ -215,7 +215,8 @@ func TestMoveContinuesElsewhere(t *testing.T) {
 	require.ErrorContains(t, err, "no attention node has offered to work")
 }
 
-// TestOffersFitTheDeployment: what a front end would allocate or divide by.
+// TestOffersFitTheDeployment: the front end checks every number of an offer before it
+// allocates or divides by one.
 func TestOffersFitTheDeployment(t *testing.T) {
 	f, _ := office(t)
 	f.cfg.MaxBatchedTokens = 8
@@ -244,7 +245,7 @@ func TestOffersFitTheDeployment(t *testing.T) {
 	require.ErrorContains(t, err, "works for the front end already")
 }
 
-// TestRequestsAreBounded as the API bounds them.
+// TestRequestsAreBounded: too many stop ids or biases are refused, as in the API.
 func TestRequestsAreBounded(t *testing.T) {
 	f, _ := office(t, "a")
 	r := want()
@@ -260,8 +261,7 @@ func TestRequestsAreBounded(t *testing.T) {
 	require.ErrorContains(t, err, "Sampling.LogitBias: 32769 tokens, there can be 32768")
 }
 
-// TestLivesShareNoRequests: a front end that starts again gives its requests ids
-// that were given to none before.
+// TestLivesShareNoRequests: a restarted front end uses no request id of before.
 func TestLivesShareNoRequests(t *testing.T) {
 	before, old := office(t, "a")
 	_, err := before.Submit(t.Context(), want())

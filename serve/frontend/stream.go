@@ -8,16 +8,16 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// stream holds a request's events until its client takes them: at most as many
-// as its output has tokens.
+// stream holds a request's events until its client takes them: at most one event
+// per output token, and one without a token.
 type stream struct {
 	request serve.Request
 	cancel  func()
 
 	mu     sync.Mutex
 	events []serve.Event
-	end    error // io.EOF, or what ended the request
-	news   chan struct{}
+	end    error         // nil while the request runs, then io.EOF or the error that ended it
+	news   chan struct{} // a signal that events or end have changed
 }
 
 func newStream(r serve.Request, cancel func()) *stream {
@@ -49,11 +49,12 @@ func (s *stream) take() (serve.Event, bool, error) {
 	return serve.Event{}, false, s.end
 }
 
-// Close cancels the request where it still runs.
+// Close cancels the request if it still runs.
 func (s *stream) Close() { s.cancel() }
 
-// deliver appends what a report brings. Events after the end are dropped: a node
-// may report a request that was cancelled meanwhile.
+// deliver appends a report's event, or ends the stream with its error. Reports
+// after the end are dropped: a node may report on a request that was cancelled
+// meanwhile.
 func (s *stream) deliver(r serve.Report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

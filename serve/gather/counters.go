@@ -4,21 +4,22 @@ import "time"
 
 // Counters are totals since the gather was made.
 type Counters struct {
-	// Runs, Messages and Rows count what was run. A message without rows counts
-	// in neither Runs (where it ran alone) nor Messages, but in Empty.
+	// Runs, Messages and Rows count the runs with at least one row, the messages
+	// with at least one row in them, and those messages' rows. Empty counts the
+	// messages without rows.
 	Runs, Messages, Rows, Empty int
-	// Complete, Forced and Linger are Runs by reason.
+	// Complete, Forced and Linger split Runs by [Reason].
 	Complete, Forced, Linger int
-	// Late counts nodes that let a linger pass without a message.
+	// Late counts how often a node let a linger pass without sending a message.
 	Late int
-	// Held is the time that messages were held back, summed, and MaxHeld the
-	// longest.
+	// Held is the sum of the times that messages were held back; MaxHeld is the
+	// longest such time.
 	Held, MaxHeld time.Duration
 }
 
 // Aggregation is rows per run ÷ rows per message: how many messages the average
-// run joined. Messages without rows are left out on both sides. 0 means that
-// nothing ran.
+// run joined. Messages and runs without rows do not count. 0 means that nothing
+// ran.
 func (c Counters) Aggregation() float64 {
 	if c.Runs == 0 {
 		return 0
@@ -40,7 +41,7 @@ func (c *Counters) take(w waiting, now time.Duration) {
 	}
 }
 
-// run counts a run.
+// run counts a run of so many rows.
 func (c *Counters) run(reason Reason, rows int) {
 	if rows == 0 {
 		return

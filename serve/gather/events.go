@@ -15,8 +15,8 @@ func (g *Gather) Joined(name string) error {
 	return nil
 }
 
-// Lost removes an attention node and drops its messages, except those that run.
-// A node that never joined is no error.
+// Lost removes an attention node and drops its waiting messages; messages in the
+// current run stay in it. Losing a node that never joined changes nothing.
 func (g *Gather) Lost(name string, now time.Duration) Actions {
 	delete(g.nodes, name)
 	g.sortNodes()
@@ -37,9 +37,9 @@ func (g *Gather) Lost(name string, now time.Duration) Actions {
 	return out
 }
 
-// Busy says which of the node's micro-batches are in flight from now on, bit i
-// standing for micro-batch i: those of which a message is to come or is here. No
-// bits is an idle node.
+// Busy says which of the node's micro-batches are in flight from now on; bit i
+// stands for micro-batch i. A micro-batch is in flight while its next message is
+// still to come or waits here. An idle node sets no bit.
 func (g *Gather) Busy(name string, set uint64, now time.Duration) (Actions, error) {
 	n := g.nodes[name]
 	if n == nil {
@@ -49,9 +49,9 @@ func (g *Gather) Busy(name string, set uint64, now time.Duration) (Actions, erro
 	return g.decide(now), nil
 }
 
-// Arrive takes a message. A message that breaks the contract is an error that
-// names it, and changes nothing. A message of a new step replaces one of an
-// abandoned step, which is dropped.
+// Arrive takes a message. For a message that breaks the contract it returns an
+// error that names the message, and changes nothing. A message of a new step
+// replaces the micro-batch's message of an abandoned step, which is dropped.
 func (g *Gather) Arrive(m Message, now time.Duration) (Actions, error) {
 	n, at, err := g.check(m)
 	if err != nil {
@@ -63,7 +63,9 @@ func (g *Gather) Arrive(m Message, now time.Duration) (Actions, error) {
 	if b.state == here {
 		drop = g.remove(b.at, m)
 	}
-	if b.known && m.Step == b.step { // not the first of a step: that takes longer
+	// The gap before a step's first message holds head, sampling and batching: it
+	// says nothing about the node's pace.
+	if b.known && m.Step == b.step {
 		n.pace.add(g.now - b.returned)
 	}
 	*b = batch{state: here, at: at, step: m.Step, known: true}
@@ -74,7 +76,8 @@ func (g *Gather) Arrive(m Message, now time.Duration) (Actions, error) {
 	return out, nil
 }
 
-// check finds the message's node and place.
+// check returns the message's node and its layer's place on the circle, or says
+// how the message breaks the contract.
 func (g *Gather) check(m Message) (*node, int, error) {
 	n := g.nodes[m.Node]
 	if n == nil {
@@ -99,7 +102,8 @@ func (g *Gather) check(m Message) (*node, int, error) {
 	return n, at, nil
 }
 
-// remove takes the waiting message of m's micro-batch out of a group.
+// remove takes the waiting message of m's micro-batch out of a group and returns
+// it.
 func (g *Gather) remove(at int, m Message) []Message {
 	for i, w := range g.groups[at] {
 		if w.Node == m.Node && w.MicroBatch == m.MicroBatch {
@@ -110,12 +114,13 @@ func (g *Gather) remove(at int, m Message) []Message {
 	panic(fmt.Sprintf("gather: %s's micro-batch %d is here and not in group %d", m.Node, m.MicroBatch, at))
 }
 
-// Timer says that the time of [Actions.Timer] has come. An early or needless
-// call does no harm.
+// Timer says that the time in [Actions.Timer] has come. An early or needless call
+// does no harm.
 func (g *Gather) Timer(now time.Duration) Actions { return g.decide(now) }
 
-// Done says that the run has ended and its messages are answered. What arrived
-// during the run should be told first: it decides what runs next.
+// Done says that the run has ended and its messages are answered. Call Arrive for
+// the messages that came during the run before Done, so that they take part in
+// the choice of the next run.
 func (g *Gather) Done(now time.Duration) Actions {
 	if g.running == nil {
 		panic("gather: Done without a run")
@@ -131,8 +136,8 @@ func (g *Gather) Done(now time.Duration) Actions {
 	return g.decide(now)
 }
 
-// answered moves a micro-batch on, unless its node came back or abandoned the
-// step in the meantime.
+// answered moves a micro-batch to its next place, unless its node joined again or
+// abandoned the step during the run.
 func (g *Gather) answered(n *node, m Message) {
 	b := &n.batches[m.MicroBatch]
 	if b.state != running || b.step != m.Step {
@@ -145,5 +150,5 @@ func (g *Gather) answered(n *node, m Message) {
 	}
 }
 
-// advance moves the clock, never back.
+// advance sets the time to now, or leaves it where now is earlier.
 func (g *Gather) advance(now time.Duration) { g.now = max(g.now, now) }

@@ -14,7 +14,8 @@ import (
 
 var seedCount = flag.Int("seeds", 24, "how many random clusters the simulation tests try")
 
-// seeds is a share of them, a third under -short.
+// seeds is how many clusters a test tries: the flag divided by share, and a third
+// of that under -short.
 func seeds(share int) uint64 {
 	n := *seedCount / share
 	if testing.Short() {
@@ -35,7 +36,7 @@ func cluster(t *testing.T, seed uint64, cfg Config) *world {
 		free: seed%2 == 1, steps: 10 + 400/w.layers,
 	}
 	if node.free {
-		node.steps *= node.m // it counts those of each micro-batch
+		node.steps *= node.m // a free node counts the steps of each micro-batch
 	}
 	w.add(1+rng.IntN(8), node, time.Duration(w.layers)*(attention+run))
 	w.addExperts(1+rng.IntN(3), cfg, run*3/4, run/4/8)
@@ -50,9 +51,9 @@ func (w *world) String() string {
 		len(w.attention), len(w.experts), a.m, a.free, w.layers, a.time, e.fixed+8*e.perRow, w.network, 100*w.jitter)
 }
 
-// TestAggregation: equally loaded nodes come into phase and stay there, so that
-// a run joins nearly one message of each, and they get equally far. A single
-// node never waits. The world's run fails where a node does not end.
+// TestAggregation: equally loaded nodes come into phase and stay in phase, so that
+// a run joins nearly one message of each node, and all nodes get equally far. A
+// single node never waits. world.run fails the test where a node does not end.
 func TestAggregation(t *testing.T) {
 	for seed := range seeds(1) {
 		w := cluster(t, seed, Config{})
@@ -73,10 +74,10 @@ func TestAggregation(t *testing.T) {
 	}
 }
 
-// TestLingerBoundsWaiting: between the first time that the device is free for a
-// message and its run there is at most a linger by choice, and then what it
-// cannot choose: the run under way, and those of other messages whose linger
-// ended before.
+// TestLingerBoundsWaiting: from the first time that the device is free for a
+// message, the gather holds the message back for at most its linger. After that
+// the message waits only for the current run and for the runs of messages whose
+// linger ended earlier.
 func TestLingerBoundsWaiting(t *testing.T) {
 	const linger = 3 * time.Millisecond
 	for seed := range seeds(1) {
@@ -91,8 +92,8 @@ func TestLingerBoundsWaiting(t *testing.T) {
 	}
 }
 
-// TestIdleDeviceNeverWaitsBeyondLinger looks at what the last test cannot: a
-// device that idles although a message's linger is over.
+// TestIdleDeviceNeverWaitsBeyondLinger: the device never idles while a message
+// waits whose linger is over. TestLingerBoundsWaiting cannot see that.
 func TestIdleDeviceNeverWaitsBeyondLinger(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := newDriver(t)
@@ -102,8 +103,8 @@ func TestIdleDeviceNeverWaitsBeyondLinger(t *testing.T) {
 	})
 }
 
-// TestSlowNodeDoesNotHoldUpTheOthers: nodes that decode beside one in a long
-// prefill are as fast as if nobody waited for anybody, or nearly.
+// TestSlowNodeDoesNotHoldUpTheOthers: nodes that decode beside a node in a long
+// prefill are nearly as fast as without any waiting.
 func TestSlowNodeDoesNotHoldUpTheOthers(t *testing.T) {
 	for seed := range seeds(4) {
 		with, without := prefill(t, seed, Config{}), prefill(t, seed, Config{Linger: -1})
@@ -111,7 +112,7 @@ func TestSlowNodeDoesNotHoldUpTheOthers(t *testing.T) {
 	}
 }
 
-// prefill returns when the last of three decoding nodes has ended, beside one
+// prefill returns when the last of three decoding nodes has ended, beside a node
 // that takes 30 times longer.
 func prefill(t *testing.T, seed uint64, cfg Config) time.Duration {
 	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), layers: 24, jitter: 0.1, network: micros(50)}
@@ -126,8 +127,8 @@ func prefill(t *testing.T, seed uint64, cfg Config) time.Duration {
 	return last
 }
 
-// TestIdleNodesAreNotAwaited: nodes that come and go leave the others their
-// speed, and aggregation follows the number that is there.
+// TestIdleNodesAreNotAwaited: nodes that come and go do not slow down the others,
+// and aggregation follows the number of busy nodes.
 func TestIdleNodesAreNotAwaited(t *testing.T) {
 	for seed := range seeds(4) {
 		w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), layers: 16, jitter: 0.1, network: micros(50)}
@@ -143,8 +144,8 @@ func TestIdleNodesAreNotAwaited(t *testing.T) {
 	}
 }
 
-// TestUnequalMicroBatches: nodes with different numbers of micro-batches are in
-// phase too. A run joins both as long as both have one.
+// TestUnequalMicroBatches: nodes with different numbers of micro-batches come into
+// phase too. A run joins messages of both nodes as long as both have one.
 func TestUnequalMicroBatches(t *testing.T) {
 	for seed := range seeds(4) {
 		w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), layers: 16, jitter: 0.1, network: micros(50)}
@@ -158,14 +159,15 @@ func TestUnequalMicroBatches(t *testing.T) {
 	}
 }
 
-// TestRear checks the choice against the slow, obvious version: try every taken
-// place as the rear and keep the one that leaves the shortest arc.
+// TestRear checks afterLargestGap against the slow, obvious version: try every
+// taken place as the rear and keep the one from which all taken places span the
+// shortest arc.
 func TestRear(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		taken := rapid.SliceOfN(rapid.Bool(), 1, 12).Draw(t, "taken")
 		best, shortest := 0, len(taken)+1
 		for i := range taken {
-			arc := 0 // from i to the taken place furthest ahead of it
+			arc := 0 // distance from i to the taken place furthest ahead
 			for d := range taken {
 				if taken[(i+d)%len(taken)] {
 					arc = d
@@ -191,14 +193,14 @@ func TestMedian(t *testing.T) {
 type driver struct {
 	g   *Gather
 	now time.Duration
-	out Actions // the last that asked for something
+	out Actions // the actions after the last event
 	at  map[string][]driverBatch
-	// step is the last one begun, of all nodes.
+	// step is the last step that any node began.
 	step uint64
 }
 
-// driverBatch is a micro-batch in flight: the layer that it sends next, unless
-// it waits for an answer, and its step.
+// driverBatch is a micro-batch in flight: its step, the layer that it asks for,
+// and whether it has asked already.
 type driverBatch struct {
 	layer int
 	waits bool
@@ -228,7 +230,7 @@ func (d *driver) node(t *rapid.T) string {
 	return rapid.SampledFrom(names).Draw(t, "node")
 }
 
-// busy begins a step of a node all of whose micro-batches have ended theirs.
+// busy begins a step of a node whose micro-batches have all ended their step.
 func (d *driver) busy(t *rapid.T) {
 	name := d.node(t)
 	for _, b := range d.at[name] {
@@ -285,7 +287,7 @@ func (d *driver) lost(t *rapid.T) {
 	}
 	require.NoError(t, d.g.Joined(name))
 	d.at[name] = nil
-	d.out = d.g.Timer(d.now) // says again what Lost said, or nothing where it ran
+	d.out = d.g.Timer(d.now) // the timer that Lost asked for, or nothing where Lost began a run
 }
 
 func (d *driver) pass(t *rapid.T) {
@@ -296,8 +298,8 @@ func (d *driver) pass(t *rapid.T) {
 	d.out = d.g.Timer(d.now)
 }
 
-// check: where the device is free and something waits, there is a timer, within
-// a linger.
+// check: while the device is free and a message waits, a timer is set that ends
+// within a linger.
 func (d *driver) check(t *rapid.T) {
 	if d.g.running != nil {
 		return

@@ -29,7 +29,7 @@ func TestInteraction(t *testing.T) {
 // interaction is a gather under a script.
 type interaction struct{ g *Gather }
 
-// verb prints what f returns, be it an error.
+// verb makes a script verb that prints what f returns, or its error.
 func (in *interaction) verb(f func(*testing.T, *golden.Command) (any, error)) func(*testing.T, *golden.Command) string {
 	return func(t *testing.T, c *golden.Command) string {
 		out, err := f(t, c)

@@ -7,33 +7,34 @@ import (
 	"time"
 )
 
-// maxMicroBatches is how many micro-batches a node can have: Busy's set has a bit
-// for each.
+// maxMicroBatches is how many micro-batches a node can have: the set that
+// [Gather.Busy] takes has one bit for each.
 const maxMicroBatches = 64
 
-// node is what is known of an attention node.
+// node is what the gather knows of an attention node.
 type node struct {
 	name string
-	// set has a bit for each micro-batch that the node said is in flight; 0 is an
-	// idle node.
+	// set has a bit for each micro-batch that the node said is in flight; an idle
+	// node has none.
 	set uint64
-	// batches are the micro-batches seen so far, by number. One that is not in
-	// the set and not gone goes once it is answered.
+	// batches are the micro-batches seen so far, by number. A micro-batch that has
+	// left the set while its message waits or runs becomes gone when it is answered.
 	batches []batch
 	// pace holds the last gaps between an answer and the next message.
 	pace window
-	// late is a node that let a linger pass.
+	// late says that the node let a linger pass without sending, and has not sent
+	// since.
 	late bool
-	// heard is when its last message arrived.
+	// heard is when the node's last message arrived.
 	heard time.Duration
 }
 
-// state is where a micro-batch is.
+// state says where a micro-batch is.
 type state int
 
 const (
 	gone    state = iota // not in flight
-	away                 // with the attention node, which will send its position
+	away                 // with the attention node, whose next message for it is still to come
 	here                 // its message waits
 	running              // its message is in the run
 )
@@ -41,18 +42,19 @@ const (
 // batch is a micro-batch.
 type batch struct {
 	state state
-	// at is its place on the circle: that of the layer it asks for or will ask
-	// for, or the one after the last layer, where it is between two steps.
+	// at is its place on the circle: the ordinal of the sparse layer it asks for or
+	// will ask for, or the number of sparse layers while it is between two steps.
 	at int
-	// step is the last step seen, where any was.
+	// step is the step of its last message; known says that there was a message.
 	step  uint64
 	known bool
-	// returned is when it was answered.
+	// returned is when its last message was answered.
 	returned time.Duration
 }
 
-// inFlight takes the node's word on which micro-batches are in flight: new ones
-// begin before the first layer, missing ones go, at once or when answered.
+// inFlight notes which micro-batches the node says are in flight. New ones start
+// at the first layer; ones that left the set become gone, at once or when their
+// message is answered.
 func (n *node) inFlight(set uint64) {
 	n.set = set
 	for len(n.batches) < bits.Len64(set) {
@@ -71,7 +73,7 @@ func (n *node) inFlight(set uint64) {
 
 func (n *node) has(batch int) bool { return batch < maxMicroBatches && n.set>>batch&1 == 1 }
 
-// due returns the place that the node's message of a step must be for.
+// due returns the place whose layer the message must ask for.
 func (n *node) due(m Message) (int, error) {
 	if m.MicroBatch < 0 || !n.has(m.MicroBatch) {
 		return 0, fmt.Errorf("micro-batch %d is not in flight, the set of those is %b", m.MicroBatch, n.set)
@@ -91,15 +93,15 @@ func (n *node) due(m Message) (int, error) {
 // paceRatio is how many times slower a node may be for another to wait for it.
 const paceRatio = 3
 
-// keepsPaceWith reports whether waiting for each other is worth it. Who has
-// shown no pace yet is given the benefit of the doubt.
+// keepsPaceWith reports whether it is worth for the two nodes to wait for each
+// other. A node whose pace is not known yet counts as fast enough.
 func (n *node) keepsPaceWith(other *node) bool {
 	a, b := n.pace.median(), other.pace.median()
 	return a == 0 || b == 0 || max(a, b) <= paceRatio*min(a, b)
 }
 
 // window holds the last five durations. Its median follows a change after three
-// and ignores two outliers.
+// new durations and ignores two outliers.
 type window struct {
 	last [5]time.Duration
 	n    int

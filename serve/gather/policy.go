@@ -3,18 +3,18 @@ package gather
 import "time"
 
 const (
-	// lingerCycles is the adaptive linger in cycles of a node. A node behind must
-	// gain on one that is held back: in the time of one linger it makes about
-	// lingerCycles layers and the other makes one. It also covers one gap of a
-	// node that is paceRatio times slower.
+	// lingerCycles is the adaptive linger in cycles of a node. A node that is
+	// behind must catch up with a node that is held back: during one linger the
+	// first passes about lingerCycles layers and the second one layer. A linger
+	// also covers one gap of a node that is paceRatio times slower.
 	lingerCycles = 3
 	minLinger    = 100 * time.Microsecond
-	// firstLinger serves until a node has shown its pace.
+	// firstLinger is the adaptive linger while a node's pace is not known.
 	firstLinger = 5 * time.Millisecond
 )
 
-// decide starts a run where the device is free and the policy allows one, and
-// else says when to look again.
+// decide starts a run where the device is free and the policy allows one; else it
+// says when to decide again.
 func (g *Gather) decide(now time.Duration) Actions {
 	g.advance(now)
 	if g.running != nil {
@@ -47,8 +47,8 @@ func (g *Gather) before(a int, ra Reason, b int, rb Reason) bool {
 	return g.groups[a][0].arrived < g.groups[b][0].arrived
 }
 
-// mayRun reports whether the group at a place may run now, and why. A group that
-// may not is held back from now on.
+// mayRun reports whether the group at a place may run now, and why. It starts the
+// lingers of a group that has to wait.
 func (g *Gather) mayRun(at int) (Reason, bool) {
 	switch group := g.groups[at]; {
 	case rows(group) == 0:
@@ -90,8 +90,8 @@ func holds(group []waiting, n *node) bool {
 	return false
 }
 
-// awaits reports whether some node is worth waiting for at a place: see the
-// package comment.
+// awaits reports whether the group at a place waits for some node: see the package
+// comment.
 func (g *Gather) awaits(at int) bool {
 	found := false
 	g.eachAwaited(at, func(*node) { found = true })
@@ -109,7 +109,7 @@ func (g *Gather) eachAwaited(at int, f func(*node)) {
 	}
 }
 
-// peers reports whether n counts among those who wait for each other with first.
+// peers reports whether first and n wait for each other.
 func (g *Gather) peers(first, n *node) bool {
 	return n == first || n.set != 0 && !n.late && n.keepsPaceWith(first)
 }
@@ -128,7 +128,7 @@ func (g *Gather) toCome(n *node, at, rear int) bool {
 // two steps.
 func (g *Gather) places() int { return len(g.groups) + 1 }
 
-// distance counts places on the circle from one to another, forwards.
+// distance counts the places from one to another, going forwards on the circle.
 func (g *Gather) distance(from, to int) int {
 	if to < from {
 		to += g.places()
@@ -136,8 +136,8 @@ func (g *Gather) distance(from, to int) int {
 	return to - from
 }
 
-// rear is the place of the micro-batches furthest behind, among a node's peers:
-// the first after the largest empty arc; of equal ones, the lowest.
+// rear is the place of the micro-batches furthest behind among first and its
+// peers: the place where the largest empty arc ends; of equal arcs, the lowest.
 func (g *Gather) rear(first *node) int {
 	taken := make([]bool, g.places())
 	for _, n := range g.order {
@@ -153,13 +153,13 @@ func (g *Gather) rear(first *node) int {
 	return afterLargestGap(taken)
 }
 
-// afterLargestGap returns the taken place that ends the largest run of free
-// ones on a circle.
+// afterLargestGap returns the taken place that follows the most free places in a
+// row on the circle.
 func afterLargestGap(taken []bool) int {
 	last := -1
 	for i, t := range taken {
 		if t {
-			last = i - len(taken) // the one before the first, a turn earlier
+			last = i - len(taken) // the last taken place precedes the first one, a turn earlier
 		}
 	}
 	best, gap := 0, 0
@@ -210,7 +210,7 @@ func (g *Gather) busyNodes() int {
 	return count
 }
 
-// deadline is the earliest end of a linger in a group that is held.
+// deadline is the earliest end of a linger in a group; all its messages are held.
 func (g *Gather) deadline(at int) time.Duration {
 	first := g.groups[at][0].deadline
 	for _, w := range g.groups[at] {
@@ -219,7 +219,7 @@ func (g *Gather) deadline(at int) time.Duration {
 	return first
 }
 
-// nextDeadline is the earliest of all, 0 where nothing waits.
+// nextDeadline is the earliest deadline of all groups, 0 where no message waits.
 func (g *Gather) nextDeadline() time.Duration {
 	var next time.Duration
 	for at := range g.groups {
@@ -232,7 +232,7 @@ func (g *Gather) nextDeadline() time.Duration {
 	return next
 }
 
-// run takes a group's messages, up to MaxRows, into a run.
+// run moves a group's oldest messages, up to MaxRows rows, into a new run.
 func (g *Gather) run(at int, reason Reason) *Run {
 	if reason == Linger {
 		g.markLate(at)
@@ -255,7 +255,8 @@ func (g *Gather) run(at int, reason Reason) *Run {
 	return g.running
 }
 
-// markLate marks the nodes that were awaited and sent nothing all the while.
+// markLate marks the awaited nodes that have sent nothing since the group's first
+// message was held back.
 func (g *Gather) markLate(at int) {
 	since := g.groups[at][0].held
 	g.eachAwaited(at, func(n *node) {

@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// world is a closed loop of attention and expert nodes in simulated time. Every
-// attention node goes round its micro-batches at each layer, in order, as the
-// ping-pong schedule does; every expert node runs what its gather says.
+// world is a closed loop of attention and expert nodes in simulated time. At each
+// layer, every attention node works on its micro-batches in turn, as the ping-pong
+// schedule does; every expert node runs what its gather says.
 type world struct {
 	t         testing.TB
 	rng       *rand.Rand
@@ -23,11 +23,11 @@ type world struct {
 	experts   []*simExpert
 	layers    int
 	network   time.Duration
-	jitter    float64 // durations vary by ± this share
+	jitter    float64 // durations vary by ± this share of themselves
 	trace     func(format string, args ...any)
 }
 
-// simAttention is an attention node.
+// simAttention is a simulated attention node with m micro-batches.
 type simAttention struct {
 	name  string
 	m     int
@@ -35,20 +35,20 @@ type simAttention struct {
 	time  time.Duration // attention of one micro-batch and layer
 	head  time.Duration
 	start time.Duration
-	steps int // how many to run; then it is idle
-	// idle is how long it stays idle after every step in idleEvery.
+	steps int // how many steps the node runs before it is idle for good
+	// idle is how long the node stays idle after each idleEvery-th step.
 	idle      time.Duration
 	idleEvery int
 
-	// free lets each micro-batch begin its next step by itself; else all of them
-	// begin and end a step together, in turn.
+	// free lets each micro-batch begin its next step as soon as it has ended one;
+	// else all micro-batches begin a step together.
 	free bool
 
-	step          int // the last begun
+	step          int // the last step begun
 	turn          int
 	set           uint64
 	batches       []simBatch
-	ready         []int // micro-batches to work on, in the order they became so
+	ready         []int // micro-batches with attention or a head to compute, in the order they became ready
 	working, over bool
 	idling        bool
 	finished      time.Duration
@@ -57,7 +57,7 @@ type simAttention struct {
 // simBatch is a micro-batch in a step.
 type simBatch struct {
 	step, layer int
-	answers     int // how many experts are still to answer
+	answers     int // how many expert nodes are still to answer
 }
 
 type simExpert struct {
@@ -94,7 +94,7 @@ func (w *world) after(d time.Duration, do func()) {
 	heap.Push(&w.queue, event{w.now + d, w.queue.seq, do})
 }
 
-// vary returns about d.
+// vary returns d changed at random by up to the world's jitter.
 func (w *world) vary(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (1 + w.jitter*(2*w.rng.Float64()-1)))
 }
@@ -117,8 +117,8 @@ func (w *world) run() {
 	}
 }
 
-// begin starts a node's next step: of all its micro-batches, or, where they run
-// freely, of one after the other.
+// begin starts the next step of all of a node's micro-batches, or, where they run
+// freely, a next step for each.
 func (w *world) begin(a *simAttention) {
 	a.idling = false
 	a.batches = make([]simBatch, a.m)
@@ -145,8 +145,9 @@ func (w *world) tell(a *simAttention, set uint64) {
 	}
 }
 
-// work does the node's next piece of work where it can. A strict node takes its
-// micro-batches in turn, whichever is ready first; a free one as they come.
+// work starts the node's next piece of work, if any. A strict node takes its
+// micro-batches in turn, whichever is ready first; a free node takes the one that
+// became ready first.
 func (w *world) work(a *simAttention) {
 	if a.working || len(a.ready) == 0 {
 		return
@@ -216,7 +217,7 @@ func (w *world) headDone(a *simAttention, i int) {
 	}
 }
 
-// act carries out what a gather says.
+// act returns a function that carries out the actions of e's gather.
 func (w *world) act(e *simExpert) func(Actions, error) {
 	return func(out Actions, err error) {
 		require.NoError(w.t, err)
@@ -248,7 +249,8 @@ func (w *world) start(e *simExpert, run *Run) {
 	})
 }
 
-// add makes count like nodes, that start within a spread.
+// add adds count copies of an attention node, whose start times differ by at most
+// spread.
 func (w *world) add(count int, like simAttention, spread time.Duration) {
 	for range count {
 		a := like

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// ErrNoPages is a want that the free and cached pages do not meet; nothing has
-// changed.
+// ErrNoPages says that fewer pages are free or cached than a sequence needs. The
+// call that returns it has changed nothing.
 var ErrNoPages = errors.New("not enough pages")
 
 // Cache is the page manager of one attention node.
@@ -17,38 +17,39 @@ type Cache struct {
 	lru      list    // cached pages, least recently used first
 	index    map[Key]int32
 	seqs     map[uint64]*sequence
-	marks    []int32 // per page, zero between calls
-	buf      []byte
+	marks    []int32 // per page: how many victims hold it; zero between calls
+	buf      []byte  // scratch for keys
 	counters Counters
 }
 
-// page is what is known of one page.
+// page is the state of one page.
 type page struct {
 	key        Key
 	keyed      bool
-	refs       int32 // sequences that hold it
-	prev, next int32 // in the list of cached pages
+	refs       int32 // number of sequences that hold it
+	prev, next int32 // its neighbours in the list of cached pages
 }
 
-// sequence is what one sequence holds.
+// sequence is what the cache knows of one sequence.
 type sequence struct {
 	pages  []int32
-	tokens int     // whose keys and values are in the pages
-	parent Key     // of the last full page
-	tail   []int32 // the tokens after it
+	tokens int     // number of tokens whose keys and values are in the pages
+	parent Key     // key of the last full page
+	tail   []int32 // the tokens after the last full page
 }
 
 // Counters count what has happened since the start.
 type Counters struct {
-	// ReusedTokens were found in the cache instead of computed.
+	// ReusedTokens counts tokens found in the cache instead of computed.
 	ReusedTokens uint64
-	// Evictions are cached pages that were given to something else.
+	// Evictions counts cached pages that were given to another use.
 	Evictions uint64
-	// Exported and Imported are pages that left and came as bytes.
+	// Exported counts pages written by [Cache.Export], Imported new pages read by
+	// [Cache.Import].
 	Exported, Imported uint64
 }
 
-// Usage says in which states the pages are.
+// Usage says how many pages are in each state.
 type Usage struct {
 	Free, Cached, Referenced int
 	Counters
@@ -78,13 +79,13 @@ func New(id Identity, pages int) (*Cache, error) {
 	return c, nil
 }
 
-// Identity is what all pages have in common.
+// Identity returns what all pages have in common.
 func (c *Cache) Identity() Identity { return c.identity }
 
-// Tokens is the room of all pages.
+// Tokens is how many tokens all pages together hold.
 func (c *Cache) Tokens() int { return len(c.pages) * c.identity.PageTokens }
 
-// Usage counts.
+// Usage counts the pages in each state.
 func (c *Cache) Usage() Usage {
 	return Usage{
 		Free: len(c.free), Cached: c.lru.len,
@@ -96,13 +97,14 @@ func (c *Cache) Usage() Usage {
 // available is how many pages no sequence holds.
 func (c *Cache) available() int { return len(c.free) + c.lru.len }
 
-// pagesFor is how many pages hold n tokens.
+// pagesFor is how many pages n tokens need.
 func (c *Cache) pagesFor(n int) int {
 	return (n + c.identity.PageTokens - 1) / c.identity.PageTokens
 }
 
-// Match returns how many tokens of a sequence of n tokens the cache holds, given
-// the keys of its full pages: whole pages, and never the last token.
+// Match returns how many of a sequence's first tokens the cache holds, given the
+// keys of its full pages and its length n: whole pages, never including the last
+// token.
 func (c *Cache) Match(keys []Key, n int) int {
 	return c.matchPages(keys, n) * c.identity.PageTokens
 }
@@ -118,8 +120,8 @@ func (c *Cache) matchPages(keys []Key, n int) int {
 }
 
 // Acquire starts a sequence with room for n ≥ 1 tokens, and returns how many of
-// them are in the cache already (see [Cache.Match]): their pages are shared.
-// Without keys nothing is reused. Error: [ErrNoPages].
+// its first tokens are in the cache already (see [Cache.Match]): the sequence
+// shares their pages. Without keys nothing is reused. Error: [ErrNoPages].
 func (c *Cache) Acquire(id uint64, keys []Key, n int) (cached int, err error) {
 	if c.seqs[id] != nil {
 		panic(fmt.Sprintf("kvcache: sequence %d exists", id))
@@ -157,8 +159,8 @@ func (c *Cache) grow(s *sequence, n int) {
 }
 
 // Commit says that the keys and values of a sequence's next tokens are in its
-// pages. Pages that this fills may be shared from now on, so it must not be
-// called before they have been computed.
+// pages. Other sequences may share a page once Commit has filled it, so do not call
+// Commit before the step that computes the tokens has ended.
 func (c *Cache) Commit(id uint64, tokens []int32) {
 	s := c.seq(id)
 	if s.tokens+len(tokens) > len(s.pages)*c.identity.PageTokens {
@@ -174,8 +176,9 @@ func (c *Cache) Commit(id uint64, tokens []int32) {
 	}
 }
 
-// fill keys the page that the sequence has just filled. Where another page has
-// the same key (two sequences computed it side by side), this one stays private.
+// fill gives a key to the page that the sequence has just filled, unless another
+// page has that key (two sequences computed the same prefix at a time). A page
+// without a key stays private.
 func (c *Cache) fill(s *sequence) {
 	s.parent, c.buf = next(s.parent, s.tail, c.buf)
 	s.tail = s.tail[:0]
@@ -190,8 +193,8 @@ func (c *Cache) name(p int32, k Key) {
 	c.pages[p].key, c.pages[p].keyed = k, true
 }
 
-// Free ends a sequence. Its keyed pages stay in the cache, the end of the prefix
-// to be evicted before its beginning.
+// Free ends a sequence. Its pages that have keys stay in the cache; the end of the
+// prefix will be evicted before its beginning.
 func (c *Cache) Free(id uint64) {
 	s := c.seq(id)
 	delete(c.seqs, id)
@@ -200,16 +203,16 @@ func (c *Cache) Free(id uint64) {
 	}
 }
 
-// Pages are a sequence's pages in the order of their positions; valid until its
-// next Extend or Free.
+// Pages returns a sequence's pages in the order of its tokens; the slice is valid
+// until the sequence's next Extend or Free.
 func (c *Cache) Pages(id uint64) []int32 { return c.seq(id).pages }
 
 // Room is how many tokens a sequence's pages hold.
 func (c *Cache) Room(id uint64) int { return len(c.seq(id).pages) * c.identity.PageTokens }
 
-// Short is how many pages would be missing if sequence id wanted room for n
-// tokens, and the victims were freed first: zero or less where there are enough.
-// A sequence that the cache does not hold would reuse what its keys match.
+// Short is how many pages too few there would be for sequence id to have room for n
+// tokens after the victims were freed; zero or less means enough. A new sequence
+// would reuse the pages that its keys match.
 func (c *Cache) Short(id uint64, keys []Key, n int, victims []uint64) int {
 	want := c.pagesFor(n)
 	if s := c.seqs[id]; s != nil {
@@ -219,8 +222,8 @@ func (c *Cache) Short(id uint64, keys []Key, n int, victims []uint64) int {
 	return want - len(matched) - c.availableWithout(victims, matched)
 }
 
-// availableWithout counts the pages that no sequence but the victims holds,
-// those with the given keys left out.
+// availableWithout counts the pages that only victims hold or no sequence at all,
+// leaving out the pages with the given keys.
 func (c *Cache) availableWithout(victims []uint64, except []Key) int {
 	n := c.available()
 	c.mark(victims, 1, func(p int32) {
@@ -237,7 +240,8 @@ func (c *Cache) availableWithout(victims []uint64, except []Key) int {
 	return n
 }
 
-// mark adds to the marks of the victims' pages.
+// mark adds by to the marks of the victims' pages, once per victim, and visits each
+// page afterwards.
 func (c *Cache) mark(victims []uint64, by int32, visit func(p int32)) {
 	for _, v := range victims {
 		for _, p := range c.seq(v).pages {
@@ -280,7 +284,7 @@ func (c *Cache) evict() int32 {
 	return p
 }
 
-// hold adds a reference to a keyed page.
+// hold adds a reference to a page that has a key.
 func (c *Cache) hold(p int32) {
 	if c.pages[p].refs == 0 {
 		c.lru.remove(c.pages, p)

@@ -17,7 +17,7 @@ func newCache(t require.TestingT, pages int) *Cache {
 	return c
 }
 
-// upTo is the tokens 0 … n−1.
+// upTo returns the tokens 0 … n−1.
 func upTo(n int) []int32 {
 	tokens := make([]int32, n)
 	for i := range tokens {
@@ -134,8 +134,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// slowCache is the same policy over whole prefixes, with nothing clever: every
-// question is a walk over all pages.
+// slowCache is the reference for [Cache]: the same policy with whole prefixes in
+// place of keys, answering each question by a walk over all pages.
 type slowCache struct {
 	pages []slowPage
 	seqs  map[uint64]*slowSeq
@@ -143,8 +143,8 @@ type slowCache struct {
 }
 
 type slowPage struct {
-	prefix string // that it is known to end; "" for none
-	used   int    // when it was last let go
+	prefix string // the prefix whose end the page holds; "" for none
+	used   int    // when the last sequence released it
 }
 
 type slowSeq struct {
@@ -176,8 +176,8 @@ func (s *slowCache) match(tokens []int32) (pages []int) {
 	return pages
 }
 
-// takeable are the pages that no one holds: those without a prefix first, then
-// the least recently used.
+// takeable returns the pages that no sequence holds: those without a prefix first,
+// then the others, least recently used first.
 func (s *slowCache) takeable(except []int) (pages []int) {
 	for p := range s.pages {
 		if s.refs(p) == 0 && !slices.Contains(except, p) {
@@ -229,12 +229,12 @@ func (s *slowCache) free(id uint64) {
 	}
 }
 
-// pair runs both caches. memory is what a node would hold: the prefix that each
-// token's keys and values were computed from.
+// pair runs both caches on the same operations. memory stands for a node's memory:
+// for each token's place, the prefix from which its keys and values were computed.
 type pair struct {
 	fast   *Cache
 	slow   *slowCache
-	tokens map[uint64][]int32 // of live sequences, computed or not
+	tokens map[uint64][]int32 // all tokens of live sequences, computed or not
 	memory [][4]string
 	nextID uint64
 }
@@ -252,7 +252,7 @@ func (p *pair) live(t *rapid.T) uint64 {
 }
 
 func (p *pair) acquire(t *rapid.T) {
-	// Few tokens, so that prefixes are common.
+	// Few different tokens make common prefixes likely.
 	tokens := rapid.SliceOfN(rapid.Int32Range(0, 1), 1, 18).Draw(t, "tokens")
 	var keys []Key
 	var matched []int
@@ -322,8 +322,8 @@ func (p *pair) victims(t *rapid.T) {
 	require.Equal(t, want-len(without.takeable(nil)), short)
 }
 
-// check compares what can be seen, and that every sequence finds in its pages
-// what it computed.
+// check compares what both caches show, and that each sequence finds in its pages
+// the keys and values of its own prefix.
 func (p *pair) check(t *rapid.T) {
 	require.NoError(t, p.fast.Check())
 	for id := range p.tokens {

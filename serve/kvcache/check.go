@@ -2,8 +2,8 @@ package kvcache
 
 import "fmt"
 
-// Check verifies what must hold between calls; for tests. It costs time
-// proportional to all pages held.
+// Check verifies the invariants that hold between calls; for tests. It takes time
+// proportional to the number of pages.
 func (c *Cache) Check() error {
 	refs := make([]int32, len(c.pages))
 	for id, s := range c.seqs {
@@ -14,7 +14,7 @@ func (c *Cache) Check() error {
 			refs[p]++
 		}
 	}
-	idle := make([]int, len(c.pages)) // times in the stack and the list
+	idle := make([]int, len(c.pages)) // how often each page is in c.free and c.lru
 	for _, p := range c.free {
 		idle[p]++
 		if c.pages[p].keyed {

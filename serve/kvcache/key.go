@@ -7,9 +7,9 @@ import (
 
 // Key names what a full page holds. Keys form a chain: the key of a sequence's
 // page i is SHA-256, cut to 128 bits, of the key of page i−1 and the tokens of
-// page i; before the first page stands the hash of the [Identity]. So equal keys
-// mean equal prefixes, up to collisions: by chance 2⁻⁴⁹ among 2⁴⁰ pages, by
-// malice 2⁶⁴ hashes.
+// page i; the first page follows the hash of the [Identity]. So equal keys mean
+// equal prefixes, except for collisions: their probability among 2⁴⁰ pages is
+// 2⁻⁴⁹, and an attacker needs about 2⁶⁴ hashes to make one.
 type Key [16]byte
 
 // Identity is what all pages of a cache have in common. Pages with different
@@ -19,11 +19,11 @@ type Identity struct {
 	// are computed and kept. Neither is longer than 255 bytes.
 	Model    string
 	Numerics string
-	// PageTokens is the room of a page, in tokens.
+	// PageTokens is how many tokens a page holds.
 	PageTokens int
 }
 
-// Root is the key before a sequence's first page.
+// Root is the key that a sequence's first page follows.
 func (id Identity) Root() Key {
 	b := []byte("tandem kv 1")
 	for _, s := range []string{id.Model, id.Numerics} {
@@ -33,8 +33,8 @@ func (id Identity) Root() Key {
 	return cut(binary.LittleEndian.AppendUint32(b, uint32(id.PageTokens)))
 }
 
-// Keys appends to keys, which cover the first len(keys) full pages of the
-// tokens, the keys of the other full pages. Tokens that do not fill a page have
+// Keys appends to keys, the keys of the first len(keys) full pages of tokens, the
+// keys of the remaining full pages. Tokens at the end that do not fill a page have
 // no key.
 func (id Identity) Keys(keys []Key, tokens []int32) []Key {
 	n := id.PageTokens
@@ -48,7 +48,7 @@ func (id Identity) Keys(keys []Key, tokens []int32) []Key {
 	return keys
 }
 
-// parent is the key that the next page follows.
+// parent is the key that the page after the given ones follows.
 func (id Identity) parent(keys []Key) Key {
 	if len(keys) == 0 {
 		return id.Root()
@@ -56,8 +56,8 @@ func (id Identity) parent(keys []Key) Key {
 	return keys[len(keys)-1]
 }
 
-// next is the key of a page of tokens that follows parent. It works in buf and
-// returns it.
+// next is the key of a page of tokens that follows parent. It uses buf as scratch
+// and returns it, perhaps grown.
 func next(parent Key, tokens []int32, buf []byte) (Key, []byte) {
 	buf = append(buf[:0], parent[:]...)
 	for _, t := range tokens {

@@ -1,8 +1,9 @@
 package kvcache
 
-// list is a doubly linked list through the pages: first the least recently used.
+// list is a doubly linked list through the pages, from the least to the most
+// recently used one.
 type list struct {
-	first, last int32 // −1 where there is none
+	first, last int32 // −1 in an empty list
 	len         int
 }
 

@@ -6,20 +6,20 @@ import (
 	"io"
 )
 
-// Memory is where pages are: the runtime's, for all layers of a page. It orders
-// its reads and writes after the steps that have been enqueued.
+// Memory reads and writes the runtime's memory of pages, all layers of a page at
+// once. Its reads and writes happen after all steps enqueued before.
 type Memory interface {
-	// PageBytes is the size of a page.
+	// PageBytes is the size of a page, of all layers together.
 	PageBytes() int
-	// ReadPage copies a page to dst, WritePage src to a page; both are
-	// PageBytes long.
+	// ReadPage copies a page to dst, WritePage copies src to a page; dst and src
+	// are PageBytes long.
 	ReadPage(page int32, dst []byte) error
 	WritePage(page int32, src []byte) error
 }
 
-// Export writes the full pages of a sequence that the cache holds, from page
-// from on, and returns how many they are. The tokens are the sequence's, from
-// its beginning.
+// Export writes the full pages of a sequence to w, from page from to the last one
+// that the cache holds, and returns how many pages it wrote. The tokens are all
+// those of the sequence, from its beginning.
 func (c *Cache) Export(w io.Writer, m Memory, tokens []int32, from int) (int, error) {
 	keys := c.identity.Keys(nil, tokens)
 	keys = keys[:c.matchPages(keys, len(tokens)+1)]
@@ -42,10 +42,10 @@ func (c *Cache) Export(w io.Writer, m Memory, tokens []int32, from int) (int, er
 	return len(keys) - from, nil
 }
 
-// Import reads pages into the cache, where sequences with their prefix find
-// them, and returns how many of them the cache now holds. Pages that it held
-// already are passed over. Where no page can be had for the rest it returns
-// [ErrNoPages]; what came before stays.
+// Import reads pages that [Cache.Export] wrote into the cache, for later sequences
+// with their prefix, and returns how many of them the cache now holds, among them
+// those that it held before. When no page is free or cached for the next one, it
+// returns [ErrNoPages] and keeps the pages read so far.
 func (c *Cache) Import(r io.Reader, m Memory) (int, error) {
 	in, err := NewReader(r, c.identity, m.PageBytes())
 	if err != nil {
@@ -60,7 +60,8 @@ func (c *Cache) Import(r io.Reader, m Memory) (int, error) {
 	return c.importPages(in, m)
 }
 
-// importPages holds each page until all have come, so that none evicts another.
+// importPages holds each page until all have been read, so that a page never
+// evicts an earlier one of the same import.
 func (c *Cache) importPages(in *Reader, m Memory) (int, error) {
 	var held []int32
 	defer func() {
@@ -84,7 +85,7 @@ func (c *Cache) importPages(in *Reader, m Memory) (int, error) {
 	}
 }
 
-// place gives a page to the cache and holds it.
+// place stores a page in the cache, unless its key is there already, and holds it.
 func (c *Cache) place(page Page, m Memory) (int32, error) {
 	if p, ok := c.index[page.Key]; ok {
 		c.hold(p)

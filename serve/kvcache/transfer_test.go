@@ -29,8 +29,8 @@ func (m memory) WritePage(p int32, src []byte) error {
 	return nil
 }
 
-// filled is a cache that holds the full pages of a sequence, page i as the bytes
-// i, i, i.
+// filled returns a cache that holds the full pages of a sequence, and a memory in
+// which page i has the bytes i, i, i.
 func filled(t testing.TB, pages int, tokens []int32) (*Cache, memory) {
 	c := newCache(t, pages)
 	_, err := c.Acquire(1, nil, len(tokens))
@@ -102,7 +102,7 @@ func TestImportWithoutRoom(t *testing.T) {
 	require.NoError(t, c.Check())
 }
 
-// failing refuses to write its second page.
+// failing is a memory that fails to write its second page.
 type failing struct{ memory }
 
 func (f failing) WritePage(p int32, src []byte) error {
@@ -167,8 +167,8 @@ func TestEveryDamageIsSeen(t *testing.T) {
 	}
 }
 
-// TestTokensMustHaveTheirKey repairs the checksum of a page whose tokens were
-// changed.
+// TestTokensMustHaveTheirKey changes a page's tokens and repairs its checksum: the
+// key no longer matches.
 func TestTokensMustHaveTheirKey(t *testing.T) {
 	blob := export(t, upTo(4), 0)
 	page := blob[len(blob)-(16+16+3+4):]
@@ -194,7 +194,7 @@ func FuzzReader(f *testing.F) {
 		runtime.ReadMemStats(&before)
 		parent, pages, rest, err := readAll(blob)
 		runtime.ReadMemStats(&after)
-		// The copies that readAll keeps are at most five times the input.
+		// readAll keeps copies of at most five times the input's size.
 		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<10+8*len(blob)))
 		if err != nil {
 			return

@@ -24,9 +24,10 @@ import (
 //	        data         page bytes
 //	        checksum     u32
 //
-// Pages follow each other in their sequence. A checksum is CRC-32C of the header
-// or page before it. A reader compares identity and sizes with its own before it
-// allocates, derives every key from the tokens, and holds one page at a time.
+// Each page follows the one before it in their sequence. A checksum is the CRC-32C
+// of all bytes of the header, or of the page, that precede it. A reader compares
+// identity and sizes with its own before it allocates, derives every key from the
+// tokens, and holds one page at a time.
 const (
 	wireMagic   = "TKVP"
 	wireVersion = 1
@@ -34,14 +35,14 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Page is one full page as it travels.
+// Page is one full page as read from the wire.
 type Page struct {
 	Key    Key
 	Tokens []int32
 	Data   []byte
 }
 
-// Writer writes pages that follow each other.
+// Writer writes consecutive pages of a sequence.
 type Writer struct {
 	w      io.Writer
 	id     Identity
@@ -51,8 +52,8 @@ type Writer struct {
 	buf    []byte
 }
 
-// NewWriter writes the header for a number of pages of size bytes, the first of
-// which follows parent.
+// NewWriter writes the header of a number of pages; size is the bytes of a page,
+// and the first page follows parent.
 func NewWriter(w io.Writer, id Identity, size int, parent Key, pages int) (*Writer, error) {
 	b := append([]byte(nil), wireMagic...)
 	b = binary.LittleEndian.AppendUint16(b, wireVersion)
@@ -69,7 +70,7 @@ func NewWriter(w io.Writer, id Identity, size int, parent Key, pages int) (*Writ
 	return &Writer{w: w, id: id, bytes: size, parent: parent, left: pages}, nil
 }
 
-// Write writes the next page, whose key it derives.
+// Write derives the next page's key and writes the page.
 func (w *Writer) Write(tokens []int32, data []byte) error {
 	if w.left == 0 || len(tokens) != w.id.PageTokens || len(data) != w.bytes {
 		panic(fmt.Sprintf("kvcache: a page of %d tokens and %d bytes with %d left to write; pages have %d and %d",
@@ -96,13 +97,13 @@ func appendChecksum(b []byte) []byte {
 type Reader struct {
 	r      io.Reader
 	offset int64
-	first  Key // what the first page follows
-	parent Key // what the next page follows
+	first  Key // the key that the first page follows
+	parent Key // the key that the next page follows
 	pages  int
 	left   int
 	page   Page
 	buf    []byte // one page with its checksum
-	hash   []byte
+	hash   []byte // scratch for the next key
 }
 
 // NewReader reads a header and compares it with the reader's own identity and
@@ -189,7 +190,8 @@ func (d *Reader) read(b []byte, n int) ([]byte, error) {
 	return b, nil
 }
 
-// noEOF makes the end of the input within a record an error of its own.
+// noEOF turns io.EOF within a header or page into io.ErrUnexpectedEOF: the caller
+// takes io.EOF for the regular end of the pages.
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -197,7 +199,7 @@ func noEOF(err error) error {
 	return err
 }
 
-// check compares the checksum at the end of b with that of what stands before.
+// check compares the checksum at the end of b with the checksum of the bytes before.
 func (d *Reader) check(b []byte) error {
 	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
 	if got := crc32.Checksum(body, castagnoli); got != sum {
@@ -206,8 +208,8 @@ func (d *Reader) check(b []byte) error {
 	return nil
 }
 
-// Next reads a page, valid until the next call. After the last one it returns
-// io.EOF.
+// Next reads a page; its slices are valid until the next call. After the last page
+// it returns io.EOF.
 func (d *Reader) Next() (Page, error) {
 	if d.left == 0 {
 		return Page{}, io.EOF

@@ -7,7 +7,7 @@ import (
 	"github.com/tandem-moe/tandem/m2n"
 )
 
-// Posted names a message that was posted, until its Sent completion comes.
+// Posted identifies a posted message until its Sent completion arrives.
 type Posted struct {
 	Peer  string
 	Token uint64
@@ -19,7 +19,8 @@ type SendBuffer struct {
 	Region *m2n.Region
 }
 
-// NewSendBuffer allocates bytes, a multiple of 4, and registers them with the endpoint.
+// NewSendBuffer allocates so many bytes, a multiple of 4, and registers them with the
+// endpoint.
 func NewSendBuffer(dev kernel.Memory, ep *m2n.Endpoint, bytes int) (SendBuffer, error) {
 	b, err := dev.Alloc(kernel.HostVisible, kernel.F32, bytes/4)
 	if err != nil {
@@ -28,7 +29,7 @@ func NewSendBuffer(dev kernel.Memory, ep *m2n.Endpoint, bytes int) (SendBuffer, 
 	return SendBuffer{Buffer: b, Region: ep.Register(b.Bytes(), b)}, nil
 }
 
-// FreeAll gives buffers back; those that are nil were never allocated.
+// FreeAll frees buffers; it skips nil ones, which were never allocated.
 func FreeAll(dev kernel.Memory, buffers ...kernel.Buffer) {
 	for _, b := range buffers {
 		if b != nil {
@@ -37,7 +38,8 @@ func FreeAll(dev kernel.Memory, buffers ...kernel.Buffer) {
 	}
 }
 
-// CodedOfSpan views a received span as rows of cols elements in a format.
+// CodedOfSpan views a received span as rows of cols elements in a format. It does
+// not copy.
 func CodedOfSpan(s m2n.Span, f kernel.RowFormat, cols int) (kernel.CodedMat, error) {
 	buffer, ok := s.Region.User.(kernel.Buffer)
 	if !ok {

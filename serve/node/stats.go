@@ -1,6 +1,6 @@
-// Package node owns what attention and expert nodes have in common: statistics, the
-// turn in which a node computes, and the memory that it exchanges with other nodes.
-// It may not know what a node computes.
+// Package node holds what attention and expert nodes have in common: statistics, the
+// turn in which a node computes, and the memory of messages between nodes. It may not
+// know what a node computes.
 package node
 
 import (
@@ -13,49 +13,51 @@ import (
 	"github.com/tandem-moe/tandem/telemetry/histogram"
 )
 
-// Stats is what a node has done since it started.
+// Stats describes a node's work since its start.
 type Stats struct {
 	Node string
 	Role cluster.Role
-	// Wall is how long the node had work in flight, Busy how much of that it
-	// Computed.
+	// Wall is how long the node had work in flight, Busy how much of that time it
+	// computed.
 	Wall, Busy time.Duration
-	// Compute is the seconds of one part of one layer: T_a of a micro-batch, T_e
-	// of a gather.
+	// Compute has the seconds of one layer's computation: on an attention node the
+	// attention of one micro-batch (T_a), on an expert node one run of a gather (T_e).
 	Compute histogram.Snapshot
-	// Transfer is the seconds of a message from post to arrival: T_c. The time
-	// that an Arrived message waits for its turn is not in it.
+	// Transfer has the seconds of a message from its post to its arrival (T_c),
+	// without the time that it then waits for the node's turn.
 	Transfer histogram.Snapshot
 	Attention
 	Expert
-	// Peers are the pairs, as m2n counts them.
+	// Peers has m2n's counts for each peer of the node.
 	Peers []m2n.PeerStats
 }
 
-// Attention is what only attention nodes count.
+// Attention has the statistics of attention nodes only.
 type Attention struct {
-	// Steps of micro-batches, and their Rows.
+	// Steps counts the steps of micro-batches, Rows the rows of those steps.
 	Steps, Rows, Preemptions uint64
-	// StepsGivenUp are those that an expert node's loss ended, to be repeated.
+	// StepsGivenUp counts the steps that ended early because an expert node was lost,
+	// and were repeated.
 	StepsGivenUp uint64
-	// Running and Waiting are sequences.
+	// Running and Waiting count sequences, as of now.
 	Running, Waiting int
-	// CacheTokens is the size of the KV cache, UsedTokens the room of the pages
+	// CacheTokens is the size of the KV cache in tokens, UsedTokens that of the pages
 	// that sequences hold.
 	CacheTokens, UsedTokens int
-	// PrefixQueries are the prompt tokens of sequences that have begun, PrefixHits
-	// those of them that the prefix cache held.
+	// PrefixQueries counts the prompt tokens of sequences that have started,
+	// PrefixHits those that the prefix cache held.
 	PrefixQueries, PrefixHits uint64
 }
 
-// Expert is what only expert nodes count.
+// Expert has the statistics of expert nodes only.
 type Expert struct {
 	Gather gather.Counters
-	// RowsPerExpert is the rows of one expert in one call.
+	// RowsPerExpert has the rows of one expert in one run.
 	RowsPerExpert histogram.Snapshot
 }
 
-// Recorder is a node's statistics: its loop writes, anybody reads.
+// Recorder collects a node's statistics. The node's loop records; any goroutine may
+// take a snapshot.
 type Recorder struct {
 	compute, transfer, Rows *histogram.Histogram
 
@@ -72,14 +74,14 @@ func NewRecorder() *Recorder {
 	}
 }
 
-// Update changes the statistics.
+// Update lets change alter the statistics.
 func (r *Recorder) Update(change func(*Stats)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(&r.stats)
 }
 
-// Working notes whether there is work in flight.
+// Working records whether there is work in flight.
 func (r *Recorder) Working(has bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,18 +94,18 @@ func (r *Recorder) Working(has bool) {
 	}
 }
 
-// Computed notes one part of one layer.
+// Computed records one layer's computation; see Stats.Compute.
 func (r *Recorder) Computed(t time.Duration) {
 	r.compute.Observe(t.Seconds())
 	r.Update(func(s *Stats) { s.Busy += t })
 }
 
-// busy notes computing that is no part of a layer.
+// Busy records computing outside of the layers.
 func (r *Recorder) Busy(t time.Duration) {
 	r.Update(func(s *Stats) { s.Busy += t })
 }
 
-// Arrived notes a message's transfer.
+// Arrived records a message's transfer.
 func (r *Recorder) Arrived(c m2n.Completion) {
 	r.transfer.Observe(c.Arrived.Sub(c.Posted).Seconds())
 }

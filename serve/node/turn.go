@@ -1,19 +1,19 @@
 package node
 
-// Pool is told when a node has work to do and when it has none, so that the idle
-// threads of other nodes keep out of its way.
+// Pool is told when a node has work and when it has none, so that idle helper threads
+// of other nodes in the process do not take its cores.
 type Pool interface {
 	Enter()
 	Leave()
 }
 
-// Turn is the time during which a node computes and posts what it has computed.
-// It lasts through the post: helper threads that spin meanwhile keep their cores, so
-// that the kernel wakes the receiver of the message on the poster's core, which is
-// about to become free. Another core would have to wake from sleep, which takes
+// Turn is the time during which a node computes and posts the result. The post is
+// part of it: as long as the turn lasts, helper threads spin on the other cores, and
+// so the operating system wakes the message's receiver on the poster's core, which is
+// about to become free. An idle core would first have to wake from sleep, which takes
 // 25 µs in a virtual machine.
 type Turn struct {
-	Pool Pool // nil where nobody is to know
+	Pool Pool // nil where no pool is to be told
 	on   bool
 }
 

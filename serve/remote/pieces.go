@@ -14,10 +14,12 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// pieceTokens is how many tokens of a request one message has: a few bytes each.
+// pieceTokens is how many tokens of a request one message has at most: a token takes
+// at most 5 bytes.
 const pieceTokens = tandemv1.Piece / 8
 
-// requestPieces cuts a request into messages of bounded size, in their order.
+// requestPieces cuts a request into messages of bounded size, in the order of their
+// tokens.
 func requestPieces(p *tandemv1.Request) (pieces []*tandemv1.Request) {
 	prompt, output := p.Prompt, p.Output
 	for {
@@ -39,10 +41,10 @@ func cut(list []int32, n int) (head, tail []int32) {
 	return list[:n:n], list[n:]
 }
 
-// joiner puts requests together that come in several messages.
+// joiner joins the messages of a request to one request.
 type joiner struct {
-	pending *tandemv1.Request
-	limit   int // tokens of a request
+	pending *tandemv1.Request // the messages so far of an incomplete request, or nil
+	limit   int               // how many tokens a request may have
 }
 
 // add takes a message, and returns the request that it completes, or nil.
@@ -70,15 +72,16 @@ func (j *joiner) add(p *tandemv1.Request) (*tandemv1.Request, error) {
 	return p, nil
 }
 
-// errTooLarge ends a request that asks for more with one token than a message can
-// hold.
+// errTooLarge ends a request that asks for more candidates per token than a message
+// can hold.
 func errTooLarge(bytes int) error {
 	return &serve.InvalidError{Field: "Logprobs", Reason: fmt.Sprintf(
 		"one token with all that is asked for with it takes %d bytes, a message between nodes holds %d", bytes, tandemv1.MaxMessage/2)}
 }
 
-// eventPieces cuts reports into messages of bounded size, in their order. What
-// cannot be cut and is too large ends its request, which is cancelled, and no other.
+// eventPieces cuts reports into messages of bounded size, keeping their order. A
+// report that is too large and cannot be cut ends its request with an error; cancel
+// is called for that request only.
 func eventPieces(reports []serve.Report, cancel func(id uint64)) (messages []*tandemv1.ServeRequest) {
 	events, size := &tandemv1.Events{}, 0
 	flush := func() {
@@ -105,11 +108,12 @@ func eventPieces(reports []serve.Report, cancel func(id uint64)) (messages []*ta
 	return messages
 }
 
-// perEvent is what an event in a list takes beside itself, at most.
+// perEvent is how many bytes an event or log-probability in a list takes at most
+// beside its own: its field's tag and its length.
 const perEvent = 8
 
-// cutReport is a report as events of bounded size: the prompt's log-probabilities in
-// pieces, and the rest.
+// cutReport turns a report into events of bounded size: pieces with the prompt's
+// log-probabilities, then an event with all else.
 func cutReport(r serve.Report) (pieces []*tandemv1.Event, err error) {
 	whole := reportToProto(r)
 	prompt := whole.Prompt
@@ -134,12 +138,12 @@ func cutReport(r serve.Report) (pieces []*tandemv1.Event, err error) {
 	return append(pieces, whole), nil
 }
 
-// clipped is a reason as a message may hold it.
+// clipped makes a reason valid UTF-8 and no longer than a message allows.
 func clipped(s string) string {
 	return clip.Text(strings.ToValidUTF8(s, string(utf8.RuneError)), tandemv1.MaxReason)
 }
 
-// reportsOf are the reports in a message of a node, in the order in which they came.
+// reportsOf returns the reports of a node's message, in their order.
 func reportsOf(m *tandemv1.ServeRequest) ([]serve.Report, error) {
 	if err := tandemv1.Check(m); err != nil {
 		return nil, err

@@ -22,8 +22,8 @@ func numbers(n int) []int32 {
 	return list
 }
 
-// TestRequestsComeInPieces: a request of any length is messages of bounded size,
-// and the same request again.
+// TestRequestsComeInPieces: a request of any length becomes messages of bounded size,
+// and these join to the same request.
 func TestRequestsComeInPieces(t *testing.T) {
 	for _, n := range [][2]int{{0, 0}, {1, 0}, {pieceTokens, 0}, {pieceTokens + 1, 0}, {pieceTokens - 1, 2}, {3 * pieceTokens, pieceTokens}, {450_000, 50_000}} {
 		r := serve.Request{ID: 1 << 50, Prompt: numbers(n[0]), Output: numbers(n[1]), MaxTokens: 9, StopIDs: numbers(serve.MaxStopIDs), Logprobs: -1}
@@ -56,7 +56,8 @@ func TestRequestsComeInPieces(t *testing.T) {
 	}
 }
 
-// TestPiecesThatDoNotFit are refused before more of them is kept.
+// TestPiecesThatDoNotFit: a message that does not continue the pending request, or
+// makes it too long, is refused at once.
 func TestPiecesThatDoNotFit(t *testing.T) {
 	whole := joiner{limit: 10}
 	piece := func(id uint64, prompt, output int) *tandemv1.Request {
@@ -79,7 +80,7 @@ func TestPiecesThatDoNotFit(t *testing.T) {
 	require.ErrorContains(t, err, "more of its prompt after its output")
 }
 
-// candidates are log-probabilities of tokens with so many candidates each.
+// candidates returns log-probabilities of tokens with top candidates each.
 func candidates(tokens, top int) []serve.TokenLogprob {
 	all := make([]serve.TokenLogprob, tokens)
 	for i := range all {
@@ -91,8 +92,8 @@ func candidates(tokens, top int) []serve.TokenLogprob {
 	return all
 }
 
-// TestEventsComeInPieces: an event of any length is messages of bounded size, in
-// order, with all that was in it.
+// TestEventsComeInPieces: an event of any length becomes messages of bounded size, in
+// order, with all of its content.
 func TestEventsComeInPieces(t *testing.T) {
 	never := func(uint64) { t.Error("a request was cancelled") }
 	reports := []serve.Report{
@@ -125,7 +126,8 @@ func TestEventsComeInPieces(t *testing.T) {
 	require.Len(t, prompts[2], 3)
 }
 
-// TestWhatCannotBeCutEndsOneRequest: its own.
+// TestWhatCannotBeCutEndsOneRequest: a report that cannot be cut ends its own request
+// and no other.
 func TestWhatCannotBeCutEndsOneRequest(t *testing.T) {
 	large := candidates(1, 300_000)[0]
 	var cancelled []uint64
@@ -145,7 +147,7 @@ func TestWhatCannotBeCutEndsOneRequest(t *testing.T) {
 	require.EqualValues(t, 5, got[2].Event.Token)
 }
 
-// TestReasonsFit: any text can be a failure's reason.
+// TestReasonsFit: any text, clipped, can be a failure's reason.
 func TestReasonsFit(t *testing.T) {
 	for _, s := range []string{"", "plain", strings.Repeat("é", 4000), "\xff\xfe", strings.Repeat("\xff", 9000)} {
 		p := failureToProto(&serve.UnavailableError{Reason: s})
@@ -156,7 +158,7 @@ func TestReasonsFit(t *testing.T) {
 	require.Equal(t, "plain", clipped("plain"))
 }
 
-// FuzzOffers: bytes as a first message are an offer that fits its member, or an
+// FuzzOffers: any bytes as a first message give an offer that fits its member, or an
 // error.
 func FuzzOffers(f *testing.F) {
 	good := serve.Offer{
@@ -186,8 +188,8 @@ func FuzzOffers(f *testing.F) {
 	})
 }
 
-// FuzzEvents: bytes as a node's message reach a front end with a request, which
-// takes events that are the request's or refuses the node.
+// FuzzEvents: a front end with one request gets any bytes as its node's message, and
+// takes events that fit the request or refuses the node.
 func FuzzEvents(f *testing.F) {
 	ask := serve.Request{Prompt: []int32{5, 6, 7}, MaxTokens: 3, StopIDs: []int32{9}, Logprobs: 1, PromptLogprobs: 1}
 	for _, reports := range [][]serve.Report{
@@ -220,7 +222,7 @@ func FuzzEvents(f *testing.F) {
 		s, err := front.Submit(t.Context(), ask)
 		require.NoError(t, err)
 		for i := range reports {
-			reports[i].ID += worker.requests[0].ID // 0 is the request's
+			reports[i].ID += worker.requests[0].ID // id 0 stands for the request's
 		}
 		refused := front.Deliver("a", reports) != nil
 		s.Close()
@@ -240,8 +242,8 @@ func FuzzEvents(f *testing.F) {
 	})
 }
 
-// FuzzRequests: bytes as the front end's messages reach a worker as requests that
-// it can serve, or not at all.
+// FuzzRequests: of any bytes as the front end's messages, only requests that the
+// worker can serve reach it.
 func FuzzRequests(f *testing.F) {
 	for _, r := range []serve.Request{
 		{ID: 1, Prompt: []int32{5, 6, 7}, MaxTokens: 3, StopIDs: []int32{9}, Logprobs: 1, PromptLogprobs: 1},

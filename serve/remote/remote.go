@@ -1,6 +1,7 @@
-// Package remote owns the way between a front end and attention nodes in other
-// processes: requests and cancellations there, events back, one stream per
-// node. It may not know what a request means, or who belongs to the cluster.
+// Package remote connects a front end with attention nodes in other processes:
+// requests and cancellations go to the node, events come back, on one stream per
+// node. It may not know what a request means; package cluster decides which nodes
+// are members.
 package remote
 
 import (
@@ -20,18 +21,19 @@ import (
 	"github.com/tandem-moe/tandem/serve/frontend"
 )
 
-// FrontEnd is who gives work to nodes.
+// FrontEnd gives requests to nodes; see [frontend.FrontEnd].
 type FrontEnd interface {
-	// Attach takes a worker on; detach lets it go, with the reason that its
-	// requests fail with.
+	// Attach adds a worker; detach removes it, and its requests fail with the
+	// reason.
 	Attach(o serve.Offer, w serve.Worker) (detach func(reason error), err error)
-	// Deliver takes what a worker reports. After an error, the worker is let go.
+	// Deliver takes a worker's reports. After an error, the caller detaches the
+	// worker.
 	Deliver(node string, reports []serve.Report) error
 }
 
-// outbox holds what is to be sent, so that nobody who has something to say waits
-// for a network. What bounds it is the number of requests that a node has, and
-// the time after which a silent peer is lost.
+// outbox queues items to send, so that the sender's caller never waits for the
+// network. Its size is bounded indirectly: a node has a bounded number of requests,
+// and a peer that does not read is soon declared lost.
 type outbox[T any] struct {
 	mu    sync.Mutex
 	items []T
@@ -58,7 +60,7 @@ func (o *outbox[T]) take() []T {
 	return items
 }
 
-// send passes what is put in on until ctx ends or the stream fails.
+// send passes queued items to the function send until ctx ends or send fails.
 func (o *outbox[T]) send(ctx context.Context, send func([]T) error) error {
 	for {
 		select {
@@ -72,7 +74,7 @@ func (o *outbox[T]) send(ctx context.Context, send func([]T) error) error {
 	}
 }
 
-// flush passes on what there is.
+// flush passes the items that are queued now to send.
 func (o *outbox[T]) flush(send func([]T) error) error {
 	items := o.take()
 	if len(items) == 0 {
@@ -81,9 +83,10 @@ func (o *outbox[T]) flush(send func([]T) error) error {
 	return send(items)
 }
 
-// Handler returns the path and the handler by which attention nodes offer to
-// work for a front end. A node's offer counts while it is a member of the
-// cluster with the epoch that it tells, and proves to be that member.
+// Handler returns the path and the handler through which attention nodes offer to
+// work for a front end. An offer is accepted only on a connection that proves to be
+// a member's, from the attention node with that member's id and epoch, and only
+// while the node is a member.
 func Handler(front FrontEnd, members *cluster.Server) (string, http.Handler) {
 	path, handler := tandemv1.NewWorkHandler(&work{front, members}, cluster.Options()...)
 	return path, cluster.Gate(handler)
@@ -94,7 +97,7 @@ type work struct {
 	members *cluster.Server
 }
 
-// worker is a node's stream as a serve.Worker.
+// worker makes a serve.Worker of a node's stream.
 type worker struct {
 	*outbox[*tandemv1.ServeResponse]
 }
@@ -111,17 +114,18 @@ func (w worker) Cancel(id uint64) {
 	w.put(&tandemv1.ServeResponse{Message: &tandemv1.ServeResponse_Cancel{Cancel: &tandemv1.Cancel{Id: id}}})
 }
 
-// offerTimeout bounds the wait for a new stream's first message, and sendTimeout
-// that for a node that does not read.
+// offerTimeout bounds the wait for a new stream's first message, and the wait for
+// its node to be ready; sendTimeout bounds the sending of one message to a node that
+// does not read.
 const (
 	offerTimeout = 5 * time.Second
 	sendTimeout  = 10 * time.Second
 )
 
-// workStream is a node's stream at the front end.
+// workStream is the front end's side of a node's stream.
 type workStream = connect.BidiStream[tandemv1.ServeRequest, tandemv1.ServeResponse]
 
-// Serve keeps one node's stream.
+// Serve runs one node's stream until the node leaves or the stream fails.
 func (s *work) Serve(whole context.Context, stream *workStream) error {
 	member, leave, ok := s.members.Admit(whole)
 	if !ok {
@@ -144,7 +148,7 @@ func (s *work) Serve(whole context.Context, stream *workStream) error {
 	}
 	go s.receive(stream, offer.Node, cancel)
 	go s.watch(ctx, offer, cancel)
-	// At once, where sending is stuck too.
+	// Detach as soon as ctx ends, even while a send is stuck.
 	context.AfterFunc(ctx, func() { detach(&serve.UnavailableError{Reason: s.gone(whole, offer.Node, context.Cause(ctx))}) })
 	cancel(w.send(ctx, func(items []*tandemv1.ServeResponse) error {
 		for _, m := range items {
@@ -160,14 +164,16 @@ func (s *work) Serve(whole context.Context, stream *workStream) error {
 	return connect.NewError(connect.CodeAborted, context.Cause(ctx))
 }
 
-// sendWithin sends one message. The bound is for each: a long prompt is many of them.
+// sendWithin sends one message within sendTimeout. Each message has its own bound,
+// since a long prompt is many messages.
 func sendWithin(ctx context.Context, stream *workStream, m *tandemv1.ServeResponse) error {
 	defer cluster.SendWithin(ctx, sendTimeout)()
 	return stream.Send(m)
 }
 
-// gone says why a node's requests end: what the cluster knows of its departure, or
-// how its connection ended, or what ended its stream.
+// gone says why a node's requests end. A refused report, the front end's own stop and
+// the node's stop come first; else the reason is the cluster's for the node's
+// removal, or how its connection ended, or the cause that ended its stream.
 func (s *work) gone(whole context.Context, node string, cause error) string {
 	reason := s.members.Gone(node)
 	if reason == "" {
@@ -189,8 +195,8 @@ func (s *work) gone(whole context.Context, node string, cause error) string {
 	return fmt.Sprintf("attention node %s is lost: %v", node, cause)
 }
 
-// offer reads the first message. A client that sends none is bounded by the
-// listener's own timeouts as well.
+// offer reads the offer, the stream's first message, and waits for it at most
+// offerTimeout.
 func (s *work) offer(ctx context.Context, stream *workStream, m cluster.Member) (serve.Offer, error) {
 	type first struct {
 		m   *tandemv1.ServeRequest
@@ -214,8 +220,8 @@ func (s *work) offer(ctx context.Context, stream *workStream, m cluster.Member) 
 	}
 }
 
-// ready waits until a member is ready: until its weights have been found to be the
-// cluster's, it gets no requests.
+// ready waits until a member is ready. A member that is not ready gets no requests,
+// since its weights have not yet been found to be the cluster's.
 func (s *work) ready(ctx context.Context, id string) error {
 	late := time.NewTimer(offerTimeout)
 	defer late.Stop()
@@ -238,7 +244,7 @@ func (s *work) ready(ctx context.Context, id string) error {
 	}
 }
 
-// acceptable is the offer in a first message of a member.
+// acceptable returns the offer in a member's first message, or refuses it.
 func acceptable(first *tandemv1.ServeRequest, m cluster.Member) (serve.Offer, error) {
 	if first.GetOffer() == nil {
 		return serve.Offer{}, connect.NewError(connect.CodeInvalidArgument, errors.New("the first message is not an offer"))
@@ -254,8 +260,8 @@ func acceptable(first *tandemv1.ServeRequest, m cluster.Member) (serve.Offer, er
 	return o, nil
 }
 
-// receive delivers what the node reports until the stream ends, or the node reports
-// what none of this version does: then it is a member no more.
+// receive delivers the node's reports until the stream ends. A node that sends a
+// report that no correct node of this version sends is removed from the cluster.
 func (s *work) receive(stream *workStream, node string, end context.CancelCauseFunc) {
 	for {
 		m, err := stream.Receive()
@@ -293,7 +299,7 @@ func (s *work) watch(ctx context.Context, o serve.Offer, end context.CancelCause
 	}
 }
 
-// Client is an attention node's stream to the front end.
+// Client is an attention node's side of its stream to the front end.
 type Client struct {
 	reports *outbox[serve.Report]
 }
@@ -301,14 +307,14 @@ type Client struct {
 // NewClient returns a stream that is not open yet.
 func NewClient() *Client { return &Client{reports: newOutbox[serve.Report]()} }
 
-// Report queues what the node has to say; it does not block.
+// Report queues reports for the front end; it does not block.
 func (c *Client) Report(reports []serve.Report) { c.reports.put(reports...) }
 
-// farewell bounds what remains to be said when the node stops.
+// farewell is how long a stopping node may take to send its last reports.
 const farewell = time.Second
 
-// Run offers a worker to the front end at url, and passes requests and reports
-// on until the stream fails, or until ctx ends and the last report is through.
+// Run offers a worker to the front end at url, and passes on requests and reports
+// until the stream fails, or until ctx has ended and the last report is sent.
 func (c *Client) Run(ctx context.Context, client connect.HTTPClient, url string, o serve.Offer, w serve.Worker) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -336,13 +342,13 @@ func (c *Client) Run(ctx context.Context, client connect.HTTPClient, url string,
 	}
 	stop(c.reports.send(ctx, send))
 	_ = c.reports.flush(send)
-	_ = stream.CloseRequest() // which makes the front end end the stream
+	_ = stream.CloseRequest() // makes the front end end the stream
 	receiving.Wait()
 	return fmt.Errorf("working for %s: %w", url, cluster.EndOf(context.Cause(ctx)))
 }
 
 // receive hands the front end's requests to the worker until the stream ends, or the
-// front end says what none of this version does.
+// front end sends a message that no correct front end of this version sends.
 func (c *Client) receive(receive func() (*tandemv1.ServeResponse, error), o serve.Offer, w serve.Worker) error {
 	whole := joiner{limit: o.MaxModelLen}
 	for {
@@ -356,8 +362,8 @@ func (c *Client) receive(receive func() (*tandemv1.ServeResponse, error), o serv
 	}
 }
 
-// obey does what one message asks for. A request that cannot be served ends by
-// itself; the node goes on.
+// obey does what one message asks for. A request beyond the node's limits ends with
+// an error of its own; only a message that breaks the protocol is returned as one.
 func (c *Client) obey(m *tandemv1.ServeResponse, whole *joiner, o serve.Offer, w serve.Worker) error {
 	if err := tandemv1.Check(m); err != nil {
 		return err

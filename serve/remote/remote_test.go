@@ -30,7 +30,7 @@ const (
 	vocabulary = 100
 )
 
-// echo is a worker that answers each request with its prompt, or keeps it.
+// echo is a worker that answers each request with its prompt, or, with keep, never.
 type echo struct {
 	client *remote.Client
 	keep   bool
@@ -64,8 +64,8 @@ func (w *echo) Submit(r serve.Request) {
 	w.client.Report(reports)
 }
 
-// promptOf are log-probabilities of a request's prompt, with as many candidates as
-// it asks for.
+// promptOf returns log-probabilities of a request's prompt, with as many candidates
+// as the request asks for.
 func promptOf(r serve.Request) (prompt []serve.TokenLogprob) {
 	for _, token := range r.Prompt {
 		l := serve.TokenLogprob{Logprob: serve.Logprob{Token: token, Logprob: -1}}
@@ -83,7 +83,7 @@ func (w *echo) Cancel(id uint64) {
 	w.cancelled = append(w.cancelled, id)
 }
 
-// pair is a front end and one attention node that is joined to it.
+// pair is a front end and one attention node that has joined its cluster.
 type pair struct {
 	front   *frontend.FrontEnd
 	members *cluster.Server
@@ -94,14 +94,14 @@ type pair struct {
 	url     string
 	tokens  int
 	working context.Context
-	stop    context.CancelFunc // of the worker's stream
+	stop    context.CancelFunc // ends the worker's stream
 	ended   chan error
 
 	mu    sync.Mutex
-	conns []net.Conn // the node's
+	conns []net.Conn // the node's connections
 }
 
-// dial connects the node, and keeps the connection.
+// dial connects the node, and keeps the connection for cut.
 func (p *pair) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, network, addr)
 	p.mu.Lock()
@@ -115,7 +115,7 @@ func newPair(t *testing.T, keep bool) *pair {
 	return newPairFor(t, keep, 64)
 }
 
-// newPairFor is newPair for sequences of so many tokens.
+// newPairFor is newPair with sequences of at most so many tokens.
 func newPairFor(t *testing.T, keep bool, tokens int) *pair {
 	t.Helper()
 	p := newFront(t, tokens)
@@ -125,13 +125,13 @@ func newPairFor(t *testing.T, keep bool, tokens int) *pair {
 	return p
 }
 
-// newFront is a front end with a member that has not offered to work.
+// newFront returns a front end with a ready member that has not offered to work.
 func newFront(t *testing.T, tokens int) *pair {
 	t.Helper()
 	return newFrontOf(t, tokens, true)
 }
 
-// newFrontOf is newFront with a member that is ready, or not yet.
+// newFrontOf is newFront with a member that is ready or not.
 func newFrontOf(t *testing.T, tokens int, ready bool) *pair {
 	t.Helper()
 	id := cluster.Identity{Version: "v"}
@@ -166,7 +166,7 @@ func newFrontOf(t *testing.T, tokens int, ready bool) *pair {
 	return p
 }
 
-// work has the member offer to work.
+// work makes the member offer to work.
 func (p *pair) work(t *testing.T, change func(*serve.Offer)) {
 	t.Helper()
 	offer := serve.Offer{
@@ -187,7 +187,7 @@ func ask() serve.Request {
 	}
 }
 
-// next reads an event in bounded time.
+// next reads an event within a bounded time.
 func next(t *testing.T, s serve.Stream) (serve.Event, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
@@ -258,8 +258,8 @@ func submitted(t *testing.T, p *pair, i int) (id uint64) {
 	return id
 }
 
-// TestLostNodeFailsItsRequests removes the node from the cluster: what it had
-// ends with an error, and it finds out.
+// TestLostNodeFailsItsRequests removes the node from the cluster: its requests end
+// with an error, and so does its stream.
 func TestLostNodeFailsItsRequests(t *testing.T) {
 	p := newPair(t, true)
 	s, err := p.front.Submit(t.Context(), ask())
@@ -279,8 +279,8 @@ func TestLostNodeFailsItsRequests(t *testing.T) {
 	require.ErrorAs(t, err, &unavailable)
 }
 
-// TestLastReportsArrive: what a worker says when its node stops reaches the
-// request, and not that the node is gone.
+// TestLastReportsArrive: a request whose worker reports its end while the node stops
+// ends with that report, not with the error that the node is gone.
 func TestLastReportsArrive(t *testing.T) {
 	p := newPair(t, true)
 	s, err := p.front.Submit(t.Context(), ask())
@@ -294,7 +294,8 @@ func TestLastReportsArrive(t *testing.T) {
 	require.Error(t, <-p.ended)
 }
 
-// TestRequestsOfAStoppedNodeEnd: a node that stops without a word on a request.
+// TestRequestsOfAStoppedNodeEnd: a request that a stopping node reports nothing on
+// ends with an error.
 func TestRequestsOfAStoppedNodeEnd(t *testing.T) {
 	p := newPair(t, true)
 	s, err := p.front.Submit(t.Context(), ask())
@@ -305,8 +306,8 @@ func TestRequestsOfAStoppedNodeEnd(t *testing.T) {
 	require.Equal(t, &serve.UnavailableError{Reason: "attention node " + p.session.Self.ID + " has stopped"}, err)
 }
 
-// TestDrainingWorkerGetsNoRequests: its own go on, and their end is the
-// front end's to see.
+// TestDrainingWorkerGetsNoRequests: a draining worker finishes its requests, and the
+// front end counts them down.
 func TestDrainingWorkerGetsNoRequests(t *testing.T) {
 	p := newPair(t, true)
 	s, err := p.front.Submit(t.Context(), ask())

@@ -15,7 +15,7 @@ import (
 	"github.com/tandem-moe/tandem/serve/remote"
 )
 
-// offers runs a worker's stream until it ends.
+// offers runs a worker's stream until it ends and returns its error.
 func (p *pair) offers(t *testing.T, change func(*serve.Offer)) error {
 	t.Helper()
 	p.worker = &echo{client: remote.NewClient()}
@@ -29,8 +29,9 @@ func (p *pair) offers(t *testing.T, change func(*serve.Offer)) error {
 	}
 }
 
-// TestWhoIsNotReadyGetsNoWork: a member whose weights nobody has compared could answer
-// anything. Its offer counts from when it is ready.
+// TestWhoIsNotReadyGetsNoWork: a member is not ready until its weights have been
+// compared with the cluster's: before, it could answer anything. Its offer is
+// accepted once it is ready.
 func TestWhoIsNotReadyGetsNoWork(t *testing.T) {
 	p := newFrontOf(t, 64, false)
 	p.worker = &echo{client: remote.NewClient()}
@@ -40,8 +41,8 @@ func TestWhoIsNotReadyGetsNoWork(t *testing.T) {
 	require.Eventually(t, func() bool { return p.front.Counts().Capacity == 2 }, 5*time.Second, time.Millisecond)
 }
 
-// TestStrangersGetNoWork: an offer must be of a member that proves it, and fit the
-// settings. Afterwards a good one is taken.
+// TestStrangersGetNoWork: an offer must come from a member that proves to be one, and
+// fit the settings. A good offer after bad ones is accepted.
 func TestStrangersGetNoWork(t *testing.T) {
 	p := newFront(t, 64)
 	for want, change := range map[string]func(*serve.Offer){
@@ -72,8 +73,8 @@ func TestStrangersGetNoWork(t *testing.T) {
 	require.Eventually(t, func() bool { return p.front.Counts().Capacity == 2 }, 5*time.Second, time.Millisecond)
 }
 
-// TestNodeThatReportsNonsenseIsRefused: its request ends with an error, it is no
-// member any more, and no wrong token reaches the client.
+// TestNodeThatReportsNonsenseIsRefused: the node's request ends with an error, the
+// node is removed from the cluster, and no wrong token reaches the client.
 func TestNodeThatReportsNonsenseIsRefused(t *testing.T) {
 	for want, event := range map[string]serve.Event{
 		"token 4000 of a vocabulary of 100": {HasToken: true, Token: 4000},
@@ -101,13 +102,13 @@ func members(p *pair) cluster.View {
 	return v
 }
 
-// TestNodeRefusesBadRequestsAlone: a request that the node cannot serve ends; the
-// next one is served. (The front end has checked it by the largest node's limits.)
+// TestNodeRefusesBadRequestsAlone: a request that the node cannot serve ends, and the
+// next one is served. (The front end checks requests by the largest node's limits.)
 func TestNodeRefusesBadRequestsAlone(t *testing.T) {
 	p := newFront(t, 64)
 	p.worker = &echo{client: remote.NewClient()}
 	p.work(t, func(o *serve.Offer) {
-		// What the node itself holds its requests against.
+		// The limits that the node itself checks requests by.
 		o.CacheTokens = 16
 	})
 	require.Eventually(t, func() bool { return p.front.Counts().Capacity == 2 }, 5*time.Second, time.Millisecond)
@@ -121,9 +122,8 @@ func TestNodeRefusesBadRequestsAlone(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestLargeRequestsCostNoNode: 20,000 tokens, and 20 candidates for each, are 5 MB:
-// more than a message may have. They come through, and so does what runs beside
-// them.
+// TestLargeRequestsCostNoNode: 20,000 tokens with 20 candidates each are 5 MB, more
+// than a message may have. Such a request succeeds, and so does one beside it.
 func TestLargeRequestsCostNoNode(t *testing.T) {
 	const tokens = 20_000
 	p := newPairFor(t, false, 1<<17)
@@ -148,7 +148,8 @@ func TestLargeRequestsCostNoNode(t *testing.T) {
 	require.Empty(t, p.members.Gone(p.session.Self.ID))
 }
 
-// TestKilledNodeIsToldByItsConnection: not as a context that was canceled.
+// TestKilledNodeIsToldByItsConnection: the error for a killed node names the end of
+// its connection, not a canceled context.
 func TestKilledNodeIsToldByItsConnection(t *testing.T) {
 	p := newPair(t, true)
 	s, err := p.front.Submit(t.Context(), ask())
@@ -162,7 +163,8 @@ func TestKilledNodeIsToldByItsConnection(t *testing.T) {
 	require.Contains(t, p.members.Gone(p.session.Self.ID), "its connection ")
 }
 
-// TestKilledFrontEndIsToldByItsConnection: by both of a node's streams.
+// TestKilledFrontEndIsToldByItsConnection: the errors of both of a node's streams name
+// the end of the connection to a killed front end.
 func TestKilledFrontEndIsToldByItsConnection(t *testing.T) {
 	p := newPair(t, true)
 	p.web.CloseClientConnections()
@@ -176,7 +178,7 @@ func TestKilledFrontEndIsToldByItsConnection(t *testing.T) {
 	require.ErrorContains(t, err, "the front end is lost: its connection ")
 }
 
-// cut ends the node's connections as the end of its process does.
+// cut closes the node's connections, as the end of its process would.
 func (p *pair) cut(t *testing.T) {
 	t.Helper()
 	p.mu.Lock()

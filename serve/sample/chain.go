@@ -6,35 +6,32 @@ import (
 	"strings"
 )
 
-// Chain is how a request's tokens are chosen: processors in their order, then
-// the shape of the distribution, then the key of the draw. The order is vLLM's:
+// Chain says how a request's tokens are chosen. It is made once per request; further
+// processors may be appended, and masks such as [Forbid] may stand anywhere among
+// them. The order of the steps is vLLM's:
 //
 //  1. the processors that may change which logit is the best: bias, repetition
 //     penalty, then frequency and presence penalty;
 //  2. greedy requests take the best logit;
 //  3. temperature, min-p, top-k, top-p, and the draw.
 //
-// min-p and top-k each keep a prefix of the candidates (best first), so that
-// they commute. Top-p comes after both and takes its share of what they left;
-// Hugging Face applies min-p last, which differs where both are on. The
-// parameter min_p comes from vLLM's API, so its order is the one that callers
-// expect.
-//
-// A chain is made once per request; more processors may be appended (a mask of
-// allowed tokens, [Forbid]), and masks may stand anywhere.
+// min-p and top-k each keep a prefix of the candidates (best first), so their order
+// does not matter. Top-p comes after both and takes its share of the candidates that
+// they left. Hugging Face applies min-p last, which gives other results where both
+// are on. The parameter min_p comes from vLLM's API, so callers expect vLLM's order.
 type Chain struct {
 	Processors []Processor
-	// Temperature, TopK, TopP and MinP are those of [Params].
+	// Temperature, TopK, TopP and MinP are as in [Params].
 	Temperature float64
 	TopK        int
 	TopP        float64
 	MinP        float64
-	// Seed and Choice key the draw.
+	// Seed and Choice are as in [Params].
 	Seed   uint64
 	Choice uint32
 }
 
-// Chain compiles valid parameters.
+// Chain makes the chain of valid parameters.
 func (p Params) Chain() Chain {
 	c := Chain{
 		Temperature: p.Temperature, TopK: p.TopK, TopP: p.TopP, MinP: p.MinP,
@@ -77,14 +74,13 @@ func (c Chain) String() string {
 
 func (c Chain) limitsMass() bool { return c.TopP > 0 && c.TopP < 1 }
 
-// ParamError is a parameter that no row can be sampled with. Field is a field of
-// [Params].
+// ParamError says that a parameter's value is invalid. Field is a field of [Params].
 type ParamError struct{ Field, Reason string }
 
 func (e *ParamError) Error() string { return e.Field + ": " + e.Reason }
 
-// Validate says whether the parameters make sense for a vocabulary. It returns a
-// *[ParamError].
+// Validate checks the parameters against their bounds and a vocabulary's size. Its
+// error is a *[ParamError].
 func (p Params) Validate(vocabulary int) error {
 	for _, f := range []struct {
 		name      string

@@ -1,21 +1,21 @@
 package sample
 
-// Counter is a sequence's state between draws: how often each token occurs. It
-// depends on prompt and output alone, so that a resumed sequence continues as if
-// it had never stopped. The zero value is an empty sequence.
+// Counter counts how often each token occurs in a sequence: all that a draw needs of
+// the tokens before. It depends on prompt and output alone, so that a resumed
+// sequence continues as if it had never stopped. The zero value is an empty sequence.
 type Counter struct {
-	at      map[int32]int // token → place in entries
+	at      map[int32]int // token → index in entries
 	entries []count
-	outputs int
+	outputs int // length of the output
 }
 
-// count is one token that occurs.
+// count is a token that occurs in the sequence.
 type count struct {
 	token  int32
-	output int // times in the output; 0 for a token of the prompt alone
+	output int // how often it is in the output; 0 for a token that only the prompt has
 }
 
-// Reset starts anew with a prompt and the output so far.
+// Reset makes the counter that of a prompt and the output so far.
 func (c *Counter) Reset(prompt, output []int32) {
 	clear(c.at)
 	c.entries, c.outputs = c.entries[:0], 0
@@ -33,7 +33,7 @@ func (c *Counter) Add(token int32) {
 	c.outputs++
 }
 
-// Outputs is the length of the output: the position of the next token.
+// Outputs is the length of the output, and so the position of its next token.
 func (c *Counter) Outputs() int { return c.outputs }
 
 func (c *Counter) entry(token int32) *count {

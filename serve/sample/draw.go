@@ -7,10 +7,10 @@ import (
 	"math/bits"
 )
 
-// ErrNothingAllowed is a row whose every token is masked.
+// ErrNothingAllowed says that every token of a row is masked.
 var ErrNothingAllowed = errors.New("every token is masked")
 
-// NotFiniteError is a logit that no model may give: NaN or +Inf.
+// NotFiniteError says that a logit is NaN or +Inf.
 type NotFiniteError struct {
 	Token int32
 	Logit float32
@@ -20,8 +20,8 @@ func (e *NotFiniteError) Error() string {
 	return fmt.Sprintf("the logit of token %d is %v", e.Token, e.Logit)
 }
 
-// Sampler is the memory that sampling works in: one per goroutine, any number of
-// requests. The zero value is ready.
+// Sampler holds the memory that sampling works in. One goroutine at a time may use
+// it, for any number of requests. The zero value is ready.
 type Sampler struct {
 	row      []float32
 	keys     []orderKey
@@ -29,9 +29,9 @@ type Sampler struct {
 	selector selector
 }
 
-// Sample chooses the token at output position c.Outputs() from a row of raw
-// logits, which it leaves as they are. −Inf masks a token. Errors:
-// *[NotFiniteError], [ErrNothingAllowed].
+// Sample chooses the token at output position c.Outputs() from a row of raw logits,
+// one per token of the vocabulary. It does not change the row. −Inf masks a token.
+// Errors: *[NotFiniteError], [ErrNothingAllowed].
 func (s *Sampler) Sample(logits []float32, chain *Chain, c *Counter) (int32, error) {
 	best, err := bestOf(logits)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *Sampler) Sample(logits []float32, chain *Chain, c *Counter) (int32, err
 	return s.draw(random64(chain.Seed, chain.Choice, uint64(c.Outputs()))), nil
 }
 
-// bestOf is the highest logit's token, ties to the lower id.
+// bestOf returns the token with the highest logit; of equal logits, the lowest id.
 func bestOf(row []float32) (int32, error) {
 	if len(row) > MaxVocabulary {
 		return 0, fmt.Errorf("a vocabulary of %d, the limit is %d", len(row), MaxVocabulary)
@@ -79,8 +79,8 @@ func (s *Sampler) process(logits []float32, chain *Chain, c *Counter) []float32 
 	return s.row
 }
 
-// keep leaves the candidates that the chain allows in keys, by rising id, with
-// their weights.
+// keep fills s.keys and s.weights with the candidates that the chain allows, by rising
+// id.
 func (s *Sampler) keep(row []float32, best float32, chain *Chain) {
 	least := leastWeight(chain.MinP)
 	s.gather(row, floor(best, chain.Temperature, least))
@@ -93,7 +93,8 @@ func (s *Sampler) keep(row []float32, best float32, chain *Chain) {
 	}
 }
 
-// gather starts with all candidates that are not below the floor.
+// gather fills s.keys with the candidates whose logits are not below the floor, by
+// rising id.
 func (s *Sampler) gather(row []float32, floor float64) {
 	keys := s.keys[:0]
 	for i, v := range row {
@@ -104,8 +105,8 @@ func (s *Sampler) gather(row []float32, floor float64) {
 	s.keys, s.weights = keys, s.weights[:0]
 }
 
-// weigh gives the candidates their weights, drops those below the least, and
-// returns the sum.
+// weigh computes the candidates' weights, drops candidates below the least weight, and
+// returns the sum of the others.
 func (s *Sampler) weigh(best, temperature float64, least uint64) (total uint64) {
 	keys, weights := s.keys[:0], s.weights[:0]
 	for _, k := range s.keys {
@@ -120,8 +121,8 @@ func (s *Sampler) weigh(best, temperature float64, least uint64) (total uint64) 
 	return total
 }
 
-// truncate keeps the candidates up to the last one, those without weight yet
-// too.
+// truncate drops the candidates that come after last in their order. It works before
+// weigh too, when there are no weights.
 func (s *Sampler) truncate(last orderKey) {
 	keys, weights := s.keys[:0], s.weights[:0]
 	for i, k := range s.keys {
@@ -136,8 +137,8 @@ func (s *Sampler) truncate(last orderKey) {
 	s.keys, s.weights = keys, weights
 }
 
-// draw takes the candidate in whose part of the line of weights, laid out by
-// rising id, the point random/2⁶⁴ falls.
+// draw lays the candidates' weights end to end, by rising id, and returns the
+// candidate on whose part the point random/2⁶⁴ of the whole length falls.
 func (s *Sampler) draw(random uint64) int32 {
 	var total uint64
 	for _, w := range s.weights {

@@ -14,7 +14,7 @@ import (
 
 var negInf = float32(math.Inf(-1))
 
-// sortedCandidates is the order by a plain sort.
+// sortedCandidates returns a row's candidates in their order, by a plain sort.
 func sortedCandidates(row []float32) []Candidate {
 	var all []Candidate
 	for i, v := range row {
@@ -32,8 +32,8 @@ func sortedCandidates(row []float32) []Candidate {
 	return all
 }
 
-// slowSample is [Sampler.Sample] after the processors, as one would write it
-// down: sort everything, cut the list, lay it out by id.
+// slowSample is [Sampler.Sample] after the processors, in the simplest way: sort all
+// candidates, cut the list, lay the rest out by id.
 func slowSample(row []float32, chain *Chain, position int) (token int32, kept []int32) {
 	all := sortedCandidates(row)
 	if chain.Temperature == 0 {
@@ -167,8 +167,8 @@ func TestLogitsThatNoModelMayGive(t *testing.T) {
 	require.ErrorContains(t, err, "2097153")
 }
 
-// TestDrawsFollowTheDistribution compares how often tokens come with their
-// probabilities, as float64 softmax has them (chi-square).
+// TestDrawsFollowTheDistribution compares how often tokens are drawn with their
+// probabilities by a float64 softmax (chi-square).
 func TestDrawsFollowTheDistribution(t *testing.T) {
 	row := []float32{1, 2, negInf, 0.5, 2, -1, 3, -30}
 	for _, chain := range []Chain{
@@ -218,7 +218,7 @@ func drawMany(t *testing.T, row []float32, chain Chain, n int) []int {
 	return observed
 }
 
-// TestResume draws a sequence in one go, and again with a counter rebuilt
+// TestResume draws a sequence with one counter, and again with a counter rebuilt
 // before each token.
 func TestResume(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -238,7 +238,7 @@ func TestResume(t *testing.T) {
 			require.NoError(t, err)
 			var fresh Sampler
 			var rebuilt Counter
-			rebuilt.Reset(nil, []int32{9}) // a used counter
+			rebuilt.Reset(nil, []int32{9}) // so that the next Reset is of a used counter
 			rebuilt.Reset(prompt, output)
 			got, err := fresh.Sample(rowAt(i), &chain, &rebuilt)
 			require.NoError(t, err)
@@ -249,7 +249,7 @@ func TestResume(t *testing.T) {
 	})
 }
 
-// normalRow is about what a model's logits look like.
+// normalRow draws logits with a distribution similar to a model's.
 func normalRow(seed uint64, n int) []float32 {
 	r := rand.New(rand.NewPCG(seed, 11))
 	row := make([]float32, n)

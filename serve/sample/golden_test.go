@@ -24,8 +24,8 @@ func goldenRow(seed uint64, n int) []float32 {
 	return row
 }
 
-// TestGoldenBits holds tokens, weights and log-probabilities to bits that were
-// recorded on amd64: every architecture must find the same.
+// TestGoldenBits compares tokens, weights and log-probabilities with bits recorded on
+// amd64: every architecture must compute the same.
 func TestGoldenBits(t *testing.T) {
 	var out strings.Builder
 	for _, p := range []Params{
@@ -44,8 +44,8 @@ func TestGoldenBits(t *testing.T) {
 	golden.File(t, "golden_bits.txt", out.String())
 }
 
-// goldenSequence writes eight tokens, and a hash of the candidates and weights
-// that each was drawn from.
+// goldenSequence draws eight tokens, and prints each with a hash of the candidates and
+// weights that it was drawn from.
 func goldenSequence(t *testing.T, out *strings.Builder, p Params) {
 	chain := p.Chain()
 	fmt.Fprintf(out, "# %v\n", chain)

@@ -11,12 +11,13 @@ type Candidate struct {
 	Logit float32
 }
 
-// Logprob is the natural logarithm of a token's probability, from its raw logit
-// and the logarithm of the sum of its row's exponentials.
+// Logprob is the natural logarithm of a token's probability. logSumExp is the
+// logarithm of the sum of the exponentials of the row's raw logits.
 func Logprob(logit, logSumExp float32) float32 { return logit - logSumExp }
 
-// Top appends to dst the n best candidates of a row of raw logits (all, where
-// there are fewer), best first, ties to the lower id. No logit may be NaN.
+// Top appends to dst the n best candidates of a row of raw logits (all of them, if
+// there are fewer), best first, those with equal logits by rising id. No logit may
+// be NaN.
 func (s *Sampler) Top(dst []Candidate, logits []float32, n int) []Candidate {
 	if n <= 0 {
 		return dst

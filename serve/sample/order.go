@@ -2,10 +2,10 @@ package sample
 
 import "math"
 
-// Candidates are ordered by logit, best first, ties to the lower id. An orderKey
-// is a candidate's place in this order as a number: the lower the better. Its
-// upper half is the logit's bits, flipped so that they fall as the logit rises;
-// its lower half is the id, which makes keys distinct.
+// Candidates are ordered by logit, best first, those with equal logits by rising id.
+// An orderKey is a number that has the candidates' order: a better candidate has a
+// lower key. Its upper half is the logit's bits, flipped so that they fall as the
+// logit rises; its lower half is the id, which makes keys distinct.
 type orderKey = uint64
 
 func keyOf(logit float32, id int) orderKey {
@@ -29,13 +29,13 @@ func logitOf(k orderKey) float32 {
 	return math.Float32frombits(b)
 }
 
-// digitBits is what one round of selection looks at: 2048 sums stay in the first
-// level of the cache.
+// digitBits is how many bits of a key one round of selection looks at: its 2048 sums
+// fit the first-level cache.
 const digitBits = 11
 
-// selector finds how far a prefix of the order reaches, without sorting: a radix
-// selection from the top digit down, which follows the one bucket in which the
-// sum of weights crosses the target. Weights are whole numbers, so that sums do
+// selector finds where the best candidates' weights sum to a target, without sorting.
+// It is a radix selection from the top digit down, which follows the one bucket in
+// which the sum of weights reaches the target. Weights are integers, so that sums do
 // not depend on the order of addition.
 type selector struct {
 	sums    [1 << digitBits]uint64
@@ -43,10 +43,10 @@ type selector struct {
 	weights []uint64
 }
 
-// cut returns the last key of the shortest prefix whose weights reach the
-// target, which lies between 1 and their sum. Nil weights count one per key. It
-// reads each key once, and those that share its upper digits once more per
-// digit.
+// cut returns the last key of the shortest prefix of the sorted keys whose weights
+// reach the target. The target lies between 1 and the sum of all weights; nil weights
+// mean 1 per key. Each round reads only the keys that share all upper digits with the
+// result.
 func (s *selector) cut(keys []orderKey, weights []uint64, target uint64) orderKey {
 	for shift := 64 - digitBits; ; shift = max(shift-digitBits, 0) {
 		bucket, before := s.crossing(keys, weights, shift, target)
@@ -58,8 +58,8 @@ func (s *selector) cut(keys []orderKey, weights []uint64, target uint64) orderKe
 	}
 }
 
-// crossing returns the bucket in which the running sum reaches the target, and
-// the sum before it.
+// crossing returns the bucket in which the running sum of weights reaches the target,
+// and the sum of the buckets before it.
 func (s *selector) crossing(keys []orderKey, weights []uint64, shift int, target uint64) (bucket, before uint64) {
 	clear(s.sums[:])
 	for i, k := range keys {
@@ -76,7 +76,7 @@ func (s *selector) crossing(keys []orderKey, weights []uint64, shift int, target
 	return bucket, before
 }
 
-// narrow copies a bucket's keys, with their weights.
+// narrow returns the keys of a bucket and their weights, in the selector's own memory.
 func (s *selector) narrow(keys []orderKey, weights []uint64, shift int, bucket uint64) ([]orderKey, []uint64) {
 	s.keys, s.weights = s.keys[:0], s.weights[:0]
 	for i, k := range keys {

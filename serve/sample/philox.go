@@ -21,9 +21,9 @@ func philox(counter [4]uint32, key [2]uint32) [4]uint32 {
 	return counter
 }
 
-// random64 are the 64 bits that decide the token at an output position: keyed by
-// the seed, counted by the position (64 bits) and the choice. The counter's last
-// word is 0; other uses of the same seed would take other values.
+// random64 returns the 64 random bits that decide the token at an output position.
+// The seed is the key; position (64 bits) and choice are the counter. The counter's
+// last word is 0, which leaves other values for other uses of the same seed.
 func random64(seed uint64, choice uint32, position uint64) uint64 {
 	r := philox(
 		[4]uint32{uint32(position), uint32(position >> 32), choice, 0},

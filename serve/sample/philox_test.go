@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The known answers of Random123's kat_vectors for philox4x32, 10 rounds.
+// The expected values are Random123's kat_vectors for philox4x32 with 10 rounds.
 func TestPhiloxKnownAnswers(t *testing.T) {
 	const ones = 0xffffffff
 	for _, v := range []struct {

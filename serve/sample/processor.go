@@ -6,16 +6,16 @@ import (
 	"slices"
 )
 
-// Processor rewrites a row of logits in place. It is data: it prints itself, and
-// keeps nothing between rows. A token is masked by the logit −Inf, which no
-// processor lifts. Tokens that a processor names must be in the row.
+// Processor rewrites a row of logits in place. It is data: it can be printed, and
+// keeps no state between rows. The logit −Inf masks a token, and no processor
+// unmasks one. Tokens that a processor names must be in the row.
 type Processor interface {
 	Process(row []float32, c *Counter)
 	String() string
 }
 
-// rewrite stores what f makes of one logit: rounded once, held finite, and a
-// mask stays a mask.
+// rewrite replaces a token's logit by f of it, rounded once and clamped to finite
+// values. A masked token stays masked.
 func rewrite(row []float32, token int32, f func(float64) float64) {
 	old := row[token]
 	if old < -math.MaxFloat32 {
@@ -34,7 +34,8 @@ type Bias struct {
 // LogitBias adds to the logits of some tokens, in order of their ids.
 type LogitBias []Bias
 
-// newLogitBias orders a map.
+// newLogitBias orders a map's tokens by id, so that they are always processed and
+// printed in the same order.
 func newLogitBias(m map[int32]float64) LogitBias {
 	b := make(LogitBias, 0, len(m))
 	for t, v := range m {
@@ -91,8 +92,8 @@ func (p OutputPenalty) String() string {
 	return fmt.Sprintf("output(frequency %v, presence %v)", p.Frequency, p.Presence)
 }
 
-// Forbid masks tokens while the output is shorter than Until: a request's least
-// number of tokens masks its stop ids.
+// Forbid masks tokens while the output is shorter than Until tokens. A request's
+// minimum number of tokens is a Forbid of its stop ids.
 type Forbid struct {
 	Until  int
 	Tokens []int32

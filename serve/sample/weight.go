@@ -7,15 +7,15 @@ import (
 )
 
 // Weights are probabilities in fixed point: the best candidate has weight
-// 2^weightBits, another one exp((logit − best) / temperature) of that, rounded.
-// Their sums are exact in any order. What is rounded away is below 2⁻⁴² of the
-// best's probability per candidate.
+// 2^weightBits, and another one exp((logit − best) / temperature) times that,
+// rounded. Their sums are exact in any order. The rounding error of a candidate is
+// below 2⁻⁴² of the best candidate's probability.
 const weightBits = 42
 
 // MaxVocabulary bounds a row, so that a sum of weights fits 63 bits.
 const MaxVocabulary = 1 << 21
 
-// powerBits is the logarithm of the number of powers tabulated.
+// powerBits is the binary logarithm of the number of powers in the table.
 const powerBits = 7
 
 // powers[i] is the weight 2^(i / 2^powerBits).
@@ -26,14 +26,14 @@ var powers = func() (t [1 << powerBits]float64) {
 	return t
 }()
 
-// weight is exp(z) in fixed point, for z ≤ 0, to within one unit. A vocabulary's
-// worth of exponentials is most of the work of a draw, and fixed point needs
-// fewer bits than detmath.Exp gives: so z is split into k/128 powers of two, from
-// a table, and a rest below 0.003, of which five terms of the series suffice.
+// weight is exp(z) in fixed point, for z ≤ 0, to within one unit. The exponentials
+// of a whole vocabulary are most of the work of a draw, and fixed point needs fewer
+// bits than detmath.Exp gives. So exp(z) is 2^(k/128), from a table, times exp(r)
+// with |r| < 0.003, for which five terms of the series suffice.
 func weight(z float64) uint64 {
 	const step = math.Ln2 / (1 << powerBits)
 	if z < -weightBits {
-		return 0 // half a unit is at −43·ln2
+		return 0 // below −43·ln2, exp(z) is less than half a unit
 	}
 	k := int(float64(z*(1/step)) - 0.5)
 	r := z - float64(float64(k)*step)
@@ -46,20 +46,20 @@ func weight(z float64) uint64 {
 	return uint64(int64(x + 0.5)) // the signed conversion is one instruction
 }
 
-// leastWeight is the lowest weight that stays: what min-p says, and never 0.
+// leastWeight is the lowest weight that min-p keeps, and at least 1.
 func leastWeight(minP float64) uint64 {
 	return max(1, uint64(float64(minP*(1<<weightBits))+0.5))
 }
 
-// floor is a logit below which no candidate can have the least weight, so that
-// its exponential need not be taken. It lies lower than it must by a factor e,
-// which covers every rounding.
+// floor is a logit below which no candidate has the least weight, so that its
+// exponential need not be computed. The floor stands for a weight e times lower than
+// the least, which covers all rounding errors.
 func floor(best float32, temperature float64, least uint64) float64 {
 	z := detmath.Log(float64(least)/(1<<weightBits)) - 1
 	return float64(best) + float64(z*temperature)
 }
 
-// share is p of the total, rounded up, and at least one.
+// share is p times the total, rounded up, and at least 1.
 func share(p float64, total uint64) uint64 {
 	up := -math.Floor(-float64(p * float64(total)))
 	return min(max(uint64(up), 1), total)

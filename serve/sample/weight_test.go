@@ -21,7 +21,7 @@ func TestWeightRises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := rapid.Float64Range(-45, 0).Draw(t, "a")
 		b := rapid.Float64Range(a, 0).Draw(t, "b")
-		// Across a step of the table the rounding may take one unit back.
+		// From one entry of the table to the next, rounding may lower the weight by one.
 		require.LessOrEqual(t, weight(a), weight(b)+1)
 	})
 }

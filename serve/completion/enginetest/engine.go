@@ -1,5 +1,5 @@
-// Package enginetest is an engine without a model, for tests of what sits on
-// one: its tokens are scripted, and it fails on demand. It may not know text,
+// Package enginetest is an engine without a model, for tests of packages that use an
+// engine: its tokens are scripted, and it fails on demand. It may not know text,
 // except for its tokenizer of bytes.
 package enginetest
 
@@ -16,10 +16,10 @@ import (
 
 // Fault makes an engine fail.
 type Fault struct {
-	// Submit is what Submit returns.
+	// Submit is the error that Engine.Submit returns.
 	Submit error
-	// After is how many output tokens come before Err or, where Err is nil and
-	// Hang is set, before nothing comes any more.
+	// After is how many output tokens a stream gives before it fails with Err or,
+	// where Err is nil and Hang is set, gives nothing more.
 	After int
 	Err   error
 	Hang  bool
@@ -29,12 +29,12 @@ type Fault struct {
 type Engine struct {
 	// Bounds are what Limits returns.
 	Bounds serve.Limits
-	// Script gives a request's whole output; the request's limits and stop ids
-	// cut it. Nil: Sample.
+	// Script returns a request's output, which its limits and stop ids cut and which
+	// repeats where it is too short. Nil means Sample.
 	Script func(serve.Request) []int32
-	// Delay comes before each token.
+	// Delay is the wait before each token.
 	Delay time.Duration
-	// Queue bounds the requests that run at once; 0: no bound.
+	// Queue bounds the requests that run at a time; 0 means no bound.
 	Queue int
 
 	mu       sync.Mutex
@@ -46,19 +46,19 @@ type Engine struct {
 
 var _ serve.Engine = (*Engine)(nil)
 
-// New is an engine with a byte vocabulary and a context of 512 tokens.
+// New returns an engine with a byte vocabulary and a context of 512 tokens.
 func New() *Engine {
 	return &Engine{Bounds: serve.Limits{Vocabulary: Vocabulary, MaxModelLen: 512, CacheTokens: 4096}}
 }
 
-// Break makes later requests fail; the zero Fault mends the engine.
+// Break makes later requests fail by f; the zero Fault repairs the engine.
 func (e *Engine) Break(f Fault) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.fault = f
 }
 
-// Requests are those submitted so far.
+// Requests returns the requests submitted so far.
 func (e *Engine) Requests() []serve.Request {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -165,7 +165,7 @@ func (s *stream) Next(ctx context.Context) (serve.Event, error) {
 	return event, nil
 }
 
-// wait is the time that a token takes, and the faults.
+// wait waits for the engine's Delay, and fails or hangs as the fault says.
 func (s *stream) wait(ctx context.Context) error {
 	due := time.After(s.engine.Delay)
 	if s.at >= s.fault.After {

@@ -16,11 +16,11 @@ const (
 	Vocabulary = 258
 )
 
-// Greeting is what the engine says where nothing is sampled.
+// Greeting is the output of a greedy request.
 const Greeting = "Hello from the fake engine, héllo.\n"
 
-// Sample is the default script: the greeting and an end of sequence for a
-// greedy request; else lower-case letters, from seed, choice and position alone.
+// Sample is the default script: for a greedy request the greeting and EOS, else
+// lower-case letters that depend on seed, choice and position alone.
 func Sample(r serve.Request) []int32 {
 	if r.Sampling.Temperature == 0 {
 		return append(Bytes(Greeting), EOS)
@@ -41,7 +41,7 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// Bytes are a text's ids.
+// Bytes returns a text's tokens.
 func Bytes(text string) []int32 {
 	ids := make([]int32, len(text))
 	for i := range len(text) {
@@ -60,7 +60,7 @@ func promptLogprobs(prompt []int32, top int) []serve.TokenLogprob {
 }
 
 // tokenLogprob makes up a log-probability from a token and its position in its
-// sequence: every third is the second best.
+// sequence. Every third token is only the second best candidate.
 func tokenLogprob(token int32, position, top int) serve.TokenLogprob {
 	own := serve.Logprob{Token: token, Logprob: -1 - 0.25*float32(position%4)}
 	other := serve.Logprob{Token: (token + 1) % Vocabulary, Logprob: own.Logprob - 0.5}
@@ -132,7 +132,7 @@ func (t Tokenizer) NewStream(skipSpecial bool) completion.TextStream {
 	return &byteStream{skip: skipSpecial}
 }
 
-// byteStream keeps back bytes until they are whole characters.
+// byteStream holds bytes back until they are whole characters.
 type byteStream struct {
 	skip bool
 	kept []byte

@@ -1,6 +1,6 @@
-// Package nodetest owns what the tests of attention and expert nodes share: a small
-// model on a device, messages that a test sends in a node's place, and the wait for
-// a node's answer. It is for tests.
+// Package nodetest holds what the tests of attention and expert nodes share: a small
+// model on a device, messages that a test sends in a node's place, and the wait for a
+// node's answer. Only tests use it.
 package nodetest
 
 import (
@@ -28,7 +28,7 @@ func CPU(t testing.TB, o kernel.CPUOptions) kernel.Device {
 	return dev
 }
 
-// Positions is the longest sequence of a Model, in tokens.
+// Positions is the greatest length of a Model's sequence, in tokens.
 const Positions = 64
 
 // Model is a fixture with all of its weights and a small cache on a device.
@@ -61,8 +61,8 @@ func Load(t testing.TB, dev kernel.Device) *Model {
 	return m
 }
 
-// OneRow is the body of a dispatch of one row: the row, its gate weight, and its
-// pair, which is with expert 0.
+// OneRow returns the body of a dispatch of one row to expert 0: the row, its gate
+// weight, and the pair of row and expert.
 func OneRow(t testing.TB, dev kernel.Memory, ep *m2n.Endpoint, hidden int) []m2n.Span {
 	t.Helper()
 	var body []m2n.Span
@@ -76,7 +76,7 @@ func OneRow(t testing.TB, dev kernel.Memory, ep *m2n.Endpoint, hidden int) []m2n
 	return append(body, m2n.Span{Region: ep.Register(pairs, nil), Len: len(pairs)})
 }
 
-// Received waits for a message, passing over completions of other kinds.
+// Received waits for a message and ignores completions of other kinds.
 func Received(ctx context.Context, t testing.TB, ep *m2n.Endpoint) m2n.Completion {
 	t.Helper()
 	for {
