@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"math"
 	"os"
@@ -13,11 +12,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-)
 
-// update rewrites the golden hashes. They change only with the numerics: nodes
-// of the old and of the new kind then disagree.
-var update = flag.Bool("update", false, "rewrite testdata from the portable kernels")
+	"github.com/tandem-moe/tandem/internal/golden"
+)
 
 // goldenCase is a computation whose bits are recorded.
 type goldenCase struct {
@@ -26,10 +23,12 @@ type goldenCase struct {
 }
 
 // goldenBits compares each case's bits with those recorded in testdata/file by
-// another machine, for every instruction set of this one.
+// another machine, for every instruction set of this one. -update records those of
+// the portable kernels. They change only with the numerics: nodes of the old and of
+// the new kind then disagree.
 func goldenBits(t *testing.T, file string, cases []goldenCase) {
 	path := filepath.Join("testdata", file)
-	if *update {
+	if golden.Update() {
 		writeGolden(t, path, cases)
 	}
 	want := readGolden(t, path)

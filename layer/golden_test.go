@@ -2,7 +2,6 @@ package layer
 
 import (
 	"crypto/sha256"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,19 +10,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/internal/golden"
 	"github.com/tandem-moe/tandem/internal/oracle"
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/model"
 	"github.com/tandem-moe/tandem/model/checkpoint"
 )
 
-var updateGolden = flag.Bool("update-golden", false, "write testdata/golden.txt anew")
-
 // TestGoldenBits compares the bits that attention, router, experts and head give
 // on the fixtures with those recorded on another machine: on each instruction
 // set that this one has.
 func TestGoldenBits(t *testing.T) {
-	const golden = "testdata/golden.txt"
 	for _, isa := range kernel.Available() {
 		var b strings.Builder
 		for _, dir := range oracle.Models(t) {
@@ -31,12 +28,8 @@ func TestGoldenBits(t *testing.T) {
 				fmt.Fprintf(&b, "%s %x\n", filepath.Base(dir), bitsOf(t, dir, isa))
 			}
 		}
-		if *updateGolden {
-			require.NoError(t, os.WriteFile(golden, []byte(b.String()), 0o600))
-		}
-		want, err := os.ReadFile(golden)
-		require.NoError(t, err)
-		require.Equal(t, string(want), b.String(), "%v", isa)
+		t.Log(isa)
+		golden.File(t, "golden.txt", b.String())
 	}
 }
 

@@ -2,7 +2,6 @@ package layer
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math"
 	"os"
@@ -11,10 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-moe/tandem/internal/golden"
 	"github.com/tandem-moe/tandem/model"
 )
-
-var updateRope = flag.Bool("update-rope", false, "rewrite testdata/rope.golden")
 
 // ropeCase is a configuration and what transformers computes for it; see
 // scripts/fixtures/rope.py.
@@ -71,13 +69,7 @@ func TestFrequenciesAreTheSameBits(t *testing.T) {
 		}
 		b.WriteByte('\n')
 	}
-	const golden = "testdata/rope.golden"
-	if *updateRope {
-		require.NoError(t, os.WriteFile(golden, []byte(b.String()), 0o644))
-	}
-	want, err := os.ReadFile(golden)
-	require.NoError(t, err)
-	require.Equal(t, string(want), b.String())
+	golden.File(t, "rope.golden", b.String())
 }
 
 func TestFrequenciesRefuses(t *testing.T) {

@@ -5,9 +5,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"flag"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,9 +12,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
-)
 
-var update = flag.Bool("update", false, "rewrite testdata; commit only what you understand")
+	"github.com/tandem-moe/tandem/internal/golden"
+)
 
 // sample is the pairs of an expert node: one that works, one that waits for credits, one
 // that is lost, and one that is idle.
@@ -63,20 +60,7 @@ func TestTable(t *testing.T) {
 	require.NoError(t, WriteTable(&got, pairs[:2]))
 	got.WriteString("\n")
 	require.NoError(t, WriteTable(&got, nil))
-	golden(t, "table.txt", got.Bytes())
-}
-
-// golden compares text with a file of testdata.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	name = filepath.Join("testdata", name)
-	if *update {
-		require.NoError(t, os.MkdirAll("testdata", 0o755))
-		require.NoError(t, os.WriteFile(name, got, 0o644)) //nolint:gosec // it is committed
-	}
-	want, err := os.ReadFile(name)
-	require.NoError(t, err)
-	require.Equal(t, string(want), string(got))
+	golden.File(t, "table.txt", got.String())
 }
 
 // TestTableIsAligned whatever the values are: cells stand below their headings.
@@ -118,7 +102,7 @@ func (f failing) Write([]byte) (int, error) { return 0, f.err }
 func TestJSON(t *testing.T) {
 	text, err := json.MarshalIndent(sample(), "", "  ")
 	require.NoError(t, err)
-	golden(t, "stats.json", append(text, '\n'))
+	golden.File(t, "stats.json", string(text)+"\n")
 	var read []PeerStats
 	require.NoError(t, json.Unmarshal(text, &read))
 	require.Equal(t, sample(), read)

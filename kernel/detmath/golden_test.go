@@ -2,32 +2,21 @@ package detmath
 
 import (
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/stretchr/testify/require"
+	"github.com/tandem-moe/tandem/internal/golden"
 )
-
-var update = flag.Bool("update", false, "record the bits in testdata anew")
 
 // TestGoldenBits holds every function to the bits recorded on linux/amd64, so
 // that the same test on another architecture or GOAMD64 level shows that they
 // agree.
 func TestGoldenBits(t *testing.T) {
-	const path = "testdata/golden.txt"
-	got := goldenLines()
-	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), got)
+	golden.File(t, "golden.txt", goldenLines())
 }
 
 func goldenLines() string {
