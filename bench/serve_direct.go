@@ -26,13 +26,13 @@ type plain struct {
 }
 
 // newDirect makes the baseline for so many sequences of so many tokens.
-func newPlain(m *deploy.Model, w *deploy.Weights, dev kernel.Device, sequences, tokens, rows int) (*plain, error) {
+func newPlain(m *deploy.Model, o deploy.Options, w *deploy.Weights, dev kernel.Device, sequences, tokens, rows int) (*plain, error) {
 	d := &plain{dev: dev, vocabulary: m.Spec.Vocabulary, rows: rows, pages: pagesOf(tokens)}
 	var err error
 	if d.cache, err = layer.NewCache(dev, m.Spec, sequences*d.pages, pageTokens); err != nil {
 		return nil, err
 	}
-	if d.Model, err = deploy.NewDirect(m, w, dev, d.cache, rows); err != nil {
+	if d.Model, err = deploy.NewDirect(m, o, w, dev, d.cache, rows); err != nil {
 		return nil, err
 	}
 	if d.logits, err = kernel.NewMirror(dev, kernel.F32, sequences*d.vocabulary); err != nil {

@@ -198,7 +198,7 @@ func TestEngineAndDirectGiveTheTokensAsked(t *testing.T) {
 		require.NoError(t, err)
 		e, err := o.start(t.Context(), w, o.Attention, 5)
 		require.NoError(t, err)
-		d, err := newPlain(m, w, dev, 5, o.longest(), maxRows)
+		d, err := newPlain(m, o.deployment(o.Attention, 5), w, dev, 5, o.longest(), maxRows)
 		require.NoError(t, err)
 		run, err := e.run(t.Context(), o.prompts(1, 5), o.Output)
 		require.NoError(t, err)

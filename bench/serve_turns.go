@@ -97,11 +97,10 @@ func (o *ServeOptions) startHere(ctx context.Context, w *deploy.Weights, dev ker
 		return nil, err
 	}
 	all = append(all, contestant{"one process", cmp.Or(o.Transport, "inproc"), e.run, e.close})
-	d, err := newPlain(o.Model, w, dev, most, o.longest(), maxRows)
+	d, err := newPlain(o.Model, o.deployment(o.Attention, most), w, dev, most, o.longest(), maxRows)
 	if err != nil {
 		return all, err
 	}
-	d.Wire = o.Wire
 	return append(all, contestant{"direct", "", d.engineRun, func() error {
 		d.free()
 		return nil

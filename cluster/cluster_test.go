@@ -51,8 +51,10 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 	_, err := r.Join(Hello{Role: Expert, Addr: "tcp:y:1", Identity: identity, Place: AnyPlace}, now)
 	require.ErrorContains(t, err, "all 2 places of expert nodes are taken")
 	require.Equal(t, "no attention node is ready, 0 of 2 expert nodes are ready", r.View().Missing())
+	version, err := r.Propose([]byte{1})
+	require.NoError(t, err)
 	for _, m := range []Member{e0, e1, a0} {
-		require.NoError(t, r.Ready(m.ID, now))
+		require.NoError(t, r.Ready(m.ID, version, now))
 	}
 	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing(),
 		"it has not reached the expert nodes")
@@ -66,7 +68,7 @@ func TestRegistryGivesPlacesAndEpochs(t *testing.T) {
 	require.Equal(t, e0.Place, again.Place, "the free place is filled")
 	require.NotEqual(t, e0.ID, again.ID)
 	require.Greater(t, again.Epoch, a0.Epoch)
-	require.Error(t, r.Ready(e0.ID, now))
+	require.Error(t, r.Ready(e0.ID, version, now))
 	require.False(t, r.Leave(e0.ID))
 
 	require.True(t, r.Leave(again.ID))
@@ -103,6 +105,8 @@ var settings = Settings{ExpertNodes: 1, MicroBatches: 2, MaxModelLen: 3, MaxBatc
 // front starts a front end and returns its address.
 func front(t *testing.T, timeout time.Duration) (*Server, string) {
 	s := NewServer(identity, settings, timeout)
+	_, err := s.Propose([]byte{1})
+	require.NoError(t, err)
 	path, handler := s.Handler()
 	require.Equal(t, "/tandem.v1.Membership/", path)
 	web := httptest.NewUnstartedServer(handler)
@@ -145,8 +149,8 @@ func TestNodesJoinAndSeeEachOther(t *testing.T) {
 	e, err := Join(t.Context(), client, url, Hello{Role: Expert, Addr: "tcp:127.0.0.1:7002", Identity: identity,
 		Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
-	require.NoError(t, a.Ready())
-	require.NoError(t, e.Ready())
+	require.NoError(t, a.Ready(0))
+	require.NoError(t, e.Ready(1))
 	until(t, a, func(v View) bool { self, _ := v.Find(a.Self.ID); return self.Ready })
 	require.NoError(t, a.Reach(nil))
 	v := until(t, a, func(v View) bool { return v.Missing() == "" })
@@ -194,8 +198,8 @@ func TestDrainingNodeIsSeen(t *testing.T) {
 		Place: AnyPlace}, time.Second)
 	require.NoError(t, err)
 	defer e.Close()
-	require.NoError(t, a.Ready())
-	require.NoError(t, e.Ready())
+	require.NoError(t, a.Ready(0))
+	require.NoError(t, e.Ready(1))
 	until(t, a, func(v View) bool { self, _ := v.Find(a.Self.ID); return self.Ready })
 	require.NoError(t, a.Reach(nil))
 	until(t, a, func(v View) bool { return v.Missing() == "" })

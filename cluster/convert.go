@@ -49,8 +49,7 @@ func progressFromProto(b *tandemv1.Beat) Progress {
 func memberToProto(m Member) *tandemv1.Member {
 	return &tandemv1.Member{
 		Id: m.ID, Role: string(m.Role), Addr: m.Addr, Epoch: m.Epoch, Place: int64(m.Place), Ready: m.Ready,
-		Draining: m.Draining,
-		Reached:  m.Reached,
+		Draining: m.Draining, Reached: m.Reached, Placement: m.Placement,
 	}
 }
 
@@ -58,7 +57,7 @@ func memberFromProto(p *tandemv1.Member) Member {
 	return Member{
 		ID: p.GetId(), Role: Role(p.GetRole()), Addr: p.GetAddr(),
 		Epoch: p.GetEpoch(), Place: int(p.GetPlace()), Ready: p.GetReady(), Draining: p.GetDraining(),
-		Reached: p.GetReached(),
+		Reached: p.GetReached(), Placement: p.GetPlacement(),
 	}
 }
 
@@ -67,12 +66,24 @@ func viewToProto(v View) *tandemv1.View {
 		Version: v.Version, ExpertNodes: int64(v.ExpertNodes), MicroBatches: int64(v.MicroBatches),
 		MaxModelLen: int64(v.MaxModelLen), MaxBatchedTokens: int64(v.MaxBatchedTokens),
 		Wire: v.Wire, Combine: v.Combine,
+		Placement: placementToProto(v.Placement), Next: placementToProto(v.Next),
 	}
 	for _, m := range v.Members {
 		p.Members = append(p.Members, memberToProto(m))
 	}
 	p.Unreached = unreachedToProto(v.Unreached)
 	return p
+}
+
+func placementToProto(p Placement) *tandemv1.Placement {
+	if p.Version == 0 {
+		return nil
+	}
+	return &tandemv1.Placement{Version: p.Version, Experts: p.Experts}
+}
+
+func placementFromProto(p *tandemv1.Placement) Placement {
+	return Placement{Version: p.GetVersion(), Experts: p.GetExperts()}
 }
 
 func unreachedToProto(pairs []Unreached) []*tandemv1.Unreached {
@@ -96,7 +107,7 @@ func viewFromProto(p *tandemv1.View) View {
 		ExpertNodes: int(p.GetExpertNodes()), MicroBatches: int(p.GetMicroBatches()),
 		MaxModelLen: int(p.GetMaxModelLen()), MaxBatchedTokens: int(p.GetMaxBatchedTokens()),
 		Wire: p.GetWire(), Combine: p.GetCombine(),
-	}}
+	}, Placement: placementFromProto(p.GetPlacement()), Next: placementFromProto(p.GetNext())}
 	for _, m := range p.GetMembers() {
 		v.Members = append(v.Members, memberFromProto(m))
 	}

@@ -167,7 +167,7 @@ func refusal(err error, secure bool) error {
 // keep exchanges signs of life and views until the node leaves or is lost.
 func (s membership) keep(ctx context.Context, self Member, stream *joinStream,
 	messages <-chan received[tandemv1.JoinRequest], changed <-chan struct{}) error {
-	weights := judging{judge: s.Judge, member: self}
+	weights := judging{judge: s.Judge, proposed: s.proposed, member: self}
 	beat := time.NewTicker(s.timeout / beatsPerTimeout)
 	defer beat.Stop()
 	for {
@@ -181,7 +181,8 @@ func (s membership) keep(ctx context.Context, self Member, stream *joinStream,
 			if verdict != nil {
 				return rejected(self, verdict)
 			}
-			err = s.mark(func(r *Registry) error { return r.Ready(self.ID, time.Now()) })
+			placement := weights.end()
+			err = s.mark(func(r *Registry) error { return r.Ready(self.ID, placement, time.Now()) })
 		case <-beat.C:
 			err = s.send(ctx, stream,
 				&tandemv1.JoinResponse{Message: &tandemv1.JoinResponse_Beat{Beat: &tandemv1.Beat{}}})
@@ -259,9 +260,9 @@ func (s membership) heard(ctx context.Context, weights *judging, m *tandemv1.Joi
 	case m.GetHello() != nil:
 		err = errBroken(errors.New("a hello comes once"))
 	case m.GetWeights() != nil:
-		err = weights.add(m.GetWeights().GetDigests())
+		err = weights.add(m.GetWeights().GetPlacement(), m.GetWeights().GetDigests())
 	case m.GetReady() != nil:
-		err = weights.ask(ctx)
+		err = weights.ask(ctx, m.GetReady().GetPlacement())
 	}
 	if err != nil {
 		return err
@@ -275,6 +276,8 @@ func (s membership) heard(ctx context.Context, weights *judging, m *tandemv1.Joi
 			return r.Progress(id, progressFromProto(m.GetBeat()), time.Now())
 		case m.GetReach() != nil:
 			return r.Reach(id, unreachedFromProto(m.GetReach().GetUnreached()), time.Now())
+		case m.GetPlaced() != nil:
+			return r.Placed(id, m.GetPlaced().GetPlacement(), time.Now())
 		}
 		return r.Heard(id, time.Now())
 	})

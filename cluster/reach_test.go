@@ -17,7 +17,7 @@ func meeting(t *testing.T) (*Registry, time.Time) {
 		addr := []string{"tcp:10.0.0.2:7001", "shm+tcp:10.0.0.3:7001", "tcp:10.0.0.1:7001"}[i]
 		m, err := r.Join(Hello{Role: role, Addr: addr, Identity: identity, Place: AnyPlace}, now)
 		require.NoError(t, err)
-		require.NoError(t, r.Ready(m.ID, now))
+		require.NoError(t, r.Ready(m.ID, 0, now))
 	}
 	return r, now
 }
@@ -48,7 +48,7 @@ func TestOneAttentionNodeThatReachesAllServes(t *testing.T) {
 	r, now := meeting(t)
 	other, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, now)
 	require.NoError(t, err)
-	require.NoError(t, r.Ready(other.ID, now))
+	require.NoError(t, r.Ready(other.ID, 0, now))
 	require.NoError(t, r.Reach("attention-0", nil, now))
 	require.NoError(t, r.Reach(other.ID, []Unreached{{Expert: "expert-0", Reason: "no answer in time"}}, now))
 	require.Empty(t, r.View().Missing())
@@ -66,7 +66,7 @@ func TestNewExpertNodeHasToBeReached(t *testing.T) {
 	require.NoError(t, r.Reach("attention-0", nil, now))
 	again, err := r.Join(Hello{Role: Expert, Addr: "tcp:y:1", Identity: identity, Place: AnyPlace}, now)
 	require.NoError(t, err)
-	require.NoError(t, r.Ready(again.ID, now))
+	require.NoError(t, r.Ready(again.ID, 0, now))
 	require.Equal(t, "no attention node has reached all expert nodes yet", r.View().Missing())
 	require.NoError(t, r.Reach("attention-0", nil, now))
 	require.Empty(t, r.View().Missing())

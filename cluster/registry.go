@@ -21,6 +21,7 @@ type Registry struct {
 	joined   map[string]time.Time
 	named    map[Role]int
 	gone     []departure
+	proposed uint64 // placements so far: the last one's version
 }
 
 // Moved is how far a member was when it was last seen to move, and when that was.
@@ -94,6 +95,8 @@ func (r *Registry) Join(h Hello, now time.Time) (Member, error) {
 	r.heard[m.ID], r.joined[m.ID], r.moves[m.ID] = now, now, Moved{At: now}
 	if m.Role == Expert {
 		r.forgetReached()
+	} else {
+		m.Placement = r.view.Placement.Version // it has not heard of an older one
 	}
 	r.view.Members = append(r.view.Members, m)
 	slices.SortFunc(r.view.Members, func(a, b Member) int {
@@ -124,11 +127,6 @@ func (r *Registry) place(h Hello) (int, error) {
 		return 0, fmt.Errorf("there are %d %s nodes, the most that there can be", place, h.Role)
 	}
 	return place, nil
-}
-
-// Ready marks a member's weights as loaded.
-func (r *Registry) Ready(id string, now time.Time) error {
-	return r.mark(id, now, func(m *Member) { m.Ready = true })
 }
 
 // Drain marks a member as about to stop.

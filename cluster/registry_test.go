@@ -38,7 +38,7 @@ func TestWhoLoadsNothingLosesItsPlace(t *testing.T) {
 	require.NoError(t, err)
 	ready, err := r.Join(Hello{Role: Attention, Addr: "tcp:x:1", Identity: identity, Place: AnyPlace}, now)
 	require.NoError(t, err)
-	require.NoError(t, r.Ready(ready.ID, now))
+	require.NoError(t, r.Ready(ready.ID, 0, now))
 	var gone []string
 	for i := range 60 {
 		now = now.Add(loadPatience / 10)

@@ -134,6 +134,9 @@ func (s *Server) update(change func(*Registry) error) error {
 			s.log().Info("member joined", "node", m.ID, "place", m.Place, "address", m.Addr)
 		}
 	}
+	if v := s.registry.view.Placement.Version; v != before.Placement.Version {
+		s.log().Info("experts are placed anew: all expert nodes hold what is theirs", "placement", v)
+	}
 	for _, m := range before.Members {
 		if _, ok := s.registry.view.Find(m.ID); !ok {
 			s.log().Info("member gone", "node", m.ID, "reason", s.registry.Gone(m.ID))

@@ -161,9 +161,12 @@ func checkWelcome(w *tandemv1.Welcome, h Hello) error {
 	return nil
 }
 
-// checkView checks what the table of limits cannot say: no id twice, and the
-// members of a role by place, no place twice.
+// checkView checks what the table of limits cannot say: no id twice, the members of a
+// role by place, no place twice, and the next placement after the current one.
 func checkView(v View) error {
+	if v.Next.Version != 0 && v.Next.Version <= v.Placement.Version {
+		return fmt.Errorf("the view has placement %d follow placement %d", v.Next.Version, v.Placement.Version)
+	}
 	ids := map[string]bool{}
 	last := map[Role]int{Attention: -1, Expert: -1}
 	for _, m := range v.Members {
@@ -210,9 +213,18 @@ func (s *Session) Client() connect.HTTPClient { return s.client }
 // other goroutines.
 func (s *Session) Tell(progress func() Progress) { s.progress.Store(&progress) }
 
-// Ready says that the node's weights are loaded.
-func (s *Session) Ready() error {
-	return s.send(&tandemv1.JoinRequest{Message: &tandemv1.JoinRequest_Ready{Ready: &tandemv1.Ready{}}})
+// Ready says that the node's weights are loaded: of an expert node, its part of a
+// version of the placement; of an attention node 0.
+func (s *Session) Ready(placement uint64) error {
+	ready := &tandemv1.JoinRequest_Ready{Ready: &tandemv1.Ready{Placement: placement}}
+	return s.send(&tandemv1.JoinRequest{Message: ready})
+}
+
+// Placed says that no step of this attention node uses a placement before a version,
+// nor will one.
+func (s *Session) Placed(placement uint64) error {
+	placed := &tandemv1.JoinRequest_Placed{Placed: &tandemv1.Placed{Placement: placement}}
+	return s.send(&tandemv1.JoinRequest{Message: placed})
 }
 
 // Drain says that the node is about to stop. The front end lets no new request

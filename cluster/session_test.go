@@ -59,7 +59,7 @@ func joinDeaf(t *testing.T, beats bool) (s *Session, sent <-chan error) {
 		digests[i] = math.MaxUint64
 	}
 	result := make(chan error, 1)
-	go func() { result <- s.Weights(digests) }()
+	go func() { result <- s.Weights(1, digests) }()
 	return s, result
 }
 

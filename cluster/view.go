@@ -119,6 +119,9 @@ type Member struct {
 	Draining bool
 	// Reached, of an attention node: it is connected with every expert node.
 	Reached bool
+	// Placement is a version: of an expert node the newest of which it holds its part,
+	// of an attention node the oldest that its steps may use.
+	Placement uint64
 }
 
 // Settings are what the front end decides for all nodes.
@@ -154,6 +157,9 @@ type View struct {
 	Version uint64
 	Settings
 	Members []Member
+	// Placement is by which attention nodes split the rows of new steps, Next what
+	// expert nodes are to hold beside it; either may be none.
+	Placement, Next Placement
 	// Unreached are the attention and expert nodes that are not connected.
 	Unreached []Unreached
 }

@@ -17,9 +17,9 @@ type scripted struct {
 	may  chan struct{}
 }
 
-func (s *scripted) Weights(Member) int { return len(s.want) }
+func (s *scripted) Weights(Member, Placement) int { return len(s.want) }
 
-func (s *scripted) Compare(ctx context.Context, _ Member, digests []uint64) error {
+func (s *scripted) Compare(ctx context.Context, _ Member, _ Placement, digests []uint64) error {
 	select {
 	case <-s.may:
 	case <-ctx.Done():
@@ -74,8 +74,8 @@ func TestReadyWaitsForTheJudge(t *testing.T) {
 	t.Parallel() // most of its time is waiting
 	j := &scripted{want: many(), may: make(chan struct{})}
 	server, s := judged(t, j)
-	require.NoError(t, s.Weights(many()))
-	require.NoError(t, s.Ready())
+	require.NoError(t, s.Weights(1, many()))
+	require.NoError(t, s.Ready(1))
 	require.Never(t, func() bool {
 		v, _ := server.View()
 		return len(v.Members) != 1 || v.Members[0].Ready
@@ -93,12 +93,12 @@ func TestOtherWeightsAreRefused(t *testing.T) {
 		say  func(s *Session) error
 		want string
 	}{
-		"another digest": {func(s *Session) error { return errors.Join(s.Weights(other), s.Ready()) },
+		"another digest": {func(s *Session) error { return errors.Join(s.Weights(1, other), s.Ready(1)) },
 			" refused: tensor x differs"},
-		"too few": {func(s *Session) error { return errors.Join(s.Weights(other[1:]), s.Ready()) },
+		"too few": {func(s *Session) error { return errors.Join(s.Weights(1, other[1:]), s.Ready(1)) },
 			" refused: tensor x differs"},
-		"none": {func(s *Session) error { return s.Ready() }, " refused: tensor x differs"},
-		"too many": {func(s *Session) error { return s.Weights(append(other, 1)) },
+		"none": {func(s *Session) error { return s.Ready(1) }, " refused: tensor x differs"},
+		"too many": {func(s *Session) error { return s.Weights(1, append(other, 1)) },
 			" tells of 8200 weights or more, its part has 8199"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -115,13 +115,13 @@ func TestOtherWeightsAreRefused(t *testing.T) {
 // TestReadyIsSaidOnce: what comes later would be judged by nobody.
 func TestReadyIsSaidOnce(t *testing.T) {
 	for name, again := range map[string]func(s *Session) error{
-		"ready":   func(s *Session) error { return s.Ready() },
-		"weights": func(s *Session) error { return s.Weights([]uint64{1}) },
+		"ready":   func(s *Session) error { return s.Ready(1) },
+		"weights": func(s *Session) error { return s.Weights(1, []uint64{1}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, s := judged(t, &scripted{want: []uint64{1, 2}, may: make(chan struct{})})
-			require.NoError(t, s.Weights([]uint64{1}))
-			require.NoError(t, s.Ready())
+			require.NoError(t, s.Weights(1, []uint64{1}))
+			require.NoError(t, s.Ready(1))
 			require.NoError(t, again(s))
 			require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(end(t, s)))
 		})

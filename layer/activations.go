@@ -17,9 +17,9 @@ type Activations struct {
 	Normed kernel.Mat
 	// TopKIDs are the experts of each row, best first (I32, [n, topK]), which the host
 	// reads once an event recorded after Forward has completed. TopKWeights are their
-	// weights (F32, [n, topK]).
+	// weights (F32, [n, topK]); who reads them on the host fetches them first.
 	TopKIDs     kernel.Mirror
-	TopKWeights kernel.Buffer
+	TopKWeights kernel.Mirror
 
 	n, capacity int
 	residual    kernel.Buffer
@@ -61,24 +61,27 @@ func (a *Attention) allocate(r *Activations) (err error) {
 		{&r.hidden, max(s.Hidden, s.DenseIntermediate)},
 		{&r.gateUp, 2 * s.DenseIntermediate},
 		{&r.scores, s.Router.Experts},
-		{&r.TopKWeights, s.Router.TopK},
 	} {
 		if *b.to, err = a.dev.Alloc(kernel.DeviceMemory, kernel.F32, r.capacity*b.width); err != nil {
 			return err
 		}
 	}
-	r.TopKIDs, err = kernel.NewMirror(a.dev, kernel.I32, r.capacity*s.Router.TopK)
+	if r.TopKIDs, err = kernel.NewMirror(a.dev, kernel.I32, r.capacity*s.Router.TopK); err != nil {
+		return err
+	}
+	r.TopKWeights, err = kernel.NewMirror(a.dev, kernel.F32, r.capacity*s.Router.TopK)
 	return err
 }
 
 // FreeActivations gives the memory back.
 func (a *Attention) FreeActivations(r *Activations) {
-	for _, b := range []kernel.Buffer{r.residual, r.normed, r.qkv, r.heads, r.hidden, r.gateUp, r.scores, r.TopKWeights} {
+	for _, b := range []kernel.Buffer{r.residual, r.normed, r.qkv, r.heads, r.hidden, r.gateUp, r.scores} {
 		if b != nil {
 			a.dev.Free(b)
 		}
 	}
 	r.TopKIDs.Free(a.dev)
+	r.TopKWeights.Free(a.dev)
 }
 
 // widths are the columns of a layer's queries, keys, values and results of attention.

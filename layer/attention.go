@@ -102,7 +102,7 @@ func (a *Attention) route(w *attentionLayer, r *Activations) {
 	if s.Sigmoid {
 		p.Scores = kernel.Sigmoid
 	}
-	a.dev.TopK(r.TopKIDs.Buffer, r.TopKWeights, logits, p)
+	a.dev.TopK(r.TopKIDs.Buffer, r.TopKWeights.Buffer, logits, p)
 	r.TopKIDs.Fetch(a.dev, r.n*s.TopK)
 }
 
@@ -117,7 +117,8 @@ func (a *Attention) mlp(w *mlp, r *Activations) {
 
 // Combine ends a sparse layer: to row r of the residual stream it adds its
 // experts' results, already weighted: rows rows[i] of parts, for i from
-// offsets[r] to offsets[r+1], in that order.
+// offsets[r] to offsets[r+1], in that order. [Experts.Sum] does without the residual
+// stream.
 func (a *Attention) Combine(r *Activations, parts kernel.Mat, rows, offsets []int32) {
 	a.dev.Combine(r.Residual, r.Residual, parts, rows, offsets)
 }

@@ -66,6 +66,7 @@ func writeRandom(t *testing.T, spec *model.Spec) *checkpoint.Checkpoint {
 type partsOf struct {
 	*Attention
 	experts *Experts
+	weights *ExpertWeights
 	rows    *Activations
 }
 
@@ -80,7 +81,8 @@ func load(t *testing.T, dev kernel.Device, ckpt *checkpoint.Checkpoint, spec *mo
 	require.EqualValues(t, CacheBytes(spec, 16), cache.PageBytes())
 	p.Attention, err = NewAttention(dev, spec, w, cache)
 	require.NoError(t, err)
-	p.experts, err = NewExperts(dev, spec, ew)
+	p.experts, err = NewExperts(dev, spec)
+	p.weights = ew
 	require.NoError(t, err)
 	p.rows, err = p.NewActivations(capacity)
 	require.NoError(t, err)
@@ -131,8 +133,9 @@ func (p *partsOf) step(t *testing.T, dev kernel.Device, ids []int32, at int) []f
 		n := len(g.rows)
 		in, gate, out := b.mat(n, p.spec.Hidden), b.mat(n, 1), b.mat(n, p.spec.Hidden)
 		dev.CopyRows(in, nil, p.rows.Normed, g.rows)
-		dev.CopyRows(gate, nil, kernel.MatOf(p.rows.TopKWeights, n, 1), g.choices)
-		require.NoError(t, p.experts.Forward(l, out, in, gate, g.offsets))
+		dev.CopyRows(gate, nil, kernel.MatOf(p.rows.TopKWeights.Buffer, n, 1), g.choices)
+		w := p.weights.Layer(l, p.spec.AllExperts().Experts[l])
+		require.NoError(t, p.experts.Forward(w, out, in, gate, g.offsets))
 		p.Combine(p.rows, out, g.order, g.perRow)
 		b.free(in, gate, out)
 	}
@@ -232,9 +235,9 @@ func TestADeviceIsAskedBeforeItStarts(t *testing.T) {
 	} {
 		dev := limited{cpu, cannot}
 		want = `experts: the device "limited" cannot do what the model needs: ` + want
-		_, err := LoadExperts(context.Background(), dev, nil, spec, []int{0}, nil)
+		_, err := LoadExperts(context.Background(), dev, nil, spec, spec.AllExperts().Experts, nil)
 		require.EqualError(t, err, want)
-		_, err = NewExperts(dev, spec, nil)
+		_, err = NewExperts(dev, spec)
 		require.EqualError(t, err, want)
 		require.NoError(t, CheckAttention(dev.Properties(), spec), "no dense layer")
 	}

@@ -23,6 +23,7 @@ type ExpertsDevice interface {
 	kernel.Memory
 	kernel.Products
 	kernel.Elementwise
+	kernel.RowMover
 }
 
 // loaderDevice has the operations that load weights.

@@ -7,29 +7,28 @@ import (
 	"github.com/tandem-moe/tandem/model"
 )
 
-// Experts computes a node's experts of all sparse layers on one device.
+// Experts computes experts on one device.
 type Experts struct {
-	spec    *model.Spec
-	weights *ExpertWeights
-	dev     ExpertsDevice
-	gateUp  kernel.Buffer
-	hidden  kernel.Buffer
-	rows    int // room in the buffers
+	spec   *model.Spec
+	dev    ExpertsDevice
+	gateUp kernel.Buffer
+	hidden kernel.Buffer
+	rows   int // room in the buffers
 }
 
-// NewExperts returns the expert part over loaded weights. It is an error, by name,
-// where the device cannot do what the model needs.
-func NewExperts(dev ExpertsDevice, spec *model.Spec, w *ExpertWeights) (*Experts, error) {
+// NewExperts returns the expert part of a model. It is an error, by name, where the
+// device cannot do what the model needs.
+func NewExperts(dev ExpertsDevice, spec *model.Spec) (*Experts, error) {
 	if err := CheckExperts(dev.Properties(), spec); err != nil {
 		return nil, err
 	}
-	return &Experts{spec: spec, weights: w, dev: dev}, nil
+	return &Experts{spec: spec, dev: dev}, nil
 }
 
-// Forward computes layer l's experts. Rows offsets[i] … offsets[i+1]-1 of in,
-// [n, hidden], go through the node's i-th expert; each result is multiplied by
+// Forward computes experts of one layer. Rows offsets[i] … offsets[i+1]-1 of in,
+// [n, hidden], go through the i-th expert of w; each result is multiplied by
 // its element of gate, [n, 1], and written to out, [n, hidden].
-func (e *Experts) Forward(l int, out, in, gate kernel.Mat, offsets []int32) error {
+func (e *Experts) Forward(w ExpertLayer, out, in, gate kernel.Mat, offsets []int32) error {
 	if in.Rows == 0 {
 		return nil
 	}
@@ -38,12 +37,18 @@ func (e *Experts) Forward(l int, out, in, gate kernel.Mat, offsets []int32) erro
 	}
 	i := e.spec.ExpertIntermediate
 	gateUp, hidden := kernel.MatOf(e.gateUp, in.Rows, 2*i), kernel.MatOf(e.hidden, in.Rows, i)
-	w := &e.weights.layers[l]
 	e.dev.GroupedLinear(gateUp, in, w.gateUp, w.gateUpBias, offsets)
 	e.dev.SwiGLU(hidden, gateUp, swiGLU(e.spec))
 	e.dev.GroupedLinear(out, hidden, w.down, w.downBias, offsets)
 	e.dev.ScaleRows(out, gate)
 	return nil
+}
+
+// Sum writes to row r of dst the sum of results: rows rows[i] of parts, for i from
+// offsets[r] to offsets[r+1], in that order. It is [Attention.Combine] without a
+// residual stream.
+func (e *Experts) Sum(dst, parts kernel.Mat, rows, offsets []int32) {
+	e.dev.Combine(dst, kernel.Mat{}, parts, rows, offsets)
 }
 
 // reserve makes room for n rows between the products.

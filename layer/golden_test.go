@@ -47,9 +47,13 @@ func bitsOf(t *testing.T, dir string, isa kernel.ISA) []byte {
 	defer ckpt.Close()
 	a, cache := newPart(t, dev, ckpt, spec)
 	defer cache.Free(dev)
-	ew, err := LoadExperts(t.Context(), dev, ckpt, spec, []int{1}, nil)
+	second := make([][]int, len(spec.Layers))
+	for _, l := range spec.SparseLayers() {
+		second[l] = []int{1}
+	}
+	ew, err := LoadExperts(t.Context(), dev, ckpt, spec, second, nil)
 	require.NoError(t, err)
-	experts, err := NewExperts(dev, spec, ew)
+	experts, err := NewExperts(dev, spec)
 	require.NoError(t, err)
 	defer experts.Free()
 	ids, pos := []int32{3, 250, 7, 7, 100, 42, 9}, []int32{0, 1, 2, 3, 4, 5, 6}
@@ -62,8 +66,8 @@ func bitsOf(t *testing.T, dir string, isa kernel.ISA) []byte {
 		a.Forward(l, rows, []kernel.Sequence{{Rows: len(ids), Pages: []int32{0}}}, pos)
 		if spec.Layers[l].Sparse {
 			hash.Write(rows.TopKIDs.Host().Bytes())
-			gate := kernel.Mat{Buf: rows.TopKWeights, Rows: len(ids), Cols: 1, Stride: spec.Router.TopK}
-			require.NoError(t, experts.Forward(l, rows.Normed, rows.Normed, gate, []int32{0, int32(len(ids))}))
+			gate := kernel.Mat{Buf: rows.TopKWeights.Buffer, Rows: len(ids), Cols: 1, Stride: spec.Router.TopK}
+			require.NoError(t, experts.Forward(ew.Layer(l, []int{1}), rows.Normed, rows.Normed, gate, []int32{0, int32(len(ids))}))
 			dev.Add(rows.Residual, rows.Residual, rows.Normed)
 		}
 		hash.Write(rows.Residual.Buf.Bytes())

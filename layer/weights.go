@@ -46,25 +46,6 @@ type attentionLayer struct {
 
 type mlp struct{ gateUp, down kernel.Weight }
 
-// ExpertWeights are the experts that a node holds, of all sparse layers.
-type ExpertWeights struct {
-	layers  []expertLayer    // by layer; a dense one is empty
-	vectors []*kernel.Buffer // the biases above, for Free
-
-	// Digests are of the weights of the node's experts, in the order of
-	// Catalogue.Weights.
-	Digests checkpoint.Digests
-}
-
-// Free gives back the vectors, as [AttentionWeights.Free] does.
-func (w *ExpertWeights) Free(dev kernel.Memory) { freeVectors(dev, w.vectors) }
-
-// expertLayer is a layer's experts, by the node's experts.
-type expertLayer struct {
-	gateUp, down         []kernel.Weight
-	gateUpBias, downBias []kernel.Buffer // nil where experts have none
-}
-
 // workers is how many weights are read, hashed and packed at once: enough to use all of
 // the memory's bandwidth where a file is in the page cache. Checkpoint.Load bounds the
 // bytes in flight.
@@ -269,54 +250,4 @@ func (l *loader) attentionLayer(w *attentionLayer, t *model.LayerTensors, sparse
 	}
 	l.matrix(&w.dense.gateUp, t.Dense.Gate, t.Dense.Up)
 	l.matrix(&w.dense.down, t.Dense.Down)
-}
-
-// LoadExperts loads the given experts of all sparse layers. A checkpoint that does
-// not fit the configuration, as far as experts go, is an error that names the
-// tensors.
-func LoadExperts(ctx context.Context, dev ExpertsDevice, ckpt *checkpoint.Checkpoint, spec *model.Spec, experts []int, progress Progress) (*ExpertWeights, error) {
-	if len(experts) == 0 { // more nodes than experts: nothing needs to be there
-		return &ExpertWeights{layers: make([]expertLayer, len(spec.Layers))}, nil
-	}
-	if err := CheckExperts(dev.Properties(), spec); err != nil {
-		return nil, err
-	}
-	role := model.Role{Part: model.ExpertPart, Experts: experts}
-	c, err := spec.Catalogue(ckpt.Has)
-	if err != nil {
-		return nil, err
-	}
-	if err := Check(ckpt, c, role); err != nil {
-		return nil, err
-	}
-	l := loader{dev: dev}
-	w := &ExpertWeights{layers: make([]expertLayer, len(c.Layers))}
-	for i, t := range c.Layers {
-		if spec.Layers[i].Sparse {
-			l.experts(&w.layers[i], t.Experts, experts)
-		}
-	}
-	if w.Digests, err = l.load(ctx, ckpt, c, role, progress); err != nil {
-		l.free()
-		return nil, err
-	}
-	w.vectors = l.vectors
-	return w, nil
-}
-
-// experts wants some of a layer's experts.
-func (l *loader) experts(w *expertLayer, all []model.MLP, experts []int) {
-	n := len(experts)
-	w.gateUp, w.down = make([]kernel.Weight, n), make([]kernel.Weight, n)
-	if all[0].GateBias.Present() {
-		w.gateUpBias, w.downBias = make([]kernel.Buffer, n), make([]kernel.Buffer, n)
-	}
-	for i, e := range experts {
-		l.matrix(&w.gateUp[i], all[e].Gate, all[e].Up)
-		l.matrix(&w.down[i], all[e].Down)
-		if w.downBias != nil {
-			l.vector(&w.gateUpBias[i], all[e].GateBias, all[e].UpBias)
-			l.vector(&w.downBias[i], all[e].DownBias)
-		}
-	}
 }

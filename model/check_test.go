@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,7 +14,7 @@ import (
 var grouped = mixtral.with(fields{"num_key_value_heads": 2})
 
 // everything is all roles of models with eight experts.
-var everything = []Role{{}, {Part: ExpertPart, Experts: []int{0, 1, 2, 3, 4, 5, 6, 7}}}
+var everything = []Role{{}, {Part: ExpertPart, Experts: slices.Repeat([][]int{{0, 1, 2, 3, 4, 5, 6, 7}}, 2)}}
 
 // with adds tensors to a checkpoint's.
 func withTensors(shapes map[string][]int, names ...string) map[string][]int {
@@ -37,7 +38,7 @@ func TestCheckFindsWhatIsMissing(t *testing.T) {
 		delete(good, fmt.Sprintf("model.layers.0.mlp.experts.%d.up_proj.weight", e))
 	}
 	delete(good, "model.layers.1.mlp.experts.7.down_proj.weight")
-	require.NoError(t, c.Check(good, Role{Part: ExpertPart, Experts: []int{}}))
+	require.NoError(t, c.Check(good, Role{Part: ExpertPart, Experts: [][]int{}}))
 	var missing *MissingError
 	require.ErrorAs(t, c.Check(good, everything...), &missing)
 	require.Len(t, missing.Names, 9)

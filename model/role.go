@@ -28,9 +28,8 @@ func (p Part) String() string {
 // Role is what a node does for a model.
 type Role struct {
 	Part Part
-	// Experts are those that an expert node holds, the same in every sparse
-	// layer.
-	Experts []int
+	// Experts are those that an expert node holds, by layer: none in a dense one.
+	Experts [][]int
 }
 
 // Refs lists the weights that a role needs, each tensor or part once.
@@ -39,18 +38,19 @@ func (c *Catalogue) Refs(r Role) ([]Ref, error) {
 		return c.attention(), nil
 	}
 	var list []Ref
-	for i, l := range c.Layers {
-		if l.Experts == nil {
-			continue
+	for i, experts := range r.Experts {
+		if i >= len(c.Layers) && len(experts) > 0 {
+			return nil, fmt.Errorf("there is no layer %d with experts: the model has %d", i, len(c.Layers))
 		}
-		for j, e := range r.Experts {
-			if e < 0 || e >= len(l.Experts) {
-				return nil, fmt.Errorf("layer %d has no expert %d: it has %d", i, e, len(l.Experts))
+		for j, e := range experts {
+			of := c.Layers[i].Experts
+			if e < 0 || e >= len(of) {
+				return nil, fmt.Errorf("layer %d has no expert %d: it has %d", i, e, len(of))
 			}
-			if slices.Contains(r.Experts[:j], e) {
-				return nil, fmt.Errorf("expert %d is given twice", e)
+			if slices.Contains(experts[:j], e) {
+				return nil, fmt.Errorf("expert %d of layer %d is given twice", e, i)
 			}
-			list = append(list, l.Experts[e].refs()...)
+			list = append(list, of[e].refs()...)
 		}
 	}
 	return list, nil
@@ -85,9 +85,13 @@ func (s *Spec) WeightNames(r Role) ([]string, error) {
 
 // AllExperts is the role of a node that holds every expert.
 func (s *Spec) AllExperts() Role {
-	r := Role{Part: ExpertPart, Experts: make([]int, s.Router.Experts)}
-	for e := range r.Experts {
-		r.Experts[e] = e
+	all := make([]int, s.Router.Experts)
+	for e := range all {
+		all[e] = e
+	}
+	r := Role{Part: ExpertPart, Experts: make([][]int, len(s.Layers))}
+	for _, l := range s.SparseLayers() {
+		r.Experts[l] = all
 	}
 	return r
 }

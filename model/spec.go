@@ -154,6 +154,15 @@ func (s *Spec) AttentionOf(l int) *Attention {
 	return &s.Attention
 }
 
+// Sparse says of each layer whether it has experts.
+func (s *Spec) Sparse() []bool {
+	list := make([]bool, len(s.Layers))
+	for i, l := range s.Layers {
+		list[i] = l.Sparse
+	}
+	return list
+}
+
 // SparseLayers lists the layers with experts.
 func (s *Spec) SparseLayers() []int {
 	var list []int

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -80,7 +81,11 @@ func TestFusedExperts(t *testing.T) {
 func TestRolesShareAModel(t *testing.T) {
 	c := catalogue(t, qwen3MoE.with(fields{"mlp_only_layers": []int{2}}), anything)
 	var got []Ref
-	for _, r := range []Role{{Part: AttentionPart}, {Part: ExpertPart, Experts: []int{0, 7, 3}}, {Part: ExpertPart, Experts: []int{1, 2, 4, 5, 6}}} {
+	for _, r := range []Role{
+		{Part: AttentionPart},
+		{Part: ExpertPart, Experts: [][]int{{0, 7, 3}, {1, 2, 4, 5, 6}, nil, {}}},
+		{Part: ExpertPart, Experts: [][]int{{1, 2, 4, 5, 6}, {0, 7, 3}, nil, {7, 6, 5, 4, 3, 2, 1, 0}}},
+	} {
 		refs, err := c.Refs(r)
 		require.NoError(t, err)
 		got = append(got, refs...)
@@ -94,10 +99,12 @@ func TestRolesShareAModel(t *testing.T) {
 
 func TestRolesAreChecked(t *testing.T) {
 	c := catalogue(t, qwen3MoE, anything)
-	_, err := c.Refs(Role{Part: ExpertPart, Experts: []int{8}})
-	require.ErrorContains(t, err, "no expert 8: it has 8")
-	_, err = c.Refs(Role{Part: ExpertPart, Experts: []int{1, 1}})
-	require.ErrorContains(t, err, "expert 1 is given twice")
+	_, err := c.Refs(Role{Part: ExpertPart, Experts: [][]int{{8}}})
+	require.ErrorContains(t, err, "layer 0 has no expert 8: it has 8")
+	_, err = c.Refs(Role{Part: ExpertPart, Experts: [][]int{{1, 1}}})
+	require.ErrorContains(t, err, "expert 1 of layer 0 is given twice")
+	_, err = c.Refs(Role{Part: ExpertPart, Experts: slices.Repeat([][]int{{1}}, len(c.Layers)+1)})
+	require.ErrorContains(t, err, fmt.Sprintf("there is no layer %d with experts", len(c.Layers)))
 }
 
 func TestRefElements(t *testing.T) {
@@ -135,7 +142,7 @@ func TestNamesOfKindsToCome(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, names, l.Sinks.Name)
 	require.Contains(t, names, l.RouterBias.Name)
-	names, err = s.WeightNames(Role{Part: ExpertPart, Experts: []int{2}})
+	names, err = s.WeightNames(Role{Part: ExpertPart, Experts: [][]int{{2}}})
 	require.NoError(t, err)
 	require.Contains(t, names, l.Experts[2].GateBias.Name)
 }

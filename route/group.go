@@ -1,6 +1,9 @@
 package route
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Pairs are the pairs of one message as the expert node reads them: ordered by
 // expert, then by row.
@@ -9,8 +12,9 @@ type Pairs struct {
 	Rows   int
 	Row    []int32
 	Expert []int32
-	// Rank says how many experts the row likes better.
-	Rank []int32
+	// Place is where the receiver of pair i's result wants it. Those of a row rise with
+	// the rank of its experts: the best one has the lowest.
+	Place []int32
 }
 
 // Run is a piece of a message's results: Rows consecutive rows of the grouped
@@ -28,40 +32,66 @@ type Grouping struct {
 	Runs [][]Run
 }
 
-// Grouper groups messages for a node. It keeps its memory between calls: a
-// result is valid until the next call.
+// Grouper groups messages of one layer for a node. It keeps its memory between
+// calls: a result is valid until the next call.
 type Grouper struct {
-	index map[int32]int // expert → place among the node's experts
+	index []int32 // by expert: its place among the node's experts, or absent
 	g     Grouping
 	next  []int32
+	seen  []bool // by row of a message: it has a pair
 }
 
-// NewGrouper returns a Grouper for a node that holds the given experts.
+// absent stands for an expert that the node does not hold.
+const absent = -1
+
+// NewGrouper returns a Grouper for a node that holds the given experts of a layer,
+// ascending.
 func NewGrouper(experts []int) *Grouper {
-	g := &Grouper{index: make(map[int32]int, len(experts)), next: make([]int32, len(experts))}
+	g := &Grouper{next: make([]int32, len(experts))}
 	for i, e := range experts {
-		g.index[int32(e)] = i
+		for len(g.index) < e {
+			g.index = append(g.index, absent)
+		}
+		g.index = append(g.index, int32(i))
 	}
 	g.g.Offsets = make([]int32, len(experts)+1)
 	return g
 }
 
+// holds says whether the node has an expert.
+func (g *Grouper) holds(expert int32) bool {
+	return int(expert) < len(g.index) && g.index[expert] != absent
+}
+
 // Check reports a pair that the node cannot serve: an expert that it does not
-// hold, a row beyond the message's, or an order that is not by expert and row.
+// hold, a row beyond the message's, or an order that is not by expert and row; and a
+// row without a pair, which would have no result.
 func (g *Grouper) Check(p Pairs) error {
-	if len(p.Row) != len(p.Expert) || len(p.Row) != len(p.Rank) {
-		return fmt.Errorf("%d rows, %d experts and %d ranks in the pairs of a message", len(p.Row), len(p.Expert), len(p.Rank))
+	if len(p.Row) != len(p.Expert) || len(p.Row) != len(p.Place) {
+		return fmt.Errorf("%d rows, %d experts and %d places in the pairs of a message",
+			len(p.Row), len(p.Expert), len(p.Place))
 	}
+	g.seen = slices.Grow(g.seen[:0], p.Rows)[:p.Rows]
+	clear(g.seen)
+	rows := 0
 	for i, e := range p.Expert {
-		if _, ok := g.index[e]; !ok {
+		if !g.holds(e) {
 			return fmt.Errorf("pair %d: expert %d is not on this node", i, e)
 		}
 		if p.Row[i] < 0 || int(p.Row[i]) >= p.Rows {
 			return fmt.Errorf("pair %d: row %d of %d", i, p.Row[i], p.Rows)
 		}
 		if i > 0 && (e < p.Expert[i-1] || e == p.Expert[i-1] && p.Row[i] <= p.Row[i-1]) {
-			return fmt.Errorf("pair %d: expert %d, row %d after expert %d, row %d", i, e, p.Row[i], p.Expert[i-1], p.Row[i-1])
+			return fmt.Errorf("pair %d: expert %d, row %d after expert %d, row %d",
+				i, e, p.Row[i], p.Expert[i-1], p.Row[i-1])
 		}
+		if !g.seen[p.Row[i]] {
+			g.seen[p.Row[i]] = true
+			rows++
+		}
+	}
+	if rows < p.Rows {
+		return fmt.Errorf("row %d of %d has no pair", slices.Index(g.seen, false), p.Rows)
 	}
 	return nil
 }

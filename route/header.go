@@ -2,6 +2,7 @@ package route
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -12,7 +13,7 @@ const (
 	// Dispatch carries rows to an expert node: body = rows, gate weights, pairs.
 	Dispatch MessageKind = iota + 1
 	// Return carries an expert node's results: body = rows, one for each pair of
-	// the dispatch, in their order, or one for each of its rows.
+	// the dispatch, or one for each of its rows, and the places of the results.
 	Return
 	// Status says which micro-batches an attention node has in flight from here
 	// on; none is idle. No body.
@@ -23,7 +24,7 @@ const (
 const MaxMicroBatches = 64
 
 // HeaderSize is the bytes of an encoded Header.
-const HeaderSize = 40 // 8 + 8 + 8 + 4 + 4 + 8
+const HeaderSize = 44 // 8 + 8 + 8 + 4 + 4 + 8 + 2 + 2
 
 // Header introduces a message between attention and expert nodes.
 type Header struct {
@@ -34,19 +35,28 @@ type Header struct {
 	Layer      int
 	// Step is the attention node's, rising with each step of any micro-batch.
 	Step uint64
-	// Placement is the version by which the rows were split.
+	// Placement is the version by which the rows of the step are split.
 	Placement uint64
 	Rows      int
 	Pairs     int
 	// InFlight has bit i set where the attention node's micro-batch i is in
 	// flight.
 	InFlight uint64
+	// ReturnTo says to whom the results go: 0 to the sender, n to rank n−1. Serving
+	// returns to the sender alone; in training the next layer's attention ranks follow.
+	ReturnTo int
+	// Residual: with a row's best expert travels its residual stream, to which the
+	// results are added where they go. Serving keeps it.
+	Residual bool
 }
+
+// residualFlag is Residual in a header's flags.
+const residualFlag = 1
 
 // limits of fields that a peer sends: larger values are not plausible.
 const (
 	maxMicroBatch = MaxMicroBatches - 1
-	maxLayer      = 1 << 16
+	maxLayer      = MaxLayers
 	maxRows       = 1 << 24
 )
 
@@ -59,7 +69,13 @@ func (h Header) Append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, h.Placement)
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.Rows))
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.Pairs))
-	return binary.LittleEndian.AppendUint64(b, h.InFlight)
+	b = binary.LittleEndian.AppendUint64(b, h.InFlight)
+	b = binary.LittleEndian.AppendUint16(b, uint16(h.ReturnTo))
+	var flags uint16
+	if h.Residual {
+		flags |= residualFlag
+	}
+	return binary.LittleEndian.AppendUint16(b, flags)
 }
 
 // ParseHeader decodes what Append wrote.
@@ -81,8 +97,26 @@ func ParseHeader(b []byte) (Header, error) {
 		Rows:       int(binary.LittleEndian.Uint32(b[24:])),
 		Pairs:      int(binary.LittleEndian.Uint32(b[28:])),
 		InFlight:   binary.LittleEndian.Uint64(b[32:]),
+		ReturnTo:   int(binary.LittleEndian.Uint16(b[40:])),
 	}
+	flags := binary.LittleEndian.Uint16(b[42:])
+	if flags&^residualFlag != 0 {
+		return Header{}, fmt.Errorf("message header: flags %#x, of which %#x are unknown", flags, flags&^residualFlag)
+	}
+	h.Residual = flags&residualFlag != 0
 	return h, h.check()
+}
+
+// ToSender refuses a header that asks for what only training does: results that go to
+// somebody else than the sender, and a residual stream that travels with them.
+func (h Header) ToSender() error {
+	if h.ReturnTo != 0 {
+		return fmt.Errorf("return address %d: this node returns results to their sender alone", h.ReturnTo)
+	}
+	if h.Residual {
+		return errors.New("the residual stream travels with the rows: this node leaves it with their sender")
+	}
+	return nil
 }
 
 func (h Header) check() error {
@@ -105,8 +139,8 @@ func (h Header) check() error {
 	return nil
 }
 
-// pairSize is the bytes of an encoded pair: row, expert and rank.
-const pairSize = 4 + 2 + 2
+// pairSize is the bytes of an encoded pair: row, expert and choice.
+const pairSize = 4 + 2 + 4
 
 // MaxExperts bounds the experts of a layer: pairs have two bytes for one.
 const MaxExperts = 1 << 16
@@ -117,9 +151,10 @@ func PairsSize(n int) int { return n * pairSize }
 // PutPairs encodes a packet's pairs into b, which has PairsSize bytes.
 func PutPairs(b []byte, p Packet) {
 	for i := range p.Row {
-		binary.LittleEndian.PutUint32(b[pairSize*i:], uint32(p.Row[i]))
-		binary.LittleEndian.PutUint16(b[pairSize*i+4:], uint16(p.Expert[i]))
-		binary.LittleEndian.PutUint16(b[pairSize*i+6:], uint16(p.Rank[i]))
+		to := b[pairSize*i:][:pairSize]
+		binary.LittleEndian.PutUint32(to, uint32(p.Row[i]))
+		binary.LittleEndian.PutUint16(to[4:], uint16(p.Expert[i]))
+		binary.LittleEndian.PutUint32(to[6:], uint32(p.Choice[i]))
 	}
 }
 
@@ -128,11 +163,12 @@ func ReadPairs(p *Pairs, b []byte, rows, n int) error {
 	if len(b) != PairsSize(n) {
 		return fmt.Errorf("pairs of a message: %d bytes, want %d for %d pairs", len(b), PairsSize(n), n)
 	}
-	p.Rows, p.Row, p.Expert, p.Rank = rows, grow(p.Row, n), grow(p.Expert, n), grow(p.Rank, n)
+	p.Rows, p.Row, p.Expert, p.Place = rows, grow(p.Row, n), grow(p.Expert, n), grow(p.Place, n)
 	for i := range n {
-		p.Row[i] = int32(binary.LittleEndian.Uint32(b[pairSize*i:]))
-		p.Expert[i] = int32(binary.LittleEndian.Uint16(b[pairSize*i+4:]))
-		p.Rank[i] = int32(binary.LittleEndian.Uint16(b[pairSize*i+6:]))
+		from := b[pairSize*i:][:pairSize]
+		p.Row[i] = int32(binary.LittleEndian.Uint32(from))
+		p.Expert[i] = int32(binary.LittleEndian.Uint16(from[4:]))
+		p.Place[i] = int32(binary.LittleEndian.Uint32(from[6:]))
 	}
 	return nil
 }

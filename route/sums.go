@@ -6,8 +6,9 @@ package route
 type Sums struct {
 	Results, Offsets []int32
 
-	next []int32 // by row: where its next result comes
-	rank []int32 // by result
+	next   []int32 // by row: where its next result comes
+	rank   []int32 // by result
+	places []int32
 }
 
 // ByChoice sums all results of rows that chose topK experts each, best first;
@@ -63,10 +64,20 @@ func (s *Sums) ByRow(messages []Pairs, g *Grouping) {
 	first = 0
 	for m, p := range messages {
 		for i, r := range p.Row {
-			s.add(first+r, p.Rank[i], g.Dst[m][i])
+			s.add(first+r, p.Place[i], g.Dst[m][i])
 		}
 		first += int32(p.Rows)
 	}
+}
+
+// Places returns where the receiver wants the sums that ByRow has listed, in the order
+// of the rows: the place of each row's best result on this node.
+func (s *Sums) Places() []int32 {
+	s.places = grow(s.places, len(s.Offsets)-1)
+	for r := range s.places {
+		s.places[r] = s.rank[s.Offsets[r]]
+	}
+	return s.places
 }
 
 func (s *Sums) begin(rows int) {

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,21 +21,20 @@ type term struct {
 // sums in the nodes' order.
 func TestPartialSumsEqualTheDefinition(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p, k, choices := draw(t)
-		rows, senders := len(choices)/k, rapid.IntRange(1, 3).Draw(t, "senders")
+		d := draw(t)
+		d.combine = Partial
+		rows, senders := d.rows, rapid.IntRange(1, 3).Draw(t, "senders")
 		split := make([][]Packet, senders)
 		for s := range split {
-			var err error
-			split[s], err = NewSplitter(p, k).Split(choicesOf(choices), rows)
-			require.NoError(t, err)
+			split[s] = d.split(t)
 		}
 		returned := make([][][]term, senders) // by sender: rows of all packets
-		for node := range p.Nodes {
+		for node := range d.Nodes {
 			var messages []Pairs
 			for s := range split {
 				messages = append(messages, roundTrip(t, split[s][node]))
 			}
-			sums := sumsOfNode(t, p.Experts(node), messages, split, node)
+			sums := sumsOfNode(t, d.experts(node), messages, split, node)
 			for s := range split {
 				n := len(split[s][node].Rows)
 				returned[s] = append(returned[s], sums[:n]...)
@@ -49,7 +49,7 @@ func TestPartialSumsEqualTheDefinition(t *testing.T) {
 				for _, i := range sums.of(r) {
 					got = append(got, returned[s][i])
 				}
-				want := sumsByDefinition(p, choices, k, s, r)
+				want := d.sumsByDefinition(s, r)
 				require.Empty(t, cmp.Diff(want, got, cmp.AllowUnexported(term{})), "row %d of sender %d", r, s)
 			}
 		}
@@ -80,20 +80,23 @@ func sumsOfNode(t *rapid.T, experts []int, messages []Pairs, split [][]Packet, n
 			row = append(row, result[i])
 		}
 		rows = append(rows, row)
+		require.Equal(t, row[0].choice, sums.Places()[r], "a sum goes where its best result would")
 	}
 	return rows
 }
 
-// sumsByDefinition are a row's sums: by node, best expert first.
-func sumsByDefinition(p Placement, choices []int, k, sender, row int) (sums [][]term) {
-	all := 0
-	for _, e := range choices[row*k : (row+1)*k] {
-		all += e
+// sumsByDefinition are a row's sums: by node, best expert first. A row with one
+// expert has one sum, wherever it is made.
+func (d drawn) sumsByDefinition(sender, row int) (sums [][]term) {
+	lo, hi := row*d.topK, (row+1)*d.topK
+	hash := RowHash(choicesOf(d.choices[lo:hi]), d.gates[4*lo:4*hi])
+	if d.topK == 1 {
+		return [][]term{{{sender, int32(row)}}}
 	}
-	for node := range p.Nodes {
+	for node := range d.Nodes {
 		var sum []term
-		for c := row * k; c < (row+1)*k; c++ {
-			if of := p.Of[choices[c]]; of[all%len(of)] == node {
+		for c := lo; c < hi; c++ {
+			if d.Layers[d.layer].Pick(d.choices[c], hash) == node {
 				sum = append(sum, term{sender, int32(c)})
 			}
 		}
@@ -104,29 +107,37 @@ func sumsByDefinition(p Placement, choices []int, k, sender, row int) (sums [][]
 	return sums
 }
 
-// TestSplitDependsOnTheRowAlone: sums per node must not change with the
-// micro-batch that a row is in.
-func TestSplitDependsOnTheRowAlone(t *testing.T) {
+// TestPartialSplitDependsOnTheRowAlone: which results a node adds up must not change
+// with the micro-batch that a row is in.
+func TestPartialSplitDependsOnTheRowAlone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p, k, choices := draw(t)
-		rows := len(choices) / k
-		node := func(choices []int, row int) (nodes []int) {
-			packets, err := NewSplitter(p, k).Split(choicesOf(choices), len(choices)/k)
-			require.NoError(t, err)
-			nodes = make([]int, k)
-			for n, packet := range packets {
-				for i, choice := range packet.Choice {
-					if int(packet.Rows[packet.Row[i]]) == row {
-						nodes[int(choice)%k] = n
-					}
-				}
-			}
-			return nodes
-		}
-		for r := range rows {
-			require.Equal(t, node(choices, r), node(choices[r*k:(r+1)*k], 0), "row %d alone", r)
+		d := draw(t)
+		d.combine = Partial
+		for r := range d.rows {
+			alone := d
+			lo, hi := r*d.topK, (r+1)*d.topK
+			alone.rows, alone.choices, alone.gates = 1, d.choices[lo:hi], d.gates[4*lo:4*hi]
+			require.Equal(t, d.groups(t, r), alone.groups(t, 0), "row %d alone", r)
 		}
 	})
+}
+
+// groups are the ranks of a row's experts that each node adds up, by node; of a row
+// with one expert only that there is one group.
+func (d drawn) groups(t *rapid.T, row int) (groups [][]int32) {
+	for _, packet := range d.split(t) {
+		var group []int32
+		for i, c := range packet.Choice {
+			if int(packet.Rows[packet.Row[i]]) == row {
+				group = append(group, c%int32(d.topK))
+			}
+		}
+		slices.Sort(group)
+		if d.topK > 1 || group != nil {
+			groups = append(groups, group)
+		}
+	}
+	return groups
 }
 
 func TestByChoice(t *testing.T) {

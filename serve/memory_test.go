@@ -32,7 +32,7 @@ func newScarce(t *testing.T) *scarce {
 	t.Helper()
 	ledger := kerneltest.NewLedger(nodetest.CPU(t, kernel.CPUOptions{Threads: 1}))
 	m := nodetest.Load(t, ledger)
-	return &scarce{Model: m, t: t, ledger: ledger, placement: route.Even(m.Spec.Router.Experts, 1)}
+	return &scarce{Model: m, t: t, ledger: ledger, placement: route.Even(m.Spec.Sparse(), m.Spec.Router.Experts, 1)}
 }
 
 func (s *scarce) endpoint(id string) *m2n.Endpoint {
@@ -89,7 +89,8 @@ func (s *scarce) calls() error {
 		return err
 	}
 	defer d.Free()
-	d.Wire, d.ExpertNodes = route.Wire{Rows: kernel.RowBF16, Combine: route.Partial}, 2
+	d.Wire = route.Wire{Rows: kernel.RowBF16, Combine: route.Partial}
+	d.Placement = route.Even(s.Spec.Sparse(), s.Spec.Router.Experts, 2)
 	return d.Forward(s.t.Context(), []int32{1, 2}, []int32{0, 1}, []kernel.Sequence{{Rows: 2, Pages: []int32{0}}})
 }
 
@@ -108,9 +109,10 @@ func (s *scarce) serves() error {
 	}
 	ep, sender := endpoint("expert", "attention"), endpoint("attention", "expert")
 	n, err := expert.New(expert.Config{
-		Spec: s.Spec, Device: s.Device, Weights: s.Experts, Placement: s.placement, Wire: wire, Endpoint: ep, Log: slog.New(slog.DiscardHandler),
+		Spec: s.Spec, Device: s.Device, Wire: wire, Endpoint: ep, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(s.t, err)
+	n.Hold(s.placement, s.Experts)
 	plain := nodetest.CPU(s.t, kernel.CPUOptions{Threads: 1})
 	body := nodetest.OneRow(s.t, plain, sender, s.Spec.Hidden)
 	body[0].Len = wire.RowBytes(s.Spec.Hidden)
@@ -118,7 +120,7 @@ func (s *scarce) serves() error {
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
 	for step := range 3 {
-		h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: uint64(step), Layer: s.Spec.SparseLayers()[0], Rows: 1, Pairs: 1, Wire: wire}
+		h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: uint64(step), Layer: s.Spec.SparseLayers()[0], Rows: 1, Pairs: 1, Wire: wire, Placement: s.placement.Version}
 		_, err = sender.Post("expert", m2n.Message{Header: h.Append(nil), Body: body})
 		require.NoError(s.t, err)
 		if err = answered(ctx, sender, ended); err != nil {

@@ -128,6 +128,8 @@ func checkOne(f protoreflect.FieldDescriptor, l *limit, v protoreflect.Value) er
 		return nil
 	case string:
 		return l.allows(f, float64(len(v)))
+	case []byte:
+		return l.allows(f, float64(len(v)))
 	case protoreflect.EnumNumber:
 		return l.allows(f, float64(v))
 	case int32:

@@ -54,6 +54,9 @@ var limits = []limit{
 	{"Beat.action", 0, 64, "a word"},
 	{"Weights.digests", 0, 1 << 12, "a node sends more in several messages"},
 	{"Weights.digests[]", 0, anyID, "any digest"},
+	{"Weights.placement", 0, anyID, "a counter"},
+	{"Ready.placement", 0, anyID, "a counter"},
+	{"Placed.placement", 1, anyID, "a counter"},
 	{"Reach.unreached", 0, 1 << 10, "so many places of experts there can be"},
 	{"Unreached.attention", 0, id, "a member's id"},
 	{"Unreached.expert", 1, id, "a member's id"},
@@ -64,6 +67,9 @@ var limits = []limit{
 	{"Member.addr", 0, address, "an address is transports, a host and a port"},
 	{"Member.epoch", 0, anyID, "a time in microseconds"},
 	{"Member.place", 0, 1 << 16, "more places than there can be members"},
+	{"Member.placement", 0, anyID, "a counter"},
+	{"Placement.version", 1, anyID, "a counter"},
+	{"Placement.experts", 1, MaxPlacement, "60 layers of 256 experts, each on two nodes, take 50 KB"},
 	{"View.version", 0, anyID, "a counter"},
 	{"View.expert_nodes", 1, 1 << 10, "--experts takes no more"},
 	{"View.micro_batches", 1, 64, "they are a set of 64 bits"},
@@ -130,4 +136,6 @@ const (
 	MaxStopIDs, MaxBiases, MaxTop = 1 << 10, 1 << 15, 1 << 19
 	// MaxReason bounds the bytes of a failure's reason.
 	MaxReason = 4 << 10
+	// MaxPlacement bounds the bytes of a placement of experts.
+	MaxPlacement = 512 << 10
 )

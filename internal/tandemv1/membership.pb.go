@@ -35,6 +35,7 @@ type JoinRequest struct {
 	//	*JoinRequest_Drain
 	//	*JoinRequest_Reach
 	//	*JoinRequest_Weights
+	//	*JoinRequest_Placed
 	Message       isJoinRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -140,6 +141,15 @@ func (x *JoinRequest) GetWeights() *Weights {
 	return nil
 }
 
+func (x *JoinRequest) GetPlaced() *Placed {
+	if x != nil {
+		if x, ok := x.Message.(*JoinRequest_Placed); ok {
+			return x.Placed
+		}
+	}
+	return nil
+}
+
 type isJoinRequest_Message interface {
 	isJoinRequest_Message()
 }
@@ -149,7 +159,7 @@ type JoinRequest_Hello struct {
 }
 
 type JoinRequest_Ready struct {
-	// The node's weights are loaded.
+	// The node's weights are loaded, or those of another placement too.
 	Ready *Ready `protobuf:"bytes,2,opt,name=ready,proto3,oneof"`
 }
 
@@ -180,6 +190,11 @@ type JoinRequest_Weights struct {
 	Weights *Weights `protobuf:"bytes,6,opt,name=weights,proto3,oneof"`
 }
 
+type JoinRequest_Placed struct {
+	// Which placement the steps of an attention node have come to.
+	Placed *Placed `protobuf:"bytes,11,opt,name=placed,proto3,oneof"`
+}
+
 func (*JoinRequest_Hello) isJoinRequest_Message() {}
 
 func (*JoinRequest_Ready) isJoinRequest_Message() {}
@@ -193,6 +208,8 @@ func (*JoinRequest_Drain) isJoinRequest_Message() {}
 func (*JoinRequest_Reach) isJoinRequest_Message() {}
 
 func (*JoinRequest_Weights) isJoinRequest_Message() {}
+
+func (*JoinRequest_Placed) isJoinRequest_Message() {}
 
 // JoinResponse is what the front end says. The first one is a welcome.
 type JoinResponse struct {
@@ -529,7 +546,9 @@ func (x *Welcome) GetToken() string {
 }
 
 type Ready struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of an expert node: the version of the placement of which it holds its part.
+	Placement     uint64 `protobuf:"varint,1,opt,name=placement,proto3" json:"placement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,6 +583,59 @@ func (*Ready) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{5}
 }
 
+func (x *Ready) GetPlacement() uint64 {
+	if x != nil {
+		return x.Placement
+	}
+	return 0
+}
+
+// Placed says that no step of an attention node uses a placement before a version,
+// nor will one.
+type Placed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Placement     uint64                 `protobuf:"varint,1,opt,name=placement,proto3" json:"placement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placed) Reset() {
+	*x = Placed{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placed) ProtoMessage() {}
+
+func (x *Placed) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placed.ProtoReflect.Descriptor instead.
+func (*Placed) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Placed) GetPlacement() uint64 {
+	if x != nil {
+		return x.Placement
+	}
+	return 0
+}
+
 // Beat is a sign of life. A node's tells how far it is, so that one that lives and
 // does not move is told from one that works: fields 1 to 9.
 type Beat struct {
@@ -582,7 +654,7 @@ type Beat struct {
 
 func (x *Beat) Reset() {
 	*x = Beat{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[6]
+	mi := &file_tandem_v1_membership_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +666,7 @@ func (x *Beat) String() string {
 func (*Beat) ProtoMessage() {}
 
 func (x *Beat) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[6]
+	mi := &file_tandem_v1_membership_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +679,7 @@ func (x *Beat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beat.ProtoReflect.Descriptor instead.
 func (*Beat) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Beat) GetLoaded() uint64 {
@@ -641,15 +713,17 @@ func (x *Beat) GetAction() string {
 // Weights are digests of a node's weights, in the model's order of the node's
 // part: those of the message follow those of the messages before.
 type Weights struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Digests       []uint64               `protobuf:"fixed64,1,rep,packed,name=digests,proto3" json:"digests,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Digests []uint64               `protobuf:"fixed64,1,rep,packed,name=digests,proto3" json:"digests,omitempty"`
+	// Of an expert node: the version of the placement whose part they are.
+	Placement     uint64 `protobuf:"varint,2,opt,name=placement,proto3" json:"placement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Weights) Reset() {
 	*x = Weights{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +735,7 @@ func (x *Weights) String() string {
 func (*Weights) ProtoMessage() {}
 
 func (x *Weights) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[7]
+	mi := &file_tandem_v1_membership_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +748,7 @@ func (x *Weights) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Weights.ProtoReflect.Descriptor instead.
 func (*Weights) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Weights) GetDigests() []uint64 {
@@ -682,6 +756,13 @@ func (x *Weights) GetDigests() []uint64 {
 		return x.Digests
 	}
 	return nil
+}
+
+func (x *Weights) GetPlacement() uint64 {
+	if x != nil {
+		return x.Placement
+	}
+	return 0
 }
 
 type Leave struct {
@@ -692,7 +773,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +785,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[8]
+	mi := &file_tandem_v1_membership_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +798,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
 }
 
 // Reach is all peers that an attention node cannot reach now; none: it has
@@ -731,7 +812,7 @@ type Reach struct {
 
 func (x *Reach) Reset() {
 	*x = Reach{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +824,7 @@ func (x *Reach) String() string {
 func (*Reach) ProtoMessage() {}
 
 func (x *Reach) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[9]
+	mi := &file_tandem_v1_membership_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +837,7 @@ func (x *Reach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reach.ProtoReflect.Descriptor instead.
 func (*Reach) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Reach) GetUnreached() []*Unreached {
@@ -779,7 +860,7 @@ type Unreached struct {
 
 func (x *Unreached) Reset() {
 	*x = Unreached{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +872,7 @@ func (x *Unreached) String() string {
 func (*Unreached) ProtoMessage() {}
 
 func (x *Unreached) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[10]
+	mi := &file_tandem_v1_membership_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +885,7 @@ func (x *Unreached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unreached.ProtoReflect.Descriptor instead.
 func (*Unreached) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Unreached) GetAttention() string {
@@ -836,7 +917,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[11]
+	mi := &file_tandem_v1_membership_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +929,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[11]
+	mi := &file_tandem_v1_membership_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +942,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{12}
 }
 
 type Member struct {
@@ -874,14 +955,17 @@ type Member struct {
 	Ready    bool                   `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
 	Draining bool                   `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	// Of an attention node: it is connected with every expert node.
-	Reached       bool `protobuf:"varint,10,opt,name=reached,proto3" json:"reached,omitempty"`
+	Reached bool `protobuf:"varint,10,opt,name=reached,proto3" json:"reached,omitempty"`
+	// Of an expert node: the newest placement of which it holds its part. Of an
+	// attention node: the oldest that its steps may use.
+	Placement     uint64 `protobuf:"varint,11,opt,name=placement,proto3" json:"placement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[12]
+	mi := &file_tandem_v1_membership_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +977,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[12]
+	mi := &file_tandem_v1_membership_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +990,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Member) GetId() string {
@@ -965,6 +1049,67 @@ func (x *Member) GetReached() bool {
 	return false
 }
 
+func (x *Member) GetPlacement() uint64 {
+	if x != nil {
+		return x.Placement
+	}
+	return 0
+}
+
+// Placement says which expert node holds which experts.
+type Placement struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// In package route's encoding.
+	Experts       []byte `protobuf:"bytes,2,opt,name=experts,proto3" json:"experts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_tandem_v1_membership_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_membership_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Placement) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Placement) GetExperts() []byte {
+	if x != nil {
+		return x.Experts
+	}
+	return nil
+}
+
 type View struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	Version          uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -977,14 +1122,18 @@ type View struct {
 	Wire    string `protobuf:"bytes,7,opt,name=wire,proto3" json:"wire,omitempty"`
 	Combine string `protobuf:"bytes,8,opt,name=combine,proto3" json:"combine,omitempty"`
 	// The attention and expert nodes that are not connected, though both are there.
-	Unreached     []*Unreached `protobuf:"bytes,10,rep,name=unreached,proto3" json:"unreached,omitempty"`
+	Unreached []*Unreached `protobuf:"bytes,10,rep,name=unreached,proto3" json:"unreached,omitempty"`
+	// By which rows are split; none until the expert nodes hold the first one.
+	Placement *Placement `protobuf:"bytes,11,opt,name=placement,proto3" json:"placement,omitempty"`
+	// What expert nodes are to hold beside it, where another is to follow.
+	Next          *Placement `protobuf:"bytes,12,opt,name=next,proto3" json:"next,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_tandem_v1_membership_proto_msgTypes[13]
+	mi := &file_tandem_v1_membership_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1145,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_membership_proto_msgTypes[13]
+	mi := &file_tandem_v1_membership_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1158,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{13}
+	return file_tandem_v1_membership_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *View) GetVersion() uint64 {
@@ -1075,11 +1224,25 @@ func (x *View) GetUnreached() []*Unreached {
 	return nil
 }
 
+func (x *View) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *View) GetNext() *Placement {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
 var File_tandem_v1_membership_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\xc1\x02\n" +
+	"\x1atandem/v1/membership.proto\x12\ttandem.v1\"\xee\x02\n" +
 	"\vJoinRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.tandem.v1.HelloH\x00R\x05hello\x12(\n" +
 	"\x05ready\x18\x02 \x01(\v2\x10.tandem.v1.ReadyH\x00R\x05ready\x12%\n" +
@@ -1088,7 +1251,8 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x05drain\x18\x05 \x01(\v2\x10.tandem.v1.DrainH\x00R\x05drain\x12(\n" +
 	"\x05reach\x18\n" +
 	" \x01(\v2\x10.tandem.v1.ReachH\x00R\x05reach\x12.\n" +
-	"\aweights\x18\x06 \x01(\v2\x12.tandem.v1.WeightsH\x00R\aweightsB\t\n" +
+	"\aweights\x18\x06 \x01(\v2\x12.tandem.v1.WeightsH\x00R\aweights\x12+\n" +
+	"\x06placed\x18\v \x01(\v2\x11.tandem.v1.PlacedH\x00R\x06placedB\t\n" +
 	"\amessage\"\x97\x01\n" +
 	"\fJoinResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.tandem.v1.WelcomeH\x00R\awelcome\x12%\n" +
@@ -1113,15 +1277,19 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\aWelcome\x12%\n" +
 	"\x04self\x18\x01 \x01(\v2\x11.tandem.v1.MemberR\x04self\x12#\n" +
 	"\x04view\x18\x02 \x01(\v2\x0f.tandem.v1.ViewR\x04view\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\tR\x05token\"\a\n" +
-	"\x05Ready\"f\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\"%\n" +
+	"\x05Ready\x12\x1c\n" +
+	"\tplacement\x18\x01 \x01(\x04R\tplacement\"&\n" +
+	"\x06Placed\x12\x1c\n" +
+	"\tplacement\x18\x01 \x01(\x04R\tplacement\"f\n" +
 	"\x04Beat\x12\x16\n" +
 	"\x06loaded\x18\x01 \x01(\x04R\x06loaded\x12\x14\n" +
 	"\x05steps\x18\x02 \x01(\x04R\x05steps\x12\x18\n" +
 	"\aawaited\x18\x03 \x03(\tR\aawaited\x12\x16\n" +
-	"\x06action\x18\x04 \x01(\tR\x06action\"#\n" +
+	"\x06action\x18\x04 \x01(\tR\x06action\"A\n" +
 	"\aWeights\x12\x18\n" +
-	"\adigests\x18\x01 \x03(\x06R\adigests\"\a\n" +
+	"\adigests\x18\x01 \x03(\x06R\adigests\x12\x1c\n" +
+	"\tplacement\x18\x02 \x01(\x04R\tplacement\"\a\n" +
 	"\x05Leave\";\n" +
 	"\x05Reach\x122\n" +
 	"\tunreached\x18\x01 \x03(\v2\x14.tandem.v1.UnreachedR\tunreached\"Y\n" +
@@ -1129,7 +1297,7 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\tattention\x18\x01 \x01(\tR\tattention\x12\x16\n" +
 	"\x06expert\x18\x02 \x01(\tR\x06expert\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"\a\n" +
-	"\x05Drain\"\xb8\x01\n" +
+	"\x05Drain\"\xd6\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -1139,7 +1307,11 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x05ready\x18\x06 \x01(\bR\x05ready\x12\x1a\n" +
 	"\bdraining\x18\a \x01(\bR\bdraining\x12\x18\n" +
 	"\areached\x18\n" +
-	" \x01(\bR\areached\"\xc9\x02\n" +
+	" \x01(\bR\areached\x12\x1c\n" +
+	"\tplacement\x18\v \x01(\x04R\tplacement\"?\n" +
+	"\tPlacement\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x18\n" +
+	"\aexperts\x18\x02 \x01(\fR\aexperts\"\xa7\x03\n" +
 	"\x04View\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12!\n" +
 	"\fexpert_nodes\x18\x02 \x01(\x03R\vexpertNodes\x12#\n" +
@@ -1150,7 +1322,9 @@ const file_tandem_v1_membership_proto_rawDesc = "" +
 	"\x04wire\x18\a \x01(\tR\x04wire\x12\x18\n" +
 	"\acombine\x18\b \x01(\tR\acombine\x122\n" +
 	"\tunreached\x18\n" +
-	" \x03(\v2\x14.tandem.v1.UnreachedR\tunreached2I\n" +
+	" \x03(\v2\x14.tandem.v1.UnreachedR\tunreached\x122\n" +
+	"\tplacement\x18\v \x01(\v2\x14.tandem.v1.PlacementR\tplacement\x12(\n" +
+	"\x04next\x18\f \x01(\v2\x14.tandem.v1.PlacementR\x04next2I\n" +
 	"\n" +
 	"Membership\x12;\n" +
 	"\x04Join\x12\x16.tandem.v1.JoinRequest\x1a\x17.tandem.v1.JoinResponse(\x010\x01B\x9e\x01\n" +
@@ -1169,7 +1343,7 @@ func file_tandem_v1_membership_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_membership_proto_rawDescData
 }
 
-var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_tandem_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_tandem_v1_membership_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: tandem.v1.JoinRequest
 	(*JoinResponse)(nil), // 1: tandem.v1.JoinResponse
@@ -1177,39 +1351,44 @@ var file_tandem_v1_membership_proto_goTypes = []any{
 	(*Identity)(nil),     // 3: tandem.v1.Identity
 	(*Welcome)(nil),      // 4: tandem.v1.Welcome
 	(*Ready)(nil),        // 5: tandem.v1.Ready
-	(*Beat)(nil),         // 6: tandem.v1.Beat
-	(*Weights)(nil),      // 7: tandem.v1.Weights
-	(*Leave)(nil),        // 8: tandem.v1.Leave
-	(*Reach)(nil),        // 9: tandem.v1.Reach
-	(*Unreached)(nil),    // 10: tandem.v1.Unreached
-	(*Drain)(nil),        // 11: tandem.v1.Drain
-	(*Member)(nil),       // 12: tandem.v1.Member
-	(*View)(nil),         // 13: tandem.v1.View
+	(*Placed)(nil),       // 6: tandem.v1.Placed
+	(*Beat)(nil),         // 7: tandem.v1.Beat
+	(*Weights)(nil),      // 8: tandem.v1.Weights
+	(*Leave)(nil),        // 9: tandem.v1.Leave
+	(*Reach)(nil),        // 10: tandem.v1.Reach
+	(*Unreached)(nil),    // 11: tandem.v1.Unreached
+	(*Drain)(nil),        // 12: tandem.v1.Drain
+	(*Member)(nil),       // 13: tandem.v1.Member
+	(*Placement)(nil),    // 14: tandem.v1.Placement
+	(*View)(nil),         // 15: tandem.v1.View
 }
 var file_tandem_v1_membership_proto_depIdxs = []int32{
 	2,  // 0: tandem.v1.JoinRequest.hello:type_name -> tandem.v1.Hello
 	5,  // 1: tandem.v1.JoinRequest.ready:type_name -> tandem.v1.Ready
-	6,  // 2: tandem.v1.JoinRequest.beat:type_name -> tandem.v1.Beat
-	8,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
-	11, // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
-	9,  // 5: tandem.v1.JoinRequest.reach:type_name -> tandem.v1.Reach
-	7,  // 6: tandem.v1.JoinRequest.weights:type_name -> tandem.v1.Weights
-	4,  // 7: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
-	13, // 8: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
-	6,  // 9: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
-	3,  // 10: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
-	12, // 11: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
-	13, // 12: tandem.v1.Welcome.view:type_name -> tandem.v1.View
-	10, // 13: tandem.v1.Reach.unreached:type_name -> tandem.v1.Unreached
-	12, // 14: tandem.v1.View.members:type_name -> tandem.v1.Member
-	10, // 15: tandem.v1.View.unreached:type_name -> tandem.v1.Unreached
-	0,  // 16: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
-	1,  // 17: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
-	17, // [17:18] is the sub-list for method output_type
-	16, // [16:17] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	7,  // 2: tandem.v1.JoinRequest.beat:type_name -> tandem.v1.Beat
+	9,  // 3: tandem.v1.JoinRequest.leave:type_name -> tandem.v1.Leave
+	12, // 4: tandem.v1.JoinRequest.drain:type_name -> tandem.v1.Drain
+	10, // 5: tandem.v1.JoinRequest.reach:type_name -> tandem.v1.Reach
+	8,  // 6: tandem.v1.JoinRequest.weights:type_name -> tandem.v1.Weights
+	6,  // 7: tandem.v1.JoinRequest.placed:type_name -> tandem.v1.Placed
+	4,  // 8: tandem.v1.JoinResponse.welcome:type_name -> tandem.v1.Welcome
+	15, // 9: tandem.v1.JoinResponse.view:type_name -> tandem.v1.View
+	7,  // 10: tandem.v1.JoinResponse.beat:type_name -> tandem.v1.Beat
+	3,  // 11: tandem.v1.Hello.identity:type_name -> tandem.v1.Identity
+	13, // 12: tandem.v1.Welcome.self:type_name -> tandem.v1.Member
+	15, // 13: tandem.v1.Welcome.view:type_name -> tandem.v1.View
+	11, // 14: tandem.v1.Reach.unreached:type_name -> tandem.v1.Unreached
+	13, // 15: tandem.v1.View.members:type_name -> tandem.v1.Member
+	11, // 16: tandem.v1.View.unreached:type_name -> tandem.v1.Unreached
+	14, // 17: tandem.v1.View.placement:type_name -> tandem.v1.Placement
+	14, // 18: tandem.v1.View.next:type_name -> tandem.v1.Placement
+	0,  // 19: tandem.v1.Membership.Join:input_type -> tandem.v1.JoinRequest
+	1,  // 20: tandem.v1.Membership.Join:output_type -> tandem.v1.JoinResponse
+	20, // [20:21] is the sub-list for method output_type
+	19, // [19:20] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_membership_proto_init() }
@@ -1225,6 +1404,7 @@ func file_tandem_v1_membership_proto_init() {
 		(*JoinRequest_Drain)(nil),
 		(*JoinRequest_Reach)(nil),
 		(*JoinRequest_Weights)(nil),
+		(*JoinRequest_Placed)(nil),
 	}
 	file_tandem_v1_membership_proto_msgTypes[1].OneofWrappers = []any{
 		(*JoinResponse_Welcome)(nil),
@@ -1238,7 +1418,7 @@ func file_tandem_v1_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_membership_proto_rawDesc), len(file_tandem_v1_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

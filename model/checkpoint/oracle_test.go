@@ -26,7 +26,7 @@ func TestCheckpointsFitTheirModels(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, catalogue.Check(c.Shapes(), model.Role{}, spec.AllExperts()))
 			require.Empty(t, catalogue.Unknown(c.Shapes()))
-			requireWeights(t, c, catalogue, spec.Router.Experts)
+			requireWeights(t, c, catalogue, spec)
 			for _, shard := range []int64{0, 200_000} {
 				requireRewritten(t, c, shard)
 			}
@@ -35,13 +35,9 @@ func TestCheckpointsFitTheirModels(t *testing.T) {
 }
 
 // requireWeights reads what every role needs.
-func requireWeights(t *testing.T, c *checkpoint.Checkpoint, catalogue *model.Catalogue, experts int) {
+func requireWeights(t *testing.T, c *checkpoint.Checkpoint, catalogue *model.Catalogue, spec *model.Spec) {
 	t.Helper()
-	roles := []model.Role{{Part: model.AttentionPart}}
-	for e := range experts {
-		roles = append(roles, model.Role{Part: model.ExpertPart, Experts: []int{e}})
-	}
-	for _, r := range roles {
+	for _, r := range []model.Role{{Part: model.AttentionPart}, spec.AllExperts()} {
 		refs, err := catalogue.Refs(r)
 		require.NoError(t, err)
 		for _, ref := range refs {

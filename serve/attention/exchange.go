@@ -2,8 +2,8 @@ package attention
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
@@ -20,24 +20,26 @@ import (
 // which it mostly is when the results are there.
 type exchange struct {
 	*dispatch.Dispatch
-	dev      kernel.Device
-	ep       *m2n.Endpoint
-	hidden   int
-	topK     int
-	wire     route.Wire
-	splitter *route.Splitter
+	dev    kernel.Device
+	ep     *m2n.Endpoint
+	hidden int
+	topK   int
+	wire   route.Wire
+	// placement is the version by which the splitter splits the step under way.
+	placement uint64
+	splitter  *route.Splitter
+	returns   *route.Returns
 
-	rows  node.SendBuffer // [rows of all packets, hidden], in the wire's format
-	gates node.SendBuffer // [pairs of all packets, 1]
-	pairs *m2n.Region
+	rows    node.SendBuffer // [rows of all packets, hidden], in the wire's format
+	gates   node.SendBuffer // [pairs of all packets, 1]
+	pairs   *m2n.Region
+	choices int // room of gates, pairs, and the router's output
 	// parts are the results, [n, hidden]: by choice, or, where nodes return sums,
 	// packet after packet; sums says who adds which.
 	parts kernel.Buffer
 	sums  *route.Sums
-	order []int32 // 0, 1, 2, …
 
 	packets []route.Packet
-	first   []int        // by packet: the rows of the packets before it
 	header  route.Header // of the messages, without the counts of each
 }
 
@@ -45,12 +47,12 @@ type exchange struct {
 func newExchange(dev kernel.Device, ep *m2n.Endpoint, p route.Placement, wire route.Wire, capacity, hidden, topK int) (*exchange, error) {
 	x := &exchange{
 		Dispatch: dispatch.New(p.Nodes), dev: dev, ep: ep, hidden: hidden, topK: topK, wire: wire,
-		splitter: route.NewSplitter(p, topK),
-		pairs:    ep.Register(make([]byte, route.PairsSize(capacity*topK)), nil),
-		sums:     route.ByChoice(capacity, topK),
-		first:    make([]int, p.Nodes),
+		returns: route.NewReturns(topK, wire.Combine),
+		choices: capacity * topK,
+		pairs:   ep.Register(make([]byte, route.PairsSize(capacity*topK)), nil),
+		sums:    route.ByChoice(capacity, topK),
 	}
-	x.order = slices.Clone(x.sums.Results)
+	x.use(p)
 	rows, pairs := capacity*min(topK, p.Nodes), capacity*topK // of all packets
 	if err := x.allocate(rows, pairs); err != nil {
 		x.free()
@@ -72,26 +74,43 @@ func (x *exchange) allocate(rows, pairs int) (err error) {
 	return err
 }
 
+// use has the next step split by a placement, which has as many nodes as the one
+// before.
+func (x *exchange) use(p route.Placement) {
+	if x.splitter == nil || x.placement != p.Version {
+		x.placement, x.splitter = p.Version, route.NewSplitter(p, x.topK, x.wire.Combine)
+	}
+}
+
 // free gives the memory back.
 func (x *exchange) free() { node.FreeAll(x.dev, x.rows.Buffer, x.gates.Buffer, x.parts) }
 
 // pack splits a layer's rows by expert node, and returns the bodies of the
 // messages: one to every node, zero rows included.
 func (x *exchange) pack(ctx context.Context, r *layer.Activations, h route.Header) ([][]m2n.Span, error) {
+	if x.splitter.ReadsGates(h.Layer) {
+		r.TopKWeights.Fetch(x.dev, r.Residual.Rows*x.topK)
+	}
 	if err := x.dev.Record().Wait(ctx); err != nil {
 		return nil, fmt.Errorf("layer %d: %w", h.Layer, err)
 	}
 	var err error
-	if x.packets, err = x.splitter.Split(r.TopKIDs.Host().Bytes(), r.Residual.Rows); err != nil {
+	if x.packets, err = x.split(h.Layer, r); err != nil {
 		return nil, fmt.Errorf("layer %d: %w", h.Layer, err)
 	}
+	x.returns.Expect(x.packets, r.Residual.Rows)
 	if x.wire.Combine == route.Partial {
 		x.sums.ByNode(x.packets, r.Residual.Rows)
 	}
-	h.Wire = x.wire
+	h.Wire, h.Placement = x.wire, x.placement
 	x.header = h
 	x.Pack(dispatch.Point{Step: h.Step, Layer: h.Layer})
 	return x.copy(r), nil
+}
+
+// split splits a layer's rows by what its router has chosen.
+func (x *exchange) split(l int, r *layer.Activations) ([]route.Packet, error) {
+	return x.splitter.Split(l, r.TopKIDs.Host().Bytes(), r.TopKWeights.Host().Bytes(), r.Residual.Rows)
 }
 
 // post sends what pack made to the expert node of a place.
@@ -111,12 +130,12 @@ func (x *exchange) copy(r *layer.Activations) [][]m2n.Span {
 	bodies := make([][]m2n.Span, len(x.packets))
 	width := x.wire.RowBytes(x.hidden)
 	rows := kernel.CodedMatOf(x.rows.Buffer, x.wire.Rows, 4*x.rows.Buffer.Len()/width, x.hidden)
-	gates := kernel.MatOf(x.gates.Buffer, len(x.order), 1)
+	gates := kernel.MatOf(x.gates.Buffer, x.choices, 1)
 	row, pair := 0, 0
 	for i, p := range x.packets {
 		nr, np := len(p.Rows), len(p.Row)
 		x.dev.EncodeRows(rows.RowRange(row, row+nr), r.Normed, p.Rows)
-		x.dev.CopyRows(gates.RowRange(pair, pair+np), nil, kernel.MatOf(r.TopKWeights, len(x.order), 1), p.Choice)
+		x.dev.CopyRows(gates.RowRange(pair, pair+np), nil, kernel.MatOf(r.TopKWeights.Buffer, x.choices, 1), p.Choice)
 		lo, hi := route.PairsSize(pair), route.PairsSize(pair+np)
 		route.PutPairs(x.pairs.Bytes[lo:hi], p)
 		bodies[i] = []m2n.Span{
@@ -124,46 +143,50 @@ func (x *exchange) copy(r *layer.Activations) [][]m2n.Span {
 			{Region: x.gates.Region, Off: 4 * pair, Len: 4 * np},
 			{Region: x.pairs, Off: lo, Len: hi - lo},
 		}
-		x.first[i] = row
 		row, pair = row+nr, pair+np
 	}
 	return bodies
 }
 
-// collect takes one expert node's results, which Returned has let pass: rows in the
-// order of its packet's pairs, or of its rows. The device reads body until it is done
-// with what is enqueued, also where there is an error.
+// collect takes one expert node's results, which Returned has let pass: rows, in one span
+// or several, and then the place of each. The device reads body until it is done with
+// what is enqueued, also where there is an error.
 func (x *exchange) collect(place int, h route.Header, body []m2n.Span) error {
 	if h.Wire != x.wire {
 		return fmt.Errorf("results come by %v, this node takes %v", h.Wire, x.wire)
 	}
-	places := x.places(place)
-	asked := len(places)
-	parts := kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden)
-	for _, span := range body {
-		results, err := node.CodedOfSpan(span, x.wire.Rows, x.hidden)
-		if err != nil {
-			return err
-		}
-		if results.Rows > len(places) {
-			return fmt.Errorf("more results than the %d asked for", asked)
-		}
-		x.dev.DecodeRows(parts, places[:results.Rows], results, nil)
-		places = places[results.Rows:]
+	if err := h.ToSender(); err != nil {
+		return err
 	}
-	if len(places) > 0 {
-		return fmt.Errorf("%d results are missing of %d", len(places), asked)
+	results, total, err := x.resultsOf(body)
+	if err != nil {
+		return err
+	}
+	slots, err := x.returns.Take(place, total, body[len(body)-1].Bytes())
+	if err != nil {
+		return err
+	}
+	parts := kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden)
+	for _, m := range results {
+		x.dev.DecodeRows(parts, slots[:m.Rows], m, nil)
+		slots = slots[m.Rows:]
 	}
 	return nil
 }
 
-// places is where in parts a node's results go.
-func (x *exchange) places(place int) []int32 {
-	p := &x.packets[place]
-	if x.wire.Combine == route.Partial {
-		return x.order[x.first[place]:][:len(p.Rows)]
+// resultsOf views the results in a body whose last span is their places, and counts them.
+func (x *exchange) resultsOf(body []m2n.Span) (results []kernel.CodedMat, total int, err error) {
+	if len(body) == 0 {
+		return nil, 0, errors.New("the message has no places of results")
 	}
-	return p.Choice
+	for _, span := range body[:len(body)-1] {
+		m, err := node.CodedOfSpan(span, x.wire.Rows, x.hidden)
+		if err != nil {
+			return nil, 0, err
+		}
+		results, total = append(results, m), total+m.Rows
+	}
+	return results, total, nil
 }
 
 // combine adds the results to the residual stream.

@@ -58,7 +58,7 @@ func (n *Node) connect(place int) error {
 	if err := n.cfg.Endpoint.SetPeer(m.ID, m.Addr, m.Epoch); err != nil {
 		return n.apply(n.pairs.Failed(place, err, time.Now()))
 	}
-	hello := route.Header{Kind: route.Status, Placement: n.cfg.Placement.Version}
+	hello := route.Header{Kind: route.Status, Placement: n.placement.Version}
 	token, err := n.cfg.Endpoint.Post(m.ID, m2n.Message{Header: hello.Append(nil)})
 	if errors.Is(err, m2n.ErrClosed) {
 		return err
@@ -112,7 +112,7 @@ func (n *Node) giveUp(down []int) error {
 // fewer than they know of, so that nobody waits for this node.
 func (n *Node) announce() error {
 	n.announced = n.inFlight()
-	h := route.Header{Kind: route.Status, Placement: n.cfg.Placement.Version, InFlight: n.announced}
+	h := route.Header{Kind: route.Status, Placement: n.placement.Version, InFlight: n.announced}
 	for place := range n.cfg.Placement.Nodes {
 		q := n.pairs.Pair(place)
 		if q.State != pairs.Up {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"runtime"
 
+	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve"
 )
 
@@ -64,8 +65,32 @@ func (n *Node) accept() error {
 			}
 		}
 	}
+	n.leaveBehind()
 	n.flush()
 	return err
+}
+
+// SetPlacement has each micro-batch split its rows by another placement from its next
+// step on. It is of as many nodes as the one before, and they hold what it says.
+func (n *Node) SetPlacement(p route.Placement) {
+	n.tell(command{do: func() error {
+		n.placement = p
+		return nil
+	}})
+}
+
+// leaveBehind tells which placements no step uses any more.
+func (n *Node) leaveBehind() {
+	oldest := n.placement.Version
+	for _, b := range n.batches {
+		if b.active {
+			oldest = min(oldest, b.exchange.placement)
+		}
+	}
+	if oldest > n.placed && n.cfg.Placed != nil {
+		n.placed = oldest
+		n.cfg.Placed(oldest)
+	}
 }
 
 // flush hands the collected reports over, and the processor to those who wait for

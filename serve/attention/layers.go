@@ -52,7 +52,7 @@ func (n *Node) compute(ctx context.Context, b *microBatch, a schedule.Action) ([
 	n.announced = n.inFlight()
 	return b.exchange.pack(ctx, b.rows, route.Header{
 		Kind: route.Dispatch, MicroBatch: a.MicroBatch, Layer: a.Layer,
-		Step: b.step, Placement: n.cfg.Placement.Version, InFlight: n.announced,
+		Step: b.step, InFlight: n.announced,
 	})
 }
 

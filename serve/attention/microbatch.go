@@ -54,6 +54,7 @@ func (n *Node) start(ctx context.Context, index int) (bool, error) {
 	}
 	n.step++
 	b.active, b.step = true, n.step
+	b.exchange.use(n.placement)
 	b.fill()
 	n.turn.Begin()
 	begin := time.Now()

@@ -34,7 +34,12 @@ type Config struct {
 	Cache   *layer.Cache
 	// ModelHash and Numerics name what cached pages depend on.
 	ModelHash, Numerics string
-	Placement           route.Placement
+	// Placement is where experts are until SetPlacement says otherwise.
+	Placement route.Placement
+	// Placed is told, on the node's loop, each time that the steps under way and to come
+	// have left an older placement behind: nothing is sent by versions before the given
+	// one any more. nil means nobody is.
+	Placed func(version uint64)
 	// Wire is how rows travel, the expert nodes' too.
 	Wire     route.Wire
 	Endpoint *m2n.Endpoint
@@ -83,6 +88,8 @@ type Node struct {
 	sequences map[uint64]*sequence
 	head      head
 	step      uint64
+	placement route.Placement // of steps to come
+	placed    uint64          // as Placed was told
 	reports   []serve.Report
 	pairs     *pairs.Pairs
 	experts   atomic.Pointer[[]string] // ids of the expert nodes, by place, for Progress
@@ -114,6 +121,7 @@ func New(cfg Config) (*Node, error) {
 		attention: part,
 		walk:      walk,
 		sequences: map[uint64]*sequence{},
+		placement: cfg.Placement,
 		stats:     node.NewRecorder(),
 		turn:      node.Turn{Pool: cfg.Busy},
 		pairs:     pairs.New(cfg.Placement.Nodes, cfg.ExpertWait),

@@ -28,8 +28,17 @@ type stage struct {
 	node    *attention.Node
 	own     *m2n.Endpoint // the node's
 	experts map[string]*m2n.Endpoint
+	asks    map[ask][]int32 // where the results of a dispatch belong
 	reports chan serve.Report
 	pairs   chan []pairs.Pair
+	placed  chan uint64 // the versions of placements that the node has come to
+}
+
+// ask is a dispatch to an expert node.
+type ask struct {
+	id    string
+	step  uint64
+	layer int
 }
 
 // newStage starts an attention node of two expert nodes, expert-0 and expert-1, that
@@ -38,21 +47,24 @@ func newStage(t *testing.T, wait time.Duration, microBatches int) *stage {
 	t.Helper()
 	s := &stage{
 		Model: nodetest.Load(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1})), t: t, network: m2n.NewNetwork(),
-		experts: map[string]*m2n.Endpoint{}, reports: make(chan serve.Report, 100), pairs: make(chan []pairs.Pair, 10000),
+		experts: map[string]*m2n.Endpoint{}, asks: map[ask][]int32{}, reports: make(chan serve.Report, 100),
+		pairs: make(chan []pairs.Pair, 10000), placed: make(chan uint64, 100),
 	}
 	var end context.CancelFunc
 	s.ctx, end = context.WithTimeout(t.Context(), 20*time.Second)
 	s.own = s.endpoint("attention")
 	var err error
 	s.node, err = attention.New(attention.Config{
-		Spec: s.Spec, Device: s.Device, Weights: s.Attention, Cache: s.Cache, ModelHash: "m", Numerics: "n", Placement: route.Even(s.Spec.Router.Experts, 2),
-		Endpoint: s.own, MicroBatches: microBatches, MaxNumSeqs: microBatches, MaxBatchedTokens: 8, MaxModelLen: 32, MaxWaiting: 8, ExpertWait: wait,
+		Spec: s.Spec, Device: s.Device, Weights: s.Attention, Cache: s.Cache, ModelHash: "m", Numerics: "n",
+		Placement: route.Even(s.Spec.Sparse(), s.Spec.Router.Experts, 2), Endpoint: s.own,
+		MicroBatches: microBatches, MaxNumSeqs: microBatches, MaxBatchedTokens: 8, MaxModelLen: 32, MaxWaiting: 8, ExpertWait: wait,
 		Reports: func(reports []serve.Report) {
 			for _, r := range reports {
 				s.reports <- r
 			}
 		},
-		Pairs: func(p []pairs.Pair) { s.pairs <- p }, Log: slog.New(slog.DiscardHandler),
+		Pairs: func(p []pairs.Pair) { s.pairs <- p }, Placed: func(version uint64) { s.placed <- version },
+		Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
 	var running sync.WaitGroup
@@ -146,7 +158,7 @@ func (s *stage) asked(id string) route.Header {
 	s.t.Helper()
 	for {
 		h, c := s.next(id)
-		s.experts[id].Release(c)
+		s.take(id, h, c)
 		if h.Kind == route.Dispatch {
 			return h
 		}
@@ -154,20 +166,49 @@ func (s *stage) asked(id string) route.Header {
 	}
 }
 
+// take notes where the results of a dispatch belong, and gives its memory back.
+func (s *stage) take(id string, h route.Header, c m2n.Completion) {
+	s.t.Helper()
+	if h.Kind == route.Dispatch {
+		var pairs route.Pairs
+		require.NoError(s.t, route.ReadPairs(&pairs, c.Body[2].Bytes(), h.Rows, h.Pairs))
+		s.asks[askOf(id, h)] = pairs.Place
+	}
+	s.experts[id].Release(c)
+}
+
+func askOf(id string, h route.Header) ask { return ask{id, h.Step, h.Layer} }
+
 // answer returns results, all of them zero.
 func (s *stage) answer(id string, h route.Header) {
 	s.t.Helper()
+	s.answerAs(id, h, s.asks[askOf(id, h)])
+}
+
+// answerAs is answer with results for other places.
+func (s *stage) answerAs(id string, h route.Header, places []int32) {
+	s.t.Helper()
 	h.Kind = route.Return
-	results, err := s.Device.Alloc(kernel.HostVisible, kernel.F32, max(1, h.Pairs*s.Spec.Hidden))
+	results, err := s.Device.Alloc(kernel.HostVisible, kernel.F32, max(1, len(places)*s.Spec.Hidden))
 	require.NoError(s.t, err)
-	_, err = s.experts[id].Post("attention", m2n.Message{Header: h.Append(nil), Body: []m2n.Span{
-		{Region: s.experts[id].Register(results.Bytes(), results), Len: 4 * h.Pairs * s.Spec.Hidden},
+	encoded := make([]byte, route.PlacesSize(len(places)))
+	route.PutPlaces(encoded, places)
+	ep := s.experts[id]
+	_, err = ep.Post("attention", m2n.Message{Header: h.Append(nil), Body: []m2n.Span{
+		{Region: ep.Register(results.Bytes(), results), Len: 4 * len(places) * s.Spec.Hidden},
+		{Region: ep.Register(encoded, nil), Len: len(encoded)},
 	}})
 	require.NoError(s.t, err)
 }
 
 // serves answers all dispatches of some expert nodes until a report comes.
 func (s *stage) serves(ids ...string) serve.Report {
+	s.t.Helper()
+	return s.watches(func(route.Header) {}, ids...)
+}
+
+// watches is serves, and shows the headers of the dispatches.
+func (s *stage) watches(see func(route.Header), ids ...string) serve.Report {
 	s.t.Helper()
 	for {
 		for _, id := range ids {
@@ -177,8 +218,9 @@ func (s *stage) serves(ids ...string) serve.Report {
 			}
 			h, err := route.ParseHeader(c.Header)
 			require.NoError(s.t, err)
-			s.experts[id].Release(c)
+			s.take(id, h, c)
 			if h.Kind == route.Dispatch {
+				see(h)
 				s.answer(id, h)
 			}
 		}

@@ -162,10 +162,18 @@ func startCluster(t *testing.T, dir string, experts, micro int) *testCluster {
 // startClusterBy is startCluster where rows travel in a given way.
 func startClusterBy(t *testing.T, dir string, experts, micro int, wire route.Wire) *testCluster {
 	t.Helper()
+	return startClusterOf(t, dir, func(_ *deploy.Model, o *deploy.Options) {
+		o.Experts, o.MicroBatches, o.Wire = experts, micro, wire
+	})
+}
+
+// startClusterOf is startCluster with other options.
+func startClusterOf(t *testing.T, dir string, change func(*deploy.Model, *deploy.Options)) *testCluster {
+	t.Helper()
 	m, err := deploy.OpenModel(dir)
 	require.NoError(t, err)
 	o := nodeOptions()
-	o.Experts, o.MicroBatches, o.Wire = experts, micro, wire
+	change(m, &o)
 	log := &lockedBuffer{}
 	o.Log = slog.New(slog.NewTextHandler(log, nil))
 	control, err := deploy.NewControl(m, o, "test")
@@ -260,7 +268,7 @@ func TestProcessesGiveTheSameBits(t *testing.T) {
 // the wire; nodes are told.
 func answersInProcesses(t *testing.T, m *deploy.Model, wire route.Wire) {
 	const experts = 3
-	want := plain(t, m, numerics{wire, experts})
+	want := plain(t, m, numerics{wire: wire, experts: experts})
 	c := startClusterBy(t, "", experts, 2, wire)
 	var nodes []*process
 	for range 2 {

@@ -24,6 +24,7 @@ type Control struct {
 	Members *cluster.Server
 
 	judge   *judge
+	options Options
 	tls     *certs.Identity
 	api     string // its URL
 	log     *slog.Logger
@@ -36,15 +37,21 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
 	}
+	if err := o.fillPlacement(m.Spec); err != nil {
+		return nil, err
+	}
 	if err := m.checkForeign(o.Log, attentionRole, expertRole(nil)); err != nil {
 		return nil, err
 	}
-	c := &Control{tls: o.TLS, api: o.API, log: o.Log, stalled: stallTimeouts * o.PeerTimeout, Members: cluster.NewServer(m.Identity(version), cluster.Settings{
+	c := &Control{options: o, tls: o.TLS, api: o.API, log: o.Log, stalled: stallTimeouts * o.PeerTimeout, Members: cluster.NewServer(m.Identity(version), cluster.Settings{
 		ExpertNodes: o.Experts, MicroBatches: o.MicroBatches, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
 		Wire: o.Wire.Rows.String(), Combine: o.Wire.Combine.String(),
 	}, o.PeerTimeout)}
-	c.judge = newJudge(m, o.Experts, o.Log)
+	c.judge = newJudge(m, o.Log)
 	c.Members.Judge, c.Members.Log = c.judge, o.Log
+	if _, err := c.propose(o.Placement); err != nil {
+		return nil, err
+	}
 	c.Engine = frontend.New(frontend.Config{
 		Vocabulary: m.Spec.Vocabulary, MaxModelLen: o.MaxModelLen, MaxBatchedTokens: o.MaxBatchedTokens,
 		MaxWaiting: o.MaxWaiting, Missing: c.members, Holds: c.holds,

@@ -6,14 +6,20 @@ import (
 	"github.com/tandem-moe/tandem/serve/direct"
 )
 
-// NewDirect makes the version without nodes, for batches of at most rows rows,
-// over weights that deployments use too.
-func NewDirect(m *Model, w *Weights, dev kernel.Device, cache *layer.Cache, rows int) (*direct.Model, error) {
-	// Places hold ascending blocks of experts: joined, they are all in order.
-	d, err := direct.New(dev, m.Spec, w.attention, layer.JoinExperts(w.experts...), cache, rows)
+// NewDirect makes the version without nodes, for batches of at most rows rows, over
+// weights that deployments use too. It rounds and adds up as the options' deployment
+// does.
+func NewDirect(m *Model, o Options, w *Weights, dev kernel.Device, cache *layer.Cache, rows int) (*direct.Model, error) {
+	if err := o.fill(m.Spec); err != nil {
+		return nil, err
+	}
+	if err := o.fillPlacement(m.Spec); err != nil {
+		return nil, err
+	}
+	d, err := direct.New(dev, m.Spec, w.attention, w.experts, cache, rows)
 	if err != nil {
 		return nil, err
 	}
-	d.ExpertNodes = len(w.experts)
+	d.Wire, d.Placement = o.Wire, o.Placement
 	return d, nil
 }

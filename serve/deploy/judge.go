@@ -22,29 +22,36 @@ const frontName = "the front end"
 // nodes load theirs, and what it lacks it takes from the first node that holds
 // it.
 type judge struct {
-	model     *Model
-	placement route.Placement
-	log       *slog.Logger
+	model *Model
+	log   *slog.Logger
 	// read is closed once the front end's own files have been read, as far as they
 	// are there.
 	read chan struct{}
 }
 
-func newJudge(m *Model, experts int, log *slog.Logger) *judge {
-	return &judge{model: m, placement: route.Even(m.Spec.Router.Experts, experts), log: log, read: make(chan struct{})}
+func newJudge(m *Model, log *slog.Logger) *judge {
+	return &judge{model: m, log: log, read: make(chan struct{})}
 }
 
-// role is a member's.
-func (j *judge) role(m cluster.Member) model.Role {
+// role is a member's by a placement, which for an attention node is none.
+func (j *judge) role(m cluster.Member, p cluster.Placement) (model.Role, error) {
 	if m.Role == cluster.Attention {
-		return attentionRole
+		return attentionRole, nil
 	}
-	return expertRole(j.placement.Experts(m.Place))
+	placement, err := route.ParsePlacement(p.Version, p.Experts)
+	if err != nil {
+		return model.Role{}, err
+	}
+	return expertRole(placement.Experts(m.Place)), nil
 }
 
 // Weights implements cluster.Judge.
-func (j *judge) Weights(m cluster.Member) int {
-	names, err := j.model.Spec.WeightNames(j.role(m))
+func (j *judge) Weights(m cluster.Member, p cluster.Placement) int {
+	role, err := j.role(m, p)
+	if err != nil {
+		return 0
+	}
+	names, err := j.model.Spec.WeightNames(role)
 	if err != nil {
 		return 0
 	}
@@ -52,7 +59,11 @@ func (j *judge) Weights(m cluster.Member) int {
 }
 
 // Compare implements cluster.Judge.
-func (j *judge) Compare(ctx context.Context, m cluster.Member, digests []uint64) error {
+func (j *judge) Compare(ctx context.Context, m cluster.Member, p cluster.Placement, digests []uint64) error {
+	role, err := j.role(m, p)
+	if err != nil {
+		return err
+	}
 	select {
 	case <-j.read:
 	case <-ctx.Done():
@@ -62,7 +73,7 @@ func (j *judge) Compare(ctx context.Context, m cluster.Member, digests []uint64)
 	for i, d := range digests {
 		list[i] = checkpoint.Digest(d)
 	}
-	err := j.model.record(m.ID, j.role(m), list)
+	err = j.model.record(m.ID, role, list)
 	if err != nil {
 		j.log.Warn("a node is refused: its weights are not the cluster's", "node", m.ID, "address", m.Addr, "reason", err)
 	}

@@ -57,6 +57,7 @@ type layout struct {
 	devices                       []deviceKind // by node
 	lose                          []attention.Loss
 	slow                          time.Duration // the longest that attention and experts pause
+	replicas                      uint64        // the seed of the placement, 0: even
 }
 
 // deviceKind is a kind of device that gives the CPU's bits.
@@ -114,12 +115,15 @@ func drawLayout(seed uint64, requests int) layout {
 	for range rng.IntN(3) {
 		l.lose = append(l.lose, attention.Loss{Dispatches: 1 + rng.Uint64N(30), Place: rng.IntN(l.experts)})
 	}
+	if rng.IntN(3) > 0 {
+		l.replicas = 1 + rng.Uint64N(3) // few, so that plain answers serve several layouts
+	}
 	return l
 }
 
 func (l layout) String() string {
-	return fmt.Sprintf("seed %d: %v, %dA %dE m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v devices %v order %v preempt %v lose %v",
-		l.seed, l.wire, l.attention, l.experts, l.micro, l.transport, l.pages, l.pageTokens, l.maxBatched, l.chunk, l.reuse, l.maxSeqs,
+	return fmt.Sprintf("seed %d: %v, %dA %dE placed %d m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v devices %v order %v preempt %v lose %v",
+		l.seed, l.wire, l.attention, l.experts, l.replicas, l.micro, l.transport, l.pages, l.pageTokens, l.maxBatched, l.chunk, l.reuse, l.maxSeqs,
 		l.linger, l.isas, l.threads, l.devices, l.order, l.preempt, l.lose)
 }
 
@@ -129,6 +133,9 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 		Attention: l.attention, Experts: l.experts, MicroBatches: l.micro, Transport: l.transport, Wire: l.wire,
 		PageTokens: l.pageTokens, MaxBatchedTokens: l.maxBatched, ChunkTokens: l.chunk, NoPrefixReuse: !l.reuse,
 		MaxNumSeqs: l.maxSeqs, MaxModelLen: longest, Linger: l.linger, Preempt: l.preempt, Lose: l.lose,
+	}
+	if l.replicas > 0 {
+		o.Placement = placementOf(m, l.experts, l.replicas)
 	}
 	// Enough pages for the longest sequence, and not much more.
 	pages := max(l.pages, (longest+l.pageTokens-1)/l.pageTokens)
@@ -279,6 +286,7 @@ type total struct {
 	bytes                                                  map[string]uint64
 	wires                                                  map[route.Wire]int
 	devices                                                map[deviceKind]int
+	replicated                                             map[route.Combine]int
 }
 
 func (c *total) add(stats []node.Stats) {
@@ -330,17 +338,46 @@ func models(t *testing.T) []string {
 }
 
 // numerics is what of a layout an answer may depend on: the number of expert
-// nodes only where each sums what its experts make of a row.
+// nodes, and the seed by which experts are replicated on them, only where each sums what
+// its experts make of a row.
 type numerics struct {
-	wire    route.Wire
-	experts int
+	wire     route.Wire
+	experts  int
+	replicas uint64
 }
 
 func (l layout) numerics() numerics {
 	if l.wire.Combine == route.Partial {
-		return numerics{l.wire, l.experts}
+		return numerics{l.wire, l.experts, l.replicas}
 	}
 	return numerics{wire: l.wire}
+}
+
+// placementOf is where the experts of a model are.
+func (n numerics) placementOf(m *deploy.Model) route.Placement {
+	return placementOf(m, max(1, n.experts), n.replicas)
+}
+
+// placementOf spreads the experts of a model over nodes: evenly where the seed is 0,
+// else each layer in its own way, a third of the experts on two nodes or more.
+func placementOf(m *deploy.Model, nodes int, seed uint64) route.Placement {
+	p := route.Even(m.Spec.Sparse(), m.Spec.Router.Experts, nodes)
+	if seed == 0 {
+		return p
+	}
+	rng := rand.New(rand.NewPCG(seed, 2))
+	for _, l := range m.Spec.SparseLayers() {
+		homes := make(route.Homes, m.Spec.Router.Experts)
+		for e := range homes {
+			replicas := 1
+			if rng.IntN(3) == 0 {
+				replicas = 1 + rng.IntN(nodes)
+			}
+			homes[e] = slices.Sorted(slices.Values(rng.Perm(nodes)[:replicas]))
+		}
+		p.Layers[l] = homes
+	}
+	return p
 }
 
 // plainAnswers are the plain version's, by numerics.
@@ -358,7 +395,7 @@ func (p plainAnswers) of(t *testing.T, m *deploy.Model, l layout) []answer {
 // tokens and log-probabilities are those of the plain version, which rounds rows
 // as they would travel, bit for bit.
 func TestLayoutsGiveTheSameBits(t *testing.T) {
-	c := total{bytes: map[string]uint64{}, wires: map[route.Wire]int{}, devices: map[deviceKind]int{}}
+	c := total{bytes: map[string]uint64{}, wires: map[route.Wire]int{}, devices: map[deviceKind]int{}, replicated: map[route.Combine]int{}}
 	dirs := models(t)
 	draws := newDraws(dirs)
 	for _, dir := range dirs {
@@ -381,6 +418,9 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 				for _, kind := range l.devices {
 					c.devices[kind]++
 				}
+				if l.replicas > 0 && l.experts > 1 {
+					c.replicated[l.wire.Combine]++
+				}
 			}
 		})
 	}
@@ -397,6 +437,7 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		require.Positive(t, c.bytes["tcp"], "bytes by TCP")
 		require.Len(t, c.wires, len(rowFormats)*len(combines), "ways to travel")
 		require.Len(t, c.devices, 3, "kinds of devices")
+		require.Len(t, c.replicated, len(combines), "ways to combine where experts are replicated")
 	}
 }
 

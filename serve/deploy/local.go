@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 type Weights struct {
 	attention *layer.AttentionWeights
 	positions int
-	experts   []*layer.ExpertWeights // by place
+	experts   *layer.ExpertWeights // all of them, whatever the placement
 }
 
 // Local is a whole deployment in one process: its Engine serves until Close.
@@ -82,9 +83,12 @@ type expertNode struct {
 
 // StartLocal loads a model and starts its nodes. The caller closes what it
 // returns. Weights that are given are used instead of loading; they must be of
-// the same model and number of expert nodes.
+// the same model.
 func StartLocal(ctx context.Context, m *Model, o Options, w *Weights) (*Local, error) {
 	if err := o.fill(m.Spec); err != nil {
+		return nil, err
+	}
+	if err := o.fillPlacement(m.Spec); err != nil {
 		return nil, err
 	}
 	toLoad := m.Checkpoint.Bytes()
@@ -108,13 +112,12 @@ func (l *Local) start(ctx context.Context, w *Weights) error {
 			return err
 		}
 	}
-	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
-	if err := w.record(l.model, placement); err != nil {
+	if err := w.record(l.model); err != nil {
 		return err
 	}
 	network := m2n.NewNetwork()
-	for i, weights := range w.experts {
-		if err := l.newExpert(ctx, network, placement, i, weights); err != nil {
+	for i := range l.options.Experts {
+		if err := l.newExpert(ctx, network, i, w.experts); err != nil {
 			return fmt.Errorf("node expert-%d: %w", i, err)
 		}
 	}
@@ -123,7 +126,7 @@ func (l *Local) start(ctx context.Context, w *Weights) error {
 		MaxWaiting: l.options.MaxWaiting, Missing: l.missing,
 	})
 	for i := range l.options.Attention {
-		if err := l.newAttention(ctx, network, placement, i, w.attention); err != nil {
+		if err := l.newAttention(ctx, network, i, w.attention); err != nil {
 			return fmt.Errorf("node attention-%d: %w", i, err)
 		}
 	}
@@ -133,8 +136,7 @@ func (l *Local) start(ctx context.Context, w *Weights) error {
 	return l.run()
 }
 
-// LoadWeights loads all of a model for the deployments of one process that have
-// the options' number of expert nodes.
+// LoadWeights loads all of a model for the deployments of one process.
 func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*Weights, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
@@ -153,14 +155,9 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 		return nil, fmt.Errorf("loading attention: %w", err)
 	}
 	untied(o.Log, w.attention)
-	placement := route.Even(m.Spec.Router.Experts, o.Experts)
-	for i := range o.Experts {
-		e, err := layer.LoadExperts(ctx, dev, m.Checkpoint, m.Spec, placement.Experts(i), progress())
-		if err != nil {
-			w.free(dev)
-			return nil, fmt.Errorf("loading the experts of node %d: %w", i, err)
-		}
-		w.experts = append(w.experts, e)
+	if w.experts, err = layer.LoadExperts(ctx, dev, m.Checkpoint, m.Spec, m.Spec.AllExperts().Experts, progress()); err != nil {
+		w.attention.Free(dev)
+		return nil, fmt.Errorf("loading experts: %w", err)
 	}
 	return w, nil
 }
@@ -168,22 +165,16 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 // free gives back the vectors that were loaded to a device.
 func (w *Weights) free(dev kernel.Memory) {
 	w.attention.Free(dev)
-	for _, e := range w.experts {
-		e.Free(dev)
-	}
+	w.experts.Free(dev)
 }
 
 // record notes what weights the model has.
-func (w *Weights) record(m *Model, p route.Placement) error {
+func (w *Weights) record(m *Model) error {
 	if err := m.record("attention", attentionRole, w.attention.Digests); err != nil {
 		return err
 	}
-	for i, e := range w.experts {
-		if err := m.record(fmt.Sprintf("expert node %d", i), expertRole(p.Experts(i)), e.Digests); err != nil {
-			return err
-		}
-	}
-	return nil
+	all := m.Spec.AllExperts()
+	return m.record("experts", all, w.experts.Digests(all.Experts))
 }
 
 // sumProgress makes, for each of several loads one after the other that have total
@@ -205,7 +196,7 @@ func sumProgress(report func(done, total int64), total int64) func() layer.Progr
 }
 
 // newExpert adds an expert node. What it has made when it fails, Close ends.
-func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Placement, place int, w *layer.ExpertWeights) error {
+func (l *Local) newExpert(ctx context.Context, network *m2n.Network, place int, w *layer.ExpertWeights) error {
 	n := &expertNode{name: fmt.Sprintf("expert-%d", place)}
 	l.experts = append(l.experts, n)
 	dev, err := l.options.Device(n.name, l.pool)
@@ -218,16 +209,20 @@ func (l *Local) newExpert(ctx context.Context, network *m2n.Network, p route.Pla
 		return err
 	}
 	n.Node, err = expert.New(expert.Config{
-		Spec: l.model.Spec, Device: n.dev, Weights: w, Placement: p, Place: place, Wire: l.options.Wire,
+		Spec: l.model.Spec, Device: n.dev, Place: place, Wire: l.options.Wire,
 		Endpoint: n.ep, Linger: l.options.Linger, Busy: l.pool, Log: l.options.Log.With("node", n.name),
 		Lost: func(peer string) { l.acquaint(n, peer) },
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	n.Hold(l.options.Placement, w)
+	return nil
 }
 
 // newAttention adds an attention node. What it has made when it fails, Close
 // ends.
-func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.Placement, i int, w *layer.AttentionWeights) error {
+func (l *Local) newAttention(ctx context.Context, network *m2n.Network, i int, w *layer.AttentionWeights) error {
 	n := &attentionNode{name: fmt.Sprintf("attention-%d", i)}
 	l.attention = append(l.attention, n)
 	dev, err := l.options.Device(n.name, l.pool)
@@ -248,7 +243,7 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.
 	if err != nil {
 		return err
 	}
-	cfg.Device, cfg.Cache, cfg.Placement, cfg.Endpoint = n.dev, n.cache, p, n.ep
+	cfg.Device, cfg.Cache, cfg.Endpoint = n.dev, n.cache, n.ep
 	cfg.Busy = l.pool
 	cfg.Reports = l.options.reports(n.name, func(r []serve.Report) { l.fail(l.Engine.Deliver(n.name, r)) })
 	n.Node, err = attention.New(cfg)
@@ -259,7 +254,7 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, p route.
 func (o *Options) attentionConfig(m *Model, w *layer.AttentionWeights, name string) (attention.Config, error) {
 	hash, err := m.pagesHash(w)
 	return attention.Config{
-		Spec: m.Spec, Weights: w, ModelHash: hash, Numerics: o.Numerics(), Wire: o.Wire,
+		Spec: m.Spec, Weights: w, ModelHash: hash, Numerics: o.Numerics(), Placement: o.Placement, Wire: o.Wire,
 		MicroBatches: o.MicroBatches, MaxNumSeqs: o.MaxNumSeqs, MaxBatchedTokens: o.MaxBatchedTokens,
 		MaxModelLen: o.MaxModelLen, MaxWaiting: o.MaxWaiting, ChunkTokens: o.ChunkTokens, NoPrefixReuse: o.NoPrefixReuse, Preempt: o.Preempt,
 		ExpertWait: o.ExpertWait, Lose: o.Lose,
@@ -435,11 +430,10 @@ func (l *Local) Nodes() []NodeInfo {
 			Holds: holdsCache(l.options.cacheTokens(l.model.Spec)),
 		})
 	}
-	placement := route.Even(l.model.Spec.Router.Experts, l.options.Experts)
 	for i, e := range l.experts {
 		all = append(all, NodeInfo{
 			Node: e.name, Role: string(cluster.Expert), Device: e.dev.Properties().Name,
-			Holds: holdsExperts(placement, i),
+			Holds: holdsExperts(l.options.Placement, i),
 		})
 	}
 	return all
@@ -447,8 +441,19 @@ func (l *Local) Nodes() []NodeInfo {
 
 func holdsCache(tokens int) string { return fmt.Sprintf("KV cache of %d tokens", tokens) }
 
+// holdsExperts says what a place has: as many experts in each layer where that is so,
+// else all of them.
 func holdsExperts(p route.Placement, place int) string {
-	return fmt.Sprintf("%d experts of each layer", len(p.Experts(place)))
+	least, most, total := math.MaxInt, 0, 0
+	for l, experts := range p.Experts(place) {
+		if p.Layers[l] != nil {
+			least, most, total = min(least, len(experts)), max(most, len(experts)), total+len(experts)
+		}
+	}
+	if least == most {
+		return fmt.Sprintf("%d experts of each layer", most)
+	}
+	return fmt.Sprintf("%d experts of all layers", total)
 }
 
 // Stats tells what each node has done.

@@ -104,7 +104,7 @@ func (n *Node) hello(addr string) cluster.Hello {
 		Wire: n.WantWire, Combine: n.WantCombine,
 	}
 	if n.experts != nil {
-		h.Place = n.place.index
+		h.Place = n.place
 	}
 	return h
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
-	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/attention"
 	"github.com/tandem-moe/tandem/serve/attention/pairs"
 	"github.com/tandem-moe/tandem/serve/remote"
@@ -21,7 +20,7 @@ func (m *membership) attend(ctx context.Context) error {
 	if err := m.loadAttention(ctx, m.view.MaxModelLen); err != nil {
 		return err
 	}
-	if err := m.loaded(m.attention.Digests); err != nil {
+	if err := m.loaded(0, m.attention.Digests); err != nil {
 		return err
 	}
 	if err := m.awaitExperts(ctx); err != nil {
@@ -37,8 +36,8 @@ func (m *membership) attend(ctx context.Context) error {
 	}
 	defer cache.Free(m.dev)
 	client := remote.NewClient()
-	links := newLinks(m)
-	attention, err := m.newAttention(ep, cache, client, links)
+	links, placed := newLinks(m), newPlaced()
+	attention, err := m.newAttention(ep, cache, client, links, placed)
 	if err != nil {
 		return errors.Join(&localError{err}, closeEndpoint(ep))
 	}
@@ -48,6 +47,7 @@ func (m *membership) attend(ctx context.Context) error {
 	err = m.work(ctx, attention.Stats,
 		func(ctx context.Context) error { return m.serve(ctx, attention, client, links.first) },
 		links.run,
+		func(ctx context.Context) error { return placed.tell(ctx, m.session) },
 		func(ctx context.Context) error { return m.expertsChange(ctx, attention) })
 	return errors.Join(err, closeEndpoint(ep))
 }
@@ -75,20 +75,21 @@ func (m *membership) serve(ctx context.Context, attention *attention.Node, clien
 	return g.wait()
 }
 
-func (m *membership) newAttention(ep *m2n.Endpoint, cache *layer.Cache, client *remote.Client, links *links) (*attention.Node, error) {
+func (m *membership) newAttention(
+	ep *m2n.Endpoint, cache *layer.Cache, client *remote.Client, links *links, placed *placed,
+) (*attention.Node, error) {
 	cfg, err := m.options.attentionConfig(m.model, m.attention, m.session.Self.ID)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Device, cfg.Cache, cfg.Endpoint = m.attends, cache, ep
-	cfg.Placement = route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
-	cfg.Pairs = links.set
+	cfg.Pairs, cfg.Placed = links.set, placed.note
 	cfg.Busy, cfg.Reports = m.pool, m.options.reports(m.session.Self.ID, client.Report)
 	return attention.New(cfg)
 }
 
 // awaitExperts waits for a view in which the node itself and every expert place is
-// ready.
+// ready, and takes the placement from it.
 func (m *membership) awaitExperts(ctx context.Context) error {
 	for {
 		view, err := m.session.Next(ctx)
@@ -97,9 +98,10 @@ func (m *membership) awaitExperts(ctx context.Context) error {
 		}
 		experts, reason := readyExperts(view), "its weights are being compared with the cluster's"
 		if self, _ := view.Find(m.session.Self.ID); self.Ready {
-			if len(experts) == view.ExpertNodes {
+			if len(experts) == view.ExpertNodes && view.Placement.Version > 0 {
 				m.view = view
-				return nil
+				m.options.Placement, err = placementOf(m.model.Spec, view, view.Placement)
+				return err
 			}
 			reason = fmt.Sprintf("%d of %d expert nodes are ready", len(experts), view.ExpertNodes)
 		}
@@ -113,9 +115,18 @@ func readyExperts(v cluster.View) []cluster.Member {
 }
 
 // expertsChange tells the node which expert nodes the cluster has, and is going to
-// have.
+// have, and by which placement their experts are found.
 func (m *membership) expertsChange(ctx context.Context, attention *attention.Node) error {
+	version := m.options.Placement.Version
 	for view := m.view; ; {
+		if view.Placement.Version > version { // before SetExperts: a new node may hold no older one
+			p, err := placementOf(m.model.Spec, view, view.Placement)
+			if err != nil {
+				return err
+			}
+			attention.SetPlacement(p)
+			version = p.Version
+		}
 		places := make([]pairs.Member, m.view.ExpertNodes)
 		for _, e := range readyExperts(view) {
 			places[e.Place] = pairs.Member{ID: e.ID, Addr: e.Addr, Epoch: e.Epoch}

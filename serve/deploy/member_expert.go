@@ -3,26 +3,35 @@ package deploy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 
+	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/expert"
 )
 
-// expert loads the place's experts and serves them.
+// expert holds the place's experts and serves them.
 func (m *membership) expert(ctx context.Context) error {
-	placement := route.Even(m.model.Spec.Router.Experts, m.view.ExpertNodes)
-	self := m.session.Self
-	if err := m.loadExperts(ctx, placement, place{self.Place, m.view.ExpertNodes}); err != nil {
+	h := &holder{membership: m, views: make(chan cluster.View, 1)}
+	wanted, err := h.wanted(m.view)
+	if err != nil {
 		return err
+	}
+	m.keepExperts(h.union(wanted))
+	for _, p := range wanted {
+		if err := h.load(ctx, p); err != nil {
+			return wrapLocal(err)
+		}
 	}
 	ep, err := m.endpoint()
 	if err != nil {
 		return err
 	}
-	expert, err := expert.New(expert.Config{
-		Spec: m.model.Spec, Device: m.dev, Weights: m.experts, Placement: placement, Place: self.Place, Wire: m.options.Wire,
+	h.node, err = expert.New(expert.Config{
+		Spec: m.model.Spec, Device: m.dev, Place: m.session.Self.Place, Wire: m.options.Wire,
 		Endpoint: ep, Linger: m.options.Linger, Busy: m.pool, Log: m.Log,
 		Reached: func(peer string) { m.Log.Info("an attention node is connected", "peer", peer) },
 		Lost:    func(peer string) { m.again(ep, peer) },
@@ -30,27 +39,42 @@ func (m *membership) expert(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(&localError{err}, closeEndpoint(ep))
 	}
-	defer expert.Free()
-	defer m.follow(expert.Progress)()
+	defer h.node.Free()
+	defer m.follow(h.node.Progress)()
 	m.introduce(ep, m.view)
-	if err := m.admitted(ctx, ep); err != nil {
-		return errors.Join(err, closeEndpoint(ep))
+	return errors.Join(h.serve(ctx, ep, wanted), closeEndpoint(ep))
+}
+
+// serve has the front end judge what has been loaded, and serves the attention nodes.
+func (h *holder) serve(ctx context.Context, ep *m2n.Endpoint, wanted []route.Placement) error {
+	for _, p := range wanted {
+		if err := h.hold(p); err != nil {
+			return err
+		}
+		if err := h.admitted(ctx, ep, p.Version); err != nil {
+			return err
+		}
 	}
-	m.ready(holdsExperts(placement, self.Place), expert.Stats)
-	err = m.work(ctx, expert.Stats,
-		func(ctx context.Context) error { return wrapLocal(expert.Run(ctx)) },
-		func(ctx context.Context) error { return m.acquaint(ctx, ep) })
-	return errors.Join(err, closeEndpoint(ep))
+	h.ready(holdsExperts(wanted[0], h.session.Self.Place), h.node.Stats)
+	return h.work(ctx, h.node.Stats,
+		func(ctx context.Context) error { return wrapLocal(h.node.Run(ctx)) },
+		func(ctx context.Context) error { return h.acquaint(ctx, ep) },
+		h.follows)
 }
 
 // acquaint keeps an expert node's endpoint informed of who the attention nodes
 // are, and the operator of those that do not reach the node.
-func (m *membership) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
+func (h *holder) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
 	for {
-		if err := m.meet(ctx, ep); err != nil {
+		if err := h.meet(ctx, ep); err != nil {
 			return err
 		}
-		m.setIsolated(isolated(m.view, m.session.Self.ID))
+		h.setIsolated(isolated(h.view, h.session.Self.ID))
+		select {
+		case <-h.views: // one that has not been looked at
+		default:
+		}
+		h.views <- h.view
 	}
 }
 
@@ -80,18 +104,132 @@ func (m *membership) again(ep *m2n.Endpoint, peer string) {
 	}
 }
 
-// admitted tells what experts the node has loaded, and waits until the front end
-// has found that they are the cluster's.
-func (m *membership) admitted(ctx context.Context, ep *m2n.Endpoint) error {
-	if err := m.loaded(m.experts.Digests); err != nil {
-		return err
-	}
+// admitted waits until the front end has found that what the node holds of a placement
+// is the cluster's.
+func (m *membership) admitted(ctx context.Context, ep *m2n.Endpoint, version uint64) error {
 	for {
+		if self, _ := m.view.Find(m.session.Self.ID); self.Placement >= version {
+			return nil
+		}
 		if err := m.meet(ctx, ep); err != nil {
 			return err
 		}
-		if self, _ := m.view.Find(m.session.Self.ID); self.Ready {
-			return nil
+	}
+}
+
+// holder has an expert node hold what views want of it.
+type holder struct {
+	*membership
+	node *expert.Node
+	held []route.Placement // that the node serves, as the views named them
+	// views holds the newest view that follows has not looked at.
+	views chan cluster.View
+	// failed is the version that could not be loaded.
+	failed uint64
+}
+
+// wanted are the placements of a view: the current one, and the one to come.
+func (h *holder) wanted(v cluster.View) (list []route.Placement, err error) {
+	for _, p := range []cluster.Placement{v.Placement, v.Next} {
+		if p.Version == 0 {
+			continue
+		}
+		placement, err := placementOf(h.model.Spec, v, p)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, placement)
+	}
+	if len(list) == 0 {
+		return nil, errors.New("the front end's view has no placement of the experts")
+	}
+	return list, nil
+}
+
+// union lists the experts of placements at the node's place, by layer.
+func (h *holder) union(placements []route.Placement) [][]int {
+	all := make([][]int, len(h.model.Spec.Layers))
+	for _, p := range placements {
+		for l, experts := range p.Experts(h.session.Self.Place) {
+			all[l] = append(all[l], experts...)
 		}
 	}
+	return all
+}
+
+// load loads what the node misses of a placement.
+func (h *holder) load(ctx context.Context, p route.Placement) error {
+	place := h.session.Self.Place
+	if err := h.loadExperts(ctx, place, p.Experts(place)); err != nil {
+		return fmt.Errorf("placement %d: %w", p.Version, err)
+	}
+	return nil
+}
+
+// hold serves a placement that has been loaded, and says so.
+func (h *holder) hold(p route.Placement) error {
+	h.node.Hold(p, h.experts)
+	h.held = append(h.held, p)
+	return h.loaded(p.Version, h.experts.Digests(p.Experts(h.session.Self.Place)))
+}
+
+// follows does what views say of placements, until ctx ends: it takes what is new, and
+// gives back what nobody uses.
+func (h *holder) follows(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case v := <-h.views:
+			if err := h.followOne(ctx, v); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (h *holder) followOne(ctx context.Context, v cluster.View) error {
+	wanted, err := h.wanted(v)
+	if err != nil {
+		return err
+	}
+	if err := h.giveBack(ctx, v); err != nil {
+		return err
+	}
+	self, _ := v.Find(h.session.Self.ID)
+	newest := wanted[len(wanted)-1]
+	last := h.held[len(h.held)-1].Version
+	if newest.Version <= last || newest.Version == h.failed || self.Placement < last {
+		return nil // there is nothing new, or the front end has not judged the one before
+	}
+	if err := h.load(ctx, newest); err != nil {
+		// The placement in use is served as before: who proposed the new one hears that
+		// this node does not hold it.
+		h.failed = newest.Version
+		h.Log.Error("a new placement of the experts cannot be held", "node", h.session.Self.ID, "error", err)
+		return ctx.Err()
+	}
+	h.Log.Info("holds a new placement of the experts", "node", h.session.Self.ID,
+		"placement", newest.Version, "holds", holdsExperts(newest, h.session.Self.Place))
+	return h.hold(newest)
+}
+
+// giveBack drops the placements that no attention node uses, or that were given up.
+func (h *holder) giveBack(ctx context.Context, v cluster.View) error {
+	before := len(h.held)
+	for _, p := range slices.Clone(h.held) {
+		givenUp := p.Version > v.Placement.Version && p.Version != v.Next.Version
+		if !v.Left(p.Version) && !givenUp || len(h.held) == 1 {
+			continue
+		}
+		if err := h.node.Retire(ctx, p.Version, h.experts); err != nil {
+			return err
+		}
+		h.held = slices.DeleteFunc(h.held, func(o route.Placement) bool { return o.Version == p.Version })
+		h.Log.Info("a placement of the experts is no longer needed", "node", h.session.Self.ID, "placement", p.Version)
+	}
+	if len(h.held) < before {
+		h.keepExperts(h.union(h.held))
+	}
+	return nil
 }

@@ -25,11 +25,16 @@ import (
 var arithmetic = fmt.Sprintf("f32 (kv f32, span %d)", kernel.Span)
 
 // Numerics names all that a result depends on beside the model. Only sums per
-// node depend on the layout.
+// node depend on the layout: the number of nodes says all of the placement that is the
+// default, another one is named by its hash.
 func (o *Options) Numerics() string {
 	layout := ""
 	if o.Wire.Combine == route.Partial {
 		layout = fmt.Sprintf(" over %d expert nodes", o.Experts)
+		if o.Placement.Nodes > 0 && !o.Placement.IsEven() {
+			sum := sha256.Sum256(o.Placement.Append(nil))
+			layout += fmt.Sprintf(" placed as %x", sum[:8])
+		}
 	}
 	return fmt.Sprintf("%s, %v%s", arithmetic, o.Wire, layout)
 }

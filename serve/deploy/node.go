@@ -18,7 +18,6 @@ import (
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n/ucx"
-	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/node"
 )
 
@@ -62,7 +61,7 @@ type Node struct {
 	attention *layer.AttentionWeights
 	positions int
 	experts   *layer.ExpertWeights
-	place     place
+	place     int
 
 	// How far it is: bytes of weights, and what the loop of a membership tells.
 	loaded atomic.Uint64
@@ -72,9 +71,6 @@ type Node struct {
 	status Status
 	stats  func() node.Stats // nil where nothing is counted
 }
-
-// place is one of so many.
-type place struct{ index, of int }
 
 // State is how far a node is.
 type State string
@@ -145,7 +141,7 @@ func NewNode(m *Model, o NodeOptions) (*Node, error) {
 func (n *Node) Close() error {
 	defer n.pool.Close()
 	n.dropAttention()
-	n.dropExperts()
+	n.keepExperts(nil)
 	return n.dev.Close()
 }
 
@@ -304,26 +300,26 @@ func (n *Node) dropAttention() {
 	}
 }
 
-// dropExperts gives back what of the experts does not go by itself.
-func (n *Node) dropExperts() {
-	if n.experts != nil {
-		n.experts.Free(n.dev)
-		n.experts = nil
+// loadExperts loads the experts of a place, listed by layer, beside those that are
+// there.
+func (n *Node) loadExperts(ctx context.Context, place int, experts [][]int) (err error) {
+	ckpt, spec := n.model.Checkpoint, n.model.Spec
+	if n.experts == nil {
+		n.experts, err = layer.LoadExperts(ctx, n.dev, ckpt, spec, experts, n.loads)
+	} else {
+		err = n.experts.Load(ctx, n.dev, ckpt, spec, experts, n.loads)
 	}
+	if err != nil {
+		return fmt.Errorf("loading the experts of place %d: %w", place, err)
+	}
+	n.place = place
+	return nil
 }
 
-// loadExperts loads a place's experts, unless they are there.
-func (n *Node) loadExperts(ctx context.Context, p route.Placement, at place) error {
-	if n.experts != nil && n.place == at {
-		return nil
+// keepExperts gives all but the given experts back.
+func (n *Node) keepExperts(experts [][]int) {
+	if n.experts != nil {
+		n.experts.Keep(n.dev, experts)
+		runtime.GC() // gives back their memory
 	}
-	var err error
-	n.dropExperts()
-	runtime.GC() // gives back the memory of those of another place
-	n.experts, err = layer.LoadExperts(ctx, n.dev, n.model.Checkpoint, n.model.Spec, p.Experts(at.index), n.loads)
-	if err != nil {
-		return &localError{fmt.Errorf("loading the experts of place %d: %w", at.index, err)}
-	}
-	n.place = at
-	return nil
 }

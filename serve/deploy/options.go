@@ -22,6 +22,9 @@ type Options struct {
 	// Attention and Experts are the numbers of nodes: any, whatever the number
 	// of experts. Default 1 and 1.
 	Attention, Experts int
+	// Placement says which expert node holds which experts. Default: contiguous blocks
+	// that differ by at most one expert, the same in every layer, each expert once.
+	Placement route.Placement
 	// MicroBatches is how many each attention node has in flight: 2 let attention
 	// and experts work at the same time, 3 or 4 hide the network too. Default 1:
 	// where both work on the same cores, splitting a batch only makes it smaller.
@@ -146,6 +149,18 @@ func attentionDevice(dev kernel.ExpertDevice) (kernel.Device, error) {
 	return nil, fmt.Errorf("the device %q computes no attention, only experts", dev.Properties().Name)
 }
 
+// fillPlacement makes the placement where none is given: the one place that does. Nodes
+// of a cluster take theirs from the view.
+func (o *Options) fillPlacement(spec *model.Spec) error {
+	if o.Placement.Nodes == 0 {
+		o.Placement = route.Even(spec.Sparse(), spec.Router.Experts, o.Experts)
+	}
+	if err := o.Placement.Validate(); err != nil {
+		return err
+	}
+	return o.Placement.Fits(spec.Sparse(), spec.Router.Experts, o.Experts)
+}
+
 // pages is the number of pages of one attention node.
 func (o *Options) pages(spec *model.Spec) int {
 	return int(o.KVMemory / int64(o.Attention) / layer.CacheBytes(spec, o.PageTokens))
@@ -159,7 +174,8 @@ func (o *Options) cacheTokens(spec *model.Spec) int { return o.pages(spec) * o.P
 // receive: all results, and all rows with their gate weights and pairs.
 func (o *Options) slotBytes(spec *model.Spec) (attention, expert int) {
 	rows, pairs, width := o.MaxBatchedTokens, o.MaxBatchedTokens*spec.Router.TopK, o.Wire.RowBytes(spec.Hidden)
-	return o.Wire.Results(rows, pairs) * width, rows*width + pairs*4 + route.PairsSize(pairs)
+	results := o.Wire.Results(rows, pairs)
+	return results*width + route.PlacesSize(results), rows*width + pairs*4 + route.PairsSize(pairs)
 }
 
 // CacheBytes is the memory of a page of the model's KV cache, in bytes.

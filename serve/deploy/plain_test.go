@@ -43,11 +43,7 @@ func plain(t *testing.T, m *deploy.Model, n numerics) []answer {
 	defer dev.Close()
 	a, err := layer.LoadAttention(t.Context(), dev, m.Checkpoint, m.Spec, longest, nil)
 	require.NoError(t, err)
-	experts := make([]int, m.Spec.Router.Experts)
-	for e := range experts {
-		experts[e] = e
-	}
-	e, err := layer.LoadExperts(t.Context(), dev, m.Checkpoint, m.Spec, experts, nil)
+	e, err := layer.LoadExperts(t.Context(), dev, m.Checkpoint, m.Spec, m.Spec.AllExperts().Experts, nil)
 	require.NoError(t, err)
 	cache, err := layer.NewCache(dev, m.Spec, longest/kernel.KVBlock, kernel.KVBlock)
 	require.NoError(t, err)
@@ -56,7 +52,7 @@ func plain(t *testing.T, m *deploy.Model, n numerics) []answer {
 	p.direct, err = direct.New(dev, m.Spec, a, e, cache, longest)
 	require.NoError(t, err)
 	defer p.direct.Free()
-	p.direct.Wire, p.direct.ExpertNodes = n.wire, n.experts
+	p.direct.Wire, p.direct.Placement = n.wire, n.placementOf(m)
 	for i := range cache.Pages {
 		p.pages = append(p.pages, int32(i))
 	}

@@ -116,7 +116,11 @@ func (s *stage) joinAt(role cluster.Role, moves bool, addr string) *puppet {
 	}, s.timeout)
 	require.NoError(s.t, err)
 	p.session.Tell(p.progress)
-	require.NoError(s.t, errors.Join(p.session.Weights(s.digests(role)), p.session.Ready()))
+	placement := uint64(0)
+	if role == cluster.Expert {
+		placement = 1
+	}
+	require.NoError(s.t, errors.Join(p.session.Weights(placement, s.digests(role)), p.session.Ready(placement)))
 	ctx, cancel := context.WithCancel(context.Background())
 	var working sync.WaitGroup
 	s.t.Cleanup(func() {

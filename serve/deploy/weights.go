@@ -15,13 +15,13 @@ import (
 // attentionRole is an attention node's.
 var attentionRole = model.Role{Part: model.AttentionPart}
 
-// expertRole is an expert node's.
-func expertRole(experts []int) model.Role {
+// expertRole is an expert node's that holds experts, listed by layer.
+func expertRole(experts [][]int) model.Role {
 	return model.Role{Part: model.ExpertPart, Experts: experts}
 }
 
 // role is a node's, by its place's experts.
-func role(r cluster.Role, experts []int) model.Role {
+func role(r cluster.Role, experts [][]int) model.Role {
 	if r == cluster.Attention {
 		return attentionRole
 	}
@@ -154,14 +154,14 @@ func absentFiles(c *checkpoint.Checkpoint) string {
 }
 
 // loaded says what the node has loaded, for the front end to judge, and that it is
-// ready.
-func (m *membership) loaded(digests checkpoint.Digests) error {
+// ready: an expert node with a placement, an attention node with none, which is 0.
+func (m *membership) loaded(placement uint64, digests checkpoint.Digests) error {
 	raw := make([]uint64, len(digests))
 	for i, d := range digests {
 		raw[i] = uint64(d)
 	}
-	if err := m.session.Weights(raw); err != nil {
+	if err := m.session.Weights(placement, raw); err != nil {
 		return err
 	}
-	return m.session.Ready()
+	return m.session.Ready(placement)
 }

@@ -36,7 +36,7 @@ func trafficOf(l *deploy.Local) (t traffic) {
 
 // perPair is what travels with a row for each of its experts: the gate weight,
 // and which expert.
-const perPair = 4 + 8
+const perPair = 4 + 10
 
 // TestBytesOnTheWire: what travels is what the wire promises, by the transports'
 // own counters.
@@ -72,42 +72,50 @@ func TestBytesOnTheWire(t *testing.T) {
 	}
 }
 
+// perResult is what travels back with a result: where it belongs.
+const perResult = 4
+
 // returned is the bytes of results: one for each pair, or for each row that
 // travelled.
 func returned(w route.Wire, t traffic, pairs, width uint64) uint64 {
 	if w.Combine == route.Partial {
-		return t.sent - pairs*perPair
+		rows := (t.sent - pairs*perPair) / width
+		return rows * (width + perResult)
 	}
-	return pairs * width
+	return pairs * (width + perResult)
 }
 
 // TestPartialSumsDependOnThePlacementAlone serves the same requests with the
-// same expert nodes and everything else at random: one answer. Another number
-// of expert nodes gives others.
+// same expert nodes, and the same experts on them, and everything else at random: one
+// answer. Another placement gives others.
 func TestPartialSumsDependOnThePlacementAlone(t *testing.T) {
 	dir := models(t)[0]
 	m, err := deploy.OpenModel(dir)
 	require.NoError(t, err)
 	defer m.Checkpoint.Close()
-	answers := map[int][]answer{}
+	answers := map[numerics][]answer{}
 	for _, seed := range seeds() {
 		l := drawLayout(seed, len(requests(m.Spec.Vocabulary)))
 		l.wire = route.Wire{Combine: route.Partial}
-		for _, l.experts = range []int{1, 2} {
+		for _, place := range []numerics{{experts: 1}, {experts: 2}, {experts: 2, replicas: 1}} {
+			l.experts, l.replicas = place.experts, place.replicas
 			got, _ := l.run(t, m)
-			if answers[l.experts] == nil {
-				answers[l.experts] = got
+			if answers[place] == nil {
+				answers[place] = got
 			}
-			l.compare(t, dir, answers[l.experts], got)
+			l.compare(t, dir, answers[place], got)
 		}
 	}
-	differ := 0
-	for i := range answers[1] {
-		if answers[1][i].bits() != answers[2][i].bits() {
-			differ++
+	differ := func(a, b numerics) (n int) {
+		for i := range answers[a] {
+			if answers[a][i].bits() != answers[b][i].bits() {
+				n++
+			}
 		}
+		return n
 	}
-	require.Positive(t, differ, "answers that depend on the placement")
+	require.Positive(t, differ(numerics{experts: 1}, numerics{experts: 2}), "answers that depend on the number of nodes")
+	require.Positive(t, differ(numerics{experts: 2}, numerics{experts: 2, replicas: 1}), "answers that depend on the replicas")
 }
 
 // TestNumericsNameTheWire: what pages of a cache are known by.
@@ -119,6 +127,12 @@ func TestNumericsNameTheWire(t *testing.T) {
 	m, err := deploy.OpenModel("")
 	require.NoError(t, err)
 	defer m.Checkpoint.Close()
+	o.Placement = placementOf(m, 2, 0)
+	require.Equal(t, "f32 (kv f32, span 256), wire int8, combine partial over 2 expert nodes", o.Numerics())
+	o.Placement = placementOf(m, 2, 1)
+	require.Regexp(t, `over 2 expert nodes placed as [0-9a-f]{16}$`, o.Numerics())
+	_, err = deploy.StartLocal(t.Context(), m, deploy.Options{Experts: 3, Placement: o.Placement}, nil)
+	require.ErrorContains(t, err, "placement 1 is of 2 expert nodes, the cluster has 3")
 	_, err = deploy.StartLocal(t.Context(), m, deploy.Options{Wire: route.Wire{Rows: 7}}, nil)
 	require.ErrorContains(t, err, "rows travel in the unknown format 7")
 }

@@ -19,17 +19,18 @@ import (
 // is held against: the same bits, and what the disaggregation costs. Wire may be
 // changed between batches.
 type Model struct {
-	// Wire is how rows would travel: they are rounded as they would be. ExpertNodes
-	// is the number of nodes whose sums there would be where Wire says so.
-	Wire        route.Wire
-	ExpertNodes int
+	// Wire is how rows would travel: they are rounded as they would be. Placement is
+	// the nodes whose sums there would be where Wire says so.
+	Wire      route.Wire
+	Placement route.Placement
 
 	spec      *model.Spec
 	dev       kernel.Device
 	attention *layer.Attention
 	experts   *layer.Experts
+	weights   []layer.ExpertLayer // by layer: of all experts
 	rows      *layer.Activations
-	splitter  *route.Splitter
+	splitter  *route.Splitter // to one node that has all experts
 	grouper   *route.Grouper
 	pairs     route.Pairs
 	scratch   struct{ in, gate, out kernel.Buffer }
@@ -42,17 +43,21 @@ type Model struct {
 // New makes the direct version for batches of at most capacity rows. The
 // weights are of all experts.
 func New(dev kernel.Device, spec *model.Spec, a *layer.AttentionWeights, e *layer.ExpertWeights, cache *layer.Cache, capacity int) (*Model, error) {
-	placement := route.Even(spec.Router.Experts, 1)
+	one, all := route.Even(spec.Sparse(), spec.Router.Experts, 1), spec.AllExperts().Experts
 	d := &Model{
-		spec: spec, dev: dev,
-		splitter: route.NewSplitter(placement, spec.Router.TopK),
-		grouper:  route.NewGrouper(placement.Experts(0)),
+		Placement: one,
+		spec:      spec, dev: dev,
+		weights:  make([]layer.ExpertLayer, len(spec.Layers)),
+		splitter: route.NewSplitter(one, spec.Router.TopK, route.ByExpert),
+	}
+	for _, l := range spec.SparseLayers() {
+		d.weights[l], d.grouper = e.Layer(l, all[l]), route.NewGrouper(all[l])
 	}
 	var err error
 	if d.attention, err = layer.NewAttention(dev, spec, a, cache); err != nil {
 		return nil, err
 	}
-	if d.experts, err = layer.NewExperts(dev, spec, e); err != nil {
+	if d.experts, err = layer.NewExperts(dev, spec); err != nil {
 		return nil, err
 	}
 	if d.rows, err = d.attention.NewActivations(capacity); err != nil {
@@ -100,11 +105,14 @@ func (d *Model) Forward(ctx context.Context, ids, pos []int32, seqs []kernel.Seq
 
 // sparse computes layer l's experts where its rows are.
 func (d *Model) sparse(ctx context.Context, l int) error {
+	rows := d.rows.Residual.Rows
+	if d.Wire.Combine == route.Partial { // the nodes of a row follow from them
+		d.rows.TopKWeights.Fetch(d.dev, rows*d.spec.Router.TopK)
+	}
 	if err := d.dev.Record().Wait(ctx); err != nil {
 		return err
 	}
-	rows := d.rows.Residual.Rows
-	packets, err := d.splitter.Split(d.rows.TopKIDs.Host().Bytes(), rows)
+	packets, err := d.splitter.Split(l, d.rows.TopKIDs.Host().Bytes(), d.rows.TopKWeights.Host().Bytes(), rows)
 	if err != nil {
 		return err
 	}
@@ -117,15 +125,15 @@ func (d *Model) sparse(ctx context.Context, l int) error {
 	if err := d.travel(in); err != nil {
 		return err
 	}
-	d.dev.CopyRows(gate, nil, kernel.MatOf(d.rows.TopKWeights, d.rows.TopKWeights.Len(), 1), p.Choice)
-	if err := d.experts.Forward(l, out, in, gate, g.Offsets); err != nil {
+	d.dev.CopyRows(gate, nil, kernel.MatOf(d.rows.TopKWeights.Buffer, d.rows.TopKWeights.Buffer.Len(), 1), p.Choice)
+	if err := d.experts.Forward(d.weights[l], out, in, gate, g.Offsets); err != nil {
 		return err
 	}
 	for i, choice := range p.Choice {
 		d.order[choice] = int32(i)
 	}
 	if d.Wire.Combine == route.Partial {
-		return d.combinePartial(p, out)
+		return d.combinePartial(l, p, out)
 	}
 	if err := d.travel(out); err != nil {
 		return err
@@ -154,16 +162,18 @@ func (d *Model) travel(m kernel.Mat) error {
 // combinePartial adds the results of a packet with all pairs to the residual
 // stream: for each row those of one node, best expert first, and then the nodes'
 // sums.
-func (d *Model) combinePartial(p route.Packet, out kernel.Mat) error {
-	placement, k := route.Even(d.spec.Router.Experts, d.ExpertNodes), d.spec.Router.TopK
+func (d *Model) combinePartial(l int, p route.Packet, out kernel.Mat) error {
+	k, homes := d.spec.Router.TopK, d.Placement.Layers[l]
+	choices, gates := d.rows.TopKIDs.Host().Bytes(), d.rows.TopKWeights.Host().Bytes()
 	node := make([]int, len(p.Choice)) // by choice
 	for i, choice := range p.Choice {
-		node[choice] = placement.Of[p.Expert[i]][0]
+		at := 4 * k * (int(choice) / k)
+		node[choice] = homes.Pick(int(p.Expert[i]), route.RowHash(choices[at:at+4*k], gates[at:at+4*k]))
 	}
 	var results, sums []int32
 	ends, offsets := []int32{0}, []int32{0} // of the results of a sum, of the sums of a row
 	for r := range d.rows.Residual.Rows {
-		for n := range placement.Nodes {
+		for n := range d.Placement.Nodes {
 			for choice := r * k; choice < (r+1)*k; choice++ {
 				if node[choice] == n {
 					results = append(results, d.order[choice])
@@ -181,7 +191,7 @@ func (d *Model) combinePartial(p route.Packet, out kernel.Mat) error {
 	}
 	defer d.dev.Free(b)
 	summed := kernel.MatOf(b, len(sums), out.Cols)
-	d.dev.Combine(summed, kernel.Mat{}, out, results, ends)
+	d.experts.Sum(summed, out, results, ends)
 	if err := d.travel(summed); err != nil {
 		return err
 	}

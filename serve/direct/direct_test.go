@@ -49,11 +49,7 @@ func newFixture(t testing.TB, dev kernel.Device, dir string, pageTokens int) *fi
 	const positions = 256
 	a, err := layer.LoadAttention(t.Context(), dev, ckpt, spec, positions, nil)
 	require.NoError(t, err)
-	experts := make([]int, spec.Router.Experts)
-	for e := range experts {
-		experts[e] = e
-	}
-	e, err := layer.LoadExperts(t.Context(), dev, ckpt, spec, experts, nil)
+	e, err := layer.LoadExperts(t.Context(), dev, ckpt, spec, spec.AllExperts().Experts, nil)
 	require.NoError(t, err)
 	cache, err := layer.NewCache(dev, spec, positions/pageTokens, pageTokens)
 	require.NoError(t, err)
@@ -201,12 +197,13 @@ func TestPartialSumsAgreeWithHuggingFace(t *testing.T) {
 		ref := oracle.Load(t, dir)
 		d := newFixture(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}), dir, 16)
 		for p, prompt := range ref.Prompts {
-			d.Wire, d.ExpertNodes = route.Wire{}, 0
+			d.Wire = route.Wire{}
 			exact := d.logits(t, prompt, 0)
 			d.Wire = route.Wire{Combine: route.Partial}
-			for _, d.ExpertNodes = range []int{1, 2, 3} {
+			for _, nodes := range []int{1, 2, 3} {
+				d.over(nodes)
 				partial := d.logits(t, prompt, 0)
-				near(t, ref.Logits(t, p).Data, partial, "%s, %d expert nodes: logits of prompt %d", filepath.Base(dir), d.ExpertNodes, p)
+				near(t, ref.Logits(t, p).Data, partial, "%s, %d expert nodes: logits of prompt %d", filepath.Base(dir), nodes, p)
 				if !slices.Equal(exact, partial) {
 					differ++
 				}
@@ -227,7 +224,8 @@ func TestWiresOnAnAsynchronousDevice(t *testing.T) {
 		for _, combine := range []route.Combine{route.ByExpert, route.Partial} {
 			w := route.Wire{Rows: rows, Combine: combine}
 			for _, d := range []*fixture{plain, async} {
-				d.Wire, d.ExpertNodes = w, 2
+				d.Wire = w
+				d.over(2)
 			}
 			require.Equal(t, plain.logits(t, prompt, 0), async.logits(t, prompt, 0), "%v", w)
 		}
@@ -270,7 +268,8 @@ func TestNarrowWiresStayNear(t *testing.T) {
 				for _, dir := range oracle.Models(t, families...) {
 					ref := oracle.Load(t, dir)
 					d := newFixture(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}), dir, 16)
-					d.Wire, d.ExpertNodes = w, 3
+					d.Wire = w
+					d.over(3)
 					got, tolerance := d.medianError(t, ref), wireTolerance(d.spec, wire.error)
 					t.Logf("%s: median error %.5f of the logits, tolerance %.5f", filepath.Base(dir), got, tolerance)
 					require.LessOrEqual(t, got, tolerance, dir)
@@ -283,6 +282,11 @@ func TestNarrowWiresStayNear(t *testing.T) {
 			})
 		}
 	}
+}
+
+// over spreads the experts evenly over so many nodes.
+func (d *fixture) over(nodes int) {
+	d.Placement = route.Even(d.spec.Sparse(), d.spec.Router.Experts, nodes)
 }
 
 // medianError is the median over all rows of the error of a row's logits, as a

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,12 +25,10 @@ import (
 
 // Config is what an expert node is made of.
 type Config struct {
-	Spec    *model.Spec
-	Device  kernel.ExpertDevice
-	Weights *layer.ExpertWeights
-	// Placement says where experts are, Place which of its nodes this one is.
-	Placement route.Placement
-	Place     int
+	Spec   *model.Spec
+	Device kernel.ExpertDevice
+	// Place says which of a placement's nodes this one is.
+	Place int
 	// Wire is how rows travel, the attention nodes' too.
 	Wire     route.Wire
 	Endpoint *m2n.Endpoint
@@ -54,13 +53,17 @@ type Node struct {
 	cfg     Config
 	experts *layer.Experts
 	gather  *gather.Gather
-	grouper *route.Grouper
 	origin  time.Time
+
+	holdings sync.Mutex
+	held     []*holding // by the order in which they came
+	gathered *everything
 
 	joined  map[string]attached // attention nodes, by id
 	made    uint64              // pairs with attention nodes, so far
 	pending []*dispatched       // of the run: scratch
 	pairs   []route.Pairs       // of the run: scratch
+	places  []int32             // of the run's results: scratch
 	sums    route.Sums
 	// in and gate are what a run's experts are given, results what they make of
 	// it and summed what is made of that, where it is not what travels.
@@ -85,19 +88,20 @@ type attached struct {
 type dispatched struct {
 	generation uint64 // of the pair by which it came
 	header     route.Header
+	holding    *holding
 	pairs      route.Pairs
 	rows       kernel.CodedMat
 	gates      kernel.Mat
 	completion m2n.Completion
 }
 
-// New makes a node over loaded weights.
+// New makes a node that holds nothing yet.
 func New(cfg Config) (*Node, error) {
 	g, err := gather.New(gather.Config{Layers: cfg.Spec.SparseLayers(), Linger: cfg.Linger})
 	if err != nil {
 		return nil, err
 	}
-	experts, err := layer.NewExperts(cfg.Device, cfg.Spec, cfg.Weights)
+	experts, err := layer.NewExperts(cfg.Device, cfg.Spec)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +109,6 @@ func New(cfg Config) (*Node, error) {
 		cfg:     cfg,
 		experts: experts,
 		gather:  g,
-		grouper: route.NewGrouper(cfg.Placement.Experts(cfg.Place)),
 		origin:  time.Now(),
 		joined:  map[string]attached{},
 		sending: map[node.Posted]*output{},
@@ -246,6 +249,11 @@ func (n *Node) receive(c m2n.Completion) (a gather.Actions, decided bool, err er
 	if err != nil {
 		return a, false, fmt.Errorf("step %d, layer %d, micro-batch %d: %w", h.Step, h.Layer, h.MicroBatch, err)
 	}
+	defer func() {
+		if err != nil {
+			n.done(d.holding)
+		}
+	}()
 	n.stats.Arrived(c)
 	if a, decided, err = n.inFlight(c.Peer, h.InFlight); err != nil {
 		return a, decided, err
@@ -305,8 +313,8 @@ func (n *Node) anyInFlight() bool {
 
 // read views a dispatch's body: rows, gate weights and pairs.
 func (n *Node) read(h route.Header, c m2n.Completion) (*dispatched, error) {
-	if h.Placement != n.cfg.Placement.Version {
-		return nil, fmt.Errorf("split by placement %d, this node has %d", h.Placement, n.cfg.Placement.Version)
+	if err := h.ToSender(); err != nil {
+		return nil, err
 	}
 	if h.Wire != n.cfg.Wire {
 		return nil, fmt.Errorf("rows come by %v, this node takes %v", h.Wire, n.cfg.Wire)
@@ -328,7 +336,14 @@ func (n *Node) read(h route.Header, c m2n.Completion) (*dispatched, error) {
 	if err := route.ReadPairs(&d.pairs, c.Body[2].Bytes(), h.Rows, h.Pairs); err != nil {
 		return nil, err
 	}
-	return d, n.grouper.Check(d.pairs)
+	if d.holding, err = n.use(h.Placement, h.Layer); err != nil {
+		return nil, err
+	}
+	if err := d.holding.checks[h.Layer].Check(d.pairs); err != nil {
+		n.done(d.holding)
+		return nil, fmt.Errorf("placement %d: %w", h.Placement, err)
+	}
+	return d, nil
 }
 
 // act does what the gather decides, until it decides to wait.
@@ -364,7 +379,9 @@ func (n *Node) drain() {
 // drop releases messages that will never run.
 func (n *Node) drop(a gather.Actions) {
 	for _, m := range a.Drop {
-		n.cfg.Endpoint.Release(m.Tag.(*dispatched).completion)
+		d := m.Tag.(*dispatched)
+		n.cfg.Endpoint.Release(d.completion)
+		n.done(d.holding)
 	}
 }
 

@@ -31,7 +31,7 @@ func (p *peer) post(kind route.MessageKind) { p.postStep(kind, 1) }
 
 // postStep is post for a step.
 func (p *peer) postStep(kind route.MessageKind, step uint64) {
-	h := route.Header{Kind: kind, InFlight: 1}
+	h := route.Header{Kind: kind, InFlight: 1, Placement: 1}
 	var body []m2n.Span
 	if kind == route.Dispatch {
 		h.Step, h.Layer, h.Rows, h.Pairs, body = step, p.layer, 1, 1, p.body
@@ -61,12 +61,18 @@ type withoutAttention struct{ kernel.ExpertDevice }
 // startExpert runs an expert node of a fixture, on a device that computes no attention,
 // and returns two peers of it.
 func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
-	return startExpertOn(t, linger, func(dev kernel.ExpertDevice) kernel.ExpertDevice { return dev })
+	n, peers, _ := startExpertOf(t, linger, slog.New(slog.DiscardHandler), same)
+	return n, peers
 }
 
-// startExpertOn is startExpert on a device of the test's. The node knows again whom it
-// has lost.
-func startExpertOn(t *testing.T, linger time.Duration, on func(kernel.ExpertDevice) kernel.ExpertDevice) (*expert.Node, []*peer) {
+// same is a device as it is.
+func same(dev kernel.ExpertDevice) kernel.ExpertDevice { return dev }
+
+// startExpertOf is startExpert with a log, on a device of the test's, and returns the
+// fixture too. The node knows again whom it has lost.
+func startExpertOf(
+	t *testing.T, linger time.Duration, log *slog.Logger, on func(kernel.ExpertDevice) kernel.ExpertDevice,
+) (*expert.Node, []*peer, *nodetest.Model) {
 	m := nodetest.Load(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}))
 	network := m2n.NewNetwork()
 	endpoint := func(id string) *m2n.Endpoint {
@@ -78,14 +84,15 @@ func startExpertOn(t *testing.T, linger time.Duration, on func(kernel.ExpertDevi
 	}
 	ep := endpoint("expert")
 	n, err := expert.New(expert.Config{
-		Spec: m.Spec, Device: on(withoutAttention{m.Device}), Weights: m.Experts, Placement: route.Even(m.Spec.Router.Experts, 1), Endpoint: ep,
-		Linger: linger, Log: slog.New(slog.DiscardHandler),
+		Spec: m.Spec, Device: on(withoutAttention{m.Device}), Endpoint: ep,
+		Linger: linger, Log: log,
 		Lost: func(id string) {
 			ep.RemovePeer(id)
 			_ = ep.SetPeer(id, "inproc:"+id, 1) // fails at the end
 		},
 	})
 	require.NoError(t, err)
+	n.Hold(route.Even(m.Spec.Sparse(), m.Spec.Router.Experts, 1), m.Experts)
 	var peers []*peer
 	for _, id := range []string{"a0", "a1"} {
 		other := endpoint(id)
@@ -110,7 +117,7 @@ func startExpertOn(t *testing.T, linger time.Duration, on func(kernel.ExpertDevi
 		}
 		n.Free()
 	})
-	return n, peers
+	return n, peers, m
 }
 
 // TestHeldMessageOutlivesOtherCompletions holds one node's message back for
@@ -146,7 +153,7 @@ func held(n *expert.Node) bool {
 // the sender's loss, and nobody else's.
 func TestExpertRefusesAnotherWire(t *testing.T) {
 	_, peers := startExpert(t, 0)
-	h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: 1, Rows: 1, Pairs: 1, Wire: route.Wire{Rows: kernel.RowBF16}}
+	h := route.Header{Kind: route.Dispatch, InFlight: 1, Step: 1, Rows: 1, Pairs: 1, Placement: 1, Wire: route.Wire{Rows: kernel.RowBF16}}
 	_, err := peers[0].ep.Post("expert", m2n.Message{Header: h.Append(nil), Body: peers[0].body})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -182,7 +189,8 @@ func (d *stopped) Record() kernel.Event {
 // one that does what it should not.
 func TestAnswersKeepToTheirPair(t *testing.T) {
 	dev := &stopped{began: make(chan struct{}), goOn: make(chan struct{})}
-	_, peers := startExpertOn(t, 0, func(inner kernel.ExpertDevice) kernel.ExpertDevice {
+	log := slog.New(slog.DiscardHandler)
+	_, peers, _ := startExpertOf(t, 0, log, func(inner kernel.ExpertDevice) kernel.ExpertDevice {
 		dev.ExpertDevice = inner
 		return dev
 	})

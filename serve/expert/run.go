@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tandem-moe/tandem/kernel"
+	"github.com/tandem-moe/tandem/layer"
 	"github.com/tandem-moe/tandem/m2n"
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/gather"
@@ -16,7 +17,8 @@ import (
 // carries a part of them is sent.
 type output struct {
 	node.SendBuffer
-	parts int
+	places *m2n.Region // of the results, where their receivers want them
+	parts  int
 }
 
 // run computes a layer's experts over the rows of several messages.
@@ -24,6 +26,9 @@ func (n *Node) run(ctx context.Context, run *gather.Run) error {
 	grouping, out, err := n.resultsOf(ctx, run)
 	if err != nil {
 		return fmt.Errorf("layer %d: %w", run.Layer, err)
+	}
+	for _, d := range n.pending {
+		n.done(d.holding)
 	}
 	n.count(grouping.Offsets)
 	n.drain()
@@ -42,15 +47,17 @@ func (n *Node) resultsOf(ctx context.Context, run *gather.Run) (*route.Grouping,
 		n.pending, n.pairs = append(n.pending, d), append(n.pairs, d.pairs)
 		rows += d.pairs.Rows
 	}
-	grouping := n.grouper.Group(n.pairs)
-	out, err := n.compute(ctx, run.Layer, rows, grouping)
+	all := n.all()
+	defer n.done(all)
+	grouping := all.groupers[run.Layer].Group(n.pairs)
+	out, err := n.compute(ctx, all.weights[run.Layer], rows, grouping)
 	n.stats.Computed(time.Since(begin))
 	return grouping, out, err
 }
 
 // compute makes the results of a layer's experts, as they travel, for messages
 // of so many rows.
-func (n *Node) compute(ctx context.Context, l, rows int, g *route.Grouping) (*output, error) {
+func (n *Node) compute(ctx context.Context, w layer.ExpertLayer, rows int, g *route.Grouping) (*output, error) {
 	pairs := int(g.Offsets[len(g.Offsets)-1])
 	if err := n.fill(ctx, g, pairs); err != nil {
 		return nil, err
@@ -59,7 +66,7 @@ func (n *Node) compute(ctx context.Context, l, rows int, g *route.Grouping) (*ou
 	if err != nil {
 		return nil, err
 	}
-	if err := n.forward(out, l, rows, pairs, g); err != nil {
+	if err := n.forward(out, w, rows, pairs, g); err != nil {
 		n.outputs = append(n.outputs, out) // nobody has it
 		return nil, err
 	}
@@ -68,14 +75,14 @@ func (n *Node) compute(ctx context.Context, l, rows int, g *route.Grouping) (*ou
 
 // forward computes a layer's experts. Each step writes to where the next one reads,
 // the last one to the output.
-func (n *Node) forward(out *output, l, rows, pairs int, g *route.Grouping) error {
+func (n *Node) forward(out *output, w layer.ExpertLayer, rows, pairs int, g *route.Grouping) error {
 	hidden, wire := n.cfg.Spec.Hidden, n.cfg.Wire
 	results, err := n.room(&n.results, out, pairs, wire == route.Wire{})
 	if err != nil {
 		return err
 	}
 	in, gate := kernel.MatOf(n.in, pairs, hidden), kernel.MatOf(n.gate, pairs, 1)
-	if err := n.experts.Forward(l, results, in, gate, g.Offsets); err != nil {
+	if err := n.experts.Forward(w, results, in, gate, g.Offsets); err != nil {
 		return err
 	}
 	if wire.Combine == route.Partial {
@@ -84,7 +91,7 @@ func (n *Node) forward(out *output, l, rows, pairs int, g *route.Grouping) error
 			return err
 		}
 		n.sums.ByRow(n.pairs, g)
-		n.cfg.Device.Combine(summed, kernel.Mat{}, results, n.sums.Results, n.sums.Offsets)
+		n.experts.Sum(summed, results, n.sums.Results, n.sums.Offsets)
 		results = summed
 	}
 	if wire.Rows != kernel.RowF32 {
@@ -174,25 +181,43 @@ func (n *Node) count(offsets []int32) {
 	n.stats.Update(func(s *node.Stats) { s.Gather = counters })
 }
 
+// address lists the places of all results, message after message.
+func (n *Node) address(out *output) {
+	n.places = n.places[:0]
+	if n.cfg.Wire.Combine == route.Partial {
+		n.places = append(n.places, n.sums.Places()...)
+	} else {
+		for _, p := range n.pairs {
+			n.places = append(n.places, p.Place...)
+		}
+	}
+	if size := route.PlacesSize(len(n.places)); out.places == nil || len(out.places.Bytes) < size {
+		out.places = n.cfg.Endpoint.Register(make([]byte, size+size/4), nil)
+	}
+	route.PutPlaces(out.places.Bytes, n.places)
+}
+
 // answer returns each message its results, by the pair by which it came: one that was
 // lost during the run may have been made anew meanwhile, and whoever is there has not
 // asked. A peer that cannot be reached is reported by its Lost completion.
 func (n *Node) answer(run *gather.Run, g *route.Grouping, out *output) {
 	ready := n.cfg.Device.Record()
 	width := n.cfg.Wire.RowBytes(n.cfg.Spec.Hidden)
-	row := 0
+	n.address(out)
+	place := 0
 	for i, m := range run.Messages {
 		h := n.pending[i].header
 		h.Kind = route.Return
-		runs := g.Runs[i]
+		runs, results := g.Runs[i], n.cfg.Wire.Results(h.Rows, h.Pairs)
 		if n.cfg.Wire.Combine == route.Partial {
-			runs = []route.Run{{From: row, Rows: h.Rows}}
-			row += h.Rows
+			runs = []route.Run{{From: place, Rows: h.Rows}}
 		}
 		var body []m2n.Span
 		for _, r := range runs {
 			body = append(body, m2n.Span{Region: out.Region, Off: r.From * width, Len: r.Rows * width})
 		}
+		body = append(body, m2n.Span{Region: out.places, Off: route.PlacesSize(place), Len: route.PlacesSize(results)})
+		place += results
 		if n.joined[m.Node].generation != n.pending[i].generation {
 			continue
 		}

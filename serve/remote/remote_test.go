@@ -152,7 +152,7 @@ func newFrontOf(t *testing.T, tokens int, ready bool) *pair {
 	p.session, err = cluster.Join(t.Context(), p.http, web.URL, cluster.Hello{Role: cluster.Attention, Addr: "tcp:127.0.0.1:7001", Identity: id, Place: cluster.AnyPlace}, timeout)
 	require.NoError(t, err)
 	if ready {
-		require.NoError(t, p.session.Ready())
+		require.NoError(t, p.session.Ready(0))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.working, p.stop = ctx, cancel

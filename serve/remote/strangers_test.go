@@ -36,7 +36,7 @@ func TestWhoIsNotReadyGetsNoWork(t *testing.T) {
 	p.worker = &echo{client: remote.NewClient()}
 	p.work(t, func(*serve.Offer) {})
 	require.Never(t, func() bool { return p.front.Counts().Capacity > 0 }, 300*time.Millisecond, 10*time.Millisecond)
-	require.NoError(t, p.session.Ready())
+	require.NoError(t, p.session.Ready(0))
 	require.Eventually(t, func() bool { return p.front.Counts().Capacity == 2 }, 5*time.Second, time.Millisecond)
 }
 

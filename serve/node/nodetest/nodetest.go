@@ -54,8 +54,7 @@ func Load(t testing.TB, dev kernel.Device) *Model {
 	t.Cleanup(func() { require.NoError(t, m.Checkpoint.Close()) })
 	m.Attention, err = layer.LoadAttention(t.Context(), dev, m.Checkpoint, m.Spec, Positions, nil)
 	require.NoError(t, err)
-	all := route.Even(m.Spec.Router.Experts, 1).Experts(0)
-	m.Experts, err = layer.LoadExperts(t.Context(), dev, m.Checkpoint, m.Spec, all, nil)
+	m.Experts, err = layer.LoadExperts(t.Context(), dev, m.Checkpoint, m.Spec, m.Spec.AllExperts().Experts, nil)
 	require.NoError(t, err)
 	m.Cache, err = layer.NewCache(dev, m.Spec, Positions/kernel.KVBlock, kernel.KVBlock)
 	require.NoError(t, err)
@@ -73,7 +72,7 @@ func OneRow(t testing.TB, dev kernel.Memory, ep *m2n.Endpoint, hidden int) []m2n
 		body = append(body, m2n.Span{Region: ep.Register(b.Bytes(), b), Len: 4 * n})
 	}
 	pairs := make([]byte, route.PairsSize(1))
-	route.PutPairs(pairs, route.Packet{Row: []int32{0}, Expert: []int32{0}, Rank: []int32{0}})
+	route.PutPairs(pairs, route.Packet{Row: []int32{0}, Expert: []int32{0}, Choice: []int32{0}})
 	return append(body, m2n.Span{Region: ep.Register(pairs, nil), Len: len(pairs)})
 }
 
