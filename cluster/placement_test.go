@@ -122,6 +122,7 @@ func TestNodeThatJoinsDuringAChange(t *testing.T) {
 func TestPlacementFaultsAreNamed(t *testing.T) {
 	p := newPlacing(t)
 	e0, a0 := p.join(Expert), p.join(Attention)
+	twice := View{Placement: Placement{Version: 2}, Next: Placement{Version: 2}}
 	for want, err := range map[string]error{
 		"a placement of 0 bytes, want 1 to 524288":                       second(p.Propose(nil)),
 		"a placement of 524289 bytes, want 1 to 5":                       second(p.Propose(make([]byte, tandemv1.MaxPlacement+1))),
@@ -129,7 +130,7 @@ func TestPlacementFaultsAreNamed(t *testing.T) {
 		"placement 0 has not been proposed":                              second(p.Proposed(0)),
 		"node expert-0 is no attention node, and tells by which":         p.Placed(e0, 1, p.now),
 		"node attention-0 splits rows by placement 1, the cluster by 0":  p.Placed(a0, 1, p.now),
-		"the view has placement 2 follow placement 2":                    checkView(View{Placement: Placement{Version: 2}, Next: Placement{Version: 2}}),
+		"the view has placement 2 follow placement 2":                    checkView(twice),
 		"node expert-7 is not a member":                                  p.Ready("expert-7", 1, p.now),
 		"Placement.experts is 0, want 1 to 524288 (60 layers of 256 exp": tandemv1.Check(&tandemv1.Placement{Version: 1}),
 	} {
@@ -187,17 +188,25 @@ func TestEachPlacementIsJudged(t *testing.T) {
 	require.ErrorContains(t, end(t, e), "digest 0 of placement 4 is 8")
 }
 
+func ready(placement uint64) func(s *Session) error {
+	return func(s *Session) error { return s.Ready(placement) }
+}
+
+func places(placement uint64) func(s *Session) error {
+	return func(s *Session) error { return s.Placed(placement) }
+}
+
 // TestWeightsOfOtherPlacementsAreRefused: what no node of this version says.
 func TestWeightsOfOtherPlacementsAreRefused(t *testing.T) {
 	for want, c := range map[string]struct {
 		role Role
 		say  func(s *Session) error
 	}{
-		"placement 5 has not been proposed, the last one is 1": {Expert, func(s *Session) error { return s.Ready(5) }},
-		"placement 0 has not been proposed":                    {Expert, func(s *Session) error { return s.Ready(0) }},
-		"tells of weights by placement 1":                      {Attention, func(s *Session) error { return s.Ready(1) }},
-		"splits rows by placement 1, the cluster by 0":         {Attention, func(s *Session) error { return s.Placed(1) }},
-		"Placed.placement is 0, want 1":                        {Attention, func(s *Session) error { return s.Placed(0) }},
+		"placement 5 has not been proposed, the last one is 1": {Expert, ready(5)},
+		"placement 0 has not been proposed":                    {Expert, ready(0)},
+		"tells of weights by placement 1":                      {Attention, ready(1)},
+		"splits rows by placement 1, the cluster by 0":         {Attention, places(1)},
+		"Placed.placement is 0, want 1":                        {Attention, places(0)},
 	} {
 		_, url := front(t, time.Second)
 		client := NewHTTPClient(time.Second, nil)
