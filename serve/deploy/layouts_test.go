@@ -132,7 +132,11 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 	o := deploy.Options{
 		Attention: l.attention, Experts: l.experts, MicroBatches: l.micro, Transport: l.transport, Wire: l.wire,
 		PageTokens: l.pageTokens, MaxBatchedTokens: l.maxBatched, ChunkTokens: l.chunk, NoPrefixReuse: !l.reuse,
-		MaxNumSeqs: l.maxSeqs, MaxModelLen: longest, Linger: l.linger, Preempt: l.preempt, Lose: l.lose,
+		MaxNumSeqs: l.maxSeqs, MaxModelLen: longest, Linger: l.linger, Preempt: l.preempt,
+	}
+	for _, loss := range l.lose {
+		loss.Place %= l.experts // tests change how many there are
+		o.Lose = append(o.Lose, loss)
 	}
 	if l.replicas > 0 {
 		o.Placement = placementOf(m, l.experts, l.replicas)

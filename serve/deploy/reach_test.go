@@ -81,7 +81,7 @@ func TestIdleClusterNoticesALostPair(t *testing.T) {
 	c.ready(1, 30*time.Second)
 	v.proxy.SetBoth(m2ntest.Drop)
 	c.becomes("cannot reach expert-0 at " + v.spec.Advertise + ": no answer in time")
-	require.Contains(t, numbered(attention.log.String()), "level=WARN msg=\"an expert node is lost: requests wait for one in its place\" peer=expert-0")
+	require.Contains(t, numbered(attention.log.String()), "level=WARN msg=\"an expert node is lost: requests wait for one in its place\" node=attention-0 peer=expert-0")
 	v.proxy.SetBoth(m2ntest.Pass)
 	c.ready(1, 30*time.Second)
 	require.NotContains(t, attention.log.String(), "not a member of the cluster any more")
