@@ -122,10 +122,11 @@ func TestNodeThatJoinsDuringAChange(t *testing.T) {
 func TestPlacementFaultsAreNamed(t *testing.T) {
 	p := newPlacing(t)
 	e0, a0 := p.join(Expert), p.join(Attention)
+	large := make([]byte, tandemv1.MaxPlacement+1)
 	twice := View{Placement: Placement{Version: 2}, Next: Placement{Version: 2}}
 	for want, err := range map[string]error{
 		"a placement of 0 bytes, want 1 to 524288":                       second(p.Propose(nil)),
-		"a placement of 524289 bytes, want 1 to 5":                       second(p.Propose(make([]byte, tandemv1.MaxPlacement+1))),
+		"a placement of 524289 bytes, want 1 to 5":                       second(p.Propose(large)),
 		"placement 2 has not been proposed, the last one is 1":           second(p.Proposed(2)),
 		"placement 0 has not been proposed":                              second(p.Proposed(0)),
 		"node expert-0 is no attention node, and tells by which":         p.Placed(e0, 1, p.now),

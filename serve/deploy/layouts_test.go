@@ -135,7 +135,7 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 		MaxNumSeqs: l.maxSeqs, MaxModelLen: longest, Linger: l.linger, Preempt: l.preempt,
 	}
 	for _, loss := range l.lose {
-		loss.Place %= l.experts // which tests change
+		loss.Place %= l.experts // tests change how many there are
 		o.Lose = append(o.Lose, loss)
 	}
 	if l.replicas > 0 {
@@ -362,28 +362,6 @@ func (n numerics) placementOf(m *deploy.Model) route.Placement {
 	return placementOf(m, max(1, n.experts), n.replicas)
 }
 
-// placementOf spreads the experts of a model over nodes: evenly where the seed is 0,
-// else each layer in its own way, a third of the experts on two nodes or more.
-func placementOf(m *deploy.Model, nodes int, seed uint64) route.Placement {
-	p := route.Even(m.Spec.Sparse(), m.Spec.Router.Experts, nodes)
-	if seed == 0 {
-		return p
-	}
-	rng := rand.New(rand.NewPCG(seed, 2))
-	for _, l := range m.Spec.SparseLayers() {
-		homes := make(route.Homes, m.Spec.Router.Experts)
-		for e := range homes {
-			replicas := 1
-			if rng.IntN(3) == 0 {
-				replicas = 1 + rng.IntN(nodes)
-			}
-			homes[e] = slices.Sorted(slices.Values(rng.Perm(nodes)[:replicas]))
-		}
-		p.Layers[l] = homes
-	}
-	return p
-}
-
 // plainAnswers are the plain version's, by numerics.
 type plainAnswers map[numerics][]answer
 
@@ -472,6 +450,9 @@ func TestWideLayoutsGiveTheSameBits(t *testing.T) {
 func (l layout) wide() layout {
 	l.wire, l.transport, l.preempt = route.Wire{}, "tcp", nil
 	l.attention, l.experts, l.micro = 1, 1+l.experts%2, 1
+	for i := range l.lose {
+		l.lose[i].Place %= l.experts
+	}
 	l.maxSeqs, l.maxBatched, l.chunk, l.pages = 32, 64, 0, 32*longest/16
 	return l
 }

@@ -2,6 +2,8 @@ package deploy_test
 
 import (
 	"context"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +16,28 @@ import (
 	"github.com/tandem-moe/tandem/route"
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
+
+// placementOf spreads the experts of a model over nodes: evenly where the seed is 0,
+// else each layer in its own way, a third of the experts on two nodes or more.
+func placementOf(m *deploy.Model, nodes int, seed uint64) route.Placement {
+	p := route.Even(m.Spec.Sparse(), m.Spec.Router.Experts, nodes)
+	if seed == 0 {
+		return p
+	}
+	rng := rand.New(rand.NewPCG(seed, 2))
+	for _, l := range m.Spec.SparseLayers() {
+		homes := make(route.Homes, m.Spec.Router.Experts)
+		for e := range homes {
+			replicas := 1
+			if rng.IntN(3) == 0 {
+				replicas = 1 + rng.IntN(nodes)
+			}
+			homes[e] = slices.Sorted(slices.Values(rng.Perm(nodes)[:replicas]))
+		}
+		p.Layers[l] = homes
+	}
+	return p
+}
 
 // load asks a cluster the requests of the layouts test again and again, several at a
 // time, and compares each answer with the plain one, until it is ended.

@@ -85,7 +85,7 @@ func TestExpertRefusesByName(t *testing.T) {
 		"the residual stream travels with the rows: this node leaves it ": func(h *route.Header) { h.Residual = true },
 	} {
 		var log logged
-		n, peers, m := startExpertOf(t, 0, slog.New(slog.NewTextHandler(&log, nil)))
+		n, peers, m := startExpertOf(t, 0, slog.New(slog.NewTextHandler(&log, nil)), same)
 		n.Hold(away(m, 2, 1), m.Experts)
 		peers[0].ask(change)
 		require.Eventually(t, func() bool { return bytes.Contains([]byte(log.String()), []byte(want)) },
@@ -98,7 +98,7 @@ func TestExpertRefusesByName(t *testing.T) {
 // TestVersionsRunTogether: messages by two placements run in one call, and each has its
 // result where it says.
 func TestVersionsRunTogether(t *testing.T) {
-	n, peers, m := startExpertOf(t, 10*time.Second, slog.New(slog.DiscardHandler))
+	n, peers, m := startExpertOf(t, 10*time.Second, slog.New(slog.DiscardHandler), same)
 	n.Hold(away(m, 2, 0, 2), m.Experts)
 	inPhase(peers)
 	before := n.Stats().Gather
@@ -121,7 +121,7 @@ func TestVersionsRunTogether(t *testing.T) {
 // then it is refused, and what only it wanted can be given back.
 func TestRetireWaitsForWhatIsTaken(t *testing.T) {
 	var log logged
-	n, peers, m := startExpertOf(t, time.Second, slog.New(slog.NewTextHandler(&log, nil)))
+	n, peers, m := startExpertOf(t, time.Second, slog.New(slog.NewTextHandler(&log, nil)), same)
 	n.Hold(away(m, 2, 1), m.Experts)
 	inPhase(peers)
 	peers[0].ask(func(*route.Header) {}) // held back for the other peer

@@ -61,26 +61,18 @@ type withoutAttention struct{ kernel.ExpertDevice }
 // startExpert runs an expert node of a fixture, on a device that computes no attention,
 // and returns two peers of it.
 func startExpert(t *testing.T, linger time.Duration) (*expert.Node, []*peer) {
-	n, peers, _ := startExpertOf(t, linger, slog.New(slog.DiscardHandler))
+	n, peers, _ := startExpertOf(t, linger, slog.New(slog.DiscardHandler), same)
 	return n, peers
 }
 
-// startExpertOf is startExpert with a log, and returns the fixture too.
-func startExpertOf(t *testing.T, linger time.Duration, log *slog.Logger) (*expert.Node, []*peer, *nodetest.Model) {
-	return startExpertWith(t, func(c *expert.Config) { c.Linger, c.Log = linger, log })
-}
+// same is a device as it is.
+func same(dev kernel.ExpertDevice) kernel.ExpertDevice { return dev }
 
-// startExpertOn is startExpert on a device of the test's.
-func startExpertOn(
-	t *testing.T, linger time.Duration, on func(kernel.ExpertDevice) kernel.ExpertDevice,
-) (*expert.Node, []*peer) {
-	n, peers, _ := startExpertWith(t, func(c *expert.Config) { c.Linger, c.Device = linger, on(c.Device) })
-	return n, peers
-}
-
-// startExpertWith is startExpert with a changed configuration. The node connects again
-// with a peer that it has lost.
-func startExpertWith(t *testing.T, change func(*expert.Config)) (*expert.Node, []*peer, *nodetest.Model) {
+// startExpertOf is startExpert with a log, on a device of the test's, and returns the
+// fixture too. The node knows again whom it has lost.
+func startExpertOf(
+	t *testing.T, linger time.Duration, log *slog.Logger, on func(kernel.ExpertDevice) kernel.ExpertDevice,
+) (*expert.Node, []*peer, *nodetest.Model) {
 	m := nodetest.Load(t, nodetest.CPU(t, kernel.CPUOptions{Threads: 1}))
 	network := m2n.NewNetwork()
 	endpoint := func(id string) *m2n.Endpoint {
@@ -91,15 +83,14 @@ func startExpertWith(t *testing.T, change func(*expert.Config)) (*expert.Node, [
 		return ep
 	}
 	ep := endpoint("expert")
-	cfg := expert.Config{
-		Spec: m.Spec, Device: withoutAttention{m.Device}, Endpoint: ep, Log: slog.New(slog.DiscardHandler),
+	n, err := expert.New(expert.Config{
+		Spec: m.Spec, Device: on(withoutAttention{m.Device}), Endpoint: ep,
+		Linger: linger, Log: log,
 		Lost: func(id string) {
 			ep.RemovePeer(id)
 			_ = ep.SetPeer(id, "inproc:"+id, 1) // fails at the end
 		},
-	}
-	change(&cfg)
-	n, err := expert.New(cfg)
+	})
 	require.NoError(t, err)
 	n.Hold(route.Even(m.Spec.Sparse(), m.Spec.Router.Experts, 1), m.Experts)
 	var peers []*peer
@@ -198,7 +189,8 @@ func (d *stopped) Record() kernel.Event {
 // one that does what it should not.
 func TestAnswersKeepToTheirPair(t *testing.T) {
 	dev := &stopped{began: make(chan struct{}), goOn: make(chan struct{})}
-	_, peers := startExpertOn(t, 0, func(inner kernel.ExpertDevice) kernel.ExpertDevice {
+	log := slog.New(slog.DiscardHandler)
+	_, peers, _ := startExpertOf(t, 0, log, func(inner kernel.ExpertDevice) kernel.ExpertDevice {
 		dev.ExpertDevice = inner
 		return dev
 	})
