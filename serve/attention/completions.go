@@ -135,7 +135,8 @@ func (n *Node) receive(ctx context.Context, place int, c m2n.Completion) (fault,
 		return err, nil
 	}
 	if h.Kind != route.Return || h.MicroBatch >= len(n.batches) {
-		return fmt.Errorf("an unexpected message: kind %d, step %d, layer %d, micro-batch %d", h.Kind, h.Step, h.Layer, h.MicroBatch), nil
+		return fmt.Errorf("an unexpected message: kind %d, step %d, layer %d, micro-batch %d",
+			h.Kind, h.Step, h.Layer, h.MicroBatch), nil
 	}
 	x := n.batches[h.MicroBatch].exchange
 	drop, err := x.Returned(place, dispatch.Point{Step: h.Step, Layer: h.Layer})

@@ -103,7 +103,8 @@ func (n *Node) giveUp(down []int) error {
 		if errors.Is(q.Cause, m2n.ErrClosed) || errors.Is(q.Cause, pairs.ErrGone) {
 			level = slog.LevelInfo // it has left
 		}
-		n.cfg.Log.Log(context.Background(), level, "an expert node is lost: requests wait for one in its place", "peer", q.Lost, "place", place, "steps given up", steps, "reason", q.Cause)
+		n.cfg.Log.Log(context.Background(), level, "an expert node is lost: requests wait for one in its place",
+			"peer", q.Lost, "place", place, "steps given up", steps, "reason", q.Cause)
 	}
 	return n.announce()
 }

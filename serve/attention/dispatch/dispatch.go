@@ -159,7 +159,8 @@ func (d *Dispatch) Returned(p int, at Point) (drop bool, err error) {
 	}
 	under := d.state == Packed || d.state == Awaiting
 	if !under || at != d.at || !d.places[p].posted || !d.awaits(p) {
-		return false, fmt.Errorf("results of %v from place %d, which were not asked for or have come before; the exchange is %v at %v", at, p, d.state, d.at)
+		return false, fmt.Errorf("results of %v from place %d, which were not asked for or have come before;"+
+			" the exchange is %v at %v", at, p, d.state, d.at)
 	}
 	d.places[p].owed = d.places[p].owed[:0]
 	d.missing[p/64] &^= 1 << (p % 64)

@@ -156,6 +156,25 @@ func TestDebts(t *testing.T) {
 	require.Error(t, err, "of one that is gone")
 }
 
+// TestWhoIsWaitedFor: by place, whose results are missing, and whose rows the transport
+// still reads.
+func TestWhoIsWaitedFor(t *testing.T) {
+	d := New(3)
+	require.Empty(t, d.Unreturned())
+	d.Pack(Point{1, 0})
+	for p := range 3 {
+		d.Posted(p, uint64(10+p))
+	}
+	d.Sent(11)
+	_, err := d.Returned(0, Point{1, 0})
+	require.NoError(t, err)
+	require.Equal(t, []int{1, 2}, d.Unreturned())
+	require.Equal(t, []int{0, 2}, d.Unsent())
+	d.Abort()
+	require.Empty(t, d.Unreturned())
+	require.Equal(t, []int{0, 2}, d.Unsent())
+}
+
 // world is an exchange and, for each expert node, the answers that are on their way.
 type world struct {
 	d       *Dispatch
