@@ -208,7 +208,7 @@ func (p *headerParser) tensor(name string, raw []byte, at int64) (entry, error) 
 
 // field reads one field of a tensor.
 func (p *headerParser) field(d *described, name string, m strictjson.Member, at int64) error {
-	ok := false
+	var ok bool
 	switch m.Name {
 	case "dtype":
 		if ok = m.Value[0] == '"'; ok {

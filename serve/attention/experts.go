@@ -152,7 +152,8 @@ func (n *Node) lost(c m2n.Completion) error {
 	if errors.As(cause, &pair) {
 		cause = pair.Cause
 	}
-	if cause == m2n.ErrRemoved { // by SetExperts; a peer that says so has another error
+	//nolint:errorlint // itself: SetExperts has removed the pair. A peer that says so has an error around it.
+	if cause == m2n.ErrRemoved {
 		cause = pairs.ErrGone
 	}
 	return n.apply(n.pairs.Lost(c.Peer, cause, time.Now()))

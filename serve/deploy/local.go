@@ -162,12 +162,6 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 	return w, nil
 }
 
-// free gives back the vectors that were loaded to a device.
-func (w *Weights) free(dev kernel.Memory) {
-	w.attention.Free(dev)
-	w.experts.Free(dev)
-}
-
 // record notes what weights the model has.
 func (w *Weights) record(m *Model) error {
 	if err := m.record("attention", attentionRole, w.attention.Digests); err != nil {

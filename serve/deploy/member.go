@@ -226,11 +226,11 @@ func (m *membership) drain(ctx context.Context, stats func() node.Stats) error {
 		m.Log.Info("drained", "node", self.ID)
 		return ctx.Err()
 	case <-grace.C:
-		left := "the grace is over, requests that still run end with an error"
+		fate := "they end with an error"
 		if m.Role == cluster.Expert {
-			left = "the grace is over, requests that still run wait for another expert node"
+			fate = "they wait for another expert node"
 		}
-		m.Log.Warn(left, "node", self.ID, "grace", m.Grace)
+		m.Log.Warn("the grace is over, and requests still run", "node", self.ID, "grace", m.Grace, "requests", fate)
 		return fmt.Errorf("the grace of %v is over", m.Grace)
 	}
 }

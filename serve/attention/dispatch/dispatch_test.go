@@ -181,7 +181,6 @@ type world struct {
 	coming  [][]Point // by place, in the order in which they come
 	unsent  []uint64
 	at      Point
-	packed  bool
 	results map[int]bool // of the dispatch under way
 	trace   []string
 }

@@ -118,9 +118,10 @@ func TestPauses(t *testing.T) {
 	p := in(Up)
 	now := start
 	a := p.Lost("a", errLost, now)
-	for _, pause := range []time.Duration{10, 20, 40, 80, 160, 320, 500, 500} {
-		require.Zero(t, p.Due(now.Add(pause*time.Millisecond-1)), "%v", a)
-		now = now.Add(pause * time.Millisecond)
+	for _, ms := range []int{10, 20, 40, 80, 160, 320, 500, 500} {
+		pause := time.Duration(ms) * time.Millisecond
+		require.Zero(t, p.Due(now.Add(pause-1)), "%v", a)
+		now = now.Add(pause)
 		require.Equal(t, []int{0}, p.Due(now).Connect)
 		p.Greeted(0, 1)
 		a = p.Lost("a", errLost, now)
