@@ -113,7 +113,7 @@ func (v View) Using(version uint64) []string {
 }
 
 // Left says that a placement is no longer needed: a newer one is current, and no
-// attention node's step uses this one.
+// attention node's step uses this one or an older one.
 func (v View) Left(version uint64) bool {
 	return v.Placement.Version > version && len(v.Using(version)) == 0
 }
