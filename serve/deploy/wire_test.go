@@ -34,8 +34,8 @@ func trafficOf(l *deploy.Local) (t traffic) {
 	return t
 }
 
-// perPair is the bytes that are sent with a row for each of its experts: the gate weight
-// and the expert's number.
+// perPair is the bytes that are sent with a row for each of its experts: the gate weight,
+// and the entry of row and expert in the list of pairs.
 const perPair = 4 + 10
 
 // TestBytesOnTheWire: the transports count the bytes that the wire format should take.
