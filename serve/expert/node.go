@@ -186,8 +186,8 @@ func (n *Node) poll(ctx context.Context) (m2n.Completion, error) {
 func (n *Node) now() time.Duration { return time.Since(n.origin) }
 
 // handle takes one completion. decided says that the gather has returned new actions;
-// otherwise its earlier timer still holds. A peer that breaks the protocol is
-// disconnected.
+// otherwise its earlier timer still holds. The node removes a peer that breaks the
+// protocol.
 func (n *Node) handle(c m2n.Completion) (a gather.Actions, decided bool) {
 	switch c.Kind {
 	case m2n.Sent:
