@@ -8,26 +8,27 @@ import (
 	"github.com/tandem-moe/tandem/internal/tandemv1"
 )
 
-// Placement is a version of which expert node holds which experts. A cluster knows
-// who holds it and who uses it; what it says is package route's business, whose
-// encoding Experts is: membership works the same whatever nodes hold. Version 0 is none.
+// Placement says which expert node holds which experts. Experts is in package route's
+// encoding, which this package does not read: it only knows which nodes hold and use
+// which Version. Version 0 means no placement.
 type Placement struct {
 	Version uint64
 	Experts []byte
 }
 
-// A placement comes into use in three steps, which views tell of:
+// A placement comes into use in three steps, which the nodes see in views:
 //
-//  1. It is proposed: expert nodes load what they miss, and say that they hold it.
+//  1. It is proposed: expert nodes load the experts that they miss, and say that they
+//     hold the placement.
 //  2. Once every place's node holds it, it is current. Attention nodes split the rows of
-//     their next steps by it, and say when no step uses an older one.
-//  3. Once all of them have, nobody needs an older one, and expert nodes give back what
-//     only that wanted.
+//     their next steps by it, and say when none of their steps uses an older one.
+//  3. Once all attention nodes have said so, expert nodes free the experts that only
+//     older placements need.
 //
-// The first placement of a cluster goes the same way.
+// The first placement of a cluster takes the same steps.
 
-// Propose has the expert nodes hold a placement, which becomes current once they do. One
-// that was proposed before and is not current is given up. It returns the version.
+// Propose asks the expert nodes to hold a placement, which becomes current once they do.
+// It replaces an earlier proposal that is not current yet. It returns the new version.
 func (r *Registry) Propose(experts []byte) (uint64, error) {
 	if len(experts) == 0 || len(experts) > tandemv1.MaxPlacement {
 		return 0, fmt.Errorf("a placement of %d bytes, want 1 to %d", len(experts), tandemv1.MaxPlacement)
@@ -38,8 +39,8 @@ func (r *Registry) Propose(experts []byte) (uint64, error) {
 	return r.proposed, nil
 }
 
-// Proposed returns the placement of a version that a member says that it holds; without
-// Experts where that has been given up meanwhile.
+// Proposed returns the placement of a version that a member says it holds; without
+// Experts where the placement has been given up meanwhile.
 func (r *Registry) Proposed(version uint64) (Placement, error) {
 	for _, p := range []Placement{r.view.Placement, r.view.Next} {
 		if p.Version == version && version > 0 {
@@ -52,8 +53,8 @@ func (r *Registry) Proposed(version uint64) (Placement, error) {
 	return Placement{Version: version}, nil
 }
 
-// Ready marks a member's weights as loaded; those of an expert node are its part of a
-// placement, which becomes current with the last node that holds it.
+// Ready marks a member's weights as loaded. An expert node's are those for a placement,
+// which becomes current when the last expert node holds it.
 func (r *Registry) Ready(id string, placement uint64, now time.Time) error {
 	if err := r.mark(id, now, func(m *Member) {
 		m.Ready = true
@@ -67,7 +68,7 @@ func (r *Registry) Ready(id string, placement uint64, now time.Time) error {
 	return nil
 }
 
-// Placed notes that no step of an attention node uses a placement before a version.
+// Placed records that no step of an attention node uses a placement before a version.
 func (r *Registry) Placed(id string, placement uint64, now time.Time) error {
 	if i := r.find(id); i >= 0 && r.view.Members[i].Role != Attention {
 		return fmt.Errorf("node %s is no attention node, and tells by which placement it splits rows", id)
@@ -78,7 +79,7 @@ func (r *Registry) Placed(id string, placement uint64, now time.Time) error {
 	return r.mark(id, now, func(m *Member) { m.Placement = max(m.Placement, placement) })
 }
 
-// promote makes the proposed placement current where the nodes of all places hold it.
+// promote makes the proposed placement current if the nodes of all places hold it.
 func (r *Registry) promote() {
 	next := r.view.Next.Version
 	if next == 0 || len(r.view.lacking(next)) > 0 || len(r.view.Of(Expert)) < r.view.ExpertNodes {
@@ -111,14 +112,14 @@ func (v View) Using(version uint64) []string {
 	return ids
 }
 
-// Left says that a placement is needed no more: another is current, and no attention
-// node uses it.
+// Left says that a placement is no longer needed: a newer one is current, and no
+// attention node's step uses this one or an older one.
 func (v View) Left(version uint64) bool {
 	return v.Placement.Version > version && len(v.Using(version)) == 0
 }
 
-// Pending says in words what keeps a proposed placement from being all that is used, or
-// nothing where it is.
+// Pending says in words what a proposed placement still waits for before it is the only
+// one in use; "" where it is.
 func (v View) Pending(version uint64) string {
 	lacking := v.lacking(version)
 	missing := v.ExpertNodes - len(v.Of(Expert))

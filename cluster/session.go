@@ -161,8 +161,9 @@ func checkWelcome(w *tandemv1.Welcome, h Hello) error {
 	return nil
 }
 
-// checkView checks what the table of limits cannot say: no id twice, the members of a
-// role by place, no place twice, and the next placement after the current one.
+// checkView checks what the table of limits of package tandemv1 cannot express: no id is
+// there twice, the members of a role are in the order of their places, no place twice,
+// and the next placement is newer than the current one.
 func checkView(v View) error {
 	if v.Next.Version != 0 && v.Next.Version <= v.Placement.Version {
 		return fmt.Errorf("the view has placement %d follow placement %d", v.Next.Version, v.Placement.Version)
@@ -213,15 +214,15 @@ func (s *Session) Client() connect.HTTPClient { return s.client }
 // goroutine.
 func (s *Session) Tell(progress func() Progress) { s.progress.Store(&progress) }
 
-// Ready says that the node's weights are loaded: of an expert node, its part of a
-// version of the placement; of an attention node 0.
+// Ready says that the node's weights are loaded and their digests are sent. placement is
+// the version that an expert node's weights are for; an attention node's is 0.
 func (s *Session) Ready(placement uint64) error {
 	ready := &tandemv1.JoinRequest_Ready{Ready: &tandemv1.Ready{Placement: placement}}
 	return s.send(&tandemv1.JoinRequest{Message: ready})
 }
 
-// Placed says that no step of this attention node uses a placement before a version,
-// nor will one.
+// Placed says that no step of this attention node uses a placement before a version, and
+// that no later step will.
 func (s *Session) Placed(placement uint64) error {
 	placed := &tandemv1.JoinRequest_Placed{Placed: &tandemv1.Placed{Placement: placement}}
 	return s.send(&tandemv1.JoinRequest{Message: placed})

@@ -120,8 +120,8 @@ type Member struct {
 	Draining bool
 	// Reached says that an attention node is connected with every expert node.
 	Reached bool
-	// Placement is a version: of an expert node the newest of which it holds its part,
-	// of an attention node the oldest that its steps may use.
+	// Placement is a version. On an expert node it is the newest placement whose experts
+	// it holds; on an attention node the oldest that its steps may use.
 	Placement uint64
 }
 
@@ -158,10 +158,11 @@ type View struct {
 	Version uint64
 	Settings
 	Members []Member
-	// Placement is by which attention nodes split the rows of new steps, Next what
-	// expert nodes are to hold beside it; either may be none.
+	// Placement is the current placement, by which attention nodes split the rows of new
+	// steps. Next is a proposed one, which expert nodes shall hold beside it. Either may
+	// be zero.
 	Placement, Next Placement
-	// Unreached are the attention and expert nodes that are not connected.
+	// Unreached are the pairs of attention and expert node that could not connect.
 	Unreached []Unreached
 }
 

@@ -12,20 +12,21 @@ import (
 
 // Judge compares the weights that members have loaded with the cluster's.
 type Judge interface {
-	// Weights is how many weights a member holds by a placement: no more digests are
-	// taken of it. For an attention node the placement is none.
+	// Weights is how many weights a member holds by a placement; the server takes no
+	// more digests from it. For an attention node the placement is zero.
 	Weights(m Member, p Placement) int
-	// Compare returns nil where the digests of a member's weights are those that
-	// the cluster serves. It may wait, until ctx ends.
+	// Compare returns nil where the digests of a member's weights are those of the
+	// cluster's. It may wait, until ctx ends.
 	Compare(ctx context.Context, m Member, p Placement, digests []uint64) error
 }
 
 // digestsPerMessage bounds a message of digests to 32 KiB.
 const digestsPerMessage = 4 << 10
 
-// Weights tells the digests of what the node has loaded, before it is Ready for the same
-// placement, which is 0 for an attention node. A node that has said that it is Ready
-// waits for the view to say so before it tells of another placement.
+// Weights sends the digests of the weights that the node has loaded for a placement,
+// before it is Ready for that placement; an attention node's placement is 0. After
+// Ready, a node waits until the view says that it is ready, before it sends the digests
+// for another placement.
 func (s *Session) Weights(placement uint64, digests []uint64) error {
 	for some := range slices.Chunk(digests, digestsPerMessage) {
 		weights := &tandemv1.JoinRequest_Weights{Weights: &tandemv1.Weights{Digests: some, Placement: placement}}
@@ -36,24 +37,25 @@ func (s *Session) Weights(placement uint64, digests []uint64) error {
 	return nil
 }
 
-// judging is the judgement of one member's weights, for one placement after another.
+// judging collects the digests of one member's weights and has them compared, for one
+// placement after another.
 type judging struct {
-	judge    Judge // nil: nobody judges
+	judge    Judge // nil: weights are not compared
 	proposed func(version uint64) (Placement, error)
 	member   Member
-	// The placement under judgement, nil before the first message of one; the digests so
-	// far, and how many there may be.
+	// placement is the one whose digests are being collected or compared, or nil; digests
+	// are those received so far, limit bounds how many there may be.
 	placement *Placement
 	digests   []uint64
 	limit     int
-	// verdict is where Compare's result comes, once it has been asked; nil before.
+	// verdict receives Compare's result; nil until Compare has been called.
 	verdict chan error
-	// last is the placement of the last verdict, if there has been one.
+	// last is the placement of the last verdict; judged says that there has been one.
 	judged bool
 	last   uint64
 }
 
-// begin starts, or goes on with, the judgement by a placement.
+// begin starts the comparison for a placement, or checks that it is the current one.
 func (j *judging) begin(version uint64) error {
 	switch {
 	case j.verdict != nil:
@@ -84,11 +86,11 @@ func (j *judging) begin(version uint64) error {
 	return nil
 }
 
-// givenUp says that the placement is not needed any more, so that nobody judges what the
-// member holds of it.
+// givenUp says that the placement is no longer needed, so that the member's weights for
+// it are not compared.
 func (j *judging) givenUp() bool { return j.placement.Version > 0 && j.placement.Experts == nil }
 
-// add takes digests, no more than the member has weights.
+// add takes digests, in all no more than the member has weights.
 func (j *judging) add(version uint64, digests []uint64) error {
 	if len(digests) == 0 || len(digests) > digestsPerMessage {
 		return errBroken(fmt.Errorf("a message has %d digests, want 1 to %d", len(digests), digestsPerMessage))
@@ -103,8 +105,8 @@ func (j *judging) add(version uint64, digests []uint64) error {
 	return nil
 }
 
-// ask has the weights compared; the verdict comes once, before ctx ends or soon
-// after.
+// ask starts the comparison of the weights; the verdict channel gets one result, at
+// the latest soon after ctx ends.
 func (j *judging) ask(ctx context.Context, version uint64) error {
 	if err := j.begin(version); err != nil {
 		return err
@@ -119,14 +121,14 @@ func (j *judging) ask(ctx context.Context, version uint64) error {
 	return nil
 }
 
-// end is the end of a judgement that found nothing wrong: it returns the placement.
+// end ends a comparison that found no difference, and returns its placement.
 func (j *judging) end() uint64 {
 	j.judged, j.last = true, j.placement.Version
 	j.placement, j.digests, j.limit, j.verdict = nil, nil, 0, nil
 	return j.last
 }
 
-// rejected is a verdict as the end of a stream.
+// rejected is the error that ends the stream of a member whose weights differ.
 func rejected(m Member, err error) error {
 	return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("node %s refused: %w", m.ID, err))
 }

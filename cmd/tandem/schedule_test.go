@@ -118,7 +118,7 @@ func TestScheduleMistakes(t *testing.T) {
 		{"schedule draw --chrome no/such/folder/trace.json", failed, []string{"no/such/folder/trace.json"}},
 		{"schedule validate no/such.txt", failed, []string{"reading a schedule", "no/such.txt"}},
 		{"schedule validate .", failed, []string{"reading a schedule", "."}},
-		{"schedule validate " + large, failed, []string{large + ": a schedule has at most 16777216 bytes"}},
+		{"schedule validate " + large, failed, []string{large + " has more than 16777216 bytes"}},
 		{"schedule validate -", failed, []string{"standard input: schedule: the text has no line"}},
 		{"schedule validate testdata/schedule/draw.txt", failed, []string{`testdata/schedule/draw.txt: schedule line 1: "A0" is no header`}},
 		{"schedule validate plan.txt --layers 3", usage,

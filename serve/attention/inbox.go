@@ -8,8 +8,8 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// command is what the loop is asked to do between two steps: to begin a
-// sequence, to cancel one, or something else.
+// command asks the loop to do something between two steps: to begin a sequence, to
+// cancel one, or to call a function.
 type command struct {
 	submit *serve.Request
 	cancel uint64
@@ -19,7 +19,7 @@ type command struct {
 // Submit hands over a request.
 func (n *Node) Submit(r serve.Request) { n.tell(command{submit: &r}) }
 
-// Cancel ends a request where it still runs.
+// Cancel ends a request if it still runs.
 func (n *Node) Cancel(id uint64) { n.tell(command{cancel: id}) }
 
 func (n *Node) tell(c command) {
@@ -45,8 +45,8 @@ func (n *Node) submitted() int {
 	return count
 }
 
-// accept takes what has been submitted and cancelled, and does what else was asked for.
-// Its errors are of the node itself.
+// accept carries out the commands that have come. Its errors are failures of the node
+// itself.
 func (n *Node) accept() error {
 	n.mu.Lock()
 	commands := n.inbox
@@ -70,8 +70,9 @@ func (n *Node) accept() error {
 	return err
 }
 
-// SetPlacement has each micro-batch split its rows by another placement from its next
-// step on. It is of as many nodes as the one before, and they hold what it says.
+// SetPlacement makes each micro-batch split its rows by another placement from its next
+// step on. The placement must be of the same number of nodes, which hold its experts
+// already.
 func (n *Node) SetPlacement(p route.Placement) {
 	n.tell(command{do: func() error {
 		n.placement = p
@@ -79,7 +80,7 @@ func (n *Node) SetPlacement(p route.Placement) {
 	}})
 }
 
-// leaveBehind tells which placements no step uses any more.
+// leaveBehind reports which placements no step uses any more.
 func (n *Node) leaveBehind() {
 	oldest := n.placement.Version
 	for _, b := range n.batches {
@@ -93,9 +94,9 @@ func (n *Node) leaveBehind() {
 	}
 }
 
-// flush hands the collected reports over, and the processor to those who wait for
-// them: where nodes and their helpers keep all processors busy, a client would
-// otherwise see its token at the end of a time slice, ten milliseconds later.
+// flush delivers the collected reports, and yields the processor to the goroutines that
+// wait for them: where nodes and their helper threads keep all processors busy, a client
+// would otherwise get its token at the end of a time slice, ten milliseconds later.
 func (n *Node) flush() {
 	if len(n.reports) == 0 {
 		return

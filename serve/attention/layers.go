@@ -11,8 +11,8 @@ import (
 	"github.com/tandem-moe/tandem/serve/attention/dispatch"
 )
 
-// forward computes the attention part of a layer and sends its rows to the
-// experts, unless an expert node is lost meanwhile, and the step given up.
+// forward computes the attention of a layer and sends its rows to the experts, unless
+// the step is given up meanwhile because an expert node is lost.
 func (n *Node) forward(ctx context.Context, a schedule.Action) error {
 	b := n.batches[a.MicroBatch]
 	if err := n.await(ctx, b, b.exchange.Free); err != nil || !b.active {
@@ -39,8 +39,8 @@ func (n *Node) forward(ctx context.Context, a schedule.Action) error {
 
 var errForced = errors.New("its loss was forced")
 
-// compute computes the attention part of a layer, and packs what the experts are
-// to have of it: nothing where the layer has none.
+// compute computes the attention of a layer, and packs the rows for its experts; nothing
+// where the layer has no experts.
 func (n *Node) compute(ctx context.Context, b *microBatch, a schedule.Action) ([][]m2n.Span, error) {
 	n.turn.Begin()
 	begin := time.Now()

@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-moe/tandem/serve/sample"
 )
 
-// microBatch is a step on its way through the layers.
+// microBatch is a micro-batch with its step on the way through the layers.
 type microBatch struct {
 	rows     *layer.Activations
 	exchange *exchange
@@ -26,7 +26,7 @@ type microBatch struct {
 	positions []int32
 	seqs      []kernel.Sequence
 	results   []batch.Result
-	picked    []picked // by sequence of the step
+	picked    []picked // the next token of each of the step's sequences
 }
 
 // picked is a sequence's next token.
@@ -36,9 +36,8 @@ type picked struct {
 	err     error
 }
 
-// start begins a micro-batch's next step: the batcher says which rows, and their
-// embeddings become the residual stream. It says whether there is anything to
-// do.
+// start begins a micro-batch's next step: the batcher chooses the rows, whose embeddings
+// become the residual stream. It returns false where there are no rows to compute.
 func (n *Node) start(ctx context.Context, index int) (bool, error) {
 	if err := n.accept(); err != nil || !n.pairs.Up() {
 		return false, err
@@ -75,8 +74,8 @@ func (b *microBatch) fill() {
 	}
 }
 
-// finish ends a micro-batch's step: head, sampling, and what came of it to the
-// batcher and to the front end.
+// finish ends a micro-batch's step: it computes the head, samples, and tells the results
+// to the batcher and to the front end.
 func (n *Node) finish(ctx context.Context, index int) error {
 	b := n.batches[index]
 	if err := n.collect(ctx, b); err != nil || !b.active {
@@ -89,8 +88,8 @@ func (n *Node) finish(ctx context.Context, index int) error {
 	return nil
 }
 
-// conclude picks the step's tokens, tells the batcher, and collects what there is
-// to report. The node's counts are right before anybody hears of it.
+// conclude picks the step's tokens, tells the batcher, and collects the reports. It
+// updates the node's statistics before any report is delivered.
 func (n *Node) conclude(ctx context.Context, index int, b *microBatch) error {
 	n.turn.Begin()
 	defer n.turn.End()
@@ -117,7 +116,8 @@ func (n *Node) conclude(ctx context.Context, index int, b *microBatch) error {
 	return nil
 }
 
-// report says what a step meant for a sequence, unless it is gone.
+// report collects the report of a step's outcome for a sequence, unless the sequence was
+// cancelled.
 func (n *Node) report(rows batch.Rows, p picked, o batch.Outcome) {
 	s := n.sequences[rows.ID]
 	if s == nil || o == batch.Cancelled {
@@ -143,9 +143,9 @@ func (n *Node) report(rows batch.Rows, p picked, o batch.Outcome) {
 	}
 }
 
-// headRows is how many rows the head computes at once: enough for its weights to
-// be read once for all of a decoding micro-batch, few enough that the logits of
-// a long prompt never lie in memory all at once.
+// headRows is how many rows the head computes at once: enough that a decoding
+// micro-batch reads the head's weights once, few enough that the logits of a long prompt
+// are never in memory all at once.
 const headRows = 64
 
 // head is the memory of the logits.
@@ -158,9 +158,8 @@ type head struct {
 	top         []sample.Candidate
 }
 
-// wanted is a row whose logits somebody wants: the sequence of the step, and the
-// prompt token whose log-probability they give, or −1 where they choose the
-// next one.
+// wanted is a row whose logits are needed: its sequence in the step, and the prompt token
+// whose log-probability they give, or −1 where the next token is chosen by them.
 type wanted struct {
 	row      int32
 	sequence int
@@ -202,8 +201,7 @@ func (n *Node) pick(ctx context.Context, b *microBatch) error {
 	return nil
 }
 
-// want lists the rows whose logits are wanted. Of sequences that have been
-// cancelled, none are.
+// want lists the rows whose logits are needed. Cancelled sequences need none.
 func (h *head) want(b *microBatch, alive func(id uint64) bool) {
 	h.wanted = h.wanted[:0]
 	for i, s := range b.work.Seqs {
@@ -220,7 +218,7 @@ func (h *head) want(b *microBatch, alive func(id uint64) bool) {
 	}
 }
 
-// logits computes those of a block of rows.
+// logits computes the logits of a block of rows.
 func (n *Node) logits(ctx context.Context, b *microBatch, block []wanted) error {
 	rows := make([]int32, len(block))
 	for i, w := range block {
@@ -237,7 +235,8 @@ func (h *head) row(i int) []float32 {
 	return kernel.Float32s(h.logits.Host())[i*h.vocabulary : (i+1)*h.vocabulary]
 }
 
-// choose takes a row's logits to who wanted them.
+// choose uses a row's logits: it draws the sequence's next token, or takes a prompt
+// token's log-probability.
 func (n *Node) choose(b *microBatch, w wanted, logits []float32, lse float32) {
 	p, s := &b.picked[w.sequence], n.sequences[b.work.Seqs[w.sequence].ID]
 	switch {
@@ -260,10 +259,10 @@ func (n *Node) choose(b *microBatch, w wanted, logits []float32, lse float32) {
 	}
 }
 
-// finite says whether x is a number: x−x is 0 for those alone.
+// finite says whether x is neither infinite nor NaN: only then x−x is 0.
 func finite(x float32) bool { return x-x == 0 }
 
-// logprob is the log-probability of a token and of the best candidates.
+// logprob returns the log-probabilities of a token and of the best candidates.
 func (h *head) logprob(logits []float32, lse float32, token int32, top int) serve.TokenLogprob {
 	l := serve.TokenLogprob{Logprob: serve.Logprob{Token: token, Logprob: sample.Logprob(logits[token], lse)}}
 	h.top = h.sampler.Top(h.top[:0], logits, top)
@@ -273,7 +272,7 @@ func (h *head) logprob(logits []float32, lse float32, token int32, top int) serv
 	return l
 }
 
-// count notes the node's load.
+// count records the node's current load in its statistics.
 func (n *Node) count() {
 	usage, counters := n.pages.Usage(), n.batcher.Counters()
 	running, waiting := n.batcher.Running(), n.batcher.Waiting()

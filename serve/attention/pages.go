@@ -9,9 +9,8 @@ import (
 	"github.com/tandem-moe/tandem/layer"
 )
 
-// pageMemory is the node's cache as the page manager reads and writes it. The
-// device's queue orders a write before the steps that follow; a read waits for
-// the steps before it.
+// pageMemory is the node's KV cache as a kvcache.Memory. The device's queue orders a
+// write before later steps; a read waits for the steps before it.
 type pageMemory struct {
 	ctx   context.Context
 	dev   kernel.Device
@@ -30,8 +29,8 @@ func (m pageMemory) WritePage(page int32, src []byte) error {
 	return nil
 }
 
-// Export returns the cached full pages of a prefix as bytes, from page from on,
-// and how many they are, for another node of the same model and numerics.
+// Export returns the cached full pages of a prefix, from page from on, as bytes for
+// another node of the same model and numerics, and how many pages they are.
 func (n *Node) Export(ctx context.Context, tokens []int32, from int) ([]byte, int, error) {
 	var b bytes.Buffer
 	var pages int
@@ -46,8 +45,8 @@ func (n *Node) Export(ctx context.Context, tokens []int32, from int) ([]byte, in
 	return b.Bytes(), pages, nil
 }
 
-// Import takes what Export gave into the cache, where sequences with that prefix
-// find it, and returns how many of its pages are there now.
+// Import puts pages that Export returned into the cache, for later sequences with their
+// prefix, and returns how many of the pages the cache has now.
 func (n *Node) Import(ctx context.Context, data []byte) (int, error) {
 	var pages int
 	err := n.between(ctx, func() error {

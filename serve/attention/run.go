@@ -8,9 +8,9 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// Run serves until ctx ends (nil), or the device fails. Whatever ends it, no request is
-// left without a last report. Where an expert node is lost it holds its requests until
-// another is in its place, no longer than Config.ExpertWait.
+// Run serves until ctx ends, and returns nil, or until the device fails. In both cases
+// each request gets a last report. While an expert node is lost, Run holds requests until
+// another one is in its place, for at most Config.ExpertWait.
 func (n *Node) Run(ctx context.Context) error {
 	err := n.serve(ctx)
 	n.turn.End()
@@ -28,7 +28,7 @@ func (n *Node) Run(ctx context.Context) error {
 	return err
 }
 
-// stopping says why the loop was told to end: the cause, where it is known.
+// stopping says why the loop was told to end: ctx's cause, if it has one.
 func stopping(ctx context.Context) string {
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause.Error()
@@ -36,8 +36,8 @@ func stopping(ctx context.Context) string {
 	return "the attention node is stopping"
 }
 
-// rest waits until there is a micro-batch in flight, or a sequence to begin and an
-// expert node in each place to begin it with.
+// rest waits until a micro-batch is in flight, or until there is a sequence to begin and
+// each place has an expert node.
 func (n *Node) rest(ctx context.Context) error {
 	for {
 		if err := n.accept(); err != nil {
@@ -58,8 +58,8 @@ func (n *Node) rest(ctx context.Context) error {
 	}
 }
 
-// How often a node without work looks whether it has lost an expert node, and one that
-// lacks expert nodes whether it has them.
+// How often a node without work checks whether an expert node is lost, and how often a
+// node that lacks expert nodes checks whether they have come.
 const (
 	idleLook = 250 * time.Millisecond
 	mendLook = 5 * time.Millisecond

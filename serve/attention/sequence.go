@@ -8,15 +8,15 @@ import (
 	"github.com/tandem-moe/tandem/serve/sample"
 )
 
-// sequence is a request on its attention node: what choosing its tokens needs.
-// Which rows it has, the batcher knows.
+// sequence is what an attention node keeps of a request to choose its tokens. The
+// batcher keeps the request's rows and pages.
 type sequence struct {
 	request serve.Request
 	chain   sample.Chain
 	counter sample.Counter
-	outputs int // tokens, those of a resumed request among them
+	outputs int // number of output tokens, including those a resumed request came with
 	prompt  []serve.TokenLogprob
-	started bool // its first event is out
+	started bool // its first event has been reported
 }
 
 func newSequence(r serve.Request) *sequence {
@@ -31,7 +31,7 @@ func newSequence(r serve.Request) *sequence {
 	return s
 }
 
-// begin queues a request, unless those before it have waited in vain for expert nodes.
+// begin queues a request, unless earlier requests have waited in vain for expert nodes.
 func (n *Node) begin(r serve.Request) error {
 	if err := n.pairs.Expired(time.Now()); err != nil {
 		return unavailable(err)
@@ -46,14 +46,13 @@ func (n *Node) begin(r serve.Request) error {
 	return nil
 }
 
-// cancelled ends a request for good; a step that it is in is finished without
-// it.
+// cancelled ends a request. A step that it is in finishes without using its result.
 func (n *Node) cancelled(id uint64) {
 	n.batcher.Cancel(id)
 	delete(n.sequences, id)
 }
 
-// event is the next report of a sequence: a token, the end, or both.
+// event makes a sequence's next event: a token, the end, or both.
 func (s *sequence) event(rows batch.Rows, p picked, o batch.Outcome) serve.Event {
 	e := serve.Event{}
 	if !s.started {

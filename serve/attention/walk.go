@@ -8,11 +8,11 @@ import (
 	"github.com/tandem-moe/tandem/schedule/interpret"
 )
 
-// mostProved bounds the actions of the schedule that a node proves before it
-// starts: some 30 ms. 64 expert nodes, 100 layers and 4 micro-batches are within.
+// mostProved bounds the number of actions in the schedule that a node proves before it
+// starts: some 30 ms. 64 expert nodes, 100 layers and 4 micro-batches stay below it.
 const mostProved = 100_000
 
-// provedSteps is how many steps show that they repeat.
+// provedSteps is how many steps of the schedule are proved: the later ones repeat them.
 const provedSteps = 3
 
 // newWalk proves the ping-pong schedule that a node takes part in, and makes the
@@ -37,9 +37,9 @@ func newWalk(spec *model.Spec, expertNodes, microBatches int) (*interpret.Walk, 
 	return interpret.New(s, 0)
 }
 
-// perform does one action of the node's schedule. Attention of layer 0 begins a
-// step where the micro-batch has rows. The other actions of a micro-batch that is
-// not in a step are passed over.
+// perform does one action of the node's schedule. The attention of layer 0 begins a
+// step if the micro-batch has rows. Other actions of a micro-batch that is in no step
+// are skipped.
 func (n *Node) perform(ctx context.Context, a schedule.Action) error {
 	b := n.batches[a.MicroBatch]
 	switch {

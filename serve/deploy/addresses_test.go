@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAddressesAreParsed before anything is loaded: each refusal names the flag and
-// the value.
+// TestAddressesAreParsed: a wrong address is refused before anything is loaded, with the
+// names of the flag and the value.
 func TestAddressesAreParsed(t *testing.T) {
 	for _, good := range [][2]string{
 		{"127.0.0.1:0", ""}, {":7001", ""}, {"[::]:7001", ""}, {"node-3.example_net:7001", ""}, {"[fe80::1%eth0]:1", ""},
@@ -49,7 +49,8 @@ func TestAddressesAreParsed(t *testing.T) {
 	}
 }
 
-// TestWhatPeersAreTold depends on where the front end is.
+// TestWhatPeersAreTold: the address that peers are told depends on whether the front end
+// is on the same host.
 func TestWhatPeersAreTold(t *testing.T) {
 	local := path{here: netip.MustParseAddr("127.0.0.1"), front: netip.MustParseAddr("127.0.0.1")}
 	own := path{here: netip.MustParseAddr("10.0.0.3"), front: netip.MustParseAddr("10.0.0.3")}
@@ -93,7 +94,8 @@ func TestWhatPeersAreTold(t *testing.T) {
 	}
 }
 
-// TestPathToTheFrontEnd asks the system, and sends nothing.
+// TestPathToTheFrontEnd: the system tells the addresses of a connection to the front end
+// without any being made.
 func TestPathToTheFrontEnd(t *testing.T) {
 	p, err := pathTo(t.Context(), "http://127.0.0.1:7000")
 	require.NoError(t, err)

@@ -30,25 +30,26 @@ import (
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
-// nodeEnv makes a process of this test binary a node: it holds a nodeSpec.
+// nodeEnv is the environment variable that makes a process of this test binary a node;
+// its value is a nodeSpec.
 const nodeEnv = "TANDEM_TEST_NODE"
 
 // nodeSpec says which node a process is.
 type nodeSpec struct {
 	Role, Control, Listen, Advertise, Model string
 	Grace                                   time.Duration
-	// Via is a forwarder by which the node reaches its peers: it is told the
-	// address in a line.
+	// Via is the address of a forwarder through which the node reaches its peers: the
+	// first line of a connection names the peer's address.
 	Via string
-	// Wire is what the node insists on.
+	// Wire is the wire that the front end must have for the node to join.
 	Wire string
-	// ExpertWait is how long requests wait for an expert node.
+	// ExpertWait is Options.ExpertWait.
 	ExpertWait time.Duration
-	// Slow is how long attention and experts pause at most, each time.
+	// Slow is the longest pause of the device at each call of attention or experts.
 	Slow time.Duration
 }
 
-// dial reaches peers through the forwarder, where there is one.
+// dial connects to a peer, through the forwarder if there is one.
 func (s nodeSpec) dial() func(context.Context, string) (net.Conn, error) {
 	if s.Via == "" {
 		return nil
@@ -105,7 +106,7 @@ func runNode(text string) int {
 	return 0
 }
 
-// slowDevice makes devices of another speed, by which nodes meet at other moments.
+// slowDevice makes devices that pause, so that nodes' messages meet in other orders.
 func slowDevice(most time.Duration) func(string, *kernel.Pool) (kernel.ExpertDevice, error) {
 	return func(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
 		dev, err := kernel.NewCPU(kernel.CPUOptions{Pool: pool, Threads: 1})
@@ -125,14 +126,14 @@ func work(ctx context.Context, m *deploy.Model, o deploy.NodeOptions) error {
 	return errors.Join(n.Run(ctx), n.Close())
 }
 
-// tell prints how the node is joined to its peers, at each SIGUSR1.
+// tell prints the node's connections with its peers at each SIGUSR1.
 func tell(n *deploy.Node) (stop func()) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)
 	var telling sync.WaitGroup
 	telling.Go(func() {
 		for range asked {
-			_ = m2n.WriteTable(os.Stderr, n.Stats().Peers) // nobody to tell
+			_ = m2n.WriteTable(os.Stderr, n.Stats().Peers) // an error could not be printed either
 		}
 	})
 	return func() {
@@ -147,19 +148,19 @@ type testCluster struct {
 	t       *testing.T
 	control *deploy.Control
 	url     string
-	model   string        // of nodes to be started
-	opened  *deploy.Model // the front end's
-	log     *lockedBuffer // the front end's
-	slow    time.Duration // of all nodes; they are joined by TCP then
+	model   string        // the model of nodes to be started
+	opened  *deploy.Model // the front end's model
+	log     *lockedBuffer // the front end's log
+	slow    time.Duration // nodeSpec.Slow of all nodes; where set, they use TCP
 }
 
-// startCluster starts a front end for expert nodes of a model.
+// startCluster starts the front end of a model, for so many expert nodes.
 func startCluster(t *testing.T, dir string, experts, micro int) *testCluster {
 	t.Helper()
 	return startClusterBy(t, dir, experts, micro, route.Wire{})
 }
 
-// startClusterBy is startCluster where rows travel in a given way.
+// startClusterBy is startCluster with a wire.
 func startClusterBy(t *testing.T, dir string, experts, micro int, wire route.Wire) *testCluster {
 	t.Helper()
 	return startClusterOf(t, dir, func(_ *deploy.Model, o *deploy.Options) {
@@ -190,14 +191,14 @@ func startClusterOf(t *testing.T, dir string, change func(*deploy.Model, *deploy
 	return &testCluster{t: t, control: control, url: "http://" + l.Addr().String(), model: dir, opened: m, log: log}
 }
 
-// process is a node in a process of its own.
+// process is a node that runs in its own process.
 type process struct {
 	*exec.Cmd
 	log  *lockedBuffer
 	done chan struct{}
 }
 
-// lockedBuffer is what a process prints.
+// lockedBuffer collects what a process prints.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -264,8 +265,8 @@ func TestProcessesGiveTheSameBits(t *testing.T) {
 	}
 }
 
-// answersInProcesses compares with the plain version. Only the front end knows
-// the wire; nodes are told.
+// answersInProcesses compares the answers of nodes in processes of their own with the
+// plain version's. Only the front end's options have the wire; it tells the nodes.
 func answersInProcesses(t *testing.T, m *deploy.Model, wire route.Wire) {
 	const experts = 3
 	want := plain(t, m, numerics{wire: wire, experts: experts})
@@ -298,8 +299,8 @@ func answersInProcesses(t *testing.T, m *deploy.Model, wire route.Wire) {
 	}
 }
 
-// sharesMemory checks that a node is joined to so many peers, all of them by shared
-// memory: what nodes of one host choose by themselves.
+// sharesMemory checks that a node is connected with so many peers, all of them by shared
+// memory, the default of nodes on one host.
 func (p *process) sharesMemory(t *testing.T, peers int) {
 	t.Helper()
 	require.NoError(t, p.Process.Signal(syscall.SIGUSR1))
@@ -314,8 +315,8 @@ func (p *process) sharesMemory(t *testing.T, peers int) {
 	}
 }
 
-// TestNodeWithAnotherWireIsRefused starts a node that insists on a wire that is
-// not the cluster's: it ends, and the front end's log has both.
+// TestNodeWithAnotherWireIsRefused starts a node that wants a wire other than the
+// cluster's: the node ends, and the front end's log has both wires.
 func TestNodeWithAnotherWireIsRefused(t *testing.T) {
 	c := startClusterBy(t, "", 1, 1, route.Wire{Rows: kernel.RowBF16})
 	p := c.node(nodeSpec{Role: "attention", Wire: "int8"})
@@ -326,7 +327,7 @@ func TestNodeWithAnotherWireIsRefused(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(agrees.log.String(), "joined") }, 20*time.Second, 10*time.Millisecond)
 }
 
-// ends waits until a node has given up.
+// ends waits until a node's process has ended.
 func (p *process) ends(t *testing.T) {
 	t.Helper()
 	select {

@@ -17,8 +17,8 @@ import (
 	"github.com/tandem-moe/tandem/serve/remote"
 )
 
-// Control is a front end whose nodes are other processes: it admits them, tells
-// them of each other, and gives them requests.
+// Control is a front end whose nodes are other processes: it admits nodes to the
+// cluster, tells them of each other, and gives them requests.
 type Control struct {
 	Engine  *frontend.FrontEnd
 	Members *cluster.Server
@@ -26,13 +26,14 @@ type Control struct {
 	judge   *judge
 	options Options
 	tls     *certs.Identity
-	api     string // its URL
+	api     string // the API's URL
 	log     *slog.Logger
-	stalled time.Duration // how long a node that is to work may stand still
+	stalled time.Duration // how long a node that has work may make no progress
 }
 
-// NewControl makes the front end of a model, for nodes that run the same version
-// of the program. Of the options those count that all nodes must share.
+// NewControl makes the front end of a model, for nodes that run the same version of the
+// program. It uses only the options that all nodes must share, and those of the front
+// end itself.
 func NewControl(m *Model, o Options, version string) (*Control, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
@@ -59,21 +60,22 @@ func NewControl(m *Model, o Options, version string) (*Control, error) {
 	return c, nil
 }
 
-// members says which nodes are missing, or nothing.
+// members says which nodes are missing; "" where none is.
 func (c *Control) members() string {
 	view, _ := c.Members.View()
 	return view.Missing()
 }
 
-// holds says whether an attention node lacks expert nodes.
+// holds says whether an attention node is not connected with all expert nodes, and so
+// holds its requests back.
 func (c *Control) holds(node string) bool {
 	view, _ := c.Members.View()
 	m, ok := view.Find(node)
 	return ok && !m.Reached
 }
 
-// Failing says which nodes cannot reach each other, whether others serve or not, or
-// nothing.
+// Failing says which nodes cannot reach each other, even while others serve; "" where
+// none.
 func (c *Control) Failing() string {
 	view, _ := c.Members.View()
 	if len(view.Unreached) == 0 {
@@ -82,7 +84,7 @@ func (c *Control) Failing() string {
 	return view.DescribeAll(view.Unreached)
 }
 
-// Missing says what the cluster lacks to serve, or nothing.
+// Missing says what the cluster lacks to serve; "" where it serves.
 func (c *Control) Missing() string {
 	if missing := c.members(); missing != "" {
 		return missing
@@ -93,25 +95,25 @@ func (c *Control) Missing() string {
 	return ""
 }
 
-// What a connection of the control port may take before and between requests.
+// Limits of a connection to the control port.
 const (
 	// headerTimeout bounds a request line and headers, headerBytes their size.
 	headerTimeout = 5 * time.Second
 	headerBytes   = 16 << 10
 	// idleTimeout closes a connection that has no stream.
 	idleTimeout = 10 * time.Second
-	// pingAfter is the silence after which a peer is asked whether it is there, and
-	// pingTimeout how long the answer may take.
+	// pingAfter is the silence after which a peer gets a ping, and pingTimeout how long
+	// its answer may take.
 	pingAfter, pingTimeout = 5 * time.Second, 5 * time.Second
-	// maxStreams of a connection: a node has two, and those of an earlier membership.
+	// maxStreams bounds the streams of a connection: a node has two.
 	maxStreams = 8
-	// streamWindow and connWindow are what may be sent to the front end and not be
-	// read: what a stranger can make it keep.
+	// streamWindow and connWindow bound the bytes that the front end has received and
+	// not read, of a stream and a connection: a stranger can make it keep that much.
 	streamWindow, connWindow = 256 << 10, 512 << 10
 )
 
-// secure puts TLS on a listener, where the cluster has it, and returns the log
-// for connections that fail.
+// secure puts TLS on a listener if the cluster has TLS, and returns the log for
+// connections that fail.
 func (c *Control) secure(l net.Listener) (net.Listener, *slog.Logger) {
 	if c.tls == nil {
 		failed := connlog.New(c.log, slog.LevelDebug)
@@ -120,7 +122,7 @@ func (c *Control) secure(l net.Listener) (net.Listener, *slog.Logger) {
 	return cluster.ListenTLS(l, c.tls.TLS()), c.log.With("certificate", c.tls.Cert, "authority", c.tls.CA)
 }
 
-// server is the control port's.
+// server is the HTTP server of the control port.
 func (c *Control) server(ctx context.Context, log *slog.Logger) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle(c.Members.Handler())
@@ -142,7 +144,8 @@ func (c *Control) server(ctx context.Context, log *slog.Logger) *http.Server {
 func (c *Control) Serve(outer context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
-	// Streams know why they end.
+	// The streams' context ends with a cause, so that nodes are told that the front end
+	// stops.
 	streams, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, func() { end(cluster.ErrStopping) })()
 	defer end(cluster.ErrStopping)
@@ -155,7 +158,7 @@ func (c *Control) Serve(outer context.Context, l net.Listener) error {
 	var unread error
 	running.Go(func() {
 		if unread = c.judge.readOwn(ctx); unread != nil && ctx.Err() == nil {
-			cancel() // it can vouch for nothing
+			cancel() // without its own digests, the front end cannot compare weights
 		}
 	})
 	stopped := make(chan struct{})
@@ -176,23 +179,22 @@ func (c *Control) Serve(outer context.Context, l net.Listener) error {
 	return fmt.Errorf("control at %s: %w", l.Addr(), err)
 }
 
-// farewell bounds the time in which nodes hear that the front end stops.
+// farewell is how long the front end waits for nodes to be told that it stops.
 const farewell = time.Second
 
-// shutdown ends a server whose handlers are ending.
+// shutdown stops a server whose handlers are already ending.
 func shutdown(server *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
 	if server.Shutdown(ctx) != nil {
-		_ = server.Close() // what is left is cut off
+		_ = server.Close() // closes the connections that are left
 	}
 }
 
-// releasePause is how long a node that drains stays after its last request, at
-// most.
+// releasePause is how long a draining node stays at most after its last request.
 const releasePause = 20 * time.Millisecond
 
-// release lets nodes that drain go once no request needs them, until ctx ends.
+// release removes draining nodes once no request needs them, until ctx ends.
 func (c *Control) release(ctx context.Context) {
 	pause := time.NewTicker(releasePause)
 	defer pause.Stop()
@@ -217,8 +219,8 @@ func (c *Control) release(ctx context.Context) {
 	}
 }
 
-// needs says whether a request needs a node that drains: one of its own, or, of
-// an expert node, any.
+// needs says whether a request needs a draining node: an attention node is needed by
+// its own requests, an expert node by any request.
 func (c *Control) needs(m cluster.Member) bool {
 	if m.Role == cluster.Attention {
 		return c.Engine.Drain(m.ID) > 0

@@ -6,9 +6,9 @@ import (
 	"github.com/tandem-moe/tandem/serve/direct"
 )
 
-// NewDirect makes the version without nodes, for batches of at most rows rows, over
-// weights that deployments use too. It rounds and adds up as the options' deployment
-// does.
+// NewDirect makes the plain version, without nodes, for batches of at most rows rows. It
+// shares its weights with the process's deployments, and rounds and adds up as a
+// deployment with these options does.
 func NewDirect(m *Model, o Options, w *Weights, dev kernel.Device, cache *layer.Cache, rows int) (*direct.Model, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err

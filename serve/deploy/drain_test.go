@@ -11,8 +11,8 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// Each request of these tests takes a second or so; longGrace is longer and
-// shortGrace shorter.
+// Each request of these tests takes about a second. longGrace is longer than that,
+// shortGrace is shorter.
 const (
 	longGrace  = 30 * time.Second
 	shortGrace = 50 * time.Millisecond
@@ -61,9 +61,9 @@ func (c *testCluster) refused(r serve.Request) string {
 	return err.Error()
 }
 
-// TestAttentionNodeDrains stops one of two attention nodes while both decode:
-// all that runs is finished as if nothing had happened, what comes meanwhile goes
-// to the other node, and the node ends once its own requests have.
+// TestAttentionNodeDrains stops one of two attention nodes while both decode: all
+// running requests finish as usual, new requests go to the other node, and the node
+// ends once its own requests have ended.
 func TestAttentionNodeDrains(t *testing.T) {
 	c, nodes, _ := smallCluster(t, 2, longGrace)
 	ctx := bounded(t)
@@ -97,7 +97,7 @@ func TestAttentionNodeDrains(t *testing.T) {
 	c.ready(1, 5*time.Second)
 }
 
-// TestLastAttentionNodeDrains: what runs is finished, what comes is refused.
+// TestLastAttentionNodeDrains: running requests finish, new requests are refused.
 func TestLastAttentionNodeDrains(t *testing.T) {
 	c, nodes, _ := smallCluster(t, 1, longGrace)
 	list := c.longRequests("decode")[:2]
@@ -111,8 +111,8 @@ func TestLastAttentionNodeDrains(t *testing.T) {
 	require.NoError(t, got.errs[1])
 }
 
-// TestExpertNodeDrains: requests that run still have their experts, new ones are
-// refused, and once the node is back they flow again.
+// TestExpertNodeDrains: running requests finish with the node's experts, and new
+// requests are refused until an expert node has joined in its place.
 func TestExpertNodeDrains(t *testing.T) {
 	c, _, expert := smallCluster(t, 1, longGrace)
 	list := c.longRequests("decode")[:2]
@@ -132,8 +132,8 @@ func TestExpertNodeDrains(t *testing.T) {
 	require.Equal(t, got.answers[0].bits(), again.answers[0].bits())
 }
 
-// TestGraceEnds stops nodes whose requests take longer than the grace: they end
-// with an error that says why, and the nodes in good order.
+// TestGraceEnds stops nodes whose requests take longer than the grace: the requests end
+// with an error that says why, and the nodes end in an orderly way.
 func TestGraceEnds(t *testing.T) {
 	for _, role := range []string{"attention", "expert"} {
 		t.Run(role, func(t *testing.T) {
@@ -155,8 +155,8 @@ func TestGraceEnds(t *testing.T) {
 	}
 }
 
-// TestIdleNodesStopAtOnce: a node that no request needs does not use its grace,
-// whether it is ready or waits for others.
+// TestIdleNodesStopAtOnce: a node that no request needs ends without waiting for its
+// grace, whether it is ready or waits for other nodes.
 func TestIdleNodesStopAtOnce(t *testing.T) {
 	c := startCluster(t, "", 2, 1)
 	a, e := c.node(nodeSpec{Role: "attention", Grace: longGrace}), c.node(nodeSpec{Role: "expert", Grace: longGrace})

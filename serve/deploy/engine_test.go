@@ -44,7 +44,7 @@ func small(n int) serve.Request {
 	return serve.Request{Prompt: []int32{5, 6, 7}, MaxTokens: n, Logprobs: -1, PromptLogprobs: -1}
 }
 
-// withoutAttention is a device that computes experts alone.
+// withoutAttention is a device that computes experts only.
 type withoutAttention struct{ kernel.ExpertDevice }
 
 // devicesOf makes devices without attention for the nodes of a role.
@@ -100,7 +100,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestQueueIsBounded fills one place and a queue of one.
+// TestQueueIsBounded fills the only place and a queue of one request: the next request
+// is refused.
 func TestQueueIsBounded(t *testing.T) {
 	l := start(t, "", deploy.Options{MaxModelLen: 2048, MaxNumSeqs: 1, MaxWaiting: 1})
 	for range 2 {
@@ -112,8 +113,8 @@ func TestQueueIsBounded(t *testing.T) {
 	require.Equal(t, &serve.BusyError{Waiting: 1, Limit: 1}, err)
 }
 
-// TestCancellationFreesPages cancels a request that runs and one that waits:
-// both end, and what comes after runs.
+// TestCancellationFreesPages cancels a running and a waiting request: both end, and a
+// later request runs.
 func TestCancellationFreesPages(t *testing.T) {
 	l := start(t, "", deploy.Options{MaxModelLen: 2048, MaxNumSeqs: 1})
 	ctx := bounded(t)
@@ -169,8 +170,8 @@ func broken(t *testing.T) string {
 	return dir
 }
 
-// TestResumedRequestGoesOn gives a request's first tokens back as its output:
-// the rest is the same, and so is its place in the random sequence.
+// TestResumedRequestGoesOn resumes a request with its first output tokens: the other
+// tokens are the same, drawn with the same random numbers.
 func TestResumedRequestGoesOn(t *testing.T) {
 	l := start(t, "", deploy.Options{})
 	ctx := bounded(t)

@@ -20,13 +20,13 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// errorWithin bounds the time from a fault to the error of a request that it
-// affects.
+// errorWithin bounds the time from a fault to the error of an affected request.
 const errorWithin = 5 * time.Second
 
 var stopFor = flag.Duration("faults.stop", errorWithin, "how long a stopped process stays so")
 
-// place is what a proxy is between: the node and its peers, or its front end.
+// place says where a proxy is: between the node and its peers, or between the node and
+// its front end.
 type place int
 
 const (
@@ -38,7 +38,7 @@ const (
 // fault is something that happens to a node, and how it ends.
 type fault struct {
 	name   string
-	proxy  place // of a proxy
+	proxy  place // where the fault's proxy is
 	inject func(*victim)
 	heal   func(*victim)
 }
@@ -49,7 +49,7 @@ type victim struct {
 	spec  nodeSpec
 	p     *process
 	proxy *m2ntest.Proxy
-	since time.Time // of the fault
+	since time.Time // when the fault happened
 }
 
 var faults = []fault{
@@ -75,7 +75,7 @@ var faults = []fault{
 			v.proxy.SetBoth(m2ntest.Pass)
 		},
 	},
-	{ // the network forgets the connection, and takes new ones
+	{ // the network drops the connection silently, and takes new ones
 		name:  "half-open control",
 		proxy: control,
 		inject: func(v *victim) {
@@ -95,12 +95,12 @@ var faults = []fault{
 	},
 }
 
-// TestFaults injects each fault into a node of each role, while requests prefill
-// and while they decode. Where an attention node is lost, or its front end, every
-// request that is affected ends with an error in bounded time, those on other attention
-// nodes end as if nothing had happened, and once the fault is over requests flow again.
-// Where an expert node is lost, or what is between it and attention nodes that live,
-// all requests wait until the fault is over and end as if nothing had happened.
+// TestFaults injects each fault into a node of each role, while requests prefill and
+// while they decode. Where an attention node loses its front end or is lost itself, its
+// requests end with an error in bounded time, requests on other attention nodes end as
+// usual, and after the fault new requests are served. Where an expert node or its
+// connection to attention nodes is lost, all requests wait until the fault is over, and
+// then end as usual.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("several processes per fault")
@@ -157,7 +157,7 @@ func testFault(c *testCluster, role string, f fault, phase string) {
 	}
 }
 
-// endsRequests has a fault end the requests of an attention node.
+// endsRequests checks a fault that ends the requests of an attention node.
 func endsRequests(c *testCluster, ctx context.Context, v *victim, f fault, phase string, list []serve.Request, want results) {
 	t := c.t
 	got := c.askAllWith(ctx, list, phase, func() {
@@ -185,8 +185,8 @@ func endsRequests(c *testCluster, ctx context.Context, v *victim, f fault, phase
 	}
 }
 
-// holdsRequests has a fault of expert nodes hold requests until it is over. The
-// attention nodes stay members under their ids.
+// holdsRequests checks a fault of expert nodes, which holds requests up until it is over.
+// The attention nodes stay members and keep their ids.
 func holdsRequests(c *testCluster, ctx context.Context, v *victim, f fault, phase string, list []serve.Request, want results) {
 	before := c.ids(cluster.Attention)
 	var healing sync.WaitGroup
@@ -204,7 +204,7 @@ func holdsRequests(c *testCluster, ctx context.Context, v *victim, f fault, phas
 	require.Equal(c.t, before, c.ids(cluster.Attention))
 }
 
-// ids are those of the members of a role.
+// ids returns the ids of the members of a role.
 func (c *testCluster) ids(r cluster.Role) (ids []string) {
 	view, _ := c.control.Members.View()
 	for _, m := range view.Of(r) {
@@ -213,8 +213,8 @@ func (c *testCluster) ids(r cluster.Role) (ids []string) {
 	return ids
 }
 
-// askUntilServed asks until all requests are served: what a client with retries
-// does while the cluster mends itself.
+// askUntilServed submits requests again until all are served, as a client with retries
+// does while the cluster recovers.
 func (c *testCluster) askUntilServed(ctx context.Context, list []serve.Request) results {
 	for {
 		c.ready(2, 30*time.Second)
@@ -226,8 +226,9 @@ func (c *testCluster) askUntilServed(ctx context.Context, list []serve.Request) 
 	}
 }
 
-// startVictim starts a node, maybe behind a proxy: its peers reach an expert node
-// through it, an attention node reaches its peers through it; or each its front end.
+// startVictim starts a node, perhaps with a proxy. A proxy towards peers is one through
+// which an expert node is reached or an attention node reaches its peers; a proxy
+// towards the front end is one through which the node reaches it.
 func startVictim(c *testCluster, role string, proxy place) *victim {
 	v := &victim{c: c, spec: nodeSpec{Role: role}}
 	switch proxy {
@@ -274,7 +275,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// forwarder connects who dials it with the address in the first line.
+// forwarder connects each connection with the address in its first line.
 func forwarder(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -291,7 +292,7 @@ func forwarder(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// forward reads the address byte by byte, so that nothing behind it is lost.
+// forward reads the address byte by byte, so that it reads nothing of what follows.
 func forward(conn net.Conn) {
 	defer conn.Close()
 	var addr []byte
@@ -321,7 +322,7 @@ func join(conn net.Conn, addr string) {
 	_, _ = io.Copy(conn, to)
 }
 
-// longRequests are requests that take a while: in prefill, or in decoding.
+// longRequests returns requests that take long, in prefill or in decoding.
 func (c *testCluster) longRequests(phase string) []serve.Request {
 	var list []serve.Request
 	for i := range 6 {
@@ -338,8 +339,7 @@ func (c *testCluster) longRequests(phase string) []serve.Request {
 	return list
 }
 
-// results are what several requests gave, and how long after the fault each
-// ended.
+// results are the answers of several requests, and how long after the fault each ended.
 type results struct {
 	answers []answer
 	errs    []error
@@ -387,7 +387,7 @@ func (c *testCluster) askAllWith(ctx context.Context, list []serve.Request, phas
 	return r
 }
 
-// drain reads a stream to its end, and tells of its first token.
+// drain reads a stream to its end, and signals its first token.
 func drain(ctx context.Context, s serve.Stream, first chan<- struct{}) (answer, error) {
 	defer s.Close()
 	told := sync.OnceFunc(func() { first <- struct{}{} })

@@ -11,8 +11,8 @@ import (
 	"github.com/tandem-moe/tandem/m2n"
 )
 
-// TestOneBadAddressIsNoReasonToLeave: a node that cannot use one member's address
-// says so and knows the others.
+// TestOneBadAddressIsNoReasonToLeave: a node that cannot use one member's address logs
+// that and can reach the others.
 func TestOneBadAddressIsNoReasonToLeave(t *testing.T) {
 	var log bytes.Buffer
 	m := &membership{Node: &Node{NodeOptions: NodeOptions{Options: Options{Log: slog.New(slog.NewTextHandler(&log, nil))}}}}

@@ -24,8 +24,8 @@ const frontName = "the front end"
 type judge struct {
 	model *Model
 	log   *slog.Logger
-	// read is closed once the front end's own files have been read, as far as they
-	// are there.
+	// read is closed once the front end has read those of the model's files that it
+	// has.
 	read chan struct{}
 }
 
@@ -33,7 +33,8 @@ func newJudge(m *Model, log *slog.Logger) *judge {
 	return &judge{model: m, log: log, read: make(chan struct{})}
 }
 
-// role is a member's by a placement, which for an attention node is none.
+// role returns which weights a member holds: an expert node's by a placement, which is
+// ignored for an attention node.
 func (j *judge) role(m cluster.Member, p cluster.Placement) (model.Role, error) {
 	if m.Role == cluster.Attention {
 		return attentionRole, nil

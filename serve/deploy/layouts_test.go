@@ -39,8 +39,8 @@ var (
 	layoutCount = flag.Int("layout.count", 4, "layouts per model, at least: more where there are few models")
 )
 
-// layout is one way to serve the same requests: everything that must not change
-// an answer, and how rows travel, which may.
+// layout is one way to serve the same requests: everything that must not change an
+// answer, and the wire, which may.
 type layout struct {
 	wire                          route.Wire
 	seed                          uint64
@@ -54,13 +54,13 @@ type layout struct {
 	threads                       []int
 	order                         []int
 	preempt                       []batch.Forced
-	devices                       []deviceKind // by node
+	devices                       []deviceKind // of the nodes, in the order of their creation
 	lose                          []attention.Loss
-	slow                          time.Duration // the longest that attention and experts pause
+	slow                          time.Duration // the longest pause of attention and experts
 	replicas                      uint64        // the seed of the placement, 0: even
 }
 
-// deviceKind is a kind of device that gives the CPU's bits.
+// deviceKind is a kind of device that computes the same bits as the CPU device.
 type deviceKind string
 
 const (
@@ -116,7 +116,7 @@ func drawLayout(seed uint64, requests int) layout {
 		l.lose = append(l.lose, attention.Loss{Dispatches: 1 + rng.Uint64N(30), Place: rng.IntN(l.experts)})
 	}
 	if rng.IntN(3) > 0 {
-		l.replicas = 1 + rng.Uint64N(3) // few, so that plain answers serve several layouts
+		l.replicas = 1 + rng.Uint64N(3) // few seeds, so that layouts share plain answers
 	}
 	return l
 }
@@ -127,7 +127,7 @@ func (l layout) String() string {
 		l.linger, l.isas, l.threads, l.devices, l.order, l.preempt, l.lose)
 }
 
-// options are the layout as a deployment's.
+// options returns the layout as a deployment's options.
 func (l layout) options(m *deploy.Model) deploy.Options {
 	o := deploy.Options{
 		Attention: l.attention, Experts: l.experts, MicroBatches: l.micro, Transport: l.transport, Wire: l.wire,
@@ -135,13 +135,13 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 		MaxNumSeqs: l.maxSeqs, MaxModelLen: longest, Linger: l.linger, Preempt: l.preempt,
 	}
 	for _, loss := range l.lose {
-		loss.Place %= l.experts // tests change how many there are
+		loss.Place %= l.experts // tests change the number of expert nodes
 		o.Lose = append(o.Lose, loss)
 	}
 	if l.replicas > 0 {
 		o.Placement = placementOf(m, l.experts, l.replicas)
 	}
-	// Enough pages for the longest sequence, and not much more.
+	// Enough pages for the longest sequence, and few more.
 	pages := max(l.pages, (longest+l.pageTokens-1)/l.pageTokens)
 	o.KVMemory = deploy.CacheBytes(m, l.pageTokens) * int64(pages*l.attention)
 	next := 0
@@ -160,11 +160,11 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 	return o
 }
 
-// longest bounds the sequences of these tests, in tokens.
+// longest bounds the length of these tests' sequences, in tokens.
 const longest = 96
 
-// requests are what each layout is asked: greedy and sampled, short and long,
-// some with a common prefix, some with log-probabilities of their prompt.
+// requests returns the requests that each layout serves: greedy and sampled, short and
+// long, some with a common prefix, some with log-probabilities of their prompt.
 func requests(vocabulary int) []serve.Request {
 	rng := rand.New(rand.NewPCG(7, uint64(vocabulary)))
 	tokens := func(n int) []int32 {
@@ -196,7 +196,7 @@ func requests(vocabulary int) []serve.Request {
 	return list
 }
 
-// answer is what a request gave.
+// answer is a request's whole result.
 type answer struct {
 	tokens []int32
 	logs   []serve.TokenLogprob
@@ -220,7 +220,7 @@ func (a answer) bits() string {
 	return b.String()
 }
 
-// add takes an event in.
+// add adds an event to the answer.
 func (a *answer) add(e serve.Event) {
 	if e.HasToken {
 		a.tokens = append(a.tokens, e.Token)
@@ -256,15 +256,15 @@ func ask(ctx context.Context, e serve.Engine, r serve.Request) (answer, error) {
 	}
 }
 
-// run serves all requests in a layout and returns their answers and what the
-// nodes counted. The first of the order is answered before the others come, so
-// that there is a prefix to reuse.
+// run serves all requests in a layout and returns their answers and the nodes' counts.
+// The first request of the order is answered before the others are submitted, so that
+// there is a prefix to reuse.
 func (l layout) run(t *testing.T, m *deploy.Model) ([]answer, []node.Stats) {
 	t.Helper()
 	return l.serve(t, m, requests(m.Spec.Vocabulary))
 }
 
-// serve is run for other requests.
+// serve is run for any requests.
 func (l layout) serve(t *testing.T, m *deploy.Model, list []serve.Request) ([]answer, []node.Stats) {
 	t.Helper()
 	local, err := deploy.StartLocal(t.Context(), m, l.options(m), nil)
@@ -284,7 +284,7 @@ func (l layout) serve(t *testing.T, m *deploy.Model, list []serve.Request) ([]an
 	return answers, local.Stats()
 }
 
-// total is what several runs counted.
+// total is the sum of several runs' counts.
 type total struct {
 	layouts, preemptions, reused, joined, lingers, givenUp uint64
 	bytes                                                  map[string]uint64
@@ -309,7 +309,7 @@ func (c *total) add(stats []node.Stats) {
 	}
 }
 
-// check asserts that what a layout drew did happen.
+// check asserts that the events that a layout was drawn for happened.
 func (l layout) check(t *testing.T, stats []node.Stats) {
 	t.Helper()
 	c := total{bytes: map[string]uint64{}}
@@ -329,8 +329,8 @@ func (l layout) check(t *testing.T, stats []node.Stats) {
 	}
 }
 
-// models are the folders of the layouts test: every reference model, and the
-// embedded one as "".
+// models returns the model folders of the layouts test: every reference model, and ""
+// for the embedded one.
 func models(t *testing.T) []string {
 	if *layoutModel != "" {
 		return []string{strings.TrimPrefix(*layoutModel, "gopher")}
@@ -341,9 +341,9 @@ func models(t *testing.T) []string {
 	return append(oracle.Models(t, model.Mixtral, model.Qwen3MoE, model.OLMoE), "")
 }
 
-// numerics is what of a layout an answer may depend on: the number of expert
-// nodes, and the seed by which experts are replicated on them, only where each sums what
-// its experts make of a row.
+// numerics is the part of a layout that an answer may depend on. The number of expert
+// nodes, and the seed of their placement, are part of it only where each expert node adds
+// up its own results for a row.
 type numerics struct {
 	wire     route.Wire
 	experts  int
@@ -357,12 +357,12 @@ func (l layout) numerics() numerics {
 	return numerics{wire: l.wire}
 }
 
-// placementOf is where the experts of a model are.
+// placementOf returns the placement of a model's experts.
 func (n numerics) placementOf(m *deploy.Model) route.Placement {
 	return placementOf(m, max(1, n.experts), n.replicas)
 }
 
-// plainAnswers are the plain version's, by numerics.
+// plainAnswers are the plain version's answers, by numerics.
 type plainAnswers map[numerics][]answer
 
 func (p plainAnswers) of(t *testing.T, m *deploy.Model, l layout) []answer {
@@ -373,9 +373,9 @@ func (p plainAnswers) of(t *testing.T, m *deploy.Model, l layout) []answer {
 	return p[n]
 }
 
-// TestLayoutsGiveTheSameBits serves the same requests in random layouts: the
-// tokens and log-probabilities are those of the plain version, which rounds rows
-// as they would travel, bit for bit.
+// TestLayoutsGiveTheSameBits serves the same requests in random layouts: tokens and
+// log-probabilities are, bit for bit, those of the plain version, which rounds rows as
+// the layout's wire does.
 func TestLayoutsGiveTheSameBits(t *testing.T) {
 	c := total{bytes: map[string]uint64{}, wires: map[route.Wire]int{}, devices: map[deviceKind]int{}, replicated: map[route.Combine]int{}}
 	dirs := models(t)
@@ -423,10 +423,10 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 	}
 }
 
-// TestWideLayoutsGiveTheSameBits is the layouts test with messages that are larger
-// than a socket holds, between nodes of many speeds: 256 KB to the experts and twice
-// that back, in each layer and step, by TCP. Ends that wait for each other do not pass
-// it. What all must give is what one process gives without a copy.
+// TestWideLayoutsGiveTheSameBits is the layouts test with messages that are larger than a
+// socket's buffers, between nodes of different speeds: in each layer and step, 256 KB go
+// to the experts and twice that comes back, by TCP. It fails where two ends wait for each
+// other to read. All layouts must give the answers of one process without copies.
 func TestWideLayoutsGiveTheSameBits(t *testing.T) {
 	if raceEnabled {
 		t.Skip("a wide model, slow under the detector")
@@ -446,7 +446,7 @@ func TestWideLayoutsGiveTheSameBits(t *testing.T) {
 	}
 }
 
-// wide is the layout where all sequences decode in one micro-batch of 32 rows.
+// wide returns a layout in which all sequences decode in one micro-batch of 32 rows.
 func (l layout) wide() layout {
 	l.wire, l.transport, l.preempt = route.Wire{}, "tcp", nil
 	l.attention, l.experts, l.micro = 1, 1+l.experts%2, 1
@@ -457,7 +457,7 @@ func (l layout) wide() layout {
 	return l
 }
 
-// wideRequests are as many as a wide layout runs at once.
+// wideRequests returns as many requests as a wide layout runs at a time.
 func wideRequests(vocabulary int) []serve.Request {
 	var list []serve.Request
 	for i := range 32 {
@@ -470,7 +470,7 @@ func wideRequests(vocabulary int) []serve.Request {
 	return list
 }
 
-// wideModel opens a model of random weights with wide rows and little to compute.
+// wideModel opens a model of random weights with wide rows that takes little to compute.
 func wideModel(t *testing.T) *deploy.Model {
 	t.Helper()
 	m, err := deploy.OpenModel(wideFolder(t))
@@ -492,17 +492,17 @@ func wideFolder(t *testing.T) string {
 // leastLayouts is how many layouts are drawn in all, however few models there are.
 const leastLayouts = 40
 
-// draws chooses the seeds of a run. Chance alone would now and then leave out what
-// the test says that it has covered, so that the run's layouts take turns: with
-// each transport, each wire, and each of what makes preemptions, reuse, joined
-// messages and lingers likely. A layout is still what its seed says.
+// draws chooses the seeds of a test run. Random seeds alone would sometimes leave out a
+// case that the test claims to cover. So the layouts take turns over the transports, the
+// wires, and the settings that make preemptions, reuse, joined messages and lingers
+// likely: a seed is drawn again until its layout fits the turn.
 type draws struct {
 	perModel map[string]int
 	drawn    int
 }
 
-// newDraws shares the layouts among the models. The embedded one, whose layouts take
-// ten times as long as a reference model's, gets no more than it must.
+// newDraws divides the layouts among the models. The embedded model, whose layouts take
+// ten times as long as a reference model's, gets as few as possible.
 func newDraws(dirs []string) *draws {
 	d := &draws{perModel: map[string]int{}}
 	small := max(1, len(dirs)-1)
@@ -515,13 +515,13 @@ func newDraws(dirs []string) *draws {
 	return d
 }
 
-// wholeRun tells whether the run is to cover everything: it is not one of a model or
-// a layout to repeat, nor a short one.
+// wholeRun says whether the run must cover all cases: it repeats no single model or
+// layout, draws enough layouts, and runs without the race detector.
 func wholeRun() bool {
 	return *layoutSeed == 0 && *layoutModel == "" && *layoutCount >= 4 && !raceEnabled
 }
 
-// seeds are a number of seeds by chance alone, or the one to repeat.
+// seeds returns so many random seeds, or the one to repeat.
 func seeds() []uint64 {
 	if *layoutSeed != 0 {
 		return []uint64{*layoutSeed}
@@ -535,7 +535,7 @@ func seeds() []uint64 {
 
 func drawSeed() uint64 { return 1 + rand.Uint64N(1<<40) }
 
-// layouts are a model's, of so many requests; or the one to repeat.
+// layouts returns a model's layouts for so many requests, or the one to repeat.
 func (d *draws) layouts(dir string, requests int) []layout {
 	if *layoutSeed != 0 {
 		return []layout{drawLayout(*layoutSeed, requests)}
@@ -552,9 +552,9 @@ func (d *draws) layouts(dir string, requests int) []layout {
 	return list
 }
 
-// takes says whether a layout is one for turn i of a run. Every turn in two has what
-// makes the events that are counted: several attention nodes that wait for each
-// other, pages to reuse, and preemptions.
+// takes says whether a layout fits turn i of a run. The layout of every second turn must
+// have the settings that cause the counted events: several attention nodes that wait for
+// each other, pages to reuse, and preemptions.
 func (l layout) takes(turn int) bool {
 	n := len(transports) * len(rowFormats)
 	fits := l.transport == transports[turn%len(transports)] && l.wire == route.Wire{
@@ -565,7 +565,7 @@ func (l layout) takes(turn int) bool {
 	return fits && (turn%2 == 1 || eventful)
 }
 
-// compare fails with the command that repeats the layout.
+// compare fails where answers differ, and prints the command that repeats the layout.
 func (l layout) compare(t *testing.T, dir string, want, got []answer) {
 	t.Helper()
 	for i := range want {

@@ -21,8 +21,7 @@ import (
 	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// Weights are a model's weights as loaded for a process: deployments of one
-// process may share them.
+// Weights are a model's loaded weights. Deployments of one process may share them.
 type Weights struct {
 	attention *layer.AttentionWeights
 	positions int
@@ -43,13 +42,13 @@ type Local struct {
 	failed    error
 }
 
-// loops are the running loops of one pool.
+// loops are the running loops of the nodes of one role.
 type loops struct {
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup
 }
 
-// start runs a loop until the pool is stopped.
+// start runs a loop until stop is called.
 func (p *loops) start(ctx context.Context, run func(context.Context) error, failed func(error)) {
 	p.running.Go(func() { failed(run(ctx)) })
 }
@@ -62,7 +61,7 @@ func (p *loops) stop() {
 	p.running.Wait()
 }
 
-// attentionNode is an attention node with what it stands on.
+// attentionNode is an attention node with its device, KV cache and endpoint.
 type attentionNode struct {
 	name string
 	*attention.Node
@@ -72,7 +71,7 @@ type attentionNode struct {
 	addr  string
 }
 
-// expertNode is an expert node with what it stands on.
+// expertNode is an expert node with its device and endpoint.
 type expertNode struct {
 	name string
 	*expert.Node
@@ -81,9 +80,9 @@ type expertNode struct {
 	addr string
 }
 
-// StartLocal loads a model and starts its nodes. The caller closes what it
-// returns. Weights that are given are used instead of loading; they must be of
-// the same model.
+// StartLocal loads a model and starts its nodes. If w is not nil, its weights are used
+// instead of loading them; they must be of the same model. The caller closes the
+// deployment.
 func StartLocal(ctx context.Context, m *Model, o Options, w *Weights) (*Local, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
@@ -136,7 +135,7 @@ func (l *Local) start(ctx context.Context, w *Weights) error {
 	return l.run()
 }
 
-// LoadWeights loads all of a model for the deployments of one process.
+// LoadWeights loads all weights of a model for the deployments of one process.
 func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*Weights, error) {
 	if err := o.fill(m.Spec); err != nil {
 		return nil, err
@@ -162,7 +161,7 @@ func LoadWeights(ctx context.Context, m *Model, o Options, pool *kernel.Pool) (*
 	return w, nil
 }
 
-// record notes what weights the model has.
+// record adds the weights' digests to the model's ledger.
 func (w *Weights) record(m *Model) error {
 	if err := m.record("attention", attentionRole, w.attention.Digests); err != nil {
 		return err
@@ -171,8 +170,9 @@ func (w *Weights) record(m *Model) error {
 	return m.record("experts", all, w.experts.Digests(all.Experts))
 }
 
-// sumProgress makes, for each of several loads one after the other that have total
-// bytes, a progress that adds to what the earlier ones have done.
+// sumProgress is for several loads, one after the other, of total bytes together. Each
+// call of its result makes the progress function of the next load, which reports the
+// bytes of all loads so far.
 func sumProgress(report func(done, total int64), total int64) func() layer.Progress {
 	if report == nil {
 		return func() layer.Progress { return nil }
@@ -189,7 +189,7 @@ func sumProgress(report func(done, total int64), total int64) func() layer.Progr
 	}
 }
 
-// newExpert adds an expert node. What it has made when it fails, Close ends.
+// newExpert adds an expert node. After an error, Close frees what was made before.
 func (l *Local) newExpert(ctx context.Context, network *m2n.Network, place int, w *layer.ExpertWeights) error {
 	n := &expertNode{name: fmt.Sprintf("expert-%d", place)}
 	l.experts = append(l.experts, n)
@@ -214,8 +214,7 @@ func (l *Local) newExpert(ctx context.Context, network *m2n.Network, place int, 
 	return nil
 }
 
-// newAttention adds an attention node. What it has made when it fails, Close
-// ends.
+// newAttention adds an attention node. After an error, Close frees what was made before.
 func (l *Local) newAttention(ctx context.Context, network *m2n.Network, i int, w *layer.AttentionWeights) error {
 	n := &attentionNode{name: fmt.Sprintf("attention-%d", i)}
 	l.attention = append(l.attention, n)
@@ -244,7 +243,8 @@ func (l *Local) newAttention(ctx context.Context, network *m2n.Network, i int, w
 	return err
 }
 
-// attentionConfig is what follows from model and options.
+// attentionConfig returns the part of an attention node's configuration that follows
+// from model and options.
 func (o *Options) attentionConfig(m *Model, w *layer.AttentionWeights, name string) (attention.Config, error) {
 	hash, err := m.pagesHash(w)
 	return attention.Config{
@@ -256,7 +256,8 @@ func (o *Options) attentionConfig(m *Model, w *layer.AttentionWeights, name stri
 	}, err
 }
 
-// reports is where an attention node's reports go: to Observe, and on.
+// reports returns a function that passes an attention node's reports to Observe, if
+// set, and then to deliver.
 func (o *Options) reports(node string, deliver func([]serve.Report)) func([]serve.Report) {
 	if o.Observe == nil {
 		return deliver
@@ -281,9 +282,9 @@ func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, d
 	return ep, addr, err
 }
 
-// newEndpoint makes an endpoint whose receive memory is the device's.
+// newEndpoint makes an endpoint that receives into the device's memory.
 func newEndpoint(cfg m2n.Config, dev kernel.Memory, o Options) (*m2n.Endpoint, error) {
-	cfg.Slots = o.MicroBatches + 1 // one more for a status
+	cfg.Slots = o.MicroBatches + 1 // one for each micro-batch's message, one for a status
 	cfg.PeerTimeout, cfg.TLS = o.PeerTimeout, o.TLS.TLS()
 	cfg.Alloc = func(n int) (*m2n.Region, error) {
 		b, err := dev.Alloc(kernel.HostVisible, kernel.F32, (n+3)/4)
@@ -300,7 +301,7 @@ func newEndpoint(cfg m2n.Config, dev kernel.Memory, o Options) (*m2n.Endpoint, e
 	return m2n.NewEndpoint(cfg)
 }
 
-// introduce tells all nodes of each other.
+// introduce tells the nodes each other's addresses.
 func (l *Local) introduce() error {
 	var members []pairs.Member
 	for _, e := range l.experts {
@@ -317,8 +318,8 @@ func (l *Local) introduce() error {
 	return nil
 }
 
-// acquaint tells an expert node's endpoint anew of an attention node whose pair with it
-// is lost, so that the two can connect again.
+// acquaint removes an attention node whose connection is lost from an expert node's
+// endpoint and adds it again, so that the two can connect again.
 func (l *Local) acquaint(e *expertNode, peer string) {
 	for _, a := range l.attention {
 		if a.name == peer {
@@ -337,7 +338,7 @@ func (l *Local) run() error {
 	for _, e := range l.experts {
 		l.loops[1].start(ctx[1], func(ctx context.Context) error {
 			err := e.run(ctx)
-			if err != nil { // none comes in its place
+			if err != nil { // no other expert node will take its place
 				l.loops[0].cancel(&serve.UnavailableError{Reason: fmt.Sprintf("%s has failed: %v", e.name, err)})
 			}
 			return err
@@ -357,8 +358,8 @@ func (l *Local) run() error {
 	return nil
 }
 
-// run is the node's loop. Where it fails its peers hear of it at once: nobody would
-// answer them.
+// run runs the node's loop. If the loop fails, run closes the endpoint, so that the
+// node's peers learn at once that nobody answers them any more.
 func (n *expertNode) run(ctx context.Context) error {
 	err := n.Run(ctx)
 	if err == nil {
@@ -369,7 +370,7 @@ func (n *expertNode) run(ctx context.Context) error {
 	return errors.Join(err, leave(soon, n.ep))
 }
 
-// fail keeps the first error of a node: the deployment serves no more.
+// fail keeps the first error of a node. From then on the deployment serves nothing.
 func (l *Local) fail(err error) {
 	if err == nil {
 		return
@@ -382,7 +383,7 @@ func (l *Local) fail(err error) {
 	}
 }
 
-// missing says why the deployment cannot serve, or nothing.
+// missing says why the deployment cannot serve; "" where it can.
 func (l *Local) missing() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -392,7 +393,7 @@ func (l *Local) missing() string {
 	return ""
 }
 
-// AttentionNodes are the attention nodes, by place.
+// AttentionNodes returns the attention nodes, in the order of their numbers.
 func (l *Local) AttentionNodes() []*attention.Node {
 	var all []*attention.Node
 	for _, a := range l.attention {
@@ -401,13 +402,13 @@ func (l *Local) AttentionNodes() []*attention.Node {
 	return all
 }
 
-// Missing says why the deployment cannot serve, or nothing.
+// Missing says why the deployment cannot serve; "" where it can.
 func (l *Local) Missing() string { return l.missing() }
 
-// CacheTokens is the KV cache of all attention nodes, in tokens.
+// CacheTokens is the size of all attention nodes' KV caches together, in tokens.
 func (l *Local) CacheTokens() int { return l.options.cacheTokens(l.model.Spec) * l.options.Attention }
 
-// CacheFrom says where the size of the KV cache comes from.
+// CacheFrom says in words why the KV cache has its size.
 func (l *Local) CacheFrom() string { return l.options.cacheFrom }
 
 // NodeInfo describes a node to people.
@@ -435,8 +436,8 @@ func (l *Local) Nodes() []NodeInfo {
 
 func holdsCache(tokens int) string { return fmt.Sprintf("KV cache of %d tokens", tokens) }
 
-// holdsExperts says what a place has: as many experts in each layer where that is so,
-// else all of them.
+// holdsExperts says in words how many experts a place has: per layer where all layers
+// have the same number, else in total.
 func holdsExperts(p route.Placement, place int) string {
 	least, most, total := math.MaxInt, 0, 0
 	for l, experts := range p.Experts(place) {
@@ -450,7 +451,7 @@ func holdsExperts(p route.Placement, place int) string {
 	return fmt.Sprintf("%d experts of all layers", total)
 }
 
-// Stats tells what each node has done.
+// Stats returns each node's statistics.
 func (l *Local) Stats() []node.Stats {
 	var all []node.Stats
 	for _, a := range l.attention {
@@ -466,12 +467,12 @@ func (l *Local) Stats() []node.Stats {
 	return all
 }
 
-// closeTimeout bounds an orderly goodbye to peers.
+// closeTimeout bounds the orderly closing of endpoints.
 const closeTimeout = 5 * time.Second
 
-// Close ends the nodes and gives their memory back. Requests that still run
-// end with an error. Attention nodes go first: what they have sent is taken by
-// the expert nodes, so that nobody waits for the other.
+// Close ends the nodes and frees their memory. Requests that still run end with an
+// error. It ends attention nodes first: the expert nodes still take the messages that
+// they have sent, so that no node waits for another.
 func (l *Local) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -494,7 +495,7 @@ func (l *Local) Close() error {
 	return errors.Join(errs...)
 }
 
-// leave closes an endpoint, where there is one.
+// leave closes an endpoint, unless it is nil.
 func leave(ctx context.Context, ep *m2n.Endpoint) error {
 	if ep == nil {
 		return nil

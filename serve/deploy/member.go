@@ -19,25 +19,26 @@ import (
 	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// membership is a node from joining to the loss of a side.
+// membership is one membership of a node: from joining until it leaves, or the node or
+// the front end is lost.
 type membership struct {
 	*Node
-	options Options // with the cluster's settings
+	options Options // the node's options, with the cluster's settings filled in
 	client  *http.Client
 	session *cluster.Session
 	view    cluster.View
-	// acquainting is held, on an expert node, while its endpoint is told of attention
-	// nodes, and view is changed.
+	// acquainting guards, on an expert node, view and the attention nodes that the
+	// endpoint knows.
 	acquainting sync.Mutex
 	listener    net.Listener
-	// stopped ends when the node is told to stop, and the membership with it, until
-	// outlive has been called: then there may be requests to finish.
+	// stopped ends when the node is told to stop. That ends the membership too, unless
+	// outlive has been called before: from then on there may be requests to finish.
 	stopped context.Context
 	outlive func() bool
 }
 
-// member is one membership, which ends with an error. Its connection with the front
-// end is its own.
+// member runs one membership and returns the error that ended it. Each membership makes
+// a new connection to the front end.
 func (n *Node) member(stopped context.Context, peers *peerSocket) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(stopped))
 	defer cancel()
@@ -87,8 +88,8 @@ func (m *membership) join(ctx context.Context) error {
 	return nil
 }
 
-// asLocal makes an error of joining a permanent one where the two ends are secured
-// otherwise: neither's files nor flags change by waiting.
+// asLocal makes an error of joining permanent where node and front end disagree about
+// TLS: waiting changes neither their certificates nor their flags.
 func asLocal(err error) error {
 	if certs.Refused(err) || errors.Is(err, cluster.ErrPlain) || errors.Is(err, http.ErrSchemeMismatch) {
 		return &localError{err}
@@ -96,8 +97,8 @@ func asLocal(err error) error {
 	return err
 }
 
-// hello is what the node says of itself. It asks for the place whose experts it
-// has: to load others takes long.
+// hello makes the node's hello. It asks for the place whose experts the node has, since
+// loading others takes long.
 func (n *Node) hello(addr string) cluster.Hello {
 	h := cluster.Hello{
 		Role: n.Role, Addr: addr, Identity: n.model.Identity(n.Version), Place: cluster.AnyPlace,
@@ -109,7 +110,7 @@ func (n *Node) hello(addr string) cluster.Hello {
 	return h
 }
 
-// fill completes the options by what the front end has decided.
+// fill makes the membership's options: the node's, with the front end's settings.
 func (m *membership) fill() error {
 	m.options = m.NodeOptions.Options
 	m.options.Experts, m.options.MicroBatches = m.view.ExpertNodes, m.view.MicroBatches
@@ -124,8 +125,8 @@ func (m *membership) fill() error {
 	return m.fillCache(&m.options)
 }
 
-// advertised is the address that peers are told. It is looked at for each membership,
-// as the front end's name may mean another host.
+// advertised is the address that peers are told. Each membership computes it anew, since
+// the front end's name may have come to mean another host.
 func (m *membership) advertised(ctx context.Context) (string, error) {
 	p, err := pathTo(ctx, m.Control)
 	if err != nil {
@@ -138,18 +139,18 @@ func (m *membership) advertised(ctx context.Context) (string, error) {
 	return m.transport() + ":" + at, nil
 }
 
-// transport is how peers are to reach the node.
+// transport names the transports by which peers reach the node.
 func (n *Node) transport() string {
 	switch {
 	case n.Transport != "":
 		return n.Transport
-	case n.Dial != nil: // a network of its own
+	case n.Dial != nil: // the caller's own network, which has no shared memory
 		return "tcp"
 	}
 	return "shm+tcp"
 }
 
-// fabric opens UCX, where the node is to use it; nil where not.
+// fabric opens UCX if the node's transport has it; else it returns nil.
 func (n *Node) fabric() (m2n.Fabric, error) {
 	if !n.wantsUCX() {
 		return nil, nil
@@ -187,14 +188,14 @@ func closeEndpoint(ep *m2n.Endpoint) error {
 	return leave(ctx, ep)
 }
 
-// ready notes that the node does its part.
+// ready sets the node's status to Ready and logs it.
 func (m *membership) ready(holds string, stats func() node.Stats) {
 	m.setStatus(Status{State: Ready, ID: m.session.Self.ID}, stats)
 	m.Log.Info("ready", "node", m.session.Self.ID, "holds", holds)
 }
 
-// work lets the parts run until one of them ends, or the node is told to stop and is
-// needed no more.
+// work runs the parts until one of them ends, or the node is told to stop and no request
+// needs it.
 func (m *membership) work(ctx context.Context, stats func() node.Stats, parts ...func(context.Context) error) error {
 	g := newGroup(ctx)
 	for _, part := range parts {
@@ -204,8 +205,8 @@ func (m *membership) work(ctx context.Context, stats func() node.Stats, parts ..
 	return g.wait()
 }
 
-// drain waits until the node is told to stop, says so, and waits until the front
-// end ends the session, or for the grace.
+// drain waits until the node is told to stop, tells the front end, and waits until the
+// front end ends the session, or until the grace is over.
 func (m *membership) drain(ctx context.Context, stats func() node.Stats) error {
 	m.outlive()
 	select {
@@ -235,8 +236,8 @@ func (m *membership) drain(ctx context.Context, stats func() node.Stats) error {
 	}
 }
 
-// introduce names the attention nodes to an expert node's endpoint. One whose address
-// the node cannot use is no reason to leave: others can be reached.
+// introduce adds a view's attention nodes to an expert node's endpoint. It only logs an
+// address that the endpoint refuses: the node can serve the other attention nodes.
 func (m *membership) introduce(ep *m2n.Endpoint, v cluster.View) {
 	for _, peer := range v.Of(cluster.Attention) {
 		if err := ep.SetPeer(peer.ID, peer.Addr, peer.Epoch); err != nil {
@@ -245,7 +246,7 @@ func (m *membership) introduce(ep *m2n.Endpoint, v cluster.View) {
 	}
 }
 
-// forget removes attention nodes that are gone.
+// forget removes from the endpoint the attention nodes that have left.
 func forget(ep *m2n.Endpoint, before, now cluster.View) {
 	for _, m := range before.Of(cluster.Attention) {
 		if _, ok := now.Find(m.ID); !ok {

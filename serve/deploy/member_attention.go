@@ -14,8 +14,8 @@ import (
 	"github.com/tandem-moe/tandem/serve/remote"
 )
 
-// attend loads the attention part, waits for the expert nodes, and then works for
-// the front end, whatever expert nodes come and go.
+// attend loads the attention weights, waits for the expert nodes, and then works for
+// the front end while expert nodes may come and go.
 func (m *membership) attend(ctx context.Context) error {
 	if err := m.loadAttention(ctx, m.view.MaxModelLen); err != nil {
 		return err
@@ -52,11 +52,11 @@ func (m *membership) attend(ctx context.Context) error {
 	return errors.Join(err, closeEndpoint(ep))
 }
 
-// serve works for the front end until one of them ends. Requests come once all expert
-// nodes have been reached.
+// serve runs the node's loop and its stream to the front end until one of the two ends.
+// It opens the stream, and so gets requests, once all expert nodes have been reached.
 func (m *membership) serve(ctx context.Context, attention *attention.Node, client *remote.Client, reached <-chan struct{}) error {
 	self := m.session.Self
-	// The stream outlives the loop, whose last reports say why requests end.
+	// The stream ends after the loop, whose last reports say why requests have ended.
 	streaming, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g := newGroup(ctx)
@@ -114,8 +114,8 @@ func readyExperts(v cluster.View) []cluster.Member {
 	return slices.DeleteFunc(v.Of(cluster.Expert), func(m cluster.Member) bool { return !m.Ready })
 }
 
-// expertsChange tells the node which expert nodes the cluster has, and is going to
-// have, and by which placement their experts are found.
+// expertsChange passes the cluster's ready expert nodes and its placement of the experts
+// on to the node, at each change.
 func (m *membership) expertsChange(ctx context.Context, attention *attention.Node) error {
 	version := m.options.Placement.Version
 	for view := m.view; ; {

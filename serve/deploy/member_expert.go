@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-moe/tandem/serve/expert"
 )
 
-// expert holds the place's experts and serves them.
+// expert loads the experts of the node's place and serves them.
 func (m *membership) expert(ctx context.Context) error {
 	h := &holder{membership: m, views: make(chan cluster.View, 1)}
 	wanted, err := h.wanted(m.view)
@@ -45,7 +45,8 @@ func (m *membership) expert(ctx context.Context) error {
 	return errors.Join(h.serve(ctx, ep, wanted), closeEndpoint(ep))
 }
 
-// serve has the front end judge what has been loaded, and serves the attention nodes.
+// serve waits until the front end has compared the loaded weights, and then serves the
+// attention nodes.
 func (h *holder) serve(ctx context.Context, ep *m2n.Endpoint, wanted []route.Placement) error {
 	for _, p := range wanted {
 		if err := h.hold(p); err != nil {
@@ -62,8 +63,8 @@ func (h *holder) serve(ctx context.Context, ep *m2n.Endpoint, wanted []route.Pla
 		h.follows)
 }
 
-// acquaint keeps an expert node's endpoint informed of who the attention nodes
-// are, and the operator of those that do not reach the node.
+// acquaint passes each view's attention nodes on to the endpoint, and reports in the
+// node's status which of them do not reach the node.
 func (h *holder) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
 	for {
 		if err := h.meet(ctx, ep); err != nil {
@@ -71,14 +72,14 @@ func (h *holder) acquaint(ctx context.Context, ep *m2n.Endpoint) error {
 		}
 		h.setIsolated(isolated(h.view, h.session.Self.ID))
 		select {
-		case <-h.views: // one that has not been looked at
+		case <-h.views: // drops an older view that follows has not looked at
 		default:
 		}
 		h.views <- h.view
 	}
 }
 
-// meet waits for the next view and tells the endpoint who the attention nodes are.
+// meet waits for the next view, and passes its attention nodes on to the endpoint.
 func (m *membership) meet(ctx context.Context, ep *m2n.Endpoint) error {
 	next, err := m.session.Next(ctx)
 	if err != nil {
@@ -92,7 +93,8 @@ func (m *membership) meet(ctx context.Context, ep *m2n.Endpoint) error {
 	return nil
 }
 
-// again lets an attention node whose pair is lost connect anew, where it lives.
+// again lets an attention node whose connection is lost connect again, if it is still a
+// member.
 func (m *membership) again(ep *m2n.Endpoint, peer string) {
 	m.acquainting.Lock()
 	defer m.acquainting.Unlock()
@@ -104,8 +106,8 @@ func (m *membership) again(ep *m2n.Endpoint, peer string) {
 	}
 }
 
-// admitted waits until the front end has found that what the node holds of a placement
-// is the cluster's.
+// admitted waits until the front end has found that the weights that the node holds for
+// a placement are the cluster's.
 func (m *membership) admitted(ctx context.Context, ep *m2n.Endpoint, version uint64) error {
 	for {
 		if self, _ := m.view.Find(m.session.Self.ID); self.Placement >= version {
@@ -117,18 +119,20 @@ func (m *membership) admitted(ctx context.Context, ep *m2n.Endpoint, version uin
 	}
 }
 
-// holder has an expert node hold what views want of it.
+// holder makes an expert node hold the experts that the views' placements give its
+// place.
 type holder struct {
 	*membership
 	node *expert.Node
-	held []route.Placement // that the node serves, as the views named them
+	held []route.Placement // the placements that the node serves, in the order of their versions
 	// views holds the newest view that follows has not looked at.
 	views chan cluster.View
-	// failed is the version that could not be loaded.
+	// failed is the last version that could not be loaded; 0 where there is none.
 	failed uint64
 }
 
-// wanted are the placements of a view: the current one, and the one to come.
+// wanted returns the placements of a view: the current one, if any, then the next one,
+// if any.
 func (h *holder) wanted(v cluster.View) (list []route.Placement, err error) {
 	for _, p := range []cluster.Placement{v.Placement, v.Next} {
 		if p.Version == 0 {
@@ -157,7 +161,7 @@ func (h *holder) union(placements []route.Placement) [][]int {
 	return all
 }
 
-// load loads what the node misses of a placement.
+// load loads the experts of a placement that the node does not have.
 func (h *holder) load(ctx context.Context, p route.Placement) error {
 	place := h.session.Self.Place
 	if err := h.loadExperts(ctx, place, p.Experts(place)); err != nil {
@@ -166,15 +170,15 @@ func (h *holder) load(ctx context.Context, p route.Placement) error {
 	return nil
 }
 
-// hold serves a placement that has been loaded, and says so.
+// hold serves a placement that has been loaded, and tells the front end.
 func (h *holder) hold(p route.Placement) error {
 	h.node.Hold(p, h.experts)
 	h.held = append(h.held, p)
 	return h.loaded(p.Version, h.experts.Digests(p.Experts(h.session.Self.Place)))
 }
 
-// follows does what views say of placements, until ctx ends: it takes what is new, and
-// gives back what nobody uses.
+// follows does what new views want, until ctx ends: it loads and serves a new placement,
+// and drops placements that no attention node uses.
 func (h *holder) follows(ctx context.Context) error {
 	for {
 		select {
@@ -200,11 +204,11 @@ func (h *holder) followOne(ctx context.Context, v cluster.View) error {
 	newest := wanted[len(wanted)-1]
 	last := h.held[len(h.held)-1].Version
 	if newest.Version <= last || newest.Version == h.failed || self.Placement < last {
-		return nil // there is nothing new, or the front end has not judged the one before
+		return nil // nothing is new, or the front end has not yet compared the last one's weights
 	}
 	if err := h.load(ctx, newest); err != nil {
-		// The placement in use is served as before: who proposed the new one hears that
-		// this node does not hold it.
+		// The node serves the current placement as before. View.Pending tells the proposer
+		// of the new one that this node does not hold it.
 		h.failed = newest.Version
 		h.Log.Error("a new placement of the experts cannot be held", "node", h.session.Self.ID, "error", err)
 		return ctx.Err()

@@ -13,9 +13,8 @@ import (
 	"github.com/tandem-moe/tandem/model/checkpoint"
 )
 
-// TestWeightsComeFirst: the KV cache gets a third of what is free once the weights
-// are loaded, no more than its sequences need, and nothing where weights leave
-// nothing.
+// TestWeightsComeFirst: the KV cache gets a third of the memory that the weights leave
+// free, no more than its sequences need, and nothing where the weights leave nothing.
 func TestWeightsComeFirst(t *testing.T) {
 	m, err := OpenModel("")
 	require.NoError(t, err)
@@ -44,7 +43,8 @@ func TestWeightsComeFirst(t *testing.T) {
 	require.NoError(t, o.fillCache(m.Spec, 1<<60), "who says how much gets it")
 }
 
-// TestBytesOfTheParts: what the weights of both parts take is what is loaded.
+// TestBytesOfTheParts: the computed sizes of both parts' weights are the bytes that are
+// loaded.
 func TestBytesOfTheParts(t *testing.T) {
 	m, err := OpenModel("")
 	require.NoError(t, err)
@@ -70,8 +70,8 @@ func TestBytesOfTheParts(t *testing.T) {
 	require.Equal(t, attention, total[1])
 }
 
-// TestSizesAreKnownWithoutReading: how much there is to load is told by the headers.
-// The tensors of a large model take minutes to read.
+// TestSizesAreKnownWithoutReading: the files' headers tell how much there is to load. To
+// read the tensors of a large model would take minutes.
 func TestSizesAreKnownWithoutReading(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tiny")
 	require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "tiny"))))

@@ -25,9 +25,9 @@ import (
 // positions.
 var arithmetic = fmt.Sprintf("f32 (kv f32, span %d)", kernel.Span)
 
-// Numerics names all that a result depends on beside the model. Only sums per
-// node depend on the layout: the number of nodes says all of the placement that is the
-// default, another one is named by its hash.
+// Numerics names all that a result depends on beside the model. Only sums per node
+// depend on the layout: the default placement is named by its number of expert nodes,
+// another placement by its hash.
 func (o *Options) Numerics() string {
 	layout := ""
 	if o.Wire.Combine == route.Partial {

@@ -75,7 +75,7 @@ type Node struct {
 	stats  func() node.Stats // nil while the node has no statistics
 }
 
-// State is how far a node is.
+// State is the stage of a node's membership.
 type State string
 
 // States, in their order. A node that loses the front end or a peer joins again.
@@ -306,8 +306,8 @@ func (n *Node) dropAttention() {
 	}
 }
 
-// loadExperts loads the experts of a place, listed by layer, beside those that are
-// there.
+// loadExperts loads the experts of a place, listed by layer, and keeps those that are
+// loaded already.
 func (n *Node) loadExperts(ctx context.Context, place int, experts [][]int) (err error) {
 	ckpt, spec := n.model.Checkpoint, n.model.Spec
 	if n.experts == nil {
@@ -322,10 +322,10 @@ func (n *Node) loadExperts(ctx context.Context, place int, experts [][]int) (err
 	return nil
 }
 
-// keepExperts gives all but the given experts back.
+// keepExperts frees all experts but the given ones.
 func (n *Node) keepExperts(experts [][]int) {
 	if n.experts != nil {
 		n.experts.Keep(n.dev, experts)
-		runtime.GC() // gives back their memory
+		runtime.GC() // frees their memory
 	}
 }

@@ -16,84 +16,87 @@ import (
 	"github.com/tandem-moe/tandem/serve/batch"
 )
 
-// Options say how a model is deployed. The zero value is one attention node, one
-// expert node, and what suits the machine.
+// Options say how a model is deployed. The zero value means one attention node, one
+// expert node, and defaults that suit the machine.
 type Options struct {
-	// Attention and Experts are the numbers of nodes: any, whatever the number
-	// of experts. Default 1 and 1.
+	// Attention and Experts are the numbers of attention and expert nodes. Experts need
+	// not divide the model's number of experts. Default 1 and 1.
 	Attention, Experts int
 	// Placement says which expert node holds which experts. Default: contiguous blocks
 	// that differ by at most one expert, the same in every layer, each expert once.
 	Placement route.Placement
-	// MicroBatches is how many each attention node has in flight: 2 let attention
-	// and experts work at the same time, 3 or 4 hide the network too. Default 1:
-	// where both work on the same cores, splitting a batch only makes it smaller.
+	// MicroBatches is how many micro-batches each attention node has in flight: with 2,
+	// attention and experts work at the same time; 3 or 4 hide the network too. Default
+	// 1: where attention and experts share cores, micro-batches only make batches
+	// smaller.
 	MicroBatches int
-	// MaxModelLen bounds prompt plus output in tokens. Default: the model's, as
-	// far as the KV cache holds one such sequence.
+	// MaxModelLen bounds a request's prompt plus output in tokens. Default: the
+	// model's.
 	MaxModelLen int
-	// MaxNumSeqs is how many sequences an attention node runs at once, default
-	// 64; MaxBatchedTokens how many rows a micro-batch has in a step, default
-	// 512: a long prompt is computed in chunks of at most that many tokens.
+	// MaxNumSeqs is how many sequences an attention node runs at once, default 64.
+	// MaxBatchedTokens is how many rows a micro-batch has in a step at most, default
+	// 512; a longer prompt is computed in chunks of at most that many tokens.
 	MaxNumSeqs, MaxBatchedTokens int
-	// MaxWaiting bounds the queue, default 1024.
+	// MaxWaiting bounds the requests that wait, default 1024.
 	MaxWaiting int
 	// KVMemory is the bytes of KV cache of all attention nodes of this process.
-	// Default: a third of the memory that is free beside the weights, within the
-	// limits of control groups, and no more than MaxNumSeqs sequences of MaxModelLen
-	// need.
+	// Default: what MaxNumSeqs sequences of MaxModelLen tokens need on each node, but
+	// at most a third of the memory that is free beside the weights, within the limits
+	// of control groups.
 	KVMemory int64
-	// PageTokens is the room of a page of the KV cache. Default 16.
+	// PageTokens is how many tokens a page of the KV cache holds. Default 16.
 	PageTokens int
 	// Threads bounds the threads of this process's nodes. Default: all cores.
 	Threads int
-	// Transport joins the nodes: those of one process by "inproc" (default), "shm" or
-	// "tcp"; those of a cluster by "shm+tcp" (default: shared memory where two are on
-	// one host), "tcp" or "shm".
+	// Transport connects the nodes. In one process it is "inproc" (default), "shm" or
+	// "tcp"; in a cluster it is "shm+tcp" (default: shared memory between two nodes on
+	// one host, else TCP), "tcp" or "shm".
 	Transport string
-	// Wire says how rows travel between attention and expert nodes, in one process
-	// too, and where results are added up. Default: f32 and exactly.
+	// Wire is the format of rows between attention and expert nodes, also in one
+	// process, and says where results are added up. Default: f32, added up by the
+	// attention node.
 	Wire route.Wire
-	// Linger bounds how long an expert node holds rows of one attention node back
-	// for those of others. 0: adaptive, see gather.Config.
+	// Linger bounds how long an expert node holds rows of one attention node back to
+	// join them with rows of others. 0 means adaptive; see gather.Config.
 	Linger time.Duration
 	// PeerTimeout is the silence after which a peer counts as lost. Default 2 s.
 	PeerTimeout time.Duration
-	// ExpertWait bounds how long an attention node's requests wait where an expert node
-	// is lost and none comes in its place: then they end with an error. Default 2 min;
-	// negative: they end at once.
+	// ExpertWait bounds how long an attention node's requests wait for another expert
+	// node in the place of a lost one; then they end with an error. Default 2 min; with
+	// a negative value they end at once.
 	ExpertWait time.Duration
-	// TLS is who this process is among the members of a cluster: it secures the
-	// control protocol, and connections between nodes by TCP. nil: without TLS.
+	// TLS is this process's identity in a cluster with TLS: it secures the control
+	// protocol, and TCP connections between nodes. nil means no TLS.
 	TLS *certs.Identity
-	// API is the URL of the API, for those who take a control port for it; empty: they
-	// are not told.
+	// API is the URL of the API, which the control port tells clients that mistake it
+	// for the API; they are told nothing where it is empty.
 	API string
-	// Device makes a node's device; nil: the CPU's best. Node names are
-	// "attention-0", "expert-1", …; of a node of its own, its role. That of an attention
-	// node is a kernel.Device.
+	// Device makes a node's device; nil means the best CPU device. The node's name is
+	// "attention-0", "expert-1", …, or its role where the process has only this node.
+	// An attention node's device must be a kernel.Device.
 	Device func(node string, pool *kernel.Pool) (kernel.ExpertDevice, error)
-	// NoPrefixReuse computes every prompt whole.
+	// NoPrefixReuse computes every prompt from its beginning, even if a prefix is
+	// cached.
 	NoPrefixReuse bool
 	// ChunkTokens bounds the rows of one prompt in a step. Default:
 	// MaxBatchedTokens.
 	ChunkTokens int
-	// Observe, where it is set, is told by attention nodes in this process what
-	// they report, when they do: on their goroutines, before any client hears.
+	// Observe, if set, gets the reports of this process's attention nodes, on the
+	// node's goroutine and before any client gets them.
 	Observe func(node string, reports []serve.Report)
 	// Preempt, in tests, forces preemptions.
 	Preempt []batch.Forced
-	// Lose, in tests, forces losses of expert nodes on each attention node.
+	// Lose, in tests, makes each attention node lose expert nodes.
 	Lose []attention.Loss
-	// Progress is told how much of the weights has been loaded, in bytes; of
-	// several nodes the sum. It may be called from several goroutines.
+	// Progress gets how many bytes of weights have been loaded, for all nodes of this
+	// process together, and how many there are. Several goroutines may call it.
 	Progress func(done, total int64)
 	Log      *slog.Logger
 
-	cacheFrom string // where KVMemory comes from, for people
+	cacheFrom string // the reason for KVMemory's value, for people
 }
 
-// fill puts defaults in and refuses what makes no sense.
+// fill sets defaults, and refuses values out of bounds.
 func (o *Options) fill(spec *model.Spec) error {
 	for _, d := range []struct {
 		name  string
@@ -141,7 +144,7 @@ func (o *Options) fill(spec *model.Spec) error {
 	return nil
 }
 
-// attentionDevice is a device as one that computes attention.
+// attentionDevice returns a device that computes attention as such, or refuses it.
 func attentionDevice(dev kernel.ExpertDevice) (kernel.Device, error) {
 	if whole, ok := dev.(kernel.Device); ok {
 		return whole, nil
@@ -166,17 +169,18 @@ func (o *Options) pages(spec *model.Spec) int {
 	return int(o.KVMemory / int64(o.Attention) / layer.CacheBytes(spec, o.PageTokens))
 }
 
-// CacheTokens is the size of one attention node's KV cache, once defaults are
+// cacheTokens is the size of one attention node's KV cache, in tokens. Defaults must be
 // filled in.
 func (o *Options) cacheTokens(spec *model.Spec) int { return o.pages(spec) * o.PageTokens }
 
-// slotBytes are the largest messages that an attention node and an expert node
-// receive: all results, and all rows with their gate weights and pairs.
+// slotBytes returns the sizes in bytes of the largest messages that an attention node
+// and an expert node receive: all results of a step, and all rows of a step with their
+// gate weights and pairs.
 func (o *Options) slotBytes(spec *model.Spec) (attention, expert int) {
 	rows, pairs, width := o.MaxBatchedTokens, o.MaxBatchedTokens*spec.Router.TopK, o.Wire.RowBytes(spec.Hidden)
 	results := o.Wire.Results(rows, pairs)
 	return results*width + route.PlacesSize(results), rows*width + pairs*4 + route.PairsSize(pairs)
 }
 
-// CacheBytes is the memory of a page of the model's KV cache, in bytes.
+// CacheBytes is the size of a page of the model's KV cache, in bytes.
 func CacheBytes(m *Model, pageTokens int) int64 { return layer.CacheBytes(m.Spec, pageTokens) }

@@ -14,11 +14,11 @@ import (
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
-// ledgers are the devices of a deployment, of which one runs out of memory.
+// ledgers are the devices of a deployment. One of them runs out of memory.
 type ledgers struct {
 	mu  sync.Mutex
 	all []*kerneltest.Ledger
-	// failAt counts the allocations of each device.
+	// failAt says at which allocation a device fails.
 	failAt, device int
 }
 
@@ -37,9 +37,10 @@ func (l *ledgers) make(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error)
 	return ledger, nil
 }
 
-// TestADeviceRunsOutOfMemory has one of a deployment's devices fail, at each of its
+// TestADeviceRunsOutOfMemory makes one of a deployment's devices fail, at each of its
 // allocations in turn: while the deployment starts, while its nodes connect, and while
-// they compute. That is an error, or mends itself, and in the end nothing is left.
+// they compute. Each time the deployment returns an error or recovers, and after its end
+// all memory is freed.
 func TestADeviceRunsOutOfMemory(t *testing.T) {
 	m, err := deploy.OpenModel(models(t)[0])
 	require.NoError(t, err)

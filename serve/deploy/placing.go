@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-moe/tandem/route"
 )
 
-// placementOf reads a placement of a view and holds it against the model.
+// placementOf parses a placement of a view and checks that it fits the model.
 func placementOf(spec *model.Spec, v cluster.View, p cluster.Placement) (route.Placement, error) {
 	placement, err := route.ParsePlacement(p.Version, p.Experts)
 	if err == nil {
@@ -22,12 +22,12 @@ func placementOf(spec *model.Spec, v cluster.View, p cluster.Placement) (route.P
 	return placement, nil
 }
 
-// Place has the cluster go over to another placement of the experts, while it serves: the
-// expert nodes load what they miss, the attention nodes split the rows of their next
-// steps by it, and the expert nodes give back what only the one before wanted. The
-// placement's Version is not looked at: the front end gives it one. Place returns once
-// nobody needs the placement before. Where ctx ends sooner, the error says who is
-// awaited, and the change goes on, until another call gives it up.
+// Place moves the cluster to another placement of the experts while it serves: the
+// expert nodes load the experts that they miss, the attention nodes split the rows of
+// their next steps by the new placement, and the expert nodes free the experts that only
+// the old one needs. Place ignores the placement's Version: the front end assigns one.
+// It returns once no node needs the old placement. Where ctx ends sooner, the error says
+// which nodes are awaited; the change goes on, until another call replaces it.
 func (c *Control) Place(ctx context.Context, p route.Placement) error {
 	if c.options.Wire.Combine == route.Partial {
 		return errors.New("a new placement of the experts: " +
@@ -51,7 +51,7 @@ func (c *Control) Place(ctx context.Context, p route.Placement) error {
 	}
 }
 
-// propose tells the nodes of a placement that is to come.
+// propose checks a placement and proposes it to the nodes.
 func (c *Control) propose(p route.Placement) (version uint64, err error) {
 	if err := p.Validate(); err != nil {
 		return 0, err
@@ -63,14 +63,14 @@ func (c *Control) propose(p route.Placement) (version uint64, err error) {
 	return c.Members.Propose(p.Append(nil))
 }
 
-// placed is how far an attention node's steps are with placements: the node's loop
-// notes it, and it is told to the front end from elsewhere, which may block.
+// placed passes the version of the placement that an attention node's steps use from the
+// node's loop, which must not block, to a goroutine that tells the front end.
 type placed struct{ newest chan uint64 }
 
 func newPlaced() *placed { return &placed{newest: make(chan uint64, 1)} }
 
-// note takes the place of a version that has not been told yet. Versions rise, and one
-// goroutine notes them.
+// note replaces a version that the front end has not been told yet. Versions rise, and
+// only one goroutine calls note.
 func (p *placed) note(version uint64) {
 	select {
 	case <-p.newest:
@@ -79,7 +79,7 @@ func (p *placed) note(version uint64) {
 	p.newest <- version
 }
 
-// tell tells the front end until ctx ends.
+// tell tells the front end each noted version, until ctx ends.
 func (p *placed) tell(ctx context.Context, s *cluster.Session) error {
 	for {
 		select {

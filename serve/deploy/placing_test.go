@@ -39,8 +39,8 @@ func placementOf(m *deploy.Model, nodes int, seed uint64) route.Placement {
 	return p
 }
 
-// load asks a cluster the requests of the layouts test again and again, several at a
-// time, and compares each answer with the plain one, until it is ended.
+// load submits the requests of the layouts test to a cluster again and again, several at
+// a time, and compares each answer with the plain version's, until it is ended.
 type load struct {
 	answered atomic.Int64
 	end      func()
@@ -74,16 +74,16 @@ func (c *testCluster) load(want []answer) *load {
 	return l
 }
 
-// more waits until so many requests more have been answered.
+// more waits until so many further requests have been answered.
 func (l *load) more(t *testing.T, n int64) {
 	t.Helper()
 	want := l.answered.Load() + n
 	require.Eventually(t, func() bool { return l.answered.Load() >= want || t.Failed() }, 30*time.Second, time.Millisecond)
 }
 
-// TestPlacementChangesUnderLoad gives experts of a cluster that serves to other nodes,
-// with replicas and without: every answer is the plain one, bit for bit, nodes load what
-// they miss, and give back what nobody uses.
+// TestPlacementChangesUnderLoad moves experts to other nodes while the cluster serves,
+// with replicas and without: every answer is the plain version's, bit for bit, and nodes
+// load the experts that they miss and free those that no placement in use needs.
 func TestPlacementChangesUnderLoad(t *testing.T) {
 	c := startCluster(t, "", 3, 2)
 	want := plain(t, c.opened, numerics{})
@@ -115,8 +115,8 @@ func TestPlacementChangesUnderLoad(t *testing.T) {
 	}
 }
 
-// TestPlaceRefuses: what the cluster cannot be placed by is an error that says why, and
-// changes nothing.
+// TestPlaceRefuses: a placement that the cluster cannot use is refused with the reason,
+// and changes nothing.
 func TestPlaceRefuses(t *testing.T) {
 	c := startCluster(t, "", 2, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

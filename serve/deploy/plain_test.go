@@ -15,9 +15,9 @@ import (
 	"github.com/tandem-moe/tandem/serve/sample"
 )
 
-// plainEngine is the slow, obvious version: one request at a time, its whole
-// sequence anew for each token, on one thread, by portable code where the model
-// is small and the numerics the default.
+// plainEngine is the slow, obvious version: it serves one request at a time, computes
+// the whole sequence again for each token, on one thread, and by portable code where the
+// model is small and the numerics are the default.
 type plainEngine struct {
 	t      testing.TB
 	m      *deploy.Model
@@ -31,7 +31,7 @@ type plainEngine struct {
 // portableHidden is the width up to which portable code is fast enough here.
 const portableHidden = 128
 
-// plain answers all requests the plain way, in a numerics.
+// plain answers all requests with the plain version, in the numerics of a layout.
 func plain(t *testing.T, m *deploy.Model, n numerics) []answer {
 	t.Helper()
 	isa := kernel.Portable

@@ -16,22 +16,22 @@ import (
 	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// links passes on how an attention node is connected with the expert nodes: to the
-// front end, to those who ask the node, and to its log. A node that does not reach
-// all of them is not ready.
+// links reports an attention node's connections with the expert nodes to the front end,
+// in the node's status, and in its log. A node that does not reach all expert nodes is
+// not ready.
 type links struct {
 	m     *membership
 	stats func() node.Stats
 	// first is closed once the node has reached all expert nodes for the first time.
 	first   chan struct{}
-	reached func() // closes it
+	reached func() // closes first
 
 	mu     sync.Mutex
 	newest []pairs.Pair
-	news   chan struct{} // holds one token while there is something new
+	news   chan struct{} // has one element while newest has not been reported
 
-	before  []pairs.Pair        // what has been passed on
-	failing []cluster.Unreached // what the front end has been told
+	before  []pairs.Pair        // the pairs reported last
+	failing []cluster.Unreached // the failing pairs that the front end was told last
 }
 
 func newLinks(m *membership) *links {
@@ -40,7 +40,7 @@ func newLinks(m *membership) *links {
 	return l
 }
 
-// set takes what the node's loop tells. It does not block.
+// set takes the state of all pairs from the node's loop. It does not block.
 func (l *links) set(now []pairs.Pair) {
 	l.mu.Lock()
 	l.newest = now
@@ -51,7 +51,7 @@ func (l *links) set(now []pairs.Pair) {
 	}
 }
 
-// run passes on what is new until ctx ends, or the front end is lost.
+// run reports new states until ctx ends or the front end is lost.
 func (l *links) run(ctx context.Context) error {
 	for {
 		select {
@@ -68,7 +68,7 @@ func (l *links) run(ctx context.Context) error {
 	}
 }
 
-// pass passes on what has changed.
+// pass reports the changes since the last call.
 func (l *links) pass(now []pairs.Pair) error {
 	up, others := true, len(l.before) == 0
 	for i, p := range now {
@@ -94,7 +94,7 @@ func (l *links) pass(now []pairs.Pair) error {
 	return nil
 }
 
-// lacks tells of expert nodes that are missing or cannot be reached.
+// lacks reports expert nodes that are missing or cannot be reached.
 func (l *links) lacks(now []pairs.Pair) error {
 	self := l.m.session.Self.ID
 	var failing []cluster.Unreached
@@ -123,14 +123,14 @@ func (l *links) lacks(now []pairs.Pair) error {
 		}
 	}
 	if l.failing = failing; len(failing) == 0 {
-		return nil // to tell of nobody means that all have been reached
+		return nil // an empty report would mean that all expert nodes are reached
 	}
 	return l.m.session.Reach(failing)
 }
 
-// reasonOf says in a line why a pair failed. The addresses are known, and a port of
-// this end's, which differs from try to try, would make each failure look like another
-// one: of what the system says of a connection only the cause is kept.
+// reasonOf says in one line why a pair failed. From a network error it keeps only the
+// cause: the peer's address is known anyway, and the local port, which differs at each
+// attempt, would make equal failures look different.
 func reasonOf(err error) string {
 	var lost *m2n.LostError
 	if errors.As(err, &lost) {
@@ -138,7 +138,7 @@ func reasonOf(err error) string {
 	}
 	var op *net.OpError
 	switch {
-	case errors.Is(err, m2n.ErrRefused): // it says why
+	case errors.Is(err, m2n.ErrRefused): // the error's own text says why
 	case errors.As(err, &op) && op.Timeout() || errors.Is(err, m2n.ErrSilent):
 		return "no answer in time"
 	case errors.As(err, &op) && op.Op == "remote error":
@@ -157,7 +157,7 @@ func reasonOf(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }
 
-// isolated is an expert node's error where an attention node does not reach it.
+// isolated says which attention nodes do not reach an expert node; nil where all do.
 func isolated(v cluster.View, id string) error {
 	if pairs := v.UnreachedBy(id); len(pairs) > 0 {
 		return errors.New(v.DescribeAll(pairs))

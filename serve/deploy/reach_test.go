@@ -13,29 +13,28 @@ import (
 	"github.com/tandem-moe/tandem/m2n/m2ntest"
 )
 
-// life is what a front end puts behind the numbers of ids, so that none of an
-// earlier life is given again.
+// life matches an id. Its end differs from one front end process to the next.
 var life = regexp.MustCompile(`(attention|expert)-(\d+)\.\w+`)
 
-// numbered is a text whose ids have their number alone.
+// numbered cuts the ids in a text off after their numbers.
 func numbered(text string) string { return life.ReplaceAllString(text, "$1-$2") }
 
-// becomes waits until the cluster lacks what a text tells of.
+// becomes waits until the cluster's Missing has the text.
 func (c *testCluster) becomes(missing string) {
 	c.t.Helper()
 	require.Eventually(c.t, func() bool { return strings.Contains(numbered(c.control.Missing()), missing) }, 30*time.Second, 10*time.Millisecond,
 		"want %q", missing)
 }
 
-// logs waits until a node has said something.
+// logs waits until a node's output has a text.
 func (p *process) logs(t *testing.T, text string) {
 	t.Helper()
 	require.Eventually(t, func() bool { return strings.Contains(numbered(p.log.String()), text) }, 30*time.Second, 10*time.Millisecond, "want %q", text)
 }
 
-// TestUnreachableExpertNode advertises an address that nobody listens at, as behind a
-// NAT: the cluster is not ready, each request is refused at once with the pair and the
-// reason, and so say the logs of both nodes. It serves by itself once the address works.
+// TestUnreachableExpertNode advertises an address at which nothing listens, as behind a
+// NAT. The cluster is not ready, each request is refused at once with the pair and the
+// reason, and the logs of both nodes have them. The cluster serves once the address works.
 func TestUnreachableExpertNode(t *testing.T) {
 	c := startCluster(t, "", 1, 1)
 	listen, advertise := freeAddr(t), freeAddr(t)
@@ -72,8 +71,8 @@ func TestUnreachableExpertNode(t *testing.T) {
 	require.NoError(t, c.askAll(ctx, list).errs[0])
 }
 
-// TestIdleClusterNoticesALostPair: packets between two nodes are lost while no request
-// needs them. The cluster says so without being asked, and comes back.
+// TestIdleClusterNoticesALostPair: the connection of two nodes is lost while no request
+// needs it. The cluster notices without a request, and recovers.
 func TestIdleClusterNoticesALostPair(t *testing.T) {
 	c := startCluster(t, "", 1, 1)
 	v := startVictim(c, "expert", peers)
@@ -87,7 +86,8 @@ func TestIdleClusterNoticesALostPair(t *testing.T) {
 	require.NotContains(t, attention.log.String(), "not a member of the cluster any more")
 }
 
-// TestNodeKeepsItsAddress over rejoins, where others would take its port.
+// TestNodeKeepsItsAddress: a node that joins again has the same address, although other
+// processes would have taken its port.
 func TestNodeKeepsItsAddress(t *testing.T) {
 	c := startCluster(t, "", 1, 1)
 	listen := freeAddr(t)
@@ -110,7 +110,8 @@ func TestNodeKeepsItsAddress(t *testing.T) {
 	require.NotContains(t, expert.log.String(), "listening for peers")
 }
 
-// TestWaitingForTheFrontEndIsNoWarning: nodes and front end start in any order.
+// TestWaitingForTheFrontEndIsNoWarning: a node that starts before its front end logs no
+// warning.
 func TestWaitingForTheFrontEndIsNoWarning(t *testing.T) {
 	c := startCluster(t, "", 1, 1)
 	alone := c.node(nodeSpec{Role: "expert", Control: "http://" + freeAddr(t)})

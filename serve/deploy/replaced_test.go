@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// sixteen are requests of several hundred steps in all.
+// sixteen returns 16 requests, which together take several hundred steps.
 func (c *testCluster) sixteen() []serve.Request {
 	var list []serve.Request
 	for i := range 16 {
@@ -32,8 +32,8 @@ func (c *testCluster) sixteen() []serve.Request {
 }
 
 // TestExpertNodesAreReplaced kills expert nodes under load, in several ways, and starts
-// others: all requests end with the tokens and log-probabilities that an undisturbed
-// run gives, and the attention nodes stay who they were.
+// others: all requests end with the tokens and log-probabilities of an undisturbed run,
+// and the attention nodes keep their memberships.
 func TestExpertNodesAreReplaced(t *testing.T) {
 	if testing.Short() {
 		t.Skip("several processes per case")
@@ -90,7 +90,7 @@ func TestExpertNodesAreReplaced(t *testing.T) {
 	}
 }
 
-// kill ends processes without a word.
+// kill kills processes, which so cannot say goodbye.
 func (c *testCluster) kill(nodes ...*process) {
 	for _, p := range nodes {
 		_ = p.Process.Kill()
@@ -100,9 +100,9 @@ func (c *testCluster) kill(nodes ...*process) {
 	}
 }
 
-// TestNoExpertNodeComes: requests end once they have waited as long as they may, with
-// an error that names the lost node; meanwhile new ones are refused. The attention node
-// goes on: it serves once there is an expert node again, without having loaded anew.
+// TestNoExpertNodeComes: requests that have waited for ExpertWait end with an error that
+// names the lost node; meanwhile new requests are refused. The attention node stays: it
+// serves as soon as there is an expert node again, without loading its weights again.
 func TestNoExpertNodeComes(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, "", 1, 2)

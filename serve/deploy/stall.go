@@ -10,20 +10,22 @@ import (
 	"github.com/tandem-moe/tandem/serve"
 )
 
-// stallTimeouts is how many PeerTimeouts a node may stand still while it is to
-// work: 10 s as a rule. One operation on one thread of a slow machine takes less.
+// stallTimeouts is how many PeerTimeouts a node that has work may make no progress: 10 s
+// by default. One operation on one thread of a slow machine takes less.
 const stallTimeouts = 5
 
-// stall is a member that lives and does not move although others wait for it.
+// stall is a member that is alive and makes no progress although others wait for it.
 type stall struct {
 	member cluster.Member
-	still  time.Duration
-	// action is the one that it is at, as it says; empty: at none, or no action.
+	still  time.Duration // how long it has made no progress
+	// action is the action that the member says it is at; empty where it is at none or
+	// names no valid one.
 	action string
 }
 
-// stalls finds the members that have stood still for patience: attention nodes that
-// have had requests for as long, or, where those wait for expert nodes, these.
+// stalls finds the members that have made no progress for patience: attention nodes
+// that have had requests for that long. Where such a node waits for expert nodes, it
+// finds those of them that made no progress since the attention node stopped.
 func stalls(v cluster.View, moved func(id string) (cluster.Moved, bool), busy map[string]time.Time, now time.Time, patience time.Duration) (found []stall) {
 	blamed := map[string]bool{}
 	blame := func(m cluster.Member, last cluster.Moved, still time.Duration) {
@@ -58,7 +60,7 @@ func stalls(v cluster.View, moved func(id string) (cluster.Moved, bool), busy ma
 	return found
 }
 
-// actionOf is the action that a member says it is at, if it is one.
+// actionOf is the action that a member says it is at; "" where that is no valid action.
 func actionOf(m cluster.Moved) string {
 	if _, err := schedule.ParseAction(m.Action); err != nil {
 		return ""
@@ -73,11 +75,11 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// stallChecks is how often there is a look in the time that a node may stand still.
+// stallChecks is how many times members are checked within the time that a node may
+// make no progress.
 const stallChecks = 10
 
-// watchStalls takes requests from nodes that stand still, and lets those go, until
-// ctx ends.
+// watchStalls removes members that make no progress, until ctx ends.
 func (c *Control) watchStalls(ctx context.Context) {
 	tick := time.NewTicker(max(c.stalled/stallChecks, time.Millisecond))
 	defer tick.Stop()
@@ -94,8 +96,8 @@ func (c *Control) watchStalls(ctx context.Context) {
 	}
 }
 
-// letGo removes a member that stands still. The requests of an attention node are
-// moved to others.
+// letGo removes a member that makes no progress. An attention node's requests are moved
+// to other nodes.
 func (c *Control) letGo(s stall) {
 	reason := fmt.Sprintf("it lives and has not moved for %v", s.still.Round(time.Second/10))
 	if s.action != "" {

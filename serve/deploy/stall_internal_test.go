@@ -9,8 +9,8 @@ import (
 	"github.com/tandem-moe/tandem/cluster"
 )
 
-// TestStalls: who is to blame, by when the members have moved and whom they wait
-// for.
+// TestStalls: which members count as stalled, by when each last made progress and which
+// members it waits for.
 func TestStalls(t *testing.T) {
 	const patience = 10 * time.Second
 	now := time.Unix(1000, 0)
@@ -25,7 +25,7 @@ func TestStalls(t *testing.T) {
 	for name, c := range map[string]struct {
 		moved   map[string]int // seconds ago
 		awaited map[string][]string
-		busy    map[string]int // for seconds
+		busy    map[string]int // for how many seconds the node has had requests
 		want    []string
 	}{
 		"all move":                      {moved: map[string]int{"a": 1, "b": 1, "e": 1, "f": 1}, busy: map[string]int{"a": 99, "b": 99}},

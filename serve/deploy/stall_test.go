@@ -21,19 +21,19 @@ import (
 	"github.com/tandem-moe/tandem/serve/remote"
 )
 
-// puppet is a member that says what it is told to say.
+// puppet is a fake member whose progress the test sets.
 type puppet struct {
 	session *cluster.Session
 	client  *remote.Client
 	steps   atomic.Uint64
 	moves   bool
-	action  atomic.Pointer[string] // that it says it is at; nil: none
+	action  atomic.Pointer[string] // the action that it reports; nil for none
 
 	mu       sync.Mutex
 	requests []serve.Request
 }
 
-// Submit answers a request with ones where the puppet moves, and not at all
+// Submit answers a request with tokens 1 while the puppet makes progress, and never
 // otherwise.
 func (p *puppet) Submit(r serve.Request) {
 	p.mu.Lock()
@@ -66,10 +66,10 @@ func (p *puppet) progress() cluster.Progress {
 	return at
 }
 
-// at makes the puppet say that it is at an action.
+// at makes the puppet report an action.
 func (p *puppet) at(action string) { p.action.Store(&action) }
 
-// stage is a front end for puppets.
+// stage is a front end with its puppets.
 type stage struct {
 	t       *testing.T
 	control *deploy.Control
@@ -99,13 +99,13 @@ func newStage(t *testing.T) *stage {
 	return &stage{t: t, control: control, model: m, url: "http://" + l.Addr().String(), timeout: o.PeerTimeout}
 }
 
-// join makes a puppet a member that is ready, and an attention node one that works.
+// join makes a puppet a ready member; an attention node also offers to work.
 func (s *stage) join(role cluster.Role, moves bool) *puppet {
 	s.t.Helper()
 	return s.joinAt(role, moves, "tcp:127.0.0.1:1")
 }
 
-// joinAt is join of a puppet that is reached at an address.
+// joinAt is join with the puppet's address for peers.
 func (s *stage) joinAt(role cluster.Role, moves bool, addr string) *puppet {
 	s.t.Helper()
 	client := cluster.NewHTTPClient(s.timeout, nil)
@@ -147,7 +147,7 @@ func (s *stage) joinAt(role cluster.Role, moves bool, addr string) *puppet {
 	return p
 }
 
-// digests are those of the weights of a role, which a puppet claims to have loaded.
+// digests returns the digests of a role's weights, which a puppet claims to have loaded.
 func (s *stage) digests(role cluster.Role) []uint64 {
 	s.t.Helper()
 	part := model.Role{Part: model.AttentionPart}
@@ -167,14 +167,14 @@ func (s *stage) digests(role cluster.Role) []uint64 {
 	return list
 }
 
-// capacity waits until attention nodes take so many requests.
+// capacity waits until the attention nodes can run so many requests.
 func (s *stage) capacity(n int) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool { return s.control.Missing() == "" && s.control.Engine.Counts().Capacity == n }, 10*time.Second, time.Millisecond)
 }
 
-// TestWhoStandsStillLosesItsRequests: a node that lives and does not move is let go,
-// its requests go to another one, and end with the reason where there is none.
+// TestWhoStandsStillLosesItsRequests: a node that is alive and makes no progress is
+// removed. Its requests move to another node, or end with the reason where there is none.
 func TestWhoStandsStillLosesItsRequests(t *testing.T) {
 	s := newStage(t)
 	s.join(cluster.Expert, true)
@@ -208,7 +208,7 @@ func TestWhoStandsStillLosesItsRequests(t *testing.T) {
 	require.NotContains(t, gone, "action", "what is no action is not repeated")
 }
 
-// deaf makes a puppet an expert node that attention nodes reach, and that never
+// deaf makes a puppet an expert node that attention nodes can connect to and that never
 // answers.
 func (s *stage) deaf() *puppet {
 	s.t.Helper()
@@ -236,13 +236,13 @@ func (s *stage) deaf() *puppet {
 		knowing.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
 		defer cancel()
-		_ = ep.Close(ctx) // nobody says goodbye
+		_ = ep.Close(ctx) // fails where a peer does not answer the goodbye
 	})
 	return p
 }
 
-// TestExpertThatStandsStillIsLetGo: an attention node that waits for an expert node
-// tells so, and it is the expert node that goes.
+// TestExpertThatStandsStillIsLetGo: where an attention node reports that it waits for an
+// expert node that makes no progress, the expert node is removed.
 func TestExpertThatStandsStillIsLetGo(t *testing.T) {
 	s := newStage(t)
 	expert := s.deaf()
@@ -269,7 +269,7 @@ func TestExpertThatStandsStillIsLetGo(t *testing.T) {
 	require.Contains(t, s.control.Members.Gone(expert.session.Self.ID), "it lives and has not moved for")
 }
 
-// TestAddressesOfTheDoorAreM2Ns: what the front end admits, m2n can use.
+// TestAddressesOfTheDoorAreM2Ns: m2n can use every address that the front end admits.
 func TestAddressesOfTheDoorAreM2Ns(t *testing.T) {
 	ep, err := m2n.NewEndpoint(m2n.Config{ID: "a", Slots: 1, SlotBytes: 64})
 	require.NoError(t, err)

@@ -12,7 +12,8 @@ import (
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
-// identity makes a member of a cluster of its own, as of a time, for an hour.
+// identity makes the TLS identity of a member of a new cluster, valid for an hour from a
+// time on.
 func identity(t *testing.T, at time.Time) *certs.Identity {
 	t.Helper()
 	f := certs.Folder(filepath.Join(t.TempDir(), "certs"))
@@ -25,7 +26,7 @@ func identity(t *testing.T, at time.Time) *certs.Identity {
 	return i
 }
 
-// TestTLSGivesTheSameBits as a deployment without it.
+// TestTLSGivesTheSameBits: a cluster with TLS gives the answers of a deployment without.
 func TestTLSGivesTheSameBits(t *testing.T) {
 	dir := models(t)[0]
 	m, err := deploy.OpenModel(dir)
@@ -45,8 +46,8 @@ func TestTLSGivesTheSameBits(t *testing.T) {
 	}
 }
 
-// TestExpiredNodeEnds: a node whose certificate ended while it worked does not
-// try to join again, but says which file it is.
+// TestExpiredNodeEnds: a node whose certificate has expired while it worked does not try
+// to join again, but ends with the name of the file.
 func TestExpiredNodeEnds(t *testing.T) {
 	m, err := deploy.OpenModel("")
 	require.NoError(t, err)

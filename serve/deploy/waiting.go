@@ -11,30 +11,31 @@ import (
 	"github.com/tandem-moe/tandem/cluster"
 )
 
-// joinError is a failure to become a member: the front end may not have been started,
-// or has no place now.
+// joinError is a failure to join that may pass: the front end has not been started, say,
+// or has no free place now.
 type joinError struct{ error }
 
 func (e *joinError) Unwrap() error { return e.error }
 
-// How often a node says that it still waits to be admitted, and after how long that
-// needs an operator.
+// sayAgain is how often a node logs that it still waits to be admitted, longWhile after
+// how long it logs that as a warning.
 const (
 	sayAgain  = 30 * time.Second
 	longWhile = time.Minute
 )
 
-// waiting tells an operator why a node is not a member. It is pure: times are passed
-// in. What nodes do while a cluster starts, stops or changes is no warning.
+// waiting logs why a node is not a member. It has no clock: times are passed in. It
+// logs nothing as a warning that is normal while a cluster starts, stops or changes.
 type waiting struct {
 	log   *slog.Logger
-	been  bool      // a member
-	since time.Time // of the first failure to join in a row; zero: the last one did not fail
-	said  time.Time
-	kind  kind // of what was said
+	been  bool      // the node has been a member
+	since time.Time // first failure since the last success to join; zero after a success
+	said  time.Time // when the last failure was logged
+	kind  kind      // kind of the failure logged last
 }
 
-// tell notes why the node is not a member, and logs it unless it has just said so.
+// tell takes the reason why the node is not a member, and logs it, unless it has logged
+// a failure of the same kind less than sayAgain ago.
 func (w *waiting) tell(now time.Time, err error) {
 	var join *joinError
 	if !errors.As(err, &join) {
@@ -52,7 +53,8 @@ func (w *waiting) tell(now time.Time, err error) {
 	w.kind, w.said = k, now
 	level := slog.LevelInfo
 	waited := now.Sub(w.since)
-	if waited >= longWhile && (w.been || k != absent) { // else the front end has not been started
+	// A front end that was never reached may just not have been started: no warning.
+	if waited >= longWhile && (w.been || k != absent) {
 		level = slog.LevelWarn
 	}
 	args := []any{"waited", waited.Round(time.Second), "reason", err}
@@ -63,13 +65,13 @@ func (w *waiting) tell(now time.Time, err error) {
 	}
 }
 
-// kind is one of failures to join.
+// kind is a kind of failure to join.
 type kind int
 
 const (
 	nothing kind = iota
-	absent       // nobody is reached at the front end's address
-	refused      // the front end is there, and does not admit the node
+	absent       // nothing answers at the front end's address
+	refused      // the front end answers, and does not admit the node
 )
 
 func joinKind(err error) kind {
@@ -81,7 +83,8 @@ func joinKind(err error) kind {
 	return refused
 }
 
-// lossLevel is how loud the end of a membership is: a warning where something broke.
+// lossLevel is the log level of a membership's end: a warning, unless the front end has
+// stopped in an orderly way.
 func lossLevel(err error) slog.Level {
 	orderly := strings.Contains(err.Error(), cluster.ErrStopping.Error())
 	if orderly {

@@ -17,15 +17,15 @@ import (
 	"github.com/tandem-moe/tandem/m2n"
 )
 
-// TestWaitingIsToldAtABoundedRate, and as a warning only where it lasts and somebody
-// must do something.
+// TestWaitingIsToldAtABoundedRate: a node logs at a bounded rate that it waits, and as a
+// warning only where the wait is long and an operator must do something.
 func TestWaitingIsToldAtABoundedRate(t *testing.T) {
 	var out bytes.Buffer
 	w := waiting{log: slog.New(slog.NewTextHandler(&out, nil))}
 	now := time.Unix(0, 0)
 	said := func(err error) []string {
 		out.Reset()
-		for range 120 { // two minutes of tries
+		for range 120 { // attempts for two minutes
 			now = now.Add(time.Second)
 			w.tell(now, err)
 		}
@@ -49,7 +49,8 @@ func TestWaitingIsToldAtABoundedRate(t *testing.T) {
 	require.Contains(t, lines[3], "waiting to be admitted")
 }
 
-// TestOrderlyEndsAreNoWarnings: what cluster and operators do on purpose.
+// TestOrderlyEndsAreNoWarnings: an end that the cluster or an operator wants is no
+// warning.
 func TestOrderlyEndsAreNoWarnings(t *testing.T) {
 	for err, level := range map[error]slog.Level{
 		fmt.Errorf("unavailable: %w", cluster.ErrStopping):  slog.LevelInfo,
@@ -59,7 +60,8 @@ func TestOrderlyEndsAreNoWarnings(t *testing.T) {
 	}
 }
 
-// TestReasonsAreOfOneLineAndStay the same from try to try.
+// TestReasonsAreOfOneLineAndStay: a reason is one line, and equal failures have equal
+// reasons.
 func TestReasonsAreOfOneLineAndStay(t *testing.T) {
 	lost := func(err error) error { return &m2n.LostError{Peer: "expert-0", Epoch: 1, Cause: err} }
 	_, refused := net.Dial("tcp", "127.0.0.1:1")

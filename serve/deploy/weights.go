@@ -15,12 +15,13 @@ import (
 // attentionRole is which weights an attention node loads.
 var attentionRole = model.Role{Part: model.AttentionPart}
 
-// expertRole is an expert node's that holds experts, listed by layer.
+// expertRole is which weights an expert node loads that holds the given experts, listed
+// by layer.
 func expertRole(experts [][]int) model.Role {
 	return model.Role{Part: model.ExpertPart, Experts: experts}
 }
 
-// role is a node's, by its place's experts.
+// role is which weights a node loads; experts are those of its place, by layer.
 func role(r cluster.Role, experts [][]int) model.Role {
 	if r == cluster.Attention {
 		return attentionRole
@@ -156,8 +157,9 @@ func absentFiles(c *checkpoint.Checkpoint) string {
 	return fmt.Sprintf(" (not in the folder: %s)", model.Some(files))
 }
 
-// loaded says what the node has loaded, for the front end to judge, and that it is
-// ready: an expert node with a placement, an attention node with none, which is 0.
+// loaded sends the digests of the node's weights, for the front end to compare, and says
+// that the node is ready. placement is the version that an expert node's weights are
+// for; an attention node's is 0.
 func (m *membership) loaded(placement uint64, digests checkpoint.Digests) error {
 	raw := make([]uint64, len(digests))
 	for i, d := range digests {

@@ -19,14 +19,14 @@ import (
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
-// abc is a prompt for the model in testdata/tiny, and untiedIDs what Hugging Face
-// transformers 5.24 makes of it, greedily.
+// abc is a prompt for the model in testdata/tiny, and untiedIDs the greedy output of
+// Hugging Face transformers 5.24 for it.
 var (
 	abc       = []int32{98, 99, 100}
 	untiedIDs = []int32{112, 6, 228}
 )
 
-// tinyTensors are the tensors of testdata/tiny.
+// tinyTensors returns the tensors of testdata/tiny.
 func tinyTensors(t *testing.T) map[string]checkpoint.Tensor {
 	t.Helper()
 	c, err := checkpoint.Open(filepath.Join("testdata", "tiny"))
@@ -40,7 +40,7 @@ func tinyTensors(t *testing.T) map[string]checkpoint.Tensor {
 	return m
 }
 
-// folder writes a model's folder, with changes to tiny's configuration.
+// folder writes a model folder with changes to tiny's configuration.
 func folder(t *testing.T, tensors map[string]checkpoint.Tensor, config map[string]any) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -66,19 +66,19 @@ func configure(t *testing.T, dir string, change map[string]any) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), text, 0o600))
 }
 
-// vectorOf is a tensor of n elements.
+// vectorOf makes a tensor of n elements.
 func vectorOf(n int) checkpoint.Tensor {
 	return checkpoint.Tensor{DType: checkpoint.F32, Shape: []int{n}, Data: make([]byte, 4*n)}
 }
 
-// serveFolder starts a folder, and returns what it logged.
+// serveFolder starts a deployment of a model folder, and returns its log.
 func serveFolder(t *testing.T, dir string) (*deploy.Local, string) {
 	t.Helper()
 	var log bytes.Buffer
 	return start(t, dir, deploy.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}), log.String()
 }
 
-// ids are the first tokens after abc.
+// ids returns the first output tokens after abc.
 func ids(t *testing.T, l *deploy.Local) []int32 {
 	t.Helper()
 	r := small(len(untiedIDs))
@@ -88,9 +88,10 @@ func ids(t *testing.T, l *deploy.Local) []int32 {
 	return a.tokens
 }
 
-// TestHeadOfItsOwnCounts: a configuration that ties a head which the checkpoint has
-// with other values is followed as transformers 5 follows it, and says so. Equal
-// bits, or no head, are the embedding in silence.
+// TestHeadOfItsOwnCounts: where the configuration ties the head to the embedding, and the
+// checkpoint has a head with other values, the head is used, as in transformers 5, and a
+// line is logged. Where the head has equal bits or is absent, the embedding is used
+// without a line.
 func TestHeadOfItsOwnCounts(t *testing.T) {
 	const word = "tie_word_embeddings is true, and lm_head.weight differs"
 	tied := map[string]any{"tie_word_embeddings": true}
@@ -112,9 +113,9 @@ func TestHeadOfItsOwnCounts(t *testing.T) {
 	require.Equal(t, same, ids(t, l))
 }
 
-// TestForeignTensorsAreRefused starts a folder with a bias, an expert and a layer
-// that the configuration does not mention: it names them, all at once. Whatever
-// belongs to no part of the model is told in a line.
+// TestForeignTensorsAreRefused starts a folder with a bias, an expert and a layer that
+// the configuration does not mention: one error names them all. Tensors that belong to no
+// part of the model are logged in one line.
 func TestForeignTensorsAreRefused(t *testing.T) {
 	tensors := tinyTensors(t)
 	tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = vectorOf(2)
@@ -153,7 +154,8 @@ func TestForeignTensorsAreRefused(t *testing.T) {
 	require.NotContains(t, err.Error(), foreign[0])
 }
 
-// TestFileIsCutAfterOpen: loading says which file, and no process ends.
+// TestFileIsCutAfterOpen: loading a file that was truncated after opening fails with its
+// name, and does not crash the process.
 func TestFileIsCutAfterOpen(t *testing.T) {
 	dir := folder(t, tinyTensors(t), nil)
 	m, err := deploy.OpenModel(dir)
@@ -172,7 +174,7 @@ func TestFileIsCutAfterOpen(t *testing.T) {
 	require.ErrorContains(t, control.Serve(bounded(t), listener), "the front end's weights: "+file)
 }
 
-// fingerprint loads a folder in one process.
+// fingerprint returns the fingerprint of a model folder, served in one process.
 func fingerprint(t *testing.T, dir string) string {
 	t.Helper()
 	m, err := deploy.OpenModel(dir)
@@ -185,8 +187,9 @@ func fingerprint(t *testing.T, dir string) string {
 	return m.Fingerprint("f32")
 }
 
-// TestFingerprintCoversAllWeights: a byte in the middle of any tensor, and the
-// configuration; not how files lie, nor in how many processes they are loaded.
+// TestFingerprintCoversAllWeights: a byte in the middle of any tensor and the
+// configuration change the fingerprint; the division into files and the number of
+// processes that load them do not.
 func TestFingerprintCoversAllWeights(t *testing.T) {
 	tensors := tinyTensors(t)
 	base := fingerprint(t, folder(t, tensors, nil))
@@ -218,8 +221,8 @@ func damaged(t *testing.T, name string, change func(data []byte)) string {
 	return folder(t, tensors, nil)
 }
 
-// TestNodeWithOtherWeightsIsRefused: by the name of the tensor and both digests,
-// whichever part holds it, although the first and the last bytes are right.
+// TestNodeWithOtherWeightsIsRefused: a node of either role with a tensor that differs
+// only in its middle is refused, with the tensor's name and both digests.
 func TestNodeWithOtherWeightsIsRefused(t *testing.T) {
 	flip := func(data []byte) { data[len(data)/2] ^= 0x10 }
 	zero := func(data []byte) { clear(data[len(data)/2:]) }
@@ -242,9 +245,9 @@ func TestNodeWithOtherWeightsIsRefused(t *testing.T) {
 	}
 }
 
-// TestNodesNeedTheirPartAlone: each has config.json and the files with its tensors,
-// the front end none of experts. What the front end cannot compare with its own,
-// it compares with what the first node of a place had.
+// TestNodesNeedTheirPartAlone: each node needs only config.json and the files with its
+// tensors, the front end no files with experts. A node's weights that the front end does
+// not have are compared with those of the first node of the same place.
 func TestNodesNeedTheirPartAlone(t *testing.T) {
 	parts := map[string]map[string]checkpoint.Tensor{"attention": {}, "0": {}, "1": {}}
 	for name, x := range tinyTensors(t) {
@@ -288,7 +291,7 @@ func TestNodesNeedTheirPartAlone(t *testing.T) {
 	require.Contains(t, p.log.String(), "the checkpoint lacks 6 tensors that the configuration asks for: model.layers.0.mlp.experts.1.gate_proj.weight")
 }
 
-// shardedTiny writes tiny as two files, and an index that a change makes wrong.
+// shardedTiny writes tiny as two files, with an index that change makes wrong.
 func shardedTiny(t *testing.T, extra map[string]checkpoint.Tensor, change func(weights map[string]string)) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -321,9 +324,9 @@ func shardedTiny(t *testing.T, extra map[string]checkpoint.Tensor, change func(w
 	return dir
 }
 
-// TestIndexThatIsWrongServes, with the tokens of the same tensors in one file: of a
-// tensor in two shards the later counts, as in transformers, and the index of other
-// files is none.
+// TestIndexThatIsWrongServes: a model with a wrong index gives the same tokens as with
+// the same tensors in one file. Of a tensor in two shards the later one is used, as in
+// transformers, and an index of other files is ignored.
 func TestIndexThatIsWrongServes(t *testing.T) {
 	const router, table = "model.layers.1.mlp.gate.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"
 	wrong := tinyTensors(t)[router]
@@ -351,7 +354,7 @@ func TestIndexThatIsWrongServes(t *testing.T) {
 	require.ErrorContains(t, err, "(model.safetensors.index.json puts them in model-00002-of-00002.safetensors, which is not in the folder)")
 }
 
-// TestYarnServesItsLength: Qwen3's own recipe for 131,072 positions.
+// TestYarnServesItsLength: Qwen3's own YaRN settings give 131,072 positions.
 func TestYarnServesItsLength(t *testing.T) {
 	dir := folder(t, tinyTensors(t), map[string]any{
 		"max_position_embeddings": 40960,
@@ -365,7 +368,8 @@ func TestYarnServesItsLength(t *testing.T) {
 	require.ErrorContains(t, err, "max-model-len is 131073, want 1 to 131072")
 }
 
-// TestSnapshotIsNamedAfterItsRepository, with files that are links to blobs.
+// TestSnapshotIsNamedAfterItsRepository: a snapshot whose files are links to blobs gets
+// the name of its repository.
 func TestSnapshotIsNamedAfterItsRepository(t *testing.T) {
 	cache := t.TempDir()
 	snapshot := filepath.Join(cache, "models--some--tiny", "snapshots", "c0ffee")

@@ -14,8 +14,8 @@ import (
 	"github.com/tandem-moe/tandem/serve/deploy"
 )
 
-// traffic is the bytes of bodies that an attention node sends and receives, and
-// the rows that it computes.
+// traffic has the bytes of message bodies that an attention node sends and receives, and
+// the number of rows that it computes.
 type traffic struct{ sent, received, rows uint64 }
 
 // trafficOf reads the statistics of a deployment's attention node.
@@ -34,12 +34,11 @@ func trafficOf(l *deploy.Local) (t traffic) {
 	return t
 }
 
-// perPair is what travels with a row for each of its experts: the gate weight,
-// and which expert.
+// perPair is the bytes that are sent with a row for each of its experts: the gate weight,
+// and the entry of row and expert in the list of pairs.
 const perPair = 4 + 10
 
-// TestBytesOnTheWire: what travels is what the wire promises, by the transports'
-// own counters.
+// TestBytesOnTheWire: the transports count the bytes that the wire format should take.
 func TestBytesOnTheWire(t *testing.T) {
 	m, err := deploy.OpenModel("")
 	require.NoError(t, err)
@@ -118,7 +117,7 @@ func TestPartialSumsDependOnThePlacementAlone(t *testing.T) {
 	require.Positive(t, differ(numerics{experts: 2}, numerics{experts: 2, replicas: 1}), "answers that depend on the replicas")
 }
 
-// TestNumericsNameTheWire: what pages of a cache are known by.
+// TestNumericsNameTheWire: the numerics, by which cached pages are known, name the wire.
 func TestNumericsNameTheWire(t *testing.T) {
 	o := deploy.Options{Experts: 2}
 	require.Equal(t, "f32 (kv f32, span 256), wire f32, combine expert", o.Numerics())

@@ -18,8 +18,9 @@ import (
 // serving must give the same bits; the difference in time is the cost of
 // disaggregation.
 type Model struct {
-	// Wire is how rows would travel: they are rounded as they would be. Placement is
-	// the nodes whose sums there would be where Wire says so.
+	// Wire is the wire format to imitate: rows are rounded as if they were sent.
+	// Placement is the placement to imitate where Wire.Combine is [route.Partial].
+	// Both may be changed between batches.
 	Wire      route.Wire
 	Placement route.Placement
 
@@ -27,7 +28,7 @@ type Model struct {
 	dev       kernel.Device
 	attention *layer.Attention
 	experts   *layer.Experts
-	weights   []layer.ExpertLayer // by layer: of all experts
+	weights   []layer.ExpertLayer // layer → weights of all its experts
 	rows      *layer.Activations
 	splitter  *route.Splitter // to one node that has all experts
 	grouper   *route.Grouper
@@ -158,13 +159,13 @@ func (d *Model) travel(m kernel.Mat) error {
 	return nil
 }
 
-// combinePartial adds the results of a packet with all pairs to the residual
-// stream: for each row those of one node, best expert first, and then the nodes'
-// sums.
+// combinePartial adds the results of a packet with all pairs to the residual stream.
+// For each row it first sums the results of each node, best expert first, and then
+// adds the nodes' sums.
 func (d *Model) combinePartial(l int, p route.Packet, out kernel.Mat) error {
 	k, homes := d.spec.Router.TopK, d.Placement.Layers[l]
 	choices, gates := d.rows.TopKIDs.Host().Bytes(), d.rows.TopKWeights.Host().Bytes()
-	node := make([]int, len(p.Choice)) // by choice
+	node := make([]int, len(p.Choice)) // choice → node that computes it
 	for i, choice := range p.Choice {
 		at := 4 * k * (int(choice) / k)
 		node[choice] = homes.Pick(int(p.Expert[i]), route.RowHash(choices[at:at+4*k], gates[at:at+4*k]))

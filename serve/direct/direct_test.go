@@ -290,8 +290,8 @@ func (d *fixture) over(nodes int) {
 	d.Placement = route.Even(d.spec.Sparse(), d.spec.Router.Experts, nodes)
 }
 
-// medianError is the median over all rows of the error of a row's logits, as a
-// share of their root mean square.
+// medianError is the median of all rows' errors: a row's error is that of its logits,
+// as a share of their root mean square.
 func (d *fixture) medianError(t testing.TB, ref *oracle.Reference) float64 {
 	var errors []float64
 	for p, prompt := range ref.Prompts {

@@ -9,10 +9,10 @@ import (
 	"github.com/tandem-moe/tandem/route"
 )
 
-// claims count who uses something that is to be given back once nobody does.
+// claims counts the uses of a resource that is to be freed once it has none.
 type claims struct {
 	uses int
-	// unused is closed once nobody uses it; nil before it is to be given back.
+	// unused is closed at the end of the last use; nil until giveBack is called.
 	unused chan struct{}
 }
 
@@ -25,7 +25,8 @@ func (c *claims) end() {
 	}
 }
 
-// giveBack says that nobody takes it any more; the channel is closed once nobody uses it.
+// giveBack says that no new use will begin. The channel is closed at the end of the last
+// use.
 func (c *claims) giveBack() <-chan struct{} {
 	c.unused = make(chan struct{})
 	if c.uses == 0 {
@@ -34,8 +35,8 @@ func (c *claims) giveBack() <-chan struct{} {
 	return c.unused
 }
 
-// holding is what the node holds of one version of the placement. Messages use it from
-// their arrival to the end of their run.
+// holding is the experts that the node holds by one version of the placement. A message
+// uses it from its arrival to the end of its run.
 type holding struct {
 	claims
 	version uint64
@@ -43,17 +44,17 @@ type holding struct {
 	checks  []*route.Grouper // by layer; nil in a dense one
 }
 
-// everything is the experts of all versions together, by layer: an expert is the same
-// by every version, so that messages of several run in one call. A run uses it.
+// everything is the experts of all versions together, by layer. An expert is the same in
+// every version, so messages of several versions can share a run. A run uses it.
 type everything struct {
 	claims
 	groupers []*route.Grouper
 	weights  []layer.ExpertLayer
 }
 
-// Hold has the node serve messages by a placement, beside those that it serves
-// already. The weights hold what every held placement wants of the node; they are read
-// before Hold returns. It may be called while the node runs.
+// Hold makes the node serve messages by a placement, beside the placements that it
+// serves already. The weights must have the node's experts of all held placements; they
+// are read before Hold returns. Hold may be called while the node runs.
 func (n *Node) Hold(p route.Placement, w *layer.ExpertWeights) {
 	n.holdings.Lock()
 	defer n.holdings.Unlock()
@@ -67,7 +68,7 @@ func (n *Node) Hold(p route.Placement, w *layer.ExpertWeights) {
 	n.gathered = n.unite(w)
 }
 
-// unite makes one of all that is held.
+// unite joins the experts of all held placements.
 func (n *Node) unite(w *layer.ExpertWeights) *everything {
 	layers := len(n.cfg.Spec.Layers)
 	all := &everything{groupers: make([]*route.Grouper, layers), weights: make([]layer.ExpertLayer, layers)}
@@ -83,9 +84,9 @@ func (n *Node) unite(w *layer.ExpertWeights) *everything {
 	return all
 }
 
-// Retire has the node refuse messages by a version, and returns once those that it has
-// taken are through, or ctx ends. After that, the node computes with no experts but those
-// that the other versions want.
+// Retire makes the node refuse new messages by a version, and returns once the messages
+// that it has taken are answered, or ctx ends. After that the node uses only the experts
+// of the other versions.
 func (n *Node) Retire(ctx context.Context, version uint64, w *layer.ExpertWeights) error {
 	n.holdings.Lock()
 	i := slices.IndexFunc(n.held, func(h *holding) bool { return h.version == version })
@@ -118,7 +119,7 @@ func wait(ctx context.Context, closed <-chan struct{}) error {
 	}
 }
 
-// use takes a message of a version and layer; done ends that.
+// use begins the use of a version's holding by a message for layer l; done ends it.
 func (n *Node) use(version uint64, l int) (*holding, error) {
 	n.holdings.Lock()
 	defer n.holdings.Unlock()
@@ -144,7 +145,7 @@ func (n *Node) done(c interface{ end() }) {
 	c.end()
 }
 
-// all is what the node can compute now; done ends its use.
+// all begins the use of the experts that the node holds now; done ends it.
 func (n *Node) all() *everything {
 	n.holdings.Lock()
 	defer n.holdings.Unlock()

@@ -1,6 +1,5 @@
-// Package expert owns an expert node: it gathers rows from attention nodes, computes
-// the experts that it holds, and returns the results. It may not know sequences or
-// tokens.
+// Package expert is an expert node: it gathers rows from attention nodes, computes the
+// experts that it holds, and returns the results. It may not know sequences or tokens.
 package expert
 
 import (
@@ -27,28 +26,28 @@ import (
 type Config struct {
 	Spec   *model.Spec
 	Device kernel.ExpertDevice
-	// Place says which of a placement's nodes this one is.
+	// Place is the node's place in every placement.
 	Place int
-	// Wire is how rows travel, the attention nodes' too.
+	// Wire is the format of rows; the attention nodes must have the same.
 	Wire     route.Wire
 	Endpoint *m2n.Endpoint
-	// Linger bounds how long a message waits for those of other nodes; 0 means
+	// Linger bounds how long a message waits for messages of other nodes; 0 means
 	// adaptive: see gather.Config.
 	Linger time.Duration
-	// Busy is told when the node begins and ends work; nil means nobody is.
+	// Busy is told when the node begins and ends work; may be nil.
 	Busy node.Pool
-	// Reached, where it is set, is told of each attention node that is heard of for
-	// the first time, on the node's loop.
+	// Reached, if set, is called on the node's loop for each attention node's first
+	// message.
 	Reached func(peer string)
-	// Lost, where it is set, is told of each attention node whose pair is lost, on the
-	// node's loop: one that lives connects anew once the endpoint has been told of it
-	// again (m2n.Endpoint.RemovePeer, then SetPeer).
+	// Lost, if set, is called on the node's loop for each attention node whose
+	// connection is lost. A node that is still alive can connect again after
+	// m2n.Endpoint.RemovePeer and SetPeer.
 	Lost func(peer string)
 	Log  *slog.Logger
 }
 
-// Node gathers rows from attention nodes, computes their experts and
-// returns the results. Run is its loop; nothing else of it runs.
+// Node gathers rows from attention nodes, computes their experts and returns the
+// results, all in the goroutine of Run.
 type Node struct {
 	cfg     Config
 	experts *layer.Experts
@@ -56,37 +55,37 @@ type Node struct {
 	origin  time.Time
 
 	holdings sync.Mutex
-	held     []*holding // by the order in which they came
+	held     []*holding // in the order of Hold
 	gathered *everything
 
 	joined  map[string]attached // attention nodes, by id
-	made    uint64              // pairs with attention nodes, so far
-	pending []*dispatched       // of the run: scratch
-	pairs   []route.Pairs       // of the run: scratch
-	places  []int32             // of the run's results: scratch
+	made    uint64              // number of connections with attention nodes so far
+	pending []*dispatched       // scratch: the run's messages
+	pairs   []route.Pairs       // scratch: the run's pairs
+	places  []int32             // scratch: the places of the run's results
 	sums    route.Sums
-	// in and gate are what a run's experts are given, results what they make of
-	// it and summed what is made of that, where it is not what travels.
+	// in and gate hold the rows and gate weights of a run, results the experts' results
+	// and summed their sums. The last of these steps writes to an output instead.
 	in, gate, results, summed kernel.Buffer
 
-	outputs []*output               // free
-	sending map[node.Posted]*output // by the message that carries a part of it
-	timer   time.Duration           // when the gather wants to be called, 0: not
+	outputs []*output               // free outputs
+	sending map[node.Posted]*output // message → the output that it has a part of
+	timer   time.Duration           // when to call gather.Timer; 0 for never
 	turn    node.Turn
 	stats   *node.Recorder
-	moves   atomic.Uint64 // rises with whatever the loop does
+	moves   atomic.Uint64 // rises with everything that the loop does
 }
 
 // attached is an attention node.
 type attached struct {
-	inFlight uint64 // its micro-batches
-	// generation tells the pair with it from an earlier one under the same id.
+	inFlight uint64 // its micro-batches in flight, a bit for each
+	// generation tells the connection from an earlier one with the same id.
 	generation uint64
 }
 
 // dispatched is a message that waits for its run.
 type dispatched struct {
-	generation uint64 // of the pair by which it came
+	generation uint64 // generation of the connection that it came by
 	header     route.Header
 	holding    *holding
 	pairs      route.Pairs
@@ -95,7 +94,7 @@ type dispatched struct {
 	completion m2n.Completion
 }
 
-// New makes a node that holds nothing yet.
+// New makes a node that holds no experts yet: see [Node.Hold].
 func New(cfg Config) (*Node, error) {
 	g, err := gather.New(gather.Config{Layers: cfg.Spec.SparseLayers(), Linger: cfg.Linger})
 	if err != nil {
@@ -117,8 +116,8 @@ func New(cfg Config) (*Node, error) {
 	}, nil
 }
 
-// Run serves until ctx ends or the device fails. The endpoint is the caller's to
-// close; no message of it is held then.
+// Run serves until ctx ends or the device fails. At its end it has released all of the
+// endpoint's messages; the caller closes the endpoint.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.letGo()
 	for {
@@ -130,7 +129,7 @@ func (n *Node) Run(ctx context.Context) error {
 			err = n.act(ctx, n.gather.Timer(n.now()))
 		case err == nil:
 			if c.Kind == m2n.Received {
-				n.turn.Begin() // helpers wake while it is read
+				n.turn.Begin() // helper threads wake while the message is read
 			}
 			if actions, decided := n.handle(c); decided {
 				err = n.act(ctx, actions)
@@ -144,10 +143,10 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
-// letGo releases the messages that the node still holds: their memory could not be
-// given back, nor would a sender in this process get its own.
+// letGo releases the messages that the node still holds: else neither their memory nor
+// that of a sender in this process could be freed.
 func (n *Node) letGo() {
-	for _, d := range n.pending { // those of a run that failed are among them
+	for _, d := range n.pending { // also the messages of a run that has failed
 		n.cfg.Endpoint.Release(d.completion)
 	}
 	for peer := range n.joined {
@@ -159,10 +158,10 @@ func (n *Node) letGo() {
 	}
 }
 
-// errTimer says that the gather's time has come.
+// errTimer says that it is time to call gather.Timer.
 var errTimer = errors.New("timer")
 
-// poll waits for a completion, or until the gather wants to be called.
+// poll waits for a completion, or until it is time to call gather.Timer.
 func (n *Node) poll(ctx context.Context) (m2n.Completion, error) {
 	if c, ok := n.cfg.Endpoint.TryPoll(); ok {
 		return c, nil
@@ -186,9 +185,9 @@ func (n *Node) poll(ctx context.Context) (m2n.Completion, error) {
 
 func (n *Node) now() time.Duration { return time.Since(n.origin) }
 
-// handle takes one completion, and says whether the gather has decided anew:
-// what it wanted before holds otherwise, its timer above all. What a peer does
-// wrong is that peer's loss.
+// handle takes one completion. decided says that the gather has returned new actions;
+// otherwise its earlier timer still holds. The node removes a peer that breaks the
+// protocol.
 func (n *Node) handle(c m2n.Completion) (a gather.Actions, decided bool) {
 	switch c.Kind {
 	case m2n.Sent:
@@ -196,7 +195,7 @@ func (n *Node) handle(c m2n.Completion) (a gather.Actions, decided bool) {
 	case m2n.Lost:
 		level := slog.LevelWarn
 		if errors.Is(c.Err, m2n.ErrClosed) {
-			level = slog.LevelDebug // it said goodbye
+			level = slog.LevelDebug // the attention node said goodbye
 		}
 		n.cfg.Log.Log(context.Background(), level, "attention node lost", "peer", c.Peer, "error", c.Err)
 		if n.cfg.Lost != nil {
@@ -229,8 +228,8 @@ func (n *Node) lost(peer string) (a gather.Actions, decided bool) {
 	return n.gather.Lost(peer, n.now()), true
 }
 
-// receive takes an attention node's message to the gather. Where it fails, what
-// the gather has decided before counts all the same.
+// receive hands an attention node's message to the gather. The actions are valid even
+// with an error: the gather may have decided before the error.
 func (n *Node) receive(c m2n.Completion) (a gather.Actions, decided bool, err error) {
 	h, err := route.ParseHeader(c.Header)
 	if err != nil {
@@ -268,7 +267,7 @@ func (n *Node) receive(c m2n.Completion) (a gather.Actions, decided bool, err er
 	return join(a, next), true, nil
 }
 
-// join is the actions of two events in a row.
+// join joins the actions of two consecutive events.
 func join(a, b gather.Actions) gather.Actions {
 	b.Drop = slices.Concat(a.Drop, b.Drop)
 	if a.Run != nil {
@@ -277,8 +276,8 @@ func join(a, b gather.Actions) gather.Actions {
 	return b
 }
 
-// inFlight tells the gather of a node that is new, or whose micro-batches in
-// flight have changed.
+// inFlight tells the gather about a new attention node, or about a change of the node's
+// micro-batches in flight.
 func (n *Node) inFlight(peer string, batches uint64) (a gather.Actions, decided bool, err error) {
 	was, known := n.joined[peer]
 	now := attached{batches, was.generation}
@@ -346,7 +345,7 @@ func (n *Node) read(h route.Header, c m2n.Completion) (*dispatched, error) {
 	return d, nil
 }
 
-// act does what the gather decides, until it decides to wait.
+// act carries out the gather's actions, until the gather decides to wait.
 func (n *Node) act(ctx context.Context, a gather.Actions) error {
 	for {
 		n.drop(a)
@@ -361,10 +360,10 @@ func (n *Node) act(ctx context.Context, a gather.Actions) error {
 	}
 }
 
-// drain takes what came during a run to the gather, so that it decides with all
-// that is here. That is before the run is answered, since an answer may bring
-// its micro-batch's next message, which the gather takes only after Done. While
-// a run is not done, the gather starts none.
+// drain hands the messages that came during a run to the gather, so that its next
+// decision counts them. It is called before the run is answered: an answer may bring the
+// micro-batch's next message, which the gather accepts only after Done. Until Done, the
+// gather starts no other run.
 func (n *Node) drain() {
 	for {
 		c, ok := n.cfg.Endpoint.TryPoll()
@@ -385,11 +384,11 @@ func (n *Node) drop(a gather.Actions) {
 	}
 }
 
-// Progress tells how far the loop is. It waits for nobody in particular, and runs
-// what its gather says instead of a list of actions.
+// Progress returns the loop's progress. It names no awaited member and no action: the
+// loop waits for no particular node, and follows its gather instead of a schedule.
 func (n *Node) Progress() cluster.Progress { return cluster.Progress{Steps: n.moves.Load()} }
 
-// Stats tells what the node has done.
+// Stats returns the node's statistics.
 func (n *Node) Stats() node.Stats {
 	s := n.stats.Snapshot()
 	s.Role = cluster.Expert
@@ -397,8 +396,7 @@ func (n *Node) Stats() node.Stats {
 	return s
 }
 
-// Free gives the memory back. The loop has ended, and no endpoint reads the
-// memory any more.
+// Free frees the node's memory. Call it after Run has ended and the endpoint is closed.
 func (n *Node) Free() {
 	n.experts.Free()
 	node.FreeAll(n.cfg.Device, n.in, n.gate, n.results, n.summed)

@@ -13,11 +13,11 @@ import (
 	"github.com/tandem-moe/tandem/serve/node"
 )
 
-// output is a run's results, in the transport's hands until each message that
-// carries a part of them is sent.
+// output holds a run's results. The transport reads it until each message with a part of
+// the results has been sent.
 type output struct {
 	node.SendBuffer
-	places *m2n.Region // of the results, where their receivers want them
+	places *m2n.Region // the places where the receivers want the results
 	parts  int
 }
 
@@ -41,7 +41,7 @@ func (n *Node) resultsOf(ctx context.Context, run *gather.Run) (*route.Grouping,
 	n.turn.Begin()
 	begin := time.Now()
 	n.pending, n.pairs = n.pending[:0], n.pairs[:0]
-	rows := 0 // of the messages
+	rows := 0 // of all the messages
 	for _, m := range run.Messages {
 		d := m.Tag.(*dispatched)
 		n.pending, n.pairs = append(n.pending, d), append(n.pairs, d.pairs)
@@ -55,8 +55,8 @@ func (n *Node) resultsOf(ctx context.Context, run *gather.Run) (*route.Grouping,
 	return grouping, out, err
 }
 
-// compute makes the results of a layer's experts, as they travel, for messages
-// of so many rows.
+// compute computes a layer's experts for messages of so many rows together, and returns
+// the results in the wire's format.
 func (n *Node) compute(ctx context.Context, w layer.ExpertLayer, rows int, g *route.Grouping) (*output, error) {
 	pairs := int(g.Offsets[len(g.Offsets)-1])
 	if err := n.fill(ctx, g, pairs); err != nil {
@@ -67,14 +67,14 @@ func (n *Node) compute(ctx context.Context, w layer.ExpertLayer, rows int, g *ro
 		return nil, err
 	}
 	if err := n.forward(out, w, rows, pairs, g); err != nil {
-		n.outputs = append(n.outputs, out) // nobody has it
+		n.outputs = append(n.outputs, out) // no message refers to it yet
 		return nil, err
 	}
 	return out, nil
 }
 
-// forward computes a layer's experts. Each step writes to where the next one reads,
-// the last one to the output.
+// forward computes a layer's experts. Each step writes where the next one reads; the
+// last one writes to the output.
 func (n *Node) forward(out *output, w layer.ExpertLayer, rows, pairs int, g *route.Grouping) error {
 	hidden, wire := n.cfg.Spec.Hidden, n.cfg.Wire
 	results, err := n.room(&n.results, out, pairs, wire == route.Wire{})
@@ -100,8 +100,8 @@ func (n *Node) forward(out *output, w layer.ExpertLayer, rows, pairs int, g *rou
 	return nil
 }
 
-// room is where rows are computed: in the output where it is the last step, else
-// in a buffer of the node.
+// room returns the rows that a step writes: in the output for the last step, else in a
+// buffer of the node.
 func (n *Node) room(b *kernel.Buffer, out *output, rows int, last bool) (kernel.Mat, error) {
 	hidden := n.cfg.Spec.Hidden
 	if last {
@@ -137,8 +137,8 @@ func (n *Node) fill(ctx context.Context, g *route.Grouping, rows int) error {
 	return nil
 }
 
-// reserve returns a buffer of at least n elements, the given one where it is
-// large enough.
+// reserve returns a buffer of at least n elements: b if it is large enough, else a new
+// one in its place.
 func reserve(dev kernel.Memory, b kernel.Buffer, n int) (kernel.Buffer, error) {
 	if b != nil && b.Len() >= n {
 		return b, nil
@@ -153,7 +153,7 @@ func reserve(dev kernel.Memory, b kernel.Buffer, n int) (kernel.Buffer, error) {
 	return b, nil
 }
 
-// output takes a free buffer for results of so many bytes, a multiple of 4.
+// output returns a free output for results of so many bytes, a multiple of 4.
 func (n *Node) output(bytes int) (*output, error) {
 	var out *output
 	if last := len(n.outputs) - 1; last >= 0 {
@@ -170,7 +170,7 @@ func (n *Node) output(bytes int) (*output, error) {
 	return &output{SendBuffer: b}, nil
 }
 
-// count notes a run's rows.
+// count records how many rows each expert of a run had.
 func (n *Node) count(offsets []int32) {
 	for i := 1; i < len(offsets); i++ {
 		if rows := offsets[i] - offsets[i-1]; rows > 0 {
@@ -197,9 +197,9 @@ func (n *Node) address(out *output) {
 	route.PutPlaces(out.places.Bytes, n.places)
 }
 
-// answer returns each message its results, by the pair by which it came: one that was
-// lost during the run may have been made anew meanwhile, and whoever is there has not
-// asked. A peer that cannot be reached is reported by its Lost completion.
+// answer posts each message's results, if the connection that the message came by still
+// exists: a newer connection with the same node has not asked for them. A peer that
+// cannot be reached is reported by its Lost completion.
 func (n *Node) answer(run *gather.Run, g *route.Grouping, out *output) {
 	ready := n.cfg.Device.Record()
 	width := n.cfg.Wire.RowBytes(n.cfg.Spec.Hidden)
@@ -234,7 +234,7 @@ func (n *Node) answer(run *gather.Run, g *route.Grouping, out *output) {
 	}
 }
 
-// sent frees a run's results once all messages that carry them are through.
+// sent frees a run's output once all messages with its results have been sent.
 func (n *Node) sent(c m2n.Completion) {
 	key := node.Posted{Peer: c.Peer, Token: c.Token}
 	out, ok := n.sending[key]
