@@ -26,9 +26,9 @@ type Splitter struct {
 	placement Placement
 	topK      int
 	shared    []bool // by layer: some expert lives on several nodes
-	// free says that nothing depends on which of an expert's nodes serves a row, so
+	// spread says that nothing depends on which of an expert's nodes serves a row, so
 	// that the splitter may spread rows by the nodes' load.
-	free    bool
+	spread  bool
 	homes   []nodeOf
 	packets []Packet
 	// load is, per node, its pairs of the micro-batch.
@@ -63,7 +63,7 @@ func NewSplitter(p Placement, topK int, combine Combine) *Splitter {
 	s := &Splitter{
 		placement: p,
 		topK:      topK,
-		free:      combine == ByExpert || topK == 1,
+		spread:    combine == ByExpert || topK == 1,
 		shared:    make([]bool, len(p.Layers)),
 		homes:     make([]nodeOf, len(p.Layers)),
 		packets:   make([]Packet, p.Nodes),
@@ -89,7 +89,7 @@ func NewSplitter(p Placement, topK int, combine Combine) *Splitter {
 
 // ReadsGates says whether Split reads a layer's gate weights; elsewhere what it is given
 // does not matter.
-func (s *Splitter) ReadsGates(l int) bool { return s.shared[l] && !s.free }
+func (s *Splitter) ReadsGates(l int) bool { return s.shared[l] && !s.spread }
 
 // Split reads what layer l's router has chosen for rows rows, as kernel's TopK
 // writes it, topK of each for each row: choices are little-endian int32, gates
@@ -106,7 +106,7 @@ func (s *Splitter) Split(l int, choices, gates []byte, rows int) ([]Packet, erro
 		return nil, fmt.Errorf("splitting %d rows: %w", rows, err)
 	}
 	switch {
-	case shared && s.free:
+	case shared && s.spread:
 		s.balance(l)
 	case shared:
 		s.hash(l, choices, gates)

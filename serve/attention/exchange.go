@@ -34,9 +34,9 @@ type exchange struct {
 	gates   node.SendBuffer // [pairs of all packets, 1]
 	pairs   *m2n.Region
 	choices int // room of gates, pairs, and the router's output
-	// parts are the results, [n, hidden]: by choice, or, where nodes return sums,
+	// results are [n, hidden]: by choice, or, where nodes return sums,
 	// packet after packet; sums says who adds which.
-	parts kernel.Buffer
+	results kernel.Buffer
 	sums  *route.Sums
 
 	packets []route.Packet
@@ -70,7 +70,7 @@ func (x *exchange) allocate(rows, pairs int) (err error) {
 	if x.gates, err = node.NewSendBuffer(x.dev, x.ep, 4*pairs); err != nil {
 		return err
 	}
-	x.parts, err = x.dev.Alloc(kernel.DeviceMemory, kernel.F32, x.wire.Results(rows, pairs)*x.hidden)
+	x.results, err = x.dev.Alloc(kernel.DeviceMemory, kernel.F32, x.wire.Results(rows, pairs)*x.hidden)
 	return err
 }
 
@@ -83,7 +83,7 @@ func (x *exchange) use(p route.Placement) {
 }
 
 // free gives the memory back.
-func (x *exchange) free() { node.FreeAll(x.dev, x.rows.Buffer, x.gates.Buffer, x.parts) }
+func (x *exchange) free() { node.FreeAll(x.dev, x.rows.Buffer, x.gates.Buffer, x.results) }
 
 // pack splits a layer's rows by expert node, and returns the bodies of the
 // messages: one to every node, zero rows included.
@@ -166,7 +166,7 @@ func (x *exchange) collect(place int, h route.Header, body []m2n.Span) error {
 	if err != nil {
 		return err
 	}
-	parts := kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden)
+	parts := kernel.MatOf(x.results, x.results.Len()/x.hidden, x.hidden)
 	for _, m := range results {
 		x.dev.DecodeRows(parts, slots[:m.Rows], m, nil)
 		slots = slots[m.Rows:]
@@ -193,5 +193,5 @@ func (x *exchange) resultsOf(body []m2n.Span) (results []kernel.CodedMat, total 
 func (x *exchange) combine(a *layer.Attention, r *layer.Activations) {
 	x.Combine()
 	results, offsets := x.sums.First(r.Residual.Rows)
-	a.Combine(r, kernel.MatOf(x.parts, x.parts.Len()/x.hidden, x.hidden), results, offsets)
+	a.Combine(r, kernel.MatOf(x.results, x.results.Len()/x.hidden, x.hidden), results, offsets)
 }

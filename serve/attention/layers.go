@@ -56,9 +56,9 @@ func (n *Node) compute(ctx context.Context, b *microBatch, a schedule.Action) ([
 	})
 }
 
-// collect waits for a micro-batch's results of the last layer and adds them to
+// combine waits for a micro-batch's results of the last layer and adds them to
 // its residual stream, unless the step is given up meanwhile.
-func (n *Node) collect(ctx context.Context, b *microBatch) error {
+func (n *Node) combine(ctx context.Context, b *microBatch) error {
 	if s := b.exchange.State(); s == dispatch.Idle || s == dispatch.Aborted { // the layer has no experts
 		return nil
 	}

@@ -78,7 +78,7 @@ func (b *microBatch) fill() {
 // to the batcher and to the front end.
 func (n *Node) finish(ctx context.Context, index int) error {
 	b := n.batches[index]
-	if err := n.collect(ctx, b); err != nil || !b.active {
+	if err := n.combine(ctx, b); err != nil || !b.active {
 		return err
 	}
 	if err := n.conclude(ctx, index, b); err != nil {

@@ -53,7 +53,7 @@ func (n *Node) perform(ctx context.Context, a schedule.Action) error {
 	case a.Part == schedule.Head:
 		return n.finish(ctx, a.MicroBatch)
 	}
-	if err := n.collect(ctx, b); err != nil {
+	if err := n.combine(ctx, b); err != nil {
 		return err
 	}
 	return n.forward(ctx, a)

@@ -1,6 +1,7 @@
 // Package frontend keeps the requests of a cluster: it admits them, chooses an
-// attention node for each, keeps their output so far, and moves them to another
-// node. It may not know how a node computes: it imports neither kernel nor m2n.
+// attention node for each, and keeps their output so far. The requests of a node that
+// stands still go on at another one (Move); those of a node that is lost end (detach).
+// It may not know how a node computes: it imports neither kernel nor m2n.
 package frontend
 
 import (
@@ -40,7 +41,7 @@ type Config struct {
 
 // FrontEnd is a [serve.Engine] over attention nodes: it admits requests, gives each
 // to the node that is predicted to finish it first, and keeps all that is needed to
-// resume it on another node.
+// resume it on another node, see Move.
 type FrontEnd struct {
 	cfg Config
 

@@ -119,8 +119,9 @@ type Message struct {
 	Node              string
 	Step              uint64
 	MicroBatch, Layer int
-	Rows              int
-	Tag               any
+	// Rows are those of the grouped matrix: one for each pair of a row and an expert.
+	Rows int
+	Tag  any
 }
 
 func (m Message) String() string {
