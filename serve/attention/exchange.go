@@ -37,7 +37,7 @@ type exchange struct {
 	// results are [n, hidden]: by choice, or, where nodes return sums,
 	// packet after packet; sums says who adds which.
 	results kernel.Buffer
-	sums  *route.Sums
+	sums    *route.Sums
 
 	packets []route.Packet
 	header  route.Header // of the messages, without the counts of each
