@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tandem-moe/tandem/cluster"
 	"github.com/tandem-moe/tandem/m2n/m2ntest"
@@ -105,17 +106,28 @@ func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("several processes per fault")
 	}
+	var undisturbed baseline
+	var running errgroup.Group
+	running.SetLimit(faultsAtOnce)
 	for _, role := range []string{"attention", "expert"} {
 		for _, f := range faults {
 			for _, phase := range []string{"prefill", "decode"} {
-				t.Run(fmt.Sprintf("%s/%s/%s", role, f.name, phase), func(t *testing.T) {
-					t.Parallel() // most of it is waiting
-					testFault(startCluster(t, "", 2, 2), role, f, phase)
+				running.Go(func() error {
+					t.Run(fmt.Sprintf("%s/%s/%s", role, f.name, phase), func(t *testing.T) {
+						testFault(startCluster(t, "", 2, 2), role, f, phase, &undisturbed)
+					})
+					return nil
 				})
 			}
 		}
 	}
+	_ = running.Wait() // no error: the subtests fail by themselves
 }
+
+// faultsAtOnce is how many faults are tested at a time. A test of a fault waits most of
+// its time, so that they are more than t.Parallel would run on a machine of two
+// processors.
+const faultsAtOnce = 4
 
 // TestFaultsOnWideRows injects faults while prompts fill messages of half a megabyte
 // and more in each layer, by TCP, between nodes that take their time.
@@ -123,17 +135,41 @@ func TestFaultsOnWideRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("several processes per fault")
 	}
+	var undisturbed baseline
 	for i, role := range []string{"attention", "expert"} {
 		f := faults[2*i] // SIGKILL, drop
 		t.Run(role+"/"+f.name, func(t *testing.T) {
 			c := startCluster(t, wideFolder(t), 2, 2)
 			c.slow = 2 * time.Millisecond
-			testFault(c, role, f, "prefill")
+			testFault(c, role, f, "prefill", &undisturbed)
 		})
 	}
 }
 
-func testFault(c *testCluster, role string, f fault, phase string) {
+// baseline are the answers of undisturbed requests, by phase. They are the same in all
+// clusters, so that one cluster has to give them.
+type baseline struct {
+	mu    sync.Mutex
+	known map[string]results
+}
+
+func (b *baseline) of(ctx context.Context, c *testCluster, phase string, list []serve.Request) results {
+	c.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r, ok := b.known[phase]; ok {
+		return r
+	}
+	r := c.askAll(ctx, list)
+	require.NoError(c.t, errors.Join(r.errs...))
+	if b.known == nil {
+		b.known = map[string]results{}
+	}
+	b.known[phase] = r
+	return r
+}
+
+func testFault(c *testCluster, role string, f fault, phase string, undisturbed *baseline) {
 	t := c.t
 	v := startVictim(c, role, f.proxy)
 	c.node(nodeSpec{Role: "attention"})
@@ -147,9 +183,7 @@ func testFault(c *testCluster, role string, f fault, phase string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+*stopFor)
 	defer cancel()
 	list := c.longRequests(phase)
-	want := c.askAll(ctx, list)
-	require.NoError(t, errors.Join(want.errs...))
-
+	want := undisturbed.of(ctx, c, phase, list)
 	if role == "attention" && f.proxy != peers {
 		endsRequests(c, ctx, v, f, phase, list, want)
 	} else {
