@@ -94,9 +94,15 @@ type dispatched struct {
 	completion m2n.Completion
 }
 
+// maxRunRows bounds the rows of a run, one for each pair of a row and an expert, and so
+// the memory of a run, whatever the number of attention nodes: rows of 4,096 elements take
+// 128 MiB on their way in, and as much on their way out. More rows would not read the
+// weights less often that anyone would notice: these are 64 for each of 128 experts.
+const maxRunRows = 8 << 10
+
 // New makes a node that holds no experts yet: see [Node.Hold].
 func New(cfg Config) (*Node, error) {
-	g, err := gather.New(gather.Config{Layers: cfg.Spec.SparseLayers(), Linger: cfg.Linger})
+	g, err := gather.New(gather.Config{Layers: cfg.Spec.SparseLayers(), Linger: cfg.Linger, MaxRows: maxRunRows})
 	if err != nil {
 		return nil, err
 	}
