@@ -213,7 +213,14 @@ func TestCorruptionIsNamedAtBothEnds(t *testing.T) {
 func TestCutMidMessage(t *testing.T) {
 	t.Parallel()
 	plainAndTLS(t, func(t *testing.T, change func(*Config)) {
-		p := newProxied(t, func(c *Config) { change(c); c.SlotBytes = largeBody; c.Slots = 1 })
+		var memory memoryMeter
+		p := newProxied(t, func(c *Config) {
+			change(c)
+			c.SlotBytes, c.Slots = largeBody, 1
+			if c.ID == "b" {
+				memory.watch(c)
+			}
+		})
 		p.proxy.Delay(m2ntest.ToTarget, 10*time.Millisecond) // so that the message is under way when the connection is cut
 		before := p.proxy.Bytes(m2ntest.ToTarget)
 		postLarge(t, p)
@@ -224,6 +231,7 @@ func TestCutMidMessage(t *testing.T) {
 		require.ErrorIs(t, pollKind(t, p.a, Lost).Err, ErrBroken)
 		require.ErrorIs(t, requireLost(t, p.b, "a"), ErrBroken)
 		require.Less(t, time.Since(begin), inTime)
+		memory.requireFreed(t, 0)
 		p.exchange(t, p.c)
 	})
 }

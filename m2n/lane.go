@@ -40,6 +40,7 @@ type lane struct {
 	in              *wire.Assembler
 	lastSeq         uint64 // of the last frame received
 	goodbyeReceived bool
+	holdsSlot       bool      // slot is claimed for a message that is not delivered yet
 	slot            int       // that the body of the present frame goes to
 	bodyBegan       time.Time // when the head of the present frame had come
 
@@ -120,7 +121,16 @@ func (n *lane) close(goodbye []byte) {
 	go func() { // the endpoint's tasks count it since the lane was made
 		defer n.link.laneClosed()
 		n.conn.closeGracefully(goodbye, time.Now().Add(n.link.pair.ep.cfg.PeerTimeout/4))
+		n.freeSlot() // closeGracefully has ended the reader
 	}()
+}
+
+// freeSlot gives back the slot of a message that has not come whole.
+func (n *lane) freeSlot() {
+	if n.holdsSlot {
+		n.holdsSlot = false
+		n.link.window.free(n.slot)
+	}
 }
 
 // encodeGoodbye returns the lane's last frame: why the pair ends, and after how many
