@@ -445,12 +445,14 @@ func TestBreachesOfTheProtocol(t *testing.T) {
 }
 
 func TestFramesOfAnOlderEpochAreDropped(t *testing.T) {
+	const body = 10*discardBytes + 1
 	e := endpoint(t, Config{ID: "e"})
 	addr := listen(t, e, "tcp:127.0.0.1:0")
 	require.NoError(t, e.SetPeer("x", "", 3))
 	x := dialAs(t, addr, pairID{From: "x", FromEpoch: 3, To: "e"}).welcomed()
 	for _, epoch := range []uint64{2, 3} {
-		x.send(wire.Frame{Kind: wire.Data, Epoch: epoch, Flags: wire.FlagBodySum, Body: 1, Lengths: []int{1}, Header: []byte{byte(epoch)}}, "!")
+		f := wire.Frame{Kind: wire.Data, Epoch: epoch, Flags: wire.FlagBodySum, Body: body, Lengths: []int{body}, Header: []byte{byte(epoch)}}
+		x.send(f, strings.Repeat("!", body))
 	}
 	require.Equal(t, []byte{3}, pollKind(t, e, Received).Header)
 	require.Equal(t, uint64(1), e.Stats()[0].DroppedOld)

@@ -56,6 +56,9 @@ const (
 	batchMessages = 16
 )
 
+// discardBytes bounds the memory into which a body is read that nobody wants.
+const discardBytes = 4 << 10
+
 // leastKeepAlive bounds how often a peer can ask for keep-alives.
 const leastKeepAlive = 2 * time.Millisecond
 
@@ -354,7 +357,7 @@ func (n *lane) checkFrame(f *wire.Frame) ([]byte, error) {
 		return nil, fmt.Errorf("%w: its number should be %d", ErrBadFrame, n.lastSeq)
 	case f.Epoch < p.epoch:
 		p.counters.droppedOld.Add(1)
-		return make([]byte, f.Body), nil // FrameComplete drops it
+		return make([]byte, min(f.Body, discardBytes)), nil // FrameComplete drops it
 	case f.Epoch > p.epoch:
 		return nil, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.Epoch, p.epoch)
 	}
