@@ -343,6 +343,29 @@ func TestFabricLosesMessages(t *testing.T) {
 	require.Eventually(t, func() bool { return len(a.hub().all()) == 0 && len(b.hub().all()) == 0 }, 5*time.Second, time.Millisecond)
 }
 
+// TestFabricMemoryGoesBack: messages of a lost pair that wait for one before them, or that
+// the consumer has not polled, give their slots back.
+func TestFabricMemoryGoesBack(t *testing.T) {
+	var memory memoryMeter
+	w := newToyFabrics(1)
+	a, b := fabricDuo(t, w, func(c *Config) {
+		if c.ID == "b" {
+			memory.watch(c)
+		}
+	})
+	transfer(t, a, b)
+	for _, number := range []uint64{2, 4} {
+		f := wire.Frame{Kind: wire.Data, Epoch: 1, Seq: number, Number: number}
+		w.mu.Lock()
+		b.hub().all()[0].conn.(*toyConn).arrive(wire.AppendFrame(nil, &f), nil)
+		w.mu.Unlock()
+	}
+	require.Eventually(t, func() bool { return b.Stats()[0].Received["ucx"].Messages == 2 }, atLast, time.Millisecond)
+	closeNow(a)
+	require.ErrorIs(t, requireLost(t, b, "a"), ErrClosed)
+	memory.requireFreed(t, 0)
+}
+
 // TestFabricBadFrames: bytes that are no valid frame fail the pair, and the error says why.
 func TestFabricBadFrames(t *testing.T) {
 	good := wire.Frame{Kind: wire.Data, Epoch: 1, Number: 2, Lengths: []int{3}, Body: 3, Header: []byte("abcdef")}

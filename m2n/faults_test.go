@@ -213,7 +213,14 @@ func TestCorruptionIsNamedAtBothEnds(t *testing.T) {
 func TestCutMidMessage(t *testing.T) {
 	t.Parallel()
 	plainAndTLS(t, func(t *testing.T, change func(*Config)) {
-		p := newProxied(t, func(c *Config) { change(c); c.SlotBytes = largeBody; c.Slots = 1 })
+		var memory memoryMeter
+		p := newProxied(t, func(c *Config) {
+			change(c)
+			c.SlotBytes, c.Slots = largeBody, 1
+			if c.ID == "b" {
+				memory.watch(c)
+			}
+		})
 		p.proxy.Delay(m2ntest.ToTarget, 10*time.Millisecond) // so that the message is under way when the connection is cut
 		before := p.proxy.Bytes(m2ntest.ToTarget)
 		postLarge(t, p)
@@ -224,6 +231,7 @@ func TestCutMidMessage(t *testing.T) {
 		require.ErrorIs(t, pollKind(t, p.a, Lost).Err, ErrBroken)
 		require.ErrorIs(t, requireLost(t, p.b, "a"), ErrBroken)
 		require.Less(t, time.Since(begin), inTime)
+		memory.requireFreed(t, 0)
 		p.exchange(t, p.c)
 	})
 }
@@ -437,12 +445,14 @@ func TestBreachesOfTheProtocol(t *testing.T) {
 }
 
 func TestFramesOfAnOlderEpochAreDropped(t *testing.T) {
+	const body = 10*discardBytes + 1
 	e := endpoint(t, Config{ID: "e"})
 	addr := listen(t, e, "tcp:127.0.0.1:0")
 	require.NoError(t, e.SetPeer("x", "", 3))
 	x := dialAs(t, addr, pairID{From: "x", FromEpoch: 3, To: "e"}).welcomed()
 	for _, epoch := range []uint64{2, 3} {
-		x.send(wire.Frame{Kind: wire.Data, Epoch: epoch, Flags: wire.FlagBodySum, Body: 1, Lengths: []int{1}, Header: []byte{byte(epoch)}}, "!")
+		f := wire.Frame{Kind: wire.Data, Epoch: epoch, Flags: wire.FlagBodySum, Body: body, Lengths: []int{body}, Header: []byte{byte(epoch)}}
+		x.send(f, strings.Repeat("!", body))
 	}
 	require.Equal(t, []byte{3}, pollKind(t, e, Received).Header)
 	require.Equal(t, uint64(1), e.Stats()[0].DroppedOld)

@@ -40,6 +40,7 @@ type lane struct {
 	in              *wire.Assembler
 	lastSeq         uint64 // of the last frame received
 	goodbyeReceived bool
+	holdsSlot       bool      // slot is claimed for a message that is not delivered yet
 	slot            int       // that the body of the present frame goes to
 	bodyBegan       time.Time // when the head of the present frame had come
 
@@ -54,6 +55,9 @@ const (
 	batchBytes    = 64 << 10
 	batchMessages = 16
 )
+
+// discardBytes bounds the memory into which a body is read that nobody wants.
+const discardBytes = 4 << 10
 
 // leastKeepAlive bounds how often a peer can ask for keep-alives.
 const leastKeepAlive = 2 * time.Millisecond
@@ -120,7 +124,16 @@ func (n *lane) close(goodbye []byte) {
 	go func() { // the endpoint's tasks count it since the lane was made
 		defer n.link.laneClosed()
 		n.conn.closeGracefully(goodbye, time.Now().Add(n.link.pair.ep.cfg.PeerTimeout/4))
+		n.freeSlot() // closeGracefully has ended the reader
 	}()
+}
+
+// freeSlot gives back the slot of a message that has not come whole.
+func (n *lane) freeSlot() {
+	if n.holdsSlot {
+		n.holdsSlot = false
+		n.link.window.free(n.slot)
+	}
 }
 
 // encodeGoodbye returns the lane's last frame: why the pair ends, and after how many
@@ -344,7 +357,7 @@ func (n *lane) checkFrame(f *wire.Frame) ([]byte, error) {
 		return nil, fmt.Errorf("%w: its number should be %d", ErrBadFrame, n.lastSeq)
 	case f.Epoch < p.epoch:
 		p.counters.droppedOld.Add(1)
-		return make([]byte, f.Body), nil // FrameComplete drops it
+		return make([]byte, min(f.Body, discardBytes)), nil // FrameComplete drops it
 	case f.Epoch > p.epoch:
 		return nil, fmt.Errorf("%w: it is of epoch %d, the peer of %d", ErrBadFrame, f.Epoch, p.epoch)
 	}

@@ -14,7 +14,8 @@
 //   - Messages of a pair arrive in the order of their posts, each once.
 //   - Every message that Post accepted is reported Sent exactly once. Until then
 //     its spans are the transport's; then they are the poster's again. Sent has
-//     an Err where the pair failed before the message was known to be out.
+//     an Err where the pair failed before the message was known to be out; the
+//     peer may have received the message all the same.
 //   - At most Slots messages per pair and direction are with the receiver,
 //     received and not yet released; the others wait with the sender, whose
 //     queue is bounded.
@@ -42,34 +43,52 @@
 // (lane.checkAlive). pair.fail takes the pair down with the cause. A message that is
 // half written is given up (lane.finishBatch), one that is queued is not sent
 // (pair.reportLoss); both are reported Sent with a [LostError], then the pair is
-// reported Lost. A message that was wholly given to the kernel, or to memory, has been
-// reported Sent without an error already: Sent is no receipt, and whether the peer has
-// seen it is not known. What was received of the peer and is not released stays
-// readable until Release (receiveWindow.release frees the memory after the last one).
-// Nothing is sent again: SetPeer with a higher epoch begins anew.
+// reported Lost.
+//
+// Sent tells nothing about what the peer has seen. Without an error it means that the
+// message was given to the kernel, or to shared memory, as a whole: the peer may have
+// died before reading it. With an error the message may have arrived: over TCP up to 16
+// messages are written as one batch and reported together (lane.reportBatch), so that
+// a batch that fails reports an error also for those of its messages that went out
+// whole.
+//
+// What was received of the peer and is not released stays readable until Release. A
+// message of which only a part has come gives its slot back when its lane has closed
+// (lane.freeSlot). receiveWindow.release frees the memory after the last of them.
+//
+// Nothing is sent again: a user that wants the work repeated posts it anew. For that the
+// user names the peer again: SetPeer with a higher epoch makes a new pair, and so does
+// RemovePeer followed by SetPeer with the same epoch.
 //
 // # What bounds a receiver's memory
 //
 // Each peer connected by TCP, shared memory or a fabric costs Slots · SlotBytes, from
 // Config.Alloc, when it connects (window.go: newReceiveWindow); in shared memory each
 // slot also has room for the longest header and list of spans (internal/shm:
-// NewLayout). A sender may have Slots messages in the receiver's hands, and each is held
-// to SlotBytes and HeaderBytes before anything is allocated for it (internal/wire:
-// Bounds). Headers, lists of spans and completions are allocated per message: the
-// former two at most HeaderBytes and 64 Ki lengths each, of at most Slots messages per
-// peer. A sender's queue is bounded by Config.Queue, the connections of strangers by
-// maxHandshakes (handshake_tcp.go).
+// NewLayout): 320 KiB with the default HeaderBytes. A sender may have Slots messages in
+// the receiver's hands, and each is held to SlotBytes and HeaderBytes before anything is
+// allocated for it (internal/wire: Bounds). Headers, lists of spans and completions are
+// allocated per message: the former two at most HeaderBytes and 64 Ki lengths each, of
+// at most Slots messages per peer, and of one frame more per connection: the frame that
+// is arriving. A frame of an older epoch takes no slot: its body is read into
+// discardBytes (lane.go) and dropped. A sender's queue is bounded by Config.Queue, the
+// connections of strangers by maxHandshakes (handshake_tcp.go).
 //
 // # Where a transport is added
 //
 // One that can move a header and spans into memory that the receiver has laid out is a
-// [Fabric], outside of this package, as m2n/ucx is. One that needs more is a transport
+// [Fabric], outside of this package, as m2n/ucx is. An endpoint has one fabric at most
+// (Config.Fabric). Whatever the fabric's name is, addresses reach it by the scheme ucx
+// (pair.dialBy), and its messages are counted as ucx (viaUCX). One that needs more is a
+// transport
 // (transport.go; transport_shm.go is an example): it sends what pair.dequeue gives and
 // delivers by wireLink.deliver, while the link's lane carries credits, keep-alives and
 // the goodbye. It also needs a handshake (handshake_shm_linux.go), a scheme in
 // splitAddr and pair.dialBy (dial.go), an index of counters (stats.go), and a place in
-// the tests that go through all transports (chaos_test.go, faults_test.go,
-// process_test.go, crowd_test.go).
+// the tests that go through the transports: mesh_test.go and chaos_test.go (in process,
+// TCP, TLS, shared memory), soak_test.go and faults_test.go (without in process),
+// process_test.go and crowd_test.go (TCP and shared memory only). A fabric has its own
+// tests in fabric_linux_test.go.
 package m2n
 
 import (
@@ -119,11 +138,14 @@ const (
 	Received Kind = iota
 	// Sent: the spans of the posted message that Token names may be reused. In process
 	// it comes when the receiver releases the message, in shared memory when the message
-	// is written there, over TCP when the kernel has the last byte. Err is set where the
-	// pair failed first. An answer may be polled before the Sent of its question.
+	// is written there, over TCP when the kernel has the last byte of the up to 16
+	// messages that are written together, over a fabric when the fabric does not need the
+	// spans any more. Err is set where the pair failed first; the message may have
+	// arrived all the same. An answer may be polled before the Sent of its question.
 	Sent
 	// Lost: the pair has failed, and Err is a *LostError that says why. Posts to the peer
-	// fail from then on, until SetPeer names it with a higher epoch.
+	// fail from then on, until SetPeer names it with a higher epoch, or with any epoch
+	// after RemovePeer.
 	Lost
 )
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-moe/tandem/m2n/internal/wire"
 )
 
 // TestReceiveMemoryGoesBack: Alloc is called once per connection, Free when the
@@ -125,4 +127,95 @@ func TestHistogram(t *testing.T) {
 	require.EqualValues(t, (1006+time.Second)/7, s.Mean())
 	require.Zero(t, Histogram{}.Mean())
 	require.Zero(t, Histogram{}.Quantile(0.5))
+}
+
+// memoryMeter counts the receive memory of an endpoint's connections.
+type memoryMeter struct{ taken, freed atomic.Int64 }
+
+// watch has c count in m, with memory of its own and with memory that is shared.
+func (m *memoryMeter) watch(c *Config) {
+	c.Alloc = func(n int) (*Region, error) { return m.take(make([]byte, n)) }
+	c.Adopt = m.take
+	c.Free = func(*Region) { m.freed.Add(1) }
+}
+
+func (m *memoryMeter) take(b []byte) (*Region, error) {
+	m.taken.Add(1)
+	return &Region{Bytes: b}, nil
+}
+
+// requireFreed waits until no more than live of the windows that were taken are not freed.
+func (m *memoryMeter) requireFreed(t *testing.T, live int64) {
+	t.Helper()
+	require.Greater(t, m.taken.Load(), live)
+	require.Eventually(t, func() bool { return m.taken.Load()-m.freed.Load() == live }, atLast, time.Millisecond,
+		"receive memory of a lost pair is not freed")
+}
+
+// TestReceiveMemoryGoesBackMidMessage: the receive memory of a peer goes back to its owner
+// when the pair is lost while a message holds a slot that the consumer has not seen.
+func TestReceiveMemoryGoesBackMidMessage(t *testing.T) {
+	const body = 60_000
+	for name, end := range map[string]func(e *Endpoint, x *stranger, frame []byte){
+		"cut in the body": func(e *Endpoint, x *stranger, frame []byte) {
+			x.writeSome(frame[:len(frame)/2])
+			x.awaitHeld(e, 1)
+			x.conn.Close()
+		},
+		"cut in the checksum": func(e *Endpoint, x *stranger, frame []byte) {
+			x.writeSome(frame[:len(frame)-1])
+			x.awaitHeld(e, 1)
+			x.conn.Close()
+		},
+		"this end gives the pair up": func(e *Endpoint, x *stranger, frame []byte) {
+			x.writeSome(frame[:len(frame)/2])
+			x.awaitHeld(e, 1)
+			e.RemovePeer("x")
+			x.conn.Close()
+		},
+		"wrong checksum": func(_ *Endpoint, x *stranger, frame []byte) {
+			frame[len(frame)-1] ^= 1
+			x.writeSome(frame)
+		},
+		"number out of order": func(_ *Endpoint, x *stranger, _ []byte) {
+			x.number = 7
+			x.send(wire.Frame{Kind: wire.Data, Epoch: 3, Flags: wire.FlagBodySum, Body: 1, Lengths: []int{1}}, "!")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var memory memoryMeter
+			cfg := Config{ID: "e", Slots: 2, SlotBytes: body}
+			memory.watch(&cfg)
+			e := endpoint(t, cfg)
+			addr := listen(t, e, "tcp:127.0.0.1:0")
+			require.NoError(t, e.SetPeer("x", "", 3))
+			x := dialAs(t, addr, pairID{From: "x", FromEpoch: 3, To: "e"}).welcomed()
+			end(e, x, encode(wire.Frame{
+				Kind: wire.Data, Epoch: 3, Seq: 1, Number: 1, Flags: wire.FlagBodySum, Body: body, Lengths: []int{body},
+			}, zeros(body)))
+			requireLost(t, e, "x")
+			memory.requireFreed(t, 0)
+		})
+	}
+}
+
+// writeSome writes bytes that need not be a whole frame.
+func (s *stranger) writeSome(b []byte) {
+	s.t.Helper()
+	_, err := s.conn.Write(b)
+	require.NoError(s.t, err)
+}
+
+// awaitHeld waits until n slots of e's window for the stranger hold messages.
+func (s *stranger) awaitHeld(e *Endpoint, n int) {
+	s.t.Helper()
+	p, err := e.peer(s.ep.cfg.ID)
+	require.NoError(s.t, err)
+	require.Eventually(s.t, func() bool { return p.upLink() != nil }, atLast, time.Millisecond)
+	window := p.upLink().(*wireLink).window
+	require.Eventually(s.t, func() bool {
+		window.mu.Lock()
+		defer window.mu.Unlock()
+		return window.held == n
+	}, atLast, time.Millisecond)
 }

@@ -501,3 +501,36 @@ func TestNextEpoch(t *testing.T) {
 		})
 	}
 }
+
+// TestRemovedPeerComesBack: a pair that was lost comes back with the same two epochs once
+// both ends have removed and set their peer. An end that has not done so refuses.
+func TestRemovedPeerComesBack(t *testing.T) {
+	for _, scheme := range []string{"tcp", "shm"} {
+		t.Run(scheme, func(t *testing.T) {
+			a, b := wireDuo(t, scheme, nil)
+			atA, atB := listen(t, a, scheme+":127.0.0.1:0"), listen(t, b, scheme+":127.0.0.1:0")
+			again := func(e *Endpoint, peer, addr string) {
+				e.RemovePeer(peer)
+				require.NoError(t, e.SetPeer(peer, addr, 1))
+			}
+			transfer(t, a, b)
+			again(a, "b", atB)
+			require.ErrorIs(t, requireLost(t, a, "b"), ErrRemoved)
+			require.ErrorIs(t, requireLost(t, b, "a"), ErrRemoved)
+			require.NoError(t, b.SetPeer("a", atA, 1), "which changes nothing")
+			_, err := b.Post("a", Message{})
+			require.ErrorIs(t, err, ErrRemoved)
+
+			_, err = a.Post("b", Message{})
+			require.NoError(t, err)
+			require.ErrorIs(t, pollKind(t, a, Sent).Err, ErrRefused)
+			require.ErrorContains(t, requireLost(t, a, "b"), `the pair was lost at "b"`)
+
+			again(b, "a", atA)
+			again(a, "b", atB)
+			transfer(t, a, b)
+			transfer(t, b, a)
+			require.EqualValues(t, 1, a.Stats()[0].Epoch)
+		})
+	}
+}

@@ -108,12 +108,13 @@ func flood(t *testing.T, e *Endpoint, peer string, more func(sent int) bool) (po
 
 // TestKilledMidMessage: a process is killed while a large message is half copied, at
 // either end. Every message that was received is whole, every message that was posted is
-// reported, the loss is noticed at once, and e's other pair goes on.
+// reported, the loss is noticed at once, the memory for what p sends goes back, and e's
+// other pair goes on.
 func TestKilledMidMessage(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"tcp", "shm"} {
 		t.Run("sender/"+scheme, func(t *testing.T) {
-			e, c, addr := killPair(t, scheme)
+			e, c, addr, memory := killPair(t, scheme)
 			p := otherProcess(t, e, addr, floodVariable+"=1")
 			var begin time.Time
 			for received := 0; ; {
@@ -134,10 +135,11 @@ func TestKilledMidMessage(t *testing.T) {
 			}
 			require.NotZero(t, begin)
 			require.Less(t, time.Since(begin), inTime)
+			memory.requireFreed(t, 1)
 			transfer(t, e, c)
 		})
 		t.Run("receiver/"+scheme, func(t *testing.T) {
-			e, c, addr := killPair(t, scheme)
+			e, c, addr, memory := killPair(t, scheme)
 			p := otherProcess(t, e, addr)
 			var begin time.Time
 			posted, reported := flood(t, e, "p", func(sent int) bool {
@@ -150,22 +152,26 @@ func TestKilledMidMessage(t *testing.T) {
 			require.NotZero(t, begin)
 			require.Less(t, time.Since(begin), inTime)
 			require.Equal(t, posted, reported)
+			memory.requireFreed(t, 1)
 			transfer(t, e, c)
 		})
 	}
 }
 
 // killPair returns an endpoint e that receives floods, and a peer c that will not be
-// killed.
-func killPair(t *testing.T, scheme string) (e, c *Endpoint, addr string) {
+// killed: its window is the one that memory, which counts e's, keeps.
+func killPair(t *testing.T, scheme string) (e, c *Endpoint, addr string, memory *memoryMeter) {
 	t.Helper()
-	e = endpoint(t, Config{ID: "e", PeerTimeout: inTime, SlotBytes: floodBody, Slots: 2})
+	memory = new(memoryMeter)
+	cfg := Config{ID: "e", PeerTimeout: inTime, SlotBytes: floodBody, Slots: 2}
+	memory.watch(&cfg)
+	e = endpoint(t, cfg)
 	addr = listen(t, e, scheme+":127.0.0.1:0")
 	c = endpoint(t, Config{ID: "c"})
 	require.NoError(t, e.SetPeer("c", listen(t, c, scheme+":127.0.0.1:0"), 0))
 	require.NoError(t, c.SetPeer("e", "", 0))
 	transfer(t, e, c)
-	return e, c, addr
+	return e, c, addr, memory
 }
 
 func TestKilledAndStoppedProcesses(t *testing.T) {

@@ -147,7 +147,7 @@ func (l *wireLink) claimSlot(n *lane, f *wire.Frame) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: a message without a credit: %d are received and not released", ErrBadFrame, l.pair.ep.cfg.Slots)
 	}
-	n.slot, n.bodyBegan = slot, time.Now()
+	n.holdsSlot, n.slot, n.bodyBegan = true, slot, time.Now()
 	return l.window.bytes(slot, f.Body), nil
 }
 
@@ -157,6 +157,7 @@ func (l *wireLink) messageComplete(n *lane, f *wire.Frame) error {
 	if err := l.deliverInOrder(arrival{*f, n.slot, n.bodyBegan}); err != nil {
 		return fmt.Errorf("frame %d: %w", f.Seq, err)
 	}
+	n.holdsSlot = false // the message's slot is the consumer's, or waits in reorder
 	l.sendDueGrant()
 	return nil
 }

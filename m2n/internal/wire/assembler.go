@@ -15,12 +15,14 @@ type Assembler struct {
 	sink Sink
 
 	part    Part
-	want    []byte // memory for the bytes of the part that are still to come
+	want    []byte // memory for the bytes of the part that come next
+	later   int    // bytes of the body that come after want
 	fixed   [FixedBytes]byte
 	meta    []byte
 	trailer [trailerBytes]byte
 	sizes   Sizes
 	frame   Frame
+	body    []byte // memory of the sink
 	sum     uint32 // of the body so far
 
 	buf [ReadBuffer]byte // for the bytes that follow want
@@ -33,10 +35,11 @@ const ReadBuffer = 16 << 10
 // Sink takes the frames of an [Assembler]. An error ends the stream.
 type Sink interface {
 	// BodyMemory returns memory for the f.Body bytes of a frame's body. The rest of
-	// the frame has been checked.
+	// the frame has been checked. A sink that does not want the body returns fewer
+	// bytes, at least one: each part of the body then overwrites the part before.
 	BodyMemory(f *Frame) ([]byte, error)
-	// FrameComplete is called when the body is in that memory and its checksum is
-	// right.
+	// FrameComplete is called when the whole body has been written to that memory and
+	// its checksum is right.
 	FrameComplete(f *Frame) error
 }
 
@@ -67,7 +70,7 @@ func (a *Assembler) Space() (want, after []byte) {
 }
 
 // Missing is how many bytes of the present part are still to come. It is never 0.
-func (a *Assembler) Missing() int { return len(a.want) }
+func (a *Assembler) Missing() int { return len(a.want) + a.later }
 
 // Advance says that the caller has put n bytes into the space. After an error it must
 // not be called again.
@@ -134,10 +137,15 @@ func (a *Assembler) finishPart() (err error) {
 			return reading(err)
 		}
 		a.sum = 0
-		a.part = PartBody
-		a.want, err = a.sink.BodyMemory(&a.frame)
+		a.part, a.later = PartBody, a.frame.Body
+		a.body, err = a.sink.BodyMemory(&a.frame)
+		a.wantBody()
 		return err
 	case PartBody:
+		if a.later > 0 {
+			a.wantBody()
+			return nil
+		}
 		if a.frame.hasTrailer() {
 			a.part, a.want = PartTrailer, a.trailer[:]
 			return nil
@@ -150,6 +158,12 @@ func (a *Assembler) finishPart() (err error) {
 		return a.complete()
 	}
 	return nil
+}
+
+// wantBody has the next bytes of the body written to the sink's memory.
+func (a *Assembler) wantBody() {
+	a.want = a.body[:min(len(a.body), a.later)]
+	a.later -= len(a.want)
 }
 
 func (a *Assembler) complete() error {
@@ -172,7 +186,7 @@ type Position struct {
 
 // Position returns how far the stream has come.
 func (a *Assembler) Position() Position {
-	p := Position{Part: a.part, Seq: a.frame.Seq, Missing: len(a.want)}
+	p := Position{Part: a.part, Seq: a.frame.Seq, Missing: a.Missing()}
 	switch a.part {
 	case PartFixed:
 		p.Of = FixedBytes

@@ -134,6 +134,58 @@ func TestFrameOfAnotherVersion(t *testing.T) {
 	require.ErrorContains(t, err, "protocol version 9, this end speaks 2")
 }
 
+// discarder is a Sink that has little memory, and counts frames.
+type discarder struct {
+	memory []byte
+	whole  int
+}
+
+func (d *discarder) BodyMemory(*Frame) ([]byte, error) { return d.memory, nil }
+
+func (d *discarder) FrameComplete(*Frame) error {
+	d.whole++
+	return nil
+}
+
+// TestBodyThatIsNotWanted: a body longer than its memory is read past, however it is cut
+// into reads, its checksum is checked, and the frame after it is found.
+func TestBodyThatIsNotWanted(t *testing.T) {
+	for _, body := range []int{1, 6, 7, 8, 14, 999, 1000} {
+		f := Frame{Kind: Data, Flags: FlagBodySum, Seq: 1, Body: body, Lengths: []int{body}}
+		good := encode(f, bytes.Repeat([]byte("x"), body))
+		stream := append(bytes.Clone(good), good...)
+		for cut := range 40 {
+			d := discarder{memory: make([]byte, 7)}
+			require.NoError(t, feedAll(NewAssembler(testBounds, &d), stream, func() int { return cut + 1 }))
+			require.Equal(t, 2, d.whole)
+		}
+		d := discarder{memory: make([]byte, 7)}
+		a := NewAssembler(testBounds, &d)
+		head := len(AppendFrame(nil, &f))
+		require.NoError(t, feedAll(a, good[:head], func() int { return head }))
+		require.Equal(t, Position{Part: PartBody, Seq: 1, Missing: body, Of: body}, a.Position())
+		require.Equal(t, body, a.Missing())
+		good[head] ^= 1
+		require.ErrorIs(t, feedAll(a, good[head:], func() int { return len(good) }), ErrBadFrame)
+	}
+}
+
+// feedAll puts bytes into an assembler's space, size at a time or as much as there is
+// room for.
+func feedAll(a *Assembler, in []byte, size func() int) error {
+	for len(in) > 0 {
+		want, after := a.Space()
+		n := min(max(1, size()), len(in), len(want)+len(after))
+		k := copy(want, in[:n])
+		copy(after, in[k:n])
+		if err := a.Advance(n); err != nil {
+			return err
+		}
+		in = in[n:]
+	}
+	return nil
+}
+
 // frames is a Sink that keeps all frames, encoded again.
 type frames struct {
 	encoded [][]byte
@@ -155,17 +207,8 @@ func (s *frames) FrameComplete(f *Frame) error {
 func assemble(in []byte, size func() int) ([][]byte, error) {
 	var s frames
 	a := NewAssembler(testBounds, &s)
-	for len(in) > 0 {
-		want, after := a.Space()
-		n := min(max(1, size()), len(in), len(want)+len(after))
-		k := copy(want, in[:n])
-		copy(after, in[k:n])
-		if err := a.Advance(n); err != nil {
-			return s.encoded, err
-		}
-		in = in[n:]
-	}
-	return s.encoded, nil
+	err := feedAll(a, in, size)
+	return s.encoded, err
 }
 
 // FuzzFrame: what is accepted encodes to the same bytes, however it is cut into
