@@ -77,7 +77,10 @@ type Buffer interface {
 // Event marks a place in a device's queue.
 type Event interface {
 	// Wait returns nil once everything enqueued before the event has completed,
-	// the device's error where something failed, or ctx's error.
+	// the device's error where something failed, or ctx's error. A transport first
+	// calls it with a context that has ended, to learn without waiting whether the
+	// event has completed: Wait returns nil then if it has, and ctx's error at once
+	// if it has not.
 	Wait(ctx context.Context) error
 }
 
@@ -104,12 +107,15 @@ type MemoryProperties struct {
 
 // Capabilities is a set of forms of operations beyond the plainest. The zero value of
 // a parameter is the plain form, which every device has; another value needs the
-// capability that names the parameter.
+// capability that names the parameter. Where a device lacks the capability, Adopt returns
+// errors.ErrUnsupported, and other operations panic as they are called: whoever asks for
+// a form has asked [Properties.Require] before.
 type Capabilities uint32
 
 // The capabilities.
 const (
-	// AdoptsMemory: Adopt makes buffers of the host's memory.
+	// AdoptsMemory: Adopt makes buffers of the host's memory. Without it, the device's
+	// node shares no memory with others of its host.
 	AdoptsMemory Capabilities = 1 << iota
 	// ValueDims: values of a KV cache are of another width than keys.
 	ValueDims

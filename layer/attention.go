@@ -12,13 +12,13 @@ import (
 type Attention struct {
 	spec    *model.Spec
 	weights *AttentionWeights
-	dev     AttentionDevice
+	dev     AttentionOps
 	cache   *Cache
 }
 
 // NewAttention returns the attention part over loaded weights and a cache. It is an
 // error, by name, where the device cannot do what the model needs.
-func NewAttention(dev AttentionDevice, spec *model.Spec, w *AttentionWeights, cache *Cache) (*Attention, error) {
+func NewAttention(dev AttentionOps, spec *model.Spec, w *AttentionWeights, cache *Cache) (*Attention, error) {
 	if err := CheckAttention(dev.Properties(), spec); err != nil {
 		return nil, err
 	}

@@ -7,8 +7,9 @@ import (
 	"github.com/tandem-moe/tandem/model"
 )
 
-// AttentionDevice has the operations of the attention part, with router and head.
-type AttentionDevice interface {
+// AttentionOps are the operations that the attention part, with router and head, calls.
+// A node's [kernel.Device] has them, and the rest that a node needs: the queue.
+type AttentionOps interface {
 	kernel.Memory
 	kernel.Products
 	kernel.Elementwise
@@ -18,16 +19,17 @@ type AttentionDevice interface {
 	kernel.Router
 }
 
-// ExpertsDevice has the operations of the expert part.
-type ExpertsDevice interface {
+// ExpertOps are the operations that the expert part calls. An expert node's
+// [kernel.ExpertDevice] has them, and the queue.
+type ExpertOps interface {
 	kernel.Memory
 	kernel.Products
 	kernel.Elementwise
 	kernel.RowMover
 }
 
-// loaderDevice has the operations that load weights.
-type loaderDevice interface {
+// loadOps are the operations that load weights.
+type loadOps interface {
 	Pack(parts ...kernel.HostMatrix) (kernel.Weight, error)
 	Vector(t kernel.DType, data []byte) (kernel.Buffer, error)
 	Free(b kernel.Buffer)

@@ -33,7 +33,7 @@ type ExpertLayer struct {
 // LoadExperts loads the given experts, listed by layer. A checkpoint that does not fit
 // the configuration, as far as they go, is an error that names the tensors.
 func LoadExperts(
-	ctx context.Context, dev ExpertsDevice, ckpt *checkpoint.Checkpoint, spec *model.Spec, experts [][]int,
+	ctx context.Context, dev ExpertOps, ckpt *checkpoint.Checkpoint, spec *model.Spec, experts [][]int,
 	progress Progress,
 ) (*ExpertWeights, error) {
 	w := &ExpertWeights{layers: make([]map[int]*expertWeight, len(spec.Layers))}
@@ -49,7 +49,7 @@ func LoadExperts(
 // Load loads those of the given experts that are not there. Where it fails, none is
 // added.
 func (w *ExpertWeights) Load(
-	ctx context.Context, dev ExpertsDevice, ckpt *checkpoint.Checkpoint, spec *model.Spec, experts [][]int,
+	ctx context.Context, dev ExpertOps, ckpt *checkpoint.Checkpoint, spec *model.Spec, experts [][]int,
 	progress Progress,
 ) error {
 	role := model.Role{Part: model.ExpertPart, Experts: w.missing(experts)}

@@ -10,7 +10,7 @@ import (
 // Experts computes experts on one device.
 type Experts struct {
 	spec   *model.Spec
-	dev    ExpertsDevice
+	dev    ExpertOps
 	gateUp kernel.Buffer
 	hidden kernel.Buffer
 	rows   int // room in the buffers
@@ -18,7 +18,7 @@ type Experts struct {
 
 // NewExperts returns the expert part of a model. It is an error, by name, where the
 // device cannot do what the model needs.
-func NewExperts(dev ExpertsDevice, spec *model.Spec) (*Experts, error) {
+func NewExperts(dev ExpertOps, spec *model.Spec) (*Experts, error) {
 	if err := CheckExperts(dev.Properties(), spec); err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ type Progress func(done, total int64)
 
 // loader collects the weights to load to a device.
 type loader struct {
-	dev     loaderDevice
+	dev     loadOps
 	jobs    []checkpoint.Job
 	vectors []*kernel.Buffer
 }
@@ -178,7 +178,7 @@ func (l *loader) load(ctx context.Context, ckpt *checkpoint.Checkpoint, c *model
 // LoadAttention loads what an attention node needs, for sequences of at most
 // positions tokens. A checkpoint that does not fit the configuration is an error
 // that names the tensors.
-func LoadAttention(ctx context.Context, dev AttentionDevice, ckpt *checkpoint.Checkpoint, spec *model.Spec, positions int, progress Progress) (*AttentionWeights, error) {
+func LoadAttention(ctx context.Context, dev AttentionOps, ckpt *checkpoint.Checkpoint, spec *model.Spec, positions int, progress Progress) (*AttentionWeights, error) {
 	if err := CheckAttention(dev.Properties(), spec); err != nil {
 		return nil, err
 	}

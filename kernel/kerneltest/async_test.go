@@ -132,9 +132,7 @@ func TestWaitIsBounded(t *testing.T) {
 // Each instruction set, enqueued, gives what the portable kernels give at once, whether
 // the host addresses device memory or not.
 func TestEveryPrimitiveConforms(t *testing.T) {
-	reference, err := kernel.NewCPU(kernel.CPUOptions{ISA: kernel.Portable, Threads: 1})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, reference.Close()) })
+	reference := newReference(t)
 	for _, isa := range kernel.Available() {
 		for kind, enqueue := range map[string]func(kernel.Device) kernel.Device{
 			"asynchronous": kerneltest.NewAsync, "discrete": kerneltest.NewDiscrete,
@@ -148,6 +146,41 @@ func TestEveryPrimitiveConforms(t *testing.T) {
 			})
 		}
 	}
+}
+
+// newReference is the CPU with the portable kernels.
+func newReference(t *testing.T) kernel.Device {
+	dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: kernel.Portable, Threads: 1})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, dev.Close()) })
+	return dev
+}
+
+// TestADeviceOfExpertsConforms: a device that has no other operations than those of an
+// expert node, and whose memory the host cannot address, is held to the bits of all of
+// them; and so is one that adopts no memory besides.
+func TestADeviceOfExpertsConforms(t *testing.T) {
+	reference := newReference(t)
+	for _, lacks := range []kernel.Capabilities{0, kernel.AdoptsMemory} {
+		t.Run(lacks.String(), func(t *testing.T) {
+			dev := kerneltest.ExpertsOnly(kerneltest.Without(newDiscrete(t), lacks))
+			_, whole := dev.(kernel.Device)
+			require.False(t, whole)
+			kerneltest.ConformExpert(t, dev, reference)
+		})
+	}
+}
+
+// TestADeviceThatLacksCapabilitiesConforms: what a device says that it lacks is not
+// demanded of it, and is refused.
+func TestADeviceThatLacksCapabilitiesConforms(t *testing.T) {
+	reference := newReference(t)
+	for c := kernel.Capabilities(1); c < kernel.AllCapabilities; c <<= 1 {
+		t.Run(c.String(), func(t *testing.T) { kerneltest.Conform(t, kerneltest.Without(newDiscrete(t), c), reference) })
+	}
+	t.Run("all", func(t *testing.T) {
+		kerneltest.Conform(t, kerneltest.Without(newDiscrete(t), kernel.AllCapabilities), reference)
+	})
 }
 
 // newDiscrete is a device whose memory the host cannot address.

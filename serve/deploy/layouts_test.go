@@ -267,7 +267,15 @@ func (l layout) run(t *testing.T, m *deploy.Model) ([]answer, []node.Stats) {
 // serve is run for any requests.
 func (l layout) serve(t *testing.T, m *deploy.Model, list []serve.Request) ([]answer, []node.Stats) {
 	t.Helper()
-	local, err := deploy.StartLocal(t.Context(), m, l.options(m), nil)
+	return serveWith(t, m, l.options(m), l, list)
+}
+
+// serveWith is serve with other options than the layout's.
+func serveWith(
+	t *testing.T, m *deploy.Model, o deploy.Options, l layout, list []serve.Request,
+) ([]answer, []node.Stats) {
+	t.Helper()
+	local, err := deploy.StartLocal(t.Context(), m, o, nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, local.Close()) }()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

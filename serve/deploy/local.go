@@ -284,6 +284,11 @@ func (l *Local) listen(ctx context.Context, network *m2n.Network, name string, d
 
 // newEndpoint makes an endpoint that receives into the device's memory.
 func newEndpoint(cfg m2n.Config, dev kernel.Memory, o Options) (*m2n.Endpoint, error) {
+	props := dev.Properties()
+	adopts := props.Capabilities&kernel.AdoptsMemory != 0
+	if o.Transport == "shm" && !adopts {
+		return nil, fmt.Errorf("transport shm: the device %q cannot adopt shared memory; use shm+tcp or tcp", props.Name)
+	}
 	cfg.Slots = o.MicroBatches + 1 // one for each micro-batch's message, one for a status
 	cfg.PeerTimeout, cfg.TLS = o.PeerTimeout, o.TLS.TLS()
 	cfg.Alloc = func(n int) (*m2n.Region, error) {
@@ -293,9 +298,11 @@ func newEndpoint(cfg m2n.Config, dev kernel.Memory, o Options) (*m2n.Endpoint, e
 		}
 		return &m2n.Region{Bytes: b.Bytes()[:n], User: b}, nil
 	}
-	cfg.Adopt = func(mem []byte) (*m2n.Region, error) {
-		b, err := dev.Adopt(kernel.F32, mem)
-		return &m2n.Region{Bytes: mem, User: b}, err
+	if adopts { // else the endpoint shares no memory
+		cfg.Adopt = func(mem []byte) (*m2n.Region, error) {
+			b, err := dev.Adopt(kernel.F32, mem)
+			return &m2n.Region{Bytes: mem, User: b}, err
+		}
 	}
 	cfg.Free = func(r *m2n.Region) { dev.Free(r.User.(kernel.Buffer)) }
 	return m2n.NewEndpoint(cfg)

@@ -73,7 +73,11 @@ type Options struct {
 	API string
 	// Device makes a node's device; nil means the best CPU device. The node's name is
 	// "attention-0", "expert-1", …, or its role where the process has only this node.
-	// An attention node's device must be a kernel.Device.
+	// An attention node's device must be a kernel.Device. The nodes of one process
+	// ([StartLocal]) share weights that a CPU device has packed ([LoadWeights]): a
+	// device that cannot read those, as a GPU, needs a process for each node
+	// ([NewNode]), where it packs its own. A device without kernel.AdoptsMemory
+	// receives by TCP, not in shared memory.
 	Device func(node string, pool *kernel.Pool) (kernel.ExpertDevice, error)
 	// NoPrefixReuse computes every prompt from its beginning, even if a prefix is
 	// cached.
