@@ -108,8 +108,8 @@ type MemoryProperties struct {
 // Capabilities is a set of forms of operations beyond the plainest. The zero value of
 // a parameter is the plain form, which every device has; another value needs the
 // capability that names the parameter. Where a device lacks the capability, Adopt returns
-// errors.ErrUnsupported, and other operations panic as they are called: whoever asks for
-// a form has asked [Properties.Require] before.
+// errors.ErrUnsupported, and other operations panic as they are called: a caller of such
+// a form has called [Properties.Require] before.
 type Capabilities uint32
 
 // The capabilities.

@@ -198,18 +198,6 @@ func (b *workbench) allKinds(s *model.Spec, ids []int32) []float32 {
 	return k.logits(ids, nil)
 }
 
-// limited is a device that cannot do everything.
-type limited struct {
-	kernel.Device
-	cannot kernel.Capabilities
-}
-
-func (l limited) Properties() kernel.Properties {
-	p := l.Device.Properties()
-	p.Name, p.Capabilities = "limited", p.Capabilities&^l.cannot
-	return p
-}
-
 // TestADeviceIsAskedBeforeItStarts: what a model needs and the device cannot do is an error
 // with its name, before weights are loaded and when the parts are made.
 func TestADeviceIsAskedBeforeItStarts(t *testing.T) {
@@ -222,8 +210,8 @@ func TestADeviceIsAskedBeforeItStarts(t *testing.T) {
 		kernel.PartialRope: "rotating a part of a head", kernel.InterleavedRope: "rotating interleaved pairs",
 		kernel.SigmoidScores: "a router with sigmoid scores", kernel.RouterBias: "a router with a bias", kernel.RouterGroups: "a router with groups",
 	} {
-		dev := limited{cpu, cannot}
-		want = `attention: the device "limited" cannot do what the model needs: ` + want
+		dev := kerneltest.Without(cpu, cannot)
+		want = fmt.Sprintf("attention: the device %q cannot do what the model needs: %s", dev.Properties().Name, want)
 		_, err := LoadAttention(context.Background(), dev, nil, spec, 64, nil)
 		require.EqualError(t, err, want)
 		_, err = NewAttention(dev, spec, nil, nil)
@@ -233,8 +221,8 @@ func TestADeviceIsAskedBeforeItStarts(t *testing.T) {
 	for cannot, want := range map[kernel.Capabilities]string{
 		kernel.GroupedBias: "biases of grouped products", kernel.ShapedSwiGLU: "a SwiGLU of another shape than silu(g)·u",
 	} {
-		dev := limited{cpu, cannot}
-		want = `experts: the device "limited" cannot do what the model needs: ` + want
+		dev := kerneltest.Without(cpu, cannot)
+		want = fmt.Sprintf("experts: the device %q cannot do what the model needs: %s", dev.Properties().Name, want)
 		_, err := LoadExperts(context.Background(), dev, nil, spec, spec.AllExperts().Experts, nil)
 		require.EqualError(t, err, want)
 		_, err = NewExperts(dev, spec)
@@ -242,8 +230,8 @@ func TestADeviceIsAskedBeforeItStarts(t *testing.T) {
 		require.NoError(t, CheckAttention(dev.Properties(), spec), "no dense layer")
 	}
 	spec.DenseIntermediate = 8
-	require.ErrorContains(t, CheckAttention(limited{cpu, kernel.ShapedSwiGLU}.Properties(), spec), "SwiGLU")
+	require.ErrorContains(t, CheckAttention(kerneltest.Without(cpu, kernel.ShapedSwiGLU).Properties(), spec), "SwiGLU")
 	plain := &model.Spec{Attention: model.Attention{HeadDim: 8}, Rope: model.Rope{Dim: 8}, Layers: make([]model.Layer, 1), DenseIntermediate: 8}
-	require.NoError(t, CheckAttention(limited{cpu, kernel.AllCapabilities}.Properties(), plain), "the plainest model needs nothing")
-	require.NoError(t, CheckExperts(limited{cpu, kernel.AllCapabilities}.Properties(), plain))
+	require.NoError(t, CheckAttention(kerneltest.Without(cpu, kernel.AllCapabilities).Properties(), plain), "the plainest model needs nothing")
+	require.NoError(t, CheckExperts(kerneltest.Without(cpu, kernel.AllCapabilities).Properties(), plain))
 }

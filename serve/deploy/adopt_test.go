@@ -2,8 +2,6 @@ package deploy_test
 
 import (
 	"runtime"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,7 +9,6 @@ import (
 	"github.com/tandem-moe/tandem/kernel"
 	"github.com/tandem-moe/tandem/kernel/kerneltest"
 	"github.com/tandem-moe/tandem/serve/deploy"
-	"github.com/tandem-moe/tandem/serve/node"
 )
 
 // TestDevicesThatAdoptNoMemoryPairByTCP: of nodes on one host, those whose devices cannot
@@ -65,20 +62,4 @@ func TestSharedMemoryNeedsADeviceThatAdoptsIt(t *testing.T) {
 	_, err = deploy.StartLocal(t.Context(), m, o, nil)
 	require.EqualError(t, err, "node expert-0: transport shm: the device \"limited cpu portable, 1 thread\" "+
 		"cannot adopt shared memory; use shm+tcp or tcp")
-}
-
-// requireTransports checks that all bytes between two nodes went by the transport that
-// want says.
-func requireTransports(t *testing.T, stats []node.Stats, want func(a, b string) string) {
-	t.Helper()
-	for _, s := range stats {
-		for _, p := range s.Peers {
-			peer, _, _ := strings.Cut(p.Peer, ":")
-			var used []string
-			for transport := range p.Sent {
-				used = append(used, transport)
-			}
-			require.Equal(t, []string{want(s.Node, peer)}, slices.Sorted(slices.Values(used)), "%s to %s: %+v", s.Node, peer, p)
-		}
-	}
 }

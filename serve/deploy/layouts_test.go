@@ -58,26 +58,7 @@ type layout struct {
 	lose                          []attention.Loss
 	slow                          time.Duration // the longest pause of attention and experts
 	replicas                      uint64        // the seed of the placement, 0: even
-}
-
-// deviceKind is a kind of device that computes the same bits as the CPU device.
-type deviceKind string
-
-const (
-	atOnce   deviceKind = "at once"
-	async    deviceKind = "async"
-	discrete deviceKind = "discrete" // async, with memory that the host cannot address
-)
-
-// over makes a device of the kind.
-func (k deviceKind) over(dev kernel.Device) kernel.Device {
-	switch k {
-	case async:
-		return kerneltest.NewAsync(dev)
-	case discrete:
-		return kerneltest.NewDiscrete(dev)
-	}
-	return dev
+	alone                         []deviceKind  // of the expert nodes, in place of their devices; "" for the others
 }
 
 // What a layout draws from, where there is no more than this.
@@ -86,6 +67,7 @@ var (
 	rowFormats = []kernel.RowFormat{kernel.RowF32, kernel.RowBF16, kernel.RowInt8}
 	combines   = []route.Combine{route.ByExpert, route.Partial}
 	devices    = []deviceKind{atOnce, atOnce, async, discrete}
+	alone      = []deviceKind{"", "", "", "", expertsOnly, unshared}
 )
 
 // drawLayout draws a layout from a seed.
@@ -118,13 +100,16 @@ func drawLayout(seed uint64, requests int) layout {
 	if rng.IntN(3) > 0 {
 		l.replicas = 1 + rng.Uint64N(3) // few seeds, so that layouts share plain answers
 	}
+	for range l.experts {
+		l.alone = append(l.alone, alone[rng.IntN(len(alone))])
+	}
 	return l
 }
 
 func (l layout) String() string {
-	return fmt.Sprintf("seed %d: %v, %dA %dE placed %d m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v devices %v order %v preempt %v lose %v",
+	return fmt.Sprintf("seed %d: %v, %dA %dE placed %d m=%d %s pages %d×%d rows %d chunk %d reuse %v seqs %d linger %v isa %v threads %v devices %v alone %q order %v preempt %v lose %v",
 		l.seed, l.wire, l.attention, l.experts, l.replicas, l.micro, l.transport, l.pages, l.pageTokens, l.maxBatched, l.chunk, l.reuse, l.maxSeqs,
-		l.linger, l.isas, l.threads, l.devices, l.order, l.preempt, l.lose)
+		l.linger, l.isas, l.threads, l.devices, l.alone, l.order, l.preempt, l.lose)
 }
 
 // options returns the layout as a deployment's options.
@@ -144,10 +129,11 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 	// Enough pages for the longest sequence, and few more.
 	pages := max(l.pages, (longest+l.pageTokens-1)/l.pageTokens)
 	o.KVMemory = deploy.CacheBytes(m, l.pageTokens) * int64(pages*l.attention)
-	next := 0
-	o.Device = func(_ string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
-		i := next % len(l.isas)
-		next++
+	if l.transport == "shm" && slices.Contains(l.alone, unshared) {
+		o.Transport = "shm+tcp"
+	}
+	o.Device = func(node string, pool *kernel.Pool) (kernel.ExpertDevice, error) {
+		i := l.created(node) % len(l.isas)
 		dev, err := kernel.NewCPU(kernel.CPUOptions{ISA: l.isas[i], Threads: l.threads[i], Pool: pool})
 		if err != nil {
 			return nil, err
@@ -155,7 +141,7 @@ func (l layout) options(m *deploy.Model) deploy.Options {
 		if l.slow > 0 {
 			return kerneltest.NewSlow(dev, l.slow), nil
 		}
-		return l.devices[i].over(dev), nil
+		return l.kind(node).over(dev), nil
 	}
 	return o
 }
@@ -299,6 +285,7 @@ type total struct {
 	wires                                                  map[route.Wire]int
 	devices                                                map[deviceKind]int
 	replicated                                             map[route.Combine]int
+	unshared                                               map[string]int // by the layout's transport
 }
 
 func (c *total) add(stats []node.Stats) {
@@ -322,8 +309,7 @@ func (l layout) check(t *testing.T, stats []node.Stats) {
 	t.Helper()
 	c := total{bytes: map[string]uint64{}}
 	c.add(stats)
-	require.Positive(t, c.bytes[l.transport], "%v: no bytes by %s", l, l.transport)
-	require.Len(t, c.bytes, 1, "%v: bytes by another transport than %s", l, l.transport)
+	requireTransports(t, stats, l.between)
 	if !l.reuse {
 		require.Zero(t, c.reused, "%v: tokens were reused", l)
 	}
@@ -385,7 +371,7 @@ func (p plainAnswers) of(t *testing.T, m *deploy.Model, l layout) []answer {
 // log-probabilities are, bit for bit, those of the plain version, which rounds rows as
 // the layout's wire does.
 func TestLayoutsGiveTheSameBits(t *testing.T) {
-	c := total{bytes: map[string]uint64{}, wires: map[route.Wire]int{}, devices: map[deviceKind]int{}, replicated: map[route.Combine]int{}}
+	c := total{bytes: map[string]uint64{}, wires: map[route.Wire]int{}, devices: map[deviceKind]int{}, replicated: map[route.Combine]int{}, unshared: map[string]int{}}
 	dirs := models(t)
 	draws := newDraws(dirs)
 	for _, dir := range dirs {
@@ -405,9 +391,10 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 				l.check(t, stats)
 				c.add(stats)
 				c.wires[l.wire]++
-				for _, kind := range l.devices {
-					c.devices[kind]++
+				for _, s := range stats {
+					c.devices[l.kind(s.Node)]++
 				}
+				c.unshared[l.transport] += l.counts(unshared)
 				if l.replicas > 0 && l.experts > 1 {
 					c.replicated[l.wire.Combine]++
 				}
@@ -426,7 +413,10 @@ func TestLayoutsGiveTheSameBits(t *testing.T) {
 		require.Positive(t, c.bytes["shm"], "bytes by shared memory")
 		require.Positive(t, c.bytes["tcp"], "bytes by TCP")
 		require.Len(t, c.wires, len(rowFormats)*len(combines), "ways to travel")
-		require.Len(t, c.devices, 3, "kinds of devices")
+		for _, kind := range slices.Concat(devices, []deviceKind{expertsOnly, unshared}) {
+			require.Positive(t, c.devices[kind], "devices %s", kind)
+		}
+		require.Positive(t, c.unshared["shm"], "expert nodes beside others that share memory, which they cannot")
 		require.Len(t, c.replicated, len(combines), "ways to combine where experts are replicated")
 	}
 }
@@ -562,7 +552,8 @@ func (d *draws) layouts(dir string, requests int) []layout {
 
 // takes says whether a layout fits turn i of a run. The layout of every second turn must
 // have the settings that cause the counted events: several attention nodes that wait for
-// each other, pages to reuse, and preemptions.
+// each other, pages to reuse, and preemptions. Every second layout with shared memory has
+// an expert node that cannot use it.
 func (l layout) takes(turn int) bool {
 	n := len(transports) * len(rowFormats)
 	fits := l.transport == transports[turn%len(transports)] && l.wire == route.Wire{
@@ -570,6 +561,9 @@ func (l layout) takes(turn int) bool {
 		Combine: combines[turn/n%len(combines)],
 	}
 	eventful := l.attention > 1 && l.micro > 1 && l.linger >= 0 && l.reuse && l.pageTokens <= 32 && len(l.preempt) > 1
+	if l.transport == "shm" && turn%2 == 1 && l.counts(unshared) == 0 {
+		return false
+	}
 	return fits && (turn%2 == 1 || eventful)
 }
 
